@@ -1,0 +1,1 @@
+//! Images to descriptors: model manifest, ONNX Runtime session, batching.

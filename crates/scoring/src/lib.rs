@@ -1,0 +1,1 @@
+//! Descriptor stretching, calibration and retrieval metrics.

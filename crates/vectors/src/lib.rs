@@ -1,0 +1,1 @@
+//! Vector formats, arithmetic and distances with run-time SIMD dispatch.

@@ -1,0 +1,4 @@
+//! Image copy detection inside PostgreSQL.
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!(name, version);
