@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Compiles the extension and installs it into the private server (--system: into the system's PostgreSQL, or the one that
+# PG_CONFIG names). Every file is written beside its target and renamed over it: a backend that has the old library
+# mapped keeps it, a crash in between leaves the old file.
+#
+#   build.sh             compile, install into the private server
+#   build.sh --compile   compile only
+#   build.sh --system    compile, install into PostgreSQL proper (needs root where that does)
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+prepare_local
+mode=${1:-}
+
+version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$ROOT/copymatch.control")
+[ -n "$version" ] || die "copymatch.control names no default_version"
+library=$CARGO_TARGET_DIR/release/libcopymatch.so
+schema=$CARGO_TARGET_DIR/release/copymatch--$version-pg$PG_MAJOR.sql
+
+# pgrx asks this folder which pg_config belongs to which version. .cargo/config.toml names the same folder, so that a
+# plain `cargo clippy` finds it as well.
+export PGRX_HOME=$ROOT/target/pgrx
+[ -x "$SYSTEM_PG_CONFIG" ] || die "no pg_config at $SYSTEM_PG_CONFIG"
+major=$("$SYSTEM_PG_CONFIG" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+[ "$major" = "$PG_MAJOR" ] || die "$SYSTEM_PG_CONFIG is PostgreSQL $major's; set PG_MAJOR=$major"
+if ! grep -qsF "pg$PG_MAJOR = \"$SYSTEM_PG_CONFIG\"" "$PGRX_HOME/config.toml"; then
+    mkdir -p "$PGRX_HOME"
+    # init takes the pg_config given and neither downloads nor compiles a PostgreSQL; --no-run: no initdb either.
+    "$TOOLS/bin/cargo-pgrx" pgrx init "--pg$PG_MAJOR" "$SYSTEM_PG_CONFIG" --no-run >/dev/null
+fi
+
+before=$(stat -c %Y "$library" 2>/dev/null || true)
+# Cargo's own progress and errors pass; cargo-pgrx's chatter, which it always colours, does not.
+(cd "$ROOT" && "$TOOLS/bin/cargo-pgrx" pgrx schema "pg$PG_MAJOR" --release --out "$schema" 2>&1) |
+    sed -u -e 's/\x1b\[[0-9;]*m//g' -e '/^ *\(Using\|Building\|Discovered\|Writing\|Finished\) /d' -e '/^ *$/d' ||
+    die "the extension did not compile"
+[ -s "$schema" ] || die "cargo pgrx wrote no SQL"
+if [ "$before" != "$(stat -c %Y "$library")" ]; then say "compiled $(basename "$library")"; fi
+[ "$mode" != --compile ] || exit 0
+
+flavour=onnxruntime
+[ -z "${GPU:-}" ] || flavour=onnxruntime-gpu
+"$ROOT/scripts/runtime.sh"
+
+if [ "$mode" = --system ]; then
+    pkglib=$("$SYSTEM_PG_CONFIG" --pkglibdir)
+    share=$("$SYSTEM_PG_CONFIG" --sharedir)
+    run=()
+    if [ ! -w "$pkglib" ] || [ ! -w "$share/extension" ]; then run=(as_root); fi
+else
+    "$ROOT/scripts/server.sh"
+    pkglib=$PG_PKGLIB
+    share=$PG_SHARE
+    run=()
+fi
+pkglib=${DESTDIR:-}$pkglib
+share=${DESTDIR:-}$share
+
+changed=
+put() { # put MODE SOURCE TARGET: nothing where they are the same
+    if cmp -s "$2" "$3"; then return; fi
+    "${run[@]}" mkdir -p "$(dirname "$3")"
+    "${run[@]}" install -m "$1" "$2" "$3.new.$$"
+    "${run[@]}" mv -f "$3.new.$$" "$3"
+    changed=yes
+}
+for file in "$LOCAL/$flavour"/*; do
+    case $file in
+        *.so*) put 755 "$file" "$pkglib/copymatch/${file##*/}" ;;
+        *) put 644 "$file" "$pkglib/copymatch/${file##*/}" ;;
+    esac
+done
+put 755 "$library" "$pkglib/copymatch.so"
+put 644 "$schema" "$share/extension/copymatch--$version.sql"
+for upgrade in "$ROOT"/sql/copymatch--*--*.sql; do
+    if [ -e "$upgrade" ]; then put 644 "$upgrade" "$share/extension/${upgrade##*/}"; fi
+done
+put 644 "$ROOT/copymatch.control" "$share/extension/copymatch.control"
+
+if [ -n "$changed" ]; then
+    say "installed into $pkglib"
+    if [ "$mode" != --system ]; then "$ROOT/scripts/cluster.sh" reload-library; fi
+fi

@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# Sourced by every script: where things live, as whom the server runs, how to speak.
+#
+#   COPYMATCH_LOCAL   the private folder (default ./.local): server, cluster, logs, Python environment
+#   CARGO_TARGET_DIR  cargo's own (default ./target)
+#   PG_MAJOR          PostgreSQL's major version, 14 to 18 (default 15, Debian 12's)
+#   PYTHON            the Python that makes the environment (default python3)
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+PG_MAJOR=${PG_MAJOR:-15}
+# Read by the scripts that source this file.
+# shellcheck disable=SC2034
+PYTHON=${PYTHON:-python3}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+PATH=$PATH:$HOME/.cargo/bin
+
+# Pinned. A change here is a change of what everybody builds with.
+# shellcheck disable=SC2034
+PGRX_VERSION=0.18.1
+# shellcheck disable=SC2034
+ONNXRUNTIME_VERSION=1.31.1
+
+QUIET=${QUIET:-}
+
+say() { if [ -z "$QUIET" ]; then printf '%s\n' "copymatch: $*"; fi; }
+die() {
+    printf '%s\n' "copymatch: error: $*" >&2
+    exit 1
+}
+
+case $PG_MAJOR in
+    14 | 15 | 16 | 17 | 18) ;;
+    *) die "PG_MAJOR is '$PG_MAJOR'; it must be 14, 15, 16, 17 or 18" ;;
+esac
+
+# PostgreSQL refuses to run as root. Root lends the server to the user that Debian's package made for it; anybody else
+# runs it as himself.
+if [ "$(id -u)" -eq 0 ]; then
+    SERVER_USER=postgres
+else
+    SERVER_USER=$(id -un)
+fi
+
+# as_server COMMAND…: run it as the server's user. setpriv keeps the environment and needs neither PAM nor a shell.
+as_server() {
+    if [ "$(id -u)" -eq 0 ]; then
+        (cd / && HOME=/ exec setpriv --reuid "$SERVER_USER" --regid "$SERVER_USER" --init-groups -- "$@")
+    else
+        (cd / && exec "$@")
+    fi
+}
+
+# as_root COMMAND…: for installing Debian packages and nothing else.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo -- "$@"
+    else
+        die "this needs root, and there is no sudo here. Run as root: $*"
+    fi
+}
+
+# The private folder. The server's user must be able to reach it: a clone below /root or another closed home gets its
+# private folder under /var/tmp instead, and a link where it would have been.
+prepare_local() {
+    local wanted=${COPYMATCH_LOCAL:-$ROOT/.local} real parent
+    case $wanted in /*) ;; *) wanted=$PWD/$wanted ;; esac
+    if [ ! -e "$wanted" ] && [ "$(id -u)" -eq 0 ] && getent passwd "$SERVER_USER" >/dev/null; then
+        rm -f "$wanted" # a link to a folder that is gone
+        parent=$(dirname "$wanted")
+        mkdir -p "$parent"
+        if ! as_server test -x "$parent"; then
+            real=/var/tmp/copymatch-$(printf '%s' "$wanted" | sha256sum | cut -c1-12)
+            mkdir -p -m 755 "$real"
+            [ "$(stat -c %u "$real")" -eq 0 ] && [ ! -L "$real" ] || die "$real belongs to somebody else; set COPYMATCH_LOCAL"
+            ln -s "$real" "$wanted"
+            say "$parent is closed to the user $SERVER_USER; private files go to $real"
+        fi
+    fi
+    mkdir -p "$wanted"
+    : >"$wanted/.copymatch" # what `make clean` asks for before it removes the folder
+    name_local "$wanted"
+}
+
+# name_local FOLDER: the names of everything inside the private folder.
+# shellcheck disable=SC2034
+name_local() {
+    LOCAL=$(readlink -m "$1")
+    PREFIX=$LOCAL/pgsql
+    PG_BIN=$PREFIX/lib/postgresql/$PG_MAJOR/bin
+    PG_PKGLIB=$PREFIX/lib/postgresql/$PG_MAJOR/lib
+    PG_SHARE=$PREFIX/share/postgresql/$PG_MAJOR
+    DATA=$LOCAL/data-$PG_MAJOR
+    LOG=$LOCAL/log
+    VENV=$LOCAL/venv
+}
+
+# The system's PostgreSQL: read, never written to. PG_CONFIG names another one.
+# shellcheck disable=SC2034
+SYSTEM_PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
+TOOLS=$CARGO_TARGET_DIR/tools
+
+# file_stamp FILE…: one line that changes when one of the files does.
+file_stamp() { sha256sum -- "$@" | sha256sum | cut -c1-16; }
+
+name_local "${COPYMATCH_LOCAL:-$ROOT/.local}"
