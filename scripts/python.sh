@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
-# The private Python environment of tests, demo and lint: exact versions, hashes checked.
+# The private Python environment of tests and demo (python.sh lint: and of lint): exact versions, hashes checked.
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 prepare_local
 
-lists=("$ROOT/requirements-test.txt")
-for extra in "$ROOT/demo/requirements.txt"; do
-    if [ -e "$extra" ]; then lists+=("$extra"); fi
-done
-stamp=$(file_stamp "${lists[@]}")
-if [ -x "$VENV/bin/python" ] && [ "$(cat "$VENV/.stamp" 2>/dev/null)" = "$stamp" ]; then
+# Each list keeps its own stamp: lint's tools join the same environment when they are first asked for.
+name=requirements-${1:-test}
+stamp=$(file_stamp "$ROOT/$name.txt")
+if [ -x "$VENV/bin/python" ] && [ "$(cat "$VENV/.$name" 2>/dev/null)" = "$stamp" ]; then
     exit 0
 fi
 say "Python environment in $VENV"
@@ -16,7 +14,6 @@ if ! "$VENV/bin/python" -c '' 2>/dev/null; then
     rm -rf "$VENV"
     "$PYTHON" -m venv "$VENV"
 fi
-arguments=()
-for list in "${lists[@]}"; do arguments+=(--requirement "$list"); done
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: "${arguments[@]}"
-printf '%s\n' "$stamp" >"$VENV/.stamp"
+"$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+    --requirement "$ROOT/$name.txt"
+printf '%s\n' "$stamp" >"$VENV/.$name"

@@ -1,0 +1,90 @@
+# copymatch: everything a person types starts here. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+export COPYMATCH_LOCAL ?= $(CURDIR)/.local
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export PG_MAJOR ?= 15
+export GPU PG_CONFIG DESTDIR
+
+PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
+# Any command after this sees the private server as its default one.
+WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
+
+.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke eval-model \
+	bare-root
+
+help: ## list these targets
+	@awk 'BEGIN { FS = ":.*## "; print "copymatch: image copy detection inside PostgreSQL\n" } \
+		/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\n  Settings: PG_MAJOR=14…18 (15), COPYMATCH_LOCAL=folder (.local), CARGO_TARGET_DIR=folder (target)\n'
+	@benches="$$({ ls benches/*.py crates/*/benches/*.rs 2>/dev/null || true; } \
+		| sed -E 's#.*/([^/]+)\.(py|rs)$$#bench-\1#' | sort -u | tr '\n' ' ')"; \
+		[ -z "$$benches" ] || printf '  Benchmarks: %s\n' "$$benches"
+
+setup: ## build and install into a private PostgreSQL below .local, start it
+	@scripts/setup.sh
+
+demo: setup ## find edited photographs' originals with copy_match; writes an HTML page
+	@scripts/photographs.sh
+	@$(WITH_SERVER) exec $(PYTHON_ENV) demo/demo.py $(ARGS)
+
+test: setup ## run all tests (T=name: those whose name contains it)
+	@scripts/photographs.sh
+	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
+
+bench: setup ## run every benchmark (make bench-NAME: one of them)
+	@for name in $$({ ls benches/*.py crates/*/benches/*.rs 2>/dev/null || true; } | sed -E 's#.*/([^/]+)\.(py|rs)$$#\1#' | sort -u); do \
+		$(MAKE) "bench-$$name"; done
+
+bench-%: setup
+	@scripts/photographs.sh
+	@$(WITH_SERVER) if [ -e benches/$*.py ]; then exec $(PYTHON_ENV) benches/$*.py $(ARGS); fi; \
+		bench="$$({ ls crates/*/benches/$*.rs 2>/dev/null || true; } | head -1)"; \
+		if [ -z "$$bench" ]; then echo "no benchmark '$*': neither benches/$*.py nor crates/*/benches/$*.rs" >&2; exit 2; fi; \
+		package="$${bench#crates/}"; exec cargo bench --package "$${package%%/*}" --bench $* -- $(ARGS)
+
+lint: ## formatting, clippy, dependencies' licences, shell, Python, Dockerfiles
+	@scripts/lint.sh
+
+fmt: ## format Rust and Python
+	@scripts/python.sh lint
+	@cargo fmt --all
+	@$(dir $(PYTHON_ENV))ruff format --quiet .
+	@$(dir $(PYTHON_ENV))ruff check --quiet --fix-only --exit-zero .
+
+psql: setup ## psql on the private server, database copymatch
+	@scripts/cluster.sh psql
+
+start: ## start the private server
+	@scripts/cluster.sh start
+
+stop: ## stop the private server
+	@scripts/cluster.sh stop
+
+status: ## is the private server running, and where
+	@scripts/cluster.sh status
+
+install: ## install into the system's PostgreSQL (PG_CONFIG=path: another one; GPU=1: with CUDA)
+	@scripts/packages.sh && scripts/tools.sh && scripts/build.sh --system
+
+train-smoke: ## the training recipe, end to end, in about a minute on a CPU
+	@$(MAKE) -C train smoke
+
+train: ## train the default model (needs a GPU or patience)
+	@$(MAKE) -C train train
+
+eval-model: ## measure the default model on the detection benchmark
+	@$(MAKE) -C train eval
+
+bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)
+	@scripts/bare-root.sh
+
+clean: ## stop the private server and remove .local
+	@scripts/clean.sh
+
+distclean: clean ## and cargo's target folder
+	@rm -rf "$(CARGO_TARGET_DIR)"

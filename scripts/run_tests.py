@@ -1,0 +1,89 @@
+"""Runs the tests of the crates (cargo) and of the extension (pytest, against the private server) and adds them up.
+
+Usage: run_tests.py [NAME]    only the tests whose name contains NAME
+
+The last line is `N passed, M failed`. A suite that breaks off (code that does not compile, a test process that dies)
+counts as one failure more, so that the exit status, the line and the truth agree.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CARGO_TOTAL = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+
+
+class Totals:
+    """Passed, failed and skipped tests of one suite or of all."""
+
+    def __init__(self, passed: int = 0, failed: int = 0, skipped: int = 0):
+        self.passed, self.failed, self.skipped = passed, failed, skipped
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+
+def run_cargo(name: str) -> Totals:
+    """The pure crates' tests. The extension's own crate links only inside a server; pytest covers it there."""
+    command = ["cargo", "test", "--workspace", "--exclude", "copymatch", "--no-fail-fast"]
+    if name:
+        command += ["--", name]
+    totals = Totals()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
+    for line in process.stdout:
+        total = CARGO_TOTAL.match(line)
+        if total:
+            totals += Totals(*map(int, total.groups()))
+            if total.group(1) != "0" or total.group(2) != "0":
+                print(line, end="", flush=True)
+        elif line.strip() and not re.match(r"^(running \d+ tests?$|test .* \.\.\. (ok|ignored))", line):
+            print(line, end="", flush=True)
+    if process.wait() != 0 and totals.failed == 0:
+        print(f"cargo test broke off with exit status {process.returncode}")
+        totals.failed += 1
+    return totals
+
+
+def run_pytest(name: str) -> Totals:
+    """The tests against a real server."""
+    command = [sys.executable, "-m", "pytest", "tests", "-q", "--tb=short", "-ra"]
+    if name:
+        command += ["-k", name]
+    with tempfile.NamedTemporaryFile(suffix=".xml") as report:
+        status = subprocess.call([*command, f"--junitxml={report.name}"], cwd=ROOT, stdin=subprocess.DEVNULL)
+        if status == 5 and name:  # no test of that name here
+            return Totals()
+        totals = Totals()
+        try:
+            suites = xml.etree.ElementTree.parse(report.name).getroot().iter("testsuite")
+        except xml.etree.ElementTree.ParseError:
+            suites = []
+        for suite in suites:
+            tests, failed, errors, skipped = (int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped"))
+            totals += Totals(tests - failed - errors - skipped, failed + errors, skipped)
+    if status != 0 and totals.failed == 0:
+        print(f"pytest broke off with exit status {status}")
+        totals.failed += 1
+    return totals
+
+
+def main(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    os.environ.setdefault("CARGO_TERM_PROGRESS_WHEN", "never")
+    totals = run_cargo(name) + run_pytest(name)
+    if totals.passed + totals.failed == 0:
+        print(f"no test has '{name}' in its name" if name else "no test ran")
+        totals.failed += 1
+    if totals.skipped:
+        print(f"{totals.skipped} skipped")
+    print(f"{totals.passed} passed, {totals.failed} failed", flush=True)
+    return 1 if totals.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
