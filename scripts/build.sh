@@ -4,7 +4,7 @@
 # mapped keeps it, a crash in between leaves the old file.
 #
 #   build.sh             compile, install into the private server
-#   build.sh --compile   compile only
+#   build.sh --configure only tell pgrx where PostgreSQL is, for a plain cargo build or clippy
 #   build.sh --system    compile, install into PostgreSQL proper (needs root where that does)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 prepare_local
@@ -27,6 +27,8 @@ if ! grep -qsF "pg$PG_MAJOR = \"$SYSTEM_PG_CONFIG\"" "$PGRX_HOME/config.toml"; t
     "$TOOLS/bin/cargo-pgrx" pgrx init "--pg$PG_MAJOR" "$SYSTEM_PG_CONFIG" --no-run >/dev/null
 fi
 
+[ "$mode" != --configure ] || exit 0
+
 before=$(stat -c %Y "$library" 2>/dev/null || true)
 # Cargo's own progress and errors pass; cargo-pgrx's chatter, which it always colours, does not.
 (cd "$ROOT" && "$TOOLS/bin/cargo-pgrx" pgrx schema "pg$PG_MAJOR" --release --out "$schema" 2>&1) |
@@ -34,8 +36,6 @@ before=$(stat -c %Y "$library" 2>/dev/null || true)
     die "the extension did not compile"
 [ -s "$schema" ] || die "cargo pgrx wrote no SQL"
 if [ "$before" != "$(stat -c %Y "$library")" ]; then say "compiled $(basename "$library")"; fi
-[ "$mode" != --compile ] || exit 0
-
 flavour=onnxruntime
 [ -z "${GPU:-}" ] || flavour=onnxruntime-gpu
 "$ROOT/scripts/runtime.sh"

@@ -74,8 +74,9 @@ prepare_local() {
         mkdir -p "$parent"
         if ! as_server test -x "$parent"; then
             real=/var/tmp/copymatch-$(printf '%s' "$wanted" | sha256sum | cut -c1-12)
-            mkdir -p -m 755 "$real"
-            [ "$(stat -c %u "$real")" -eq 0 ] && [ ! -L "$real" ] || die "$real belongs to somebody else; set COPYMATCH_LOCAL"
+            if ! mkdir -m 755 "$real" 2>/dev/null && { [ -L "$real" ] || [ "$(stat -c %u "$real")" -ne 0 ]; }; then
+                die "$real belongs to somebody else; set COPYMATCH_LOCAL"
+            fi
             ln -s "$real" "$wanted"
             say "$parent is closed to the user $SERVER_USER; private files go to $real"
         fi
@@ -101,6 +102,7 @@ name_local() {
 # The system's PostgreSQL: read, never written to. PG_CONFIG names another one.
 # shellcheck disable=SC2034
 SYSTEM_PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
+# shellcheck disable=SC2034
 TOOLS=$CARGO_TARGET_DIR/tools
 
 # file_stamp FILE…: one line that changes when one of the files does.

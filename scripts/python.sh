@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# The private Python environment of tests and demo (python.sh lint: and of lint): exact versions, hashes checked.
+# The private Python environment of tests and demo (python.sh lint: of lint; python.sh bare: nothing but pip): exact versions, hashes checked.
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 prepare_local
 
+if [ "${1:-}" = bare ]; then # pip alone, for fetching wheels
+    [ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
+    exit 0
+fi
 # Each list keeps its own stamp: lint's tools join the same environment when they are first asked for.
 name=requirements-${1:-test}
 stamp=$(file_stamp "$ROOT/$name.txt")

@@ -14,7 +14,7 @@ if [ "$(cat "$target/.stamp" 2>/dev/null)" = "$stamp" ]; then
 fi
 
 say "fetching ONNX Runtime $ONNXRUNTIME_VERSION ($flavour)"
-"$ROOT/scripts/python.sh"
+"$ROOT/scripts/python.sh" bare
 wheels=$(mktemp -d "$LOCAL/wheels.XXXXXX")
 trap 'rm -rf "$wheels"' EXIT
 "$VENV/bin/pip" download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \

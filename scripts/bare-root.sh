@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# The Dockerfiles' steps without an engine: a bare Debian 12 below a folder (debootstrap), the Rust toolchain of this
+# machine bound into it, docker/build.sh, docker/prepare-server.sh, docker/entrypoint.sh, docker/healthcheck.sh in that
+# order; then, in the same root, `make test` as on a fresh machine. Needs root. Mounts live in a namespace of their own
+# and are gone when the script ends.
+#
+#   bare-root.sh              all of it
+#   bare-root.sh image        only the image's steps
+#   bare-root.sh test         only make test
+#   bare-root.sh demo         only make demo
+#   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); BARE_KEEP=1 keeps what was built there before
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+what=${1:-all}
+bare=${BARE_ROOT:-/var/tmp/copymatch-bare}
+
+[ "$(id -u)" -eq 0 ] || die "a bare Debian root needs root"
+command -v debootstrap >/dev/null || { say "installing debootstrap" && apt-get install -y -qq debootstrap >/dev/null; }
+rustup_home=${RUSTUP_HOME:-$HOME/.rustup}
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+
+if [ "${BARE_NAMESPACE:-}" != yes ]; then
+    BARE_NAMESPACE=yes exec unshare --mount --propagation private --pid --fork --kill-child -- "$0" "$@"
+fi
+
+if [ ! -e "$bare/.bare-debian" ]; then
+    say "debootstrap into $bare"
+    mkdir -p "$bare"
+    debootstrap --variant=minbase bookworm "$bare" >"$bare.log" 2>&1 || {
+        tail -n 20 "$bare.log" >&2
+        die "debootstrap failed"
+    }
+    : >"$bare/.bare-debian"
+fi
+# The same package sources, name service and certificates as this machine's.
+rm -rf "$bare/etc/apt/sources.list.d"
+cp -a /etc/apt/sources.list.d "$bare/etc/apt/" 2>/dev/null || true
+cp /etc/apt/sources.list "$bare/etc/apt/sources.list" 2>/dev/null || true
+cp -a /etc/apt/apt.conf.d/. "$bare/etc/apt/apt.conf.d/"
+cp -L /etc/resolv.conf /etc/hosts "$bare/etc/"
+mkdir -p "$bare"/{root/.rustup,root/.cargo,etc/ssl/certs}
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp -L /etc/ssl/certs/ca-certificates.crt "$bare/etc/ssl/certs/"
+
+mount -t proc proc "$bare/proc"
+mount --rbind /dev "$bare/dev"
+mount -t tmpfs -o mode=1777 tmpfs "$bare/dev/shm"
+mount --bind "$rustup_home" "$bare/root/.rustup"
+# Only the downloaded crates; tools that this machine happens to have stay outside.
+mkdir -p "$bare/root/.cargo/bin" "$bare/root/.cargo/registry" "$cargo_home/registry"
+mount --bind "$cargo_home/registry" "$bare/root/.cargo/registry"
+for program in cargo rustc rustfmt cargo-fmt cargo-clippy clippy-driver rustup; do
+    cp -a "$cargo_home/bin/$program" "$bare/root/.cargo/bin/"
+done
+
+say "copying the sources"
+if [ -z "${BARE_KEEP:-}" ]; then rm -rf "$bare/src"; fi
+mkdir -p "$bare/src"
+(cd "$ROOT" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - 2>/dev/null) |
+    tar -xf - -C "$bare/src"
+
+inside() { # inside COMMAND…: with nothing of this machine's environment but how to reach the network
+    local keep=()
+    for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE PIP_CERT \
+        CARGO_HTTP_CAINFO REQUESTS_CA_BUNDLE PIP_INDEX_URL; do
+        if [ -n "${!name:-}" ]; then keep+=("$name=${!name}"); fi
+    done
+    chroot "$bare" env -i "${keep[@]}" HOME=/root LANG=C.UTF-8 USER=root \
+        PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+image() {
+    say "docker/build.sh"
+    inside /src/docker/build.sh /out
+    say "docker/prepare-server.sh"
+    inside mkdir -p /usr/local/lib/copymatch
+    inside sh -c 'cp /src/docker/prepare-server.sh /src/docker/entrypoint.sh /src/docker/healthcheck.sh /usr/local/lib/copymatch/'
+    inside /usr/local/lib/copymatch/prepare-server.sh
+    inside cp -a /out/. /
+    say "docker/entrypoint.sh"
+    inside setpriv --reuid postgres --regid postgres --init-groups /usr/local/lib/copymatch/entrypoint.sh \
+        >"$bare/entrypoint.log" 2>&1 </dev/null &
+    local server=$! healthy=
+    for _ in $(seq 60); do
+        if inside /usr/local/lib/copymatch/healthcheck.sh 2>/dev/null; then
+            healthy=yes
+            break
+        fi
+        sleep 1
+    done
+    if [ -n "$healthy" ]; then say "healthy"; else tail -n 30 "$bare/entrypoint.log" >&2; fi
+    kill -INT "$server" 2>/dev/null || true
+    wait "$server" || true
+    [ -n "$healthy" ] || die "the server did not become healthy"
+}
+
+case $what in
+    image) image ;;
+    test | demo)
+        inside sh -c 'command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }'
+        inside make -C /src "$what"
+        ;;
+    all)
+        image
+        inside make -C /src test
+        ;;
+    *) die "unknown part '$what': image, test or demo" ;;
+esac

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Every check that needs no server. Runs all of them, then says which found something.
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$ROOT"
+"$ROOT/scripts/packages.sh" lint
+"$ROOT/scripts/tools.sh"
+"$ROOT/scripts/python.sh" lint
+"$ROOT/scripts/build.sh" --configure
+
+failed=()
+check() { # check NAME COMMAND…
+    local name=$1
+    shift
+    say "lint: $name"
+    "$@" || failed+=("$name")
+}
+
+mapfile -t shell < <(git ls-files --cached --others --exclude-standard -- '*.sh' .ci/run)
+mapfile -t dockerfiles < <(git ls-files --cached --others --exclude-standard -- 'docker/Dockerfile*')
+
+check rustfmt cargo fmt --all --check
+check clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+check dependencies "$VENV/bin/python" scripts/check_dependencies.py
+check shellcheck shellcheck --external-sources --source-path=SCRIPTDIR "${shell[@]}"
+check ruff "$VENV/bin/ruff" check --quiet .
+check "ruff format" "$VENV/bin/ruff" format --quiet --check .
+if [ ${#dockerfiles[@]} -gt 0 ]; then check hadolint "$VENV/bin/hadolint" "${dockerfiles[@]}"; fi
+
+[ ${#failed[@]} -eq 0 ] || die "lint failed: ${failed[*]}"
+say "lint is clean"

@@ -1,0 +1,207 @@
+"""The set-up keeps to itself: a private server, run by an unprivileged user, that touches nothing of the system's."""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import zipfile
+
+import pytest
+from conftest import LOCAL, MAJOR, ROOT
+
+
+def script(name: str, *arguments: str, local: pathlib.Path = LOCAL, check: bool = True) -> subprocess.CompletedProcess:
+    """Runs one of scripts/ on a private folder."""
+    return subprocess.run(
+        [str(ROOT / "scripts" / name), *arguments],
+        env=os.environ | {"COPYMATCH_LOCAL": str(local)},
+        check=check,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+
+
+def module(name: str):
+    """One of the Python programs in scripts/, imported."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    loaded = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(loaded)
+    return loaded
+
+
+def postmaster(data: pathlib.Path) -> int:
+    return int((data / "postmaster.pid").read_text().split()[0])
+
+
+@pytest.fixture
+def second_local(tmp_path):
+    """A second private folder that shares the copied server; its cluster is stopped afterwards."""
+    folder = tmp_path / "a folder" / ("deep" * 20) / "local"
+    folder.parent.mkdir(parents=True)
+    script("cluster.sh", "status", local=folder, check=False)
+    assert "not made" not in script("cluster.sh", "start", local=folder, check=False).stdout
+    (folder.resolve() / "pgsql").symlink_to(LOCAL / "pgsql")
+    yield folder
+    script("clean.sh", local=folder)
+    assert not folder.exists() and not folder.is_symlink()
+
+
+def test_the_private_server_finds_its_files_in_the_private_folder(db):
+    found = dict(db.execute("SELECT name, setting FROM pg_config WHERE name IN ('PKGLIBDIR', 'SHAREDIR')").fetchall())
+    assert len(found) == 2
+    for folder in found.values():
+        assert pathlib.Path(folder).resolve().is_relative_to(LOCAL), f"the server reads {folder}"
+
+
+def test_the_extension_and_its_runtime_are_installed_in_the_private_folder(server):
+    library = server.prefix / "lib" / "postgresql" / MAJOR / "lib"
+    assert (library / "copymatch.so").is_file()
+    assert (library / "copymatch" / "libonnxruntime.so").is_file()
+    assert list((library / "copymatch").glob("*LICENSE*")), "the runtime's licence comes with it"
+    assert (server.prefix / "share" / "postgresql" / MAJOR / "extension" / "copymatch.control").is_file()
+
+
+def test_the_server_does_not_run_as_root(server):
+    assert pathlib.Path(f"/proc/{postmaster(server.data)}").stat().st_uid != 0
+
+
+def test_the_server_opens_no_tcp_port(db):
+    assert db.execute("SHOW listen_addresses").fetchone() == ("",)
+
+
+def test_other_users_cannot_reach_the_socket_or_the_data(server):
+    for folder in (pathlib.Path(server.socket), server.data):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+
+
+def test_the_cluster_is_durable_and_checks_its_pages(db):
+    for name, value in {"fsync": "on", "full_page_writes": "on", "data_checksums": "on", "server_encoding": "UTF8"}.items():
+        assert db.execute(f"SHOW {name}").fetchone() == (value,)
+
+
+def test_starting_a_running_cluster_changes_nothing(server):
+    before = postmaster(server.data)
+    assert script("cluster.sh", "start").stdout == ""
+    assert postmaster(server.data) == before
+
+
+def test_a_private_folder_where_the_server_cannot_go_is_moved_and_linked(second_local):
+    if os.geteuid() != 0:
+        pytest.skip("only root's folders can be closed to the server's user")
+    assert second_local.is_symlink()
+    assert second_local.resolve().is_relative_to("/var/tmp")
+
+
+def test_a_killed_server_starts_again_over_its_stale_pid_file(second_local):
+    script("cluster.sh", "start", local=second_local)
+    data = second_local.resolve() / f"data-{MAJOR}"
+    pid = postmaster(data)
+    os.kill(pid, signal.SIGKILL)
+    assert (data / "postmaster.pid").exists()
+    script("cluster.sh", "start", local=second_local)
+    assert postmaster(data) != pid
+    assert "running as" in script("cluster.sh", "status", local=second_local).stdout
+    # The folder's path is too long for a socket's: it lies elsewhere, and is found there.
+    assert script("cluster.sh", "dsn", local=second_local).stdout.startswith("host=/tmp/copymatch-")
+    script("cluster.sh", "stop", local=second_local)
+    assert script("cluster.sh", "status", local=second_local, check=False).returncode == 3
+    script("cluster.sh", "stop", local=second_local)
+
+
+def test_clean_does_not_remove_a_folder_that_set_up_did_not_make(tmp_path):
+    precious = tmp_path / "thesis.txt"
+    precious.write_text("years of work")
+    result = script("clean.sh", local=tmp_path, check=False)
+    assert result.returncode != 0 and "not removing" in result.stdout
+    assert precious.read_text() == "years of work"
+
+
+def test_an_unknown_postgresql_version_is_refused_by_name():
+    result = subprocess.run(
+        [str(ROOT / "scripts" / "cluster.sh"), "status"],
+        env=os.environ | {"PG_MAJOR": "12"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode != 0 and "PG_MAJOR is '12'" in result.stdout
+
+
+def test_the_extension_installs_into_any_schema(new_db, connect):
+    connection = connect(new_db(extension=False))
+    connection.execute("CREATE SCHEMA elsewhere")
+    connection.execute("CREATE EXTENSION copymatch SCHEMA elsewhere")
+    assert connection.execute("SELECT '[1,2]'::elsewhere.vector::text").fetchone() == ("[1,2]",)
+
+
+def test_the_extension_drops_without_a_trace(new_db, connect):
+    connection = connect(new_db(extension=False))
+    objects = "SELECT (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_type), (SELECT count(*) FROM pg_class)"
+    before = connection.execute(objects).fetchone()
+    connection.execute("CREATE EXTENSION copymatch")
+    assert connection.execute(objects).fetchone() != before
+    connection.execute("DROP EXTENSION copymatch")
+    assert connection.execute(objects).fetchone() == before
+
+
+def wheel(path: pathlib.Path, *members: str) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            archive.writestr(member, member)
+    return path
+
+
+def test_the_runtime_is_unpacked_under_the_name_the_extension_loads(tmp_path):
+    source = wheel(
+        tmp_path / "onnxruntime-9.9-x.whl",
+        "onnxruntime/capi/libonnxruntime.so.9.9",
+        "onnxruntime/capi/libonnxruntime_providers_shared.so",
+        "onnxruntime/capi/onnxruntime_pybind11_state.so",
+        "onnxruntime/LICENSE",
+    )
+    folder = tmp_path / "out"
+    folder.mkdir()
+    module("unpack_runtime").main([str(folder), str(source)])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "libonnxruntime.so",
+        "libonnxruntime_providers_shared.so",
+        "onnxruntime-LICENSE",
+    ]
+    assert (folder / "libonnxruntime.so").read_text() == "onnxruntime/capi/libonnxruntime.so.9.9"
+
+
+def test_a_wheel_without_the_runtime_is_refused(tmp_path):
+    source = wheel(tmp_path / "other-1.0-x.whl", "other/readme.txt")
+    with pytest.raises(SystemExit, match="holds no shared library"):
+        module("unpack_runtime").main([str(tmp_path), str(source)])
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ("MIT", True),
+        ("MIT OR Apache-2.0", True),
+        ("MIT/Apache-2.0", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("GPL-3.0-only AND MIT", False),
+        ("(MIT OR GPL-3.0-only) AND Unicode-3.0", True),
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", False),
+        ("AGPL-3.0-only", False),
+        ("MIT AND (GPL-3.0-only OR AGPL-3.0-only)", False),
+    ],
+)
+def test_licence_expressions_are_judged_by_their_logic(expression, allowed):
+    assert module("check_dependencies").satisfied(expression) is allowed
+
+
+@pytest.mark.parametrize(
+    ("version", "compatible"), [("1.2.3", "1"), ("0.12.3", "0.12"), ("0.0.7", "0.0.7"), ("2.0.0-rc.15+x", "2")]
+)
+def test_versions_count_as_duplicates_where_cargo_tells_them_apart(version, compatible):
+    assert module("check_dependencies").compatible_version(version) == compatible
