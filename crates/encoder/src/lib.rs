@@ -1,1 +1,46 @@
-//! Images to descriptors: model manifest, ONNX Runtime session, batching.
+//! Images to descriptors: the model manifest, the ONNX Runtime session and the batches that go through it.
+//!
+//! ```no_run
+//! use encoder::{Encoder, Manifest, Provider, RuntimeOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let manifest = Manifest::from_json(&std::fs::read_to_string("models/default/manifest.json")?)?;
+//! let weights = std::fs::read("models/default/model.onnx")?;
+//! let options = RuntimeOptions {
+//!     library: "/usr/lib/libonnxruntime.so".into(),
+//!     provider: Provider::Auto,
+//!     threads: 1,
+//! };
+//! let mut encoder = Encoder::load(&weights, manifest, &options)?;
+//! # let images: Vec<imaging::Image> = Vec::new();
+//! let descriptors = encoder.embed(&images, &|| false)?; // one unit vector for each image
+//! println!("{} images on {}", descriptors.len(), encoder.provider());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Three promises hold for a host that cannot afford surprises, such as a database backend:
+//!
+//! * a model is bytes and nothing else: one that names files of the server (external data) is refused ([`onnx`]);
+//! * every thread that the library starts has all signals blocked, so no handler of the host runs on it ([`signals`]);
+//! * whatever is wrong with library, model, manifest or image comes back as an error that names it, with a hint.
+
+#![deny(unsafe_code)]
+
+mod encoder;
+mod error;
+mod library;
+mod manifest;
+mod onnx;
+mod parity;
+mod preprocess;
+mod session;
+mod signals;
+
+pub use encoder::Encoder;
+pub use error::EncoderError;
+pub use library::{MINIMUM_VERSION, runtime_library, runtime_version};
+pub use manifest::{Colour, DIMENSIONS, MAX_MANIFEST_BYTES, MAX_SIZES, Manifest, ManifestError, Parity, Resize, SIZES};
+pub use onnx::check_self_contained;
+pub use parity::{Pattern, waves_v1};
+pub use session::{Provider, RuntimeOptions};

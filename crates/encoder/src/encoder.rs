@@ -1,0 +1,220 @@
+//! The encoder: weights and manifest in, unit-length descriptors out.
+
+use std::fmt::Write as _;
+
+use imaging::Image;
+use sha2::{Digest, Sha256};
+
+use crate::error::EncoderError;
+use crate::manifest::Manifest;
+use crate::onnx;
+use crate::preprocess::Preprocessor;
+use crate::session::{self, Network, Provider, RuntimeOptions};
+
+/// Pixels that one run on the CPU may see: eight images at 224. It bounds the memory of a run and, because a run cannot
+/// be interrupted, the time until a cancellation is noticed.
+const CPU_BATCH_PIXELS: u32 = 8 * 224 * 224;
+/// The same on a device, which needs larger batches to be busy and is many times faster.
+const DEVICE_BATCH_PIXELS: u32 = 64 * 224 * 224;
+
+/// A model that is loaded, checked and ready to embed.
+///
+/// It may be moved between threads, but embeds one batch at a time.
+pub struct Encoder {
+    manifest: Manifest,
+    preprocessor: Preprocessor,
+    network: Network,
+    fallback: Option<String>,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder")
+            .field("model", &self.manifest.name())
+            .field("version", &self.manifest.version())
+            .field("provider", &self.provider())
+            .field("fallback", &self.fallback)
+            .finish()
+    }
+}
+
+impl Encoder {
+    /// Loads the library (once per process), the model, and embeds the manifest's parity patterns to see that both
+    /// compute here what they computed where the manifest was written. `weights` may be dropped afterwards.
+    ///
+    /// With [`Provider::Auto`] CUDA is tried where the library has it; when it does not start, or does not reproduce
+    /// the parity descriptors, the CPU takes over and [`Encoder::fallback`] tells why.
+    ///
+    /// # Errors
+    /// [`EncoderError`] for a library that is missing, unusable, too old or another than the loaded one; for weights
+    /// of another hash, malformed, referring to files, refused by the runtime or not fitting the manifest; for a
+    /// provider asked for by name that does not run; for a parity descriptor that is not reproduced.
+    pub fn load(weights: &[u8], manifest: Manifest, options: &RuntimeOptions) -> Result<Self, EncoderError> {
+        if !(1..=256).contains(&options.threads) {
+            return Err(EncoderError::Threads {
+                threads: options.threads,
+            });
+        }
+        check_hash(weights, &manifest)?;
+        onnx::check_self_contained(weights).map_err(|reason| EncoderError::InvalidModel { reason })?;
+        let on = |provider| Self::on_provider(weights, &manifest, options, provider);
+        match options.provider {
+            Provider::Auto if session::library_has_cuda(options)? => on(Provider::Cuda).or_else(|error| {
+                let mut encoder = on(Provider::Cpu)?;
+                encoder.fallback = Some(error.to_string());
+                Ok(encoder)
+            }),
+            Provider::Auto => on(Provider::Cpu),
+            named => on(named),
+        }
+    }
+
+    fn on_provider(
+        weights: &[u8],
+        manifest: &Manifest,
+        options: &RuntimeOptions,
+        provider: Provider,
+    ) -> Result<Self, EncoderError> {
+        let network = Network::load(weights, manifest, options, provider)?;
+        let preprocessor = Preprocessor::new(manifest);
+        let mut encoder = Self {
+            manifest: manifest.clone(),
+            preprocessor,
+            network,
+            fallback: None,
+        };
+        encoder.check_parity()?;
+        Ok(encoder)
+    }
+
+    /// One unit-length descriptor of `manifest().dimensions()` components for each image, in order.
+    ///
+    /// Each image is embedded at every size of the manifest; the L2-normalised descriptors are averaged and the mean
+    /// is L2-normalised ("Bag of Tricks and A Strong Baseline for Image Copy Detection", section on testing).
+    /// `should_stop` is polled on the calling thread before each image is resized and before each run of at most
+    /// eight images at 224 pixels or as many pixels at another size; no run is interrupted.
+    ///
+    /// # Errors
+    /// [`EncoderError::Cancelled`] when `should_stop` returned true; [`EncoderError::Inference`] and
+    /// [`EncoderError::OutputShape`] when the runtime fails; [`EncoderError::NonFiniteDescriptor`] and
+    /// [`EncoderError::ZeroDescriptor`] with the image's position. No partial result is returned.
+    pub fn embed(&mut self, images: &[Image], should_stop: &dyn Fn() -> bool) -> Result<Vec<Vec<f32>>, EncoderError> {
+        let dimensions = self.manifest.dimensions();
+        let mut descriptors = vec![vec![0.0_f32; dimensions]; images.len()];
+        let mut tensor = Vec::new();
+        let mut raw = Vec::new();
+        for &size in self.manifest.input_sizes() {
+            let batch = batch_size(self.network.provider(), size);
+            for (start, chunk) in (0..).step_by(batch).zip(images.chunks(batch)) {
+                tensor.clear();
+                for image in chunk {
+                    stop_if(should_stop)?;
+                    self.preprocessor.append(image, size, &mut tensor)?;
+                }
+                stop_if(should_stop)?;
+                raw.clear();
+                self.network
+                    .run(&tensor, chunk.len(), size, |output| raw.extend_from_slice(output))?;
+                for (i, output) in raw.chunks_exact(dimensions).enumerate() {
+                    let image = start + i;
+                    let scale = inverse_norm(output)
+                        .ok_or(EncoderError::NonFiniteDescriptor { image, size })?
+                        .ok_or(EncoderError::ZeroDescriptor { image })?;
+                    for (sum, value) in descriptors[image].iter_mut().zip(output) {
+                        *sum += (f64::from(*value) * scale) as f32;
+                    }
+                }
+            }
+        }
+        for (image, descriptor) in descriptors.iter_mut().enumerate() {
+            // Opposite descriptors at two sizes may cancel out.
+            let scale = inverse_norm(descriptor)
+                .flatten()
+                .ok_or(EncoderError::ZeroDescriptor { image })?;
+            descriptor
+                .iter_mut()
+                .for_each(|value| *value = (f64::from(*value) * scale) as f32);
+        }
+        Ok(descriptors)
+    }
+
+    /// The manifest that the model was loaded with.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where the network really runs: `cpu`, `cuda` or `tensorrt`.
+    pub fn provider(&self) -> &'static str {
+        self.network.provider().name()
+    }
+
+    /// Why the CPU runs the network although [`Provider::Auto`] found a library with CUDA; `None` where nothing had
+    /// to be given up.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    fn check_parity(&mut self) -> Result<(), EncoderError> {
+        for i in 0..self.manifest.parity().len() {
+            let pattern = self.manifest.parity()[i].pattern();
+            let (width, height, pixels) = pattern.draw();
+            let image = Image::new(width, height, pixels)?;
+            let found = self.embed(std::slice::from_ref(&image), &|| false)?.concat();
+            let recorded = &self.manifest.parity()[i];
+            let difference = found
+                .iter()
+                .zip(recorded.descriptor())
+                .map(|(found, recorded)| (found - recorded).abs())
+                .fold(0.0, f32::max);
+            if difference > recorded.tolerance() {
+                let tolerance = recorded.tolerance();
+                return Err(EncoderError::ParityFailed {
+                    pattern: pattern.name(),
+                    difference,
+                    tolerance,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stop_if(should_stop: &dyn Fn() -> bool) -> Result<(), EncoderError> {
+    if should_stop() {
+        Err(EncoderError::Cancelled)
+    } else {
+        Ok(())
+    }
+}
+
+fn batch_size(provider: Provider, size: u32) -> usize {
+    let (pixels, most) = match provider {
+        Provider::Cuda | Provider::TensorRt => (DEVICE_BATCH_PIXELS, 64),
+        Provider::Auto | Provider::Cpu => (CPU_BATCH_PIXELS, 8),
+    };
+    (pixels / (size * size)).clamp(1, most) as usize
+}
+
+/// 1 / |v|; `None` where a component is not finite, `Some(None)` where the length is zero.
+fn inverse_norm(vector: &[f32]) -> Option<Option<f64>> {
+    let squared: f64 = vector.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    squared
+        .is_finite()
+        .then(|| (squared > 0.0).then(|| squared.sqrt().recip()))
+}
+
+fn check_hash(weights: &[u8], manifest: &Manifest) -> Result<(), EncoderError> {
+    let mut actual = String::with_capacity(64);
+    for byte in Sha256::digest(weights) {
+        // Writing to a string cannot fail.
+        let _ = write!(actual, "{byte:02x}");
+    }
+    let expected = manifest.weights_sha256();
+    if actual == expected {
+        return Ok(());
+    }
+    Err(EncoderError::WeightsMismatch {
+        expected: expected.to_owned(),
+        actual,
+    })
+}

@@ -1,0 +1,258 @@
+//! The calibration record: how a similarity and a background become a score, a probability and a verdict.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::background::MAX_NEIGHBOURS;
+
+/// A longer calibration is refused before it is parsed.
+pub const MAX_CALIBRATION_BYTES: usize = 16 << 10;
+
+/// What a match means to the people who see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Not a copy.
+    Different,
+    /// A person should look.
+    Review,
+    /// A copy.
+    Copy,
+}
+
+impl Verdict {
+    /// `copy`, `review` or `different`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Review => "review",
+            Self::Different => "different",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a calibration was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrationError {
+    /// More bytes than any calibration needs.
+    #[error("the calibration has {bytes} bytes; at most {MAX_CALIBRATION_BYTES} are read")]
+    TooLarge {
+        /// Length of the text.
+        bytes: usize,
+    },
+    /// Not JSON, a missing or unknown field, or a value of the wrong type.
+    #[error("calibration field {field}: {problem}")]
+    Syntax {
+        /// Path of the field; `.` is the document itself.
+        field: String,
+        /// What the parser found, with line and column.
+        problem: String,
+    },
+    /// A value outside its range.
+    #[error("calibration field {field}: {value} is not allowed; {allowed}")]
+    Value {
+        /// Path of the field.
+        field: &'static str,
+        /// The value found.
+        value: f64,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+impl CalibrationError {
+    /// Path of the field that is wrong, where one field is.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::TooLarge { .. } => None,
+            Self::Syntax { field, .. } => Some(field),
+            Self::Value { field, .. } => Some(field),
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        "Compare the calibration with models/default/calibration.json, or fit it again."
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    #[serde(default = "default_neighbours")]
+    neighbours: usize,
+    #[serde(default = "default_factor")]
+    factor: f64,
+    clamp: [f64; 2],
+    intercept: f64,
+    similarity_weight: f64,
+    background_weight: f64,
+    copy_probability: f64,
+    review_probability: f64,
+}
+
+/// The paper averages the five nearest training descriptors.
+fn default_neighbours() -> usize {
+    5
+}
+
+/// The paper tried 2.0, 2.5 and 3.0.
+fn default_factor() -> f64 {
+    2.5
+}
+
+/// A validated calibration. It belongs to one model and one background set.
+///
+/// As JSON: `{"neighbours": 5, "factor": 2.5, "clamp": [low, high], "intercept": _, "similarity_weight": _,
+/// "background_weight": _, "copy_probability": _, "review_probability": _}`; `neighbours` and `factor` may be left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration(Record);
+
+impl Calibration {
+    /// Reads and validates a calibration.
+    ///
+    /// # Errors
+    /// [`CalibrationError`] with the path of the first field that is missing, unknown, of the wrong type or out of
+    /// range: `neighbours` 1..=1000; `factor` above 0, at most 100; `clamp` 0 < low <= high <= 1 (a stretch of zero or
+    /// less would erase or reverse the order of the references); `similarity_weight` at least 0 (more alike is never
+    /// less probable); all weights finite, in -1e6..=1e6; probabilities 0 <= review <= copy <= 1.
+    pub fn from_json(json: &str) -> Result<Self, CalibrationError> {
+        if json.len() > MAX_CALIBRATION_BYTES {
+            return Err(CalibrationError::TooLarge { bytes: json.len() });
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let record: Record =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| CalibrationError::Syntax {
+                field: error.path().to_string(),
+                problem: error.inner().to_string(),
+            })?;
+        deserializer.end().map_err(|error| CalibrationError::Syntax {
+            field: ".".to_owned(),
+            problem: error.to_string(),
+        })?;
+        Self::validated(record)
+    }
+
+    fn validated(record: Record) -> Result<Self, CalibrationError> {
+        let refuse = |field, value, allowed| Err(CalibrationError::Value { field, value, allowed });
+        if !(1..=MAX_NEIGHBOURS).contains(&record.neighbours) {
+            return refuse("neighbours", record.neighbours as f64, "it must be in 1..=1000");
+        }
+        if !(record.factor > 0.0 && record.factor <= 100.0) {
+            return refuse("factor", record.factor, "it must be above 0 and at most 100");
+        }
+        let [low, high] = record.clamp;
+        if !(low > 0.0 && low <= 1.0) {
+            return refuse(
+                "clamp[0]",
+                low,
+                "it must be above 0 and at most 1, or the stretch would lose the order",
+            );
+        }
+        if !(high >= low && high <= 1.0) {
+            return refuse("clamp[1]", high, "it must be in clamp[0]..=1");
+        }
+        let weights = [
+            ("intercept", record.intercept),
+            ("similarity_weight", record.similarity_weight),
+            ("background_weight", record.background_weight),
+        ];
+        for (field, weight) in weights {
+            if !(-1e6..=1e6).contains(&weight) {
+                return refuse(field, weight, "it must be in -1000000..=1000000");
+            }
+        }
+        if record.similarity_weight < 0.0 {
+            let allowed = "it must be at least 0, so that more alike is never less probable";
+            return refuse("similarity_weight", record.similarity_weight, allowed);
+        }
+        if !(0.0..=1.0).contains(&record.copy_probability) {
+            return refuse("copy_probability", record.copy_probability, "it must be in 0..=1");
+        }
+        if !(record.review_probability >= 0.0 && record.review_probability <= record.copy_probability) {
+            return refuse(
+                "review_probability",
+                record.review_probability,
+                "it must be in 0..=copy_probability",
+            );
+        }
+        Ok(Self(record))
+    }
+
+    /// The calibration as JSON, which [`Calibration::from_json`] reads back.
+    pub fn to_json(&self) -> String {
+        // Finite numbers only: there is nothing in it that JSON cannot say.
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    /// k: how many background descriptors are averaged, 1..=1000.
+    pub fn neighbours(&self) -> usize {
+        self.0.neighbours
+    }
+
+    /// What the clamped background is multiplied by to give the query's length, above 0.
+    pub fn factor(&self) -> f64 {
+        self.0.factor
+    }
+
+    /// Bounds of the background before it is multiplied.
+    pub fn clamp(&self) -> [f64; 2] {
+        self.0.clamp
+    }
+
+    /// Probability from which a match is a copy.
+    pub fn copy_probability(&self) -> f64 {
+        self.0.copy_probability
+    }
+
+    /// Probability from which a match deserves a look.
+    pub fn review_probability(&self) -> f64 {
+        self.0.review_probability
+    }
+
+    /// The stretched score, -|s q - r|^2 for unit q and r with s = factor x clamp(background).
+    ///
+    /// `similarity` is q . r, `background` the mean of [`crate::Background::mean_top_k`]. Expanded:
+    /// -(s^2 + 1) + 2 s similarity. Within one query the order is that of the similarity, because s > 0; between queries
+    /// the same similarity counts for less where the background is near. Source: the paper's descriptor stretching,
+    /// with the clamp that keeps a query unlike all of the background from being stretched to nothing.
+    /// NaN in, NaN out.
+    pub fn stretch(&self, similarity: f64, background: f64) -> f64 {
+        let [low, high] = self.0.clamp;
+        let s = self.0.factor * background.clamp(low, high);
+        -(s * s + 1.0) + 2.0 * s * similarity
+    }
+
+    /// Probability that the pair is a copy:
+    /// 1 / (1 + exp(-(intercept + similarity_weight x similarity + background_weight x background))). NaN in, NaN out.
+    pub fn probability(&self, similarity: f64, background: f64) -> f64 {
+        let record = &self.0;
+        let logit = record.intercept + record.similarity_weight * similarity + record.background_weight * background;
+        // exp of a non-positive number only, so that neither tail overflows.
+        if logit >= 0.0 {
+            1.0 / (1.0 + (-logit).exp())
+        } else {
+            let odds = logit.exp();
+            odds / (1.0 + odds)
+        }
+    }
+
+    /// The verdict at a probability; both thresholds belong to the upper verdict. NaN is [`Verdict::Different`].
+    pub fn verdict(&self, probability: f64) -> Verdict {
+        if probability >= self.0.copy_probability {
+            Verdict::Copy
+        } else if probability >= self.0.review_probability {
+            Verdict::Review
+        } else {
+            Verdict::Different
+        }
+    }
+}
