@@ -1,0 +1,1 @@
+-- The types vector and halfvec.
