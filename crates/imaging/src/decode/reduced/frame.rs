@@ -1,0 +1,205 @@
+//! The frame: components, how many frequencies of each are kept, and where its samples go.
+
+use super::idct;
+
+/// Natural (row-major) position of each coefficient in zigzag order (T.81, figure A.6).
+pub(super) const ZIGZAG: [u8; 64] = [
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21,
+    28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
+    47, 55, 62, 63,
+];
+
+/// Marks a coefficient that is read and dropped.
+pub(super) const DROPPED: u8 = 255;
+
+pub(super) struct Component {
+    pub id: u8,
+    pub horizontal: usize,
+    pub vertical: usize,
+    pub quantisation: usize,
+    /// Pixels a side that a block becomes: 1, 2, 4 or 8.
+    pub size: usize,
+    /// Zigzag index to position among the `size × size` kept ones, or [`DROPPED`].
+    pub kept: [u8; 64],
+    /// Blocks in a row and rows of blocks, padded to whole MCUs.
+    pub columns: usize,
+    pub rows: usize,
+    /// Blocks that a scan of this component alone holds.
+    pub own_columns: usize,
+    pub own_rows: usize,
+    /// Samples, `columns × size` wide.
+    pub samples: Vec<u8>,
+    /// Progressive only: kept coefficients by block, and for every block which of its 64 are not zero yet: the
+    /// refinement scans need to know that even of dropped ones.
+    pub coefficients: Vec<i16>,
+    pub nonzero: Vec<u64>,
+    /// Quantisation in force at the component's first scan.
+    pub steps: Option<[u16; 64]>,
+    pub prediction: i32,
+}
+
+impl Component {
+    pub(super) fn stride(&self) -> usize {
+        self.columns * self.size
+    }
+}
+
+pub(super) struct Frame {
+    pub progressive: bool,
+    pub width: u32,
+    pub height: u32,
+    pub out_width: u32,
+    pub out_height: u32,
+    pub is_rgb: bool,
+    pub components: Vec<Component>,
+    /// Largest sampling factors.
+    pub horizontal: usize,
+    pub vertical: usize,
+    pub mcu_columns: usize,
+    pub mcu_rows: usize,
+    /// Pixels a side that a block of full sampling becomes.
+    pub size: usize,
+}
+
+impl Frame {
+    pub(super) fn read(progressive: bool, segment: &[u8], halvings: u32) -> Option<Self> {
+        let &[precision, h1, h0, w1, w0, count, ref specifications @ ..] = segment else { return None };
+        let (height, width) = (u32::from(u16::from_be_bytes([h1, h0])), u32::from(u16::from_be_bytes([w1, w0])));
+        if precision != 8 || height == 0 || width == 0 || !matches!(count, 1 | 3) {
+            return None;
+        }
+        let specifications: Vec<&[u8]> = specifications.chunks_exact(3).take(usize::from(count)).collect();
+        if specifications.len() != usize::from(count) {
+            return None;
+        }
+        let factors = |s: &[u8]| (usize::from(s[1] >> 4), usize::from(s[1] & 15));
+        let horizontal = specifications.iter().map(|s| factors(s).0).max()?;
+        let vertical = specifications.iter().map(|s| factors(s).1).max()?;
+        let size = 8usize >> halvings;
+        let mcu_columns = (width as usize).div_ceil(8 * horizontal.max(1));
+        let mcu_rows = (height as usize).div_ceil(8 * vertical.max(1));
+        let mut components = Vec::with_capacity(specifications.len());
+        for specification in &specifications {
+            let (h, v) = factors(specification);
+            if !matches!(h, 1 | 2 | 4) || !matches!(v, 1 | 2 | 4) || specification[2] > 3 {
+                return None;
+            }
+            if !horizontal.is_multiple_of(h) || !vertical.is_multiple_of(v) {
+                return None;
+            }
+            // A component with fewer samples keeps more frequencies, so that less has to be interpolated: at half size
+            // the chroma of 4:2:0 is transformed at its full resolution and needs no upsampling at all.
+            let spare = (horizontal / h).min(vertical / v);
+            let component_size = (size * spare).min(8);
+            let own_width = (width as usize * h).div_ceil(horizontal);
+            let own_height = (height as usize * v).div_ceil(vertical);
+            components.push(Component {
+                id: specification[0],
+                horizontal: h,
+                vertical: v,
+                quantisation: usize::from(specification[2]),
+                size: component_size,
+                kept: kept(component_size),
+                columns: mcu_columns * h,
+                rows: mcu_rows * v,
+                own_columns: own_width.div_ceil(8),
+                own_rows: own_height.div_ceil(8),
+                samples: Vec::new(),
+                coefficients: Vec::new(),
+                nonzero: Vec::new(),
+                steps: None,
+                prediction: 0,
+            });
+        }
+        let is_rgb = count == 3 && components.iter().map(|c| c.id).eq(*b"RGB");
+        Some(Self {
+            progressive,
+            width,
+            height,
+            out_width: width.div_ceil(1 << halvings),
+            out_height: height.div_ceil(1 << halvings),
+            is_rgb,
+            components,
+            horizontal,
+            vertical,
+            mcu_columns,
+            mcu_rows,
+            size,
+        })
+    }
+
+    /// Most bytes held at once: samples, coefficients, result, and the result turned.
+    pub(super) fn memory(&self) -> u64 {
+        let planes: u64 = self
+            .components
+            .iter()
+            .map(|c| {
+                let kept = (c.size * c.size) as u64;
+                (c.columns * c.rows) as u64 * (kept + if self.progressive { 2 * kept + 8 } else { 0 })
+            })
+            .sum();
+        let result = 3 * u64::from(self.out_width) * u64::from(self.out_height);
+        planes + 2 * result + crate::header::FIXED_BYTES
+    }
+
+    pub(super) fn allocate(mut self) -> Self {
+        for component in &mut self.components {
+            let blocks = component.columns * component.rows;
+            let kept = component.size * component.size;
+            component.samples = vec![0; blocks * kept];
+            if self.progressive {
+                component.coefficients = vec![0; blocks * kept];
+                component.nonzero = vec![0; blocks];
+            }
+        }
+        self
+    }
+
+    /// Whether every component has come in some scan.
+    pub(super) fn is_complete(&self) -> bool {
+        self.components.iter().all(|component| component.steps.is_some())
+    }
+
+    /// Transforms the blocks of a progressive frame once all scans are in, and lets go of the coefficients.
+    pub(super) fn finish_blocks(&mut self) {
+        if !self.progressive {
+            return;
+        }
+        for component in &mut self.components {
+            let coefficients = std::mem::take(&mut component.coefficients);
+            component.nonzero = Vec::new();
+            let Some(steps) = component.steps else { continue };
+            let steps = kept_steps(&steps, &component.kept);
+            let kept = component.size * component.size;
+            let stride = component.stride();
+            let mut block = [0i32; 64];
+            for (index, quantised) in coefficients.chunks_exact(kept).enumerate() {
+                for ((value, &quantised), &step) in block.iter_mut().zip(quantised).zip(&steps) {
+                    *value = i32::from(quantised) * step;
+                }
+                let (row, column) = (index / component.columns, index % component.columns);
+                let start = row * component.size * stride + column * component.size;
+                idct::block(component.size, &block, &mut component.samples[start..], stride);
+            }
+        }
+    }
+}
+
+/// Which zigzag indices belong to the lowest `size × size` frequencies, and where among them.
+fn kept(size: usize) -> [u8; 64] {
+    ZIGZAG.map(|natural| {
+        let (row, column) = (usize::from(natural) / 8, usize::from(natural) % 8);
+        if row < size && column < size { (row * size + column) as u8 } else { DROPPED }
+    })
+}
+
+/// Quantisation steps (given in zigzag order) by kept position.
+pub(super) fn kept_steps(steps: &[u16; 64], kept: &[u8; 64]) -> [i32; 64] {
+    let mut by_position = [0; 64];
+    for (&step, &position) in steps.iter().zip(kept) {
+        if position != DROPPED {
+            by_position[usize::from(position)] = i32::from(step);
+        }
+    }
+    by_position
+}

@@ -1,0 +1,326 @@
+//! One scan: baseline blocks are transformed as they come, progressive ones are gathered (T.81, annexes F and G).
+
+use super::frame::{Component, DROPPED, Frame, kept_steps};
+use super::huffman::{Bits, HuffmanTable};
+use super::idct;
+use crate::poll::Poll;
+
+/// Tables in force, as the markers between the scans set them.
+#[derive(Default)]
+pub(super) struct Tables {
+    dc: [Option<HuffmanTable>; 4],
+    ac: [Option<HuffmanTable>; 4],
+    /// In zigzag order.
+    quantisation: [Option<[u16; 64]>; 4],
+    pub restart_interval: usize,
+}
+
+impl Tables {
+    pub(super) fn read_huffman(&mut self, mut segment: &[u8]) -> Option<()> {
+        while let [kind, rest @ ..] = segment {
+            let counts: &[u8; 16] = rest.get(..16)?.try_into().ok()?;
+            let total = counts.iter().map(|&count| usize::from(count)).sum::<usize>();
+            let table = HuffmanTable::new(counts, rest.get(16..16 + total)?)?;
+            let tables = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            *tables.get_mut(usize::from(kind & 15))? = Some(table);
+            segment = &rest[16 + total..];
+        }
+        Some(())
+    }
+
+    pub(super) fn read_quantisation(&mut self, mut segment: &[u8]) -> Option<()> {
+        while let [kind, rest @ ..] = segment {
+            let wide = kind >> 4 != 0;
+            let length = if wide { 128 } else { 64 };
+            let values = rest.get(..length)?;
+            let mut table = [0u16; 64];
+            for (index, step) in table.iter_mut().enumerate() {
+                *step = if wide {
+                    u16::from_be_bytes([values[2 * index], values[2 * index + 1]])
+                } else {
+                    u16::from(values[index])
+                };
+            }
+            *self.quantisation.get_mut(usize::from(kind & 15))? = Some(table);
+            segment = &rest[length..];
+        }
+        Some(())
+    }
+}
+
+/// Spectral selection and successive approximation of a progressive scan.
+#[derive(Clone, Copy)]
+struct Band {
+    first: usize,
+    last: usize,
+    refines: bool,
+    low: u32,
+}
+
+struct Member<'t> {
+    component: usize,
+    dc: Option<&'t HuffmanTable>,
+    ac: Option<&'t HuffmanTable>,
+}
+
+/// Decodes the scan whose header is `segment` and whose bits start at `start`; gives the position behind them. `None`
+/// for anything out of order, and for a stop.
+pub(super) fn decode(
+    frame: &mut Frame,
+    tables: &Tables,
+    segment: &[u8],
+    bytes: &[u8],
+    start: usize,
+    poll: &Poll,
+) -> Option<usize> {
+    let (&count, rest) = segment.split_first()?;
+    let count = usize::from(count);
+    if count == 0 || count > frame.components.len() || rest.len() != 2 * count + 3 {
+        return None;
+    }
+    let mut members = Vec::with_capacity(count);
+    for selector in rest[..2 * count].chunks_exact(2) {
+        let component = frame.components.iter().position(|c| c.id == selector[0])?;
+        if members.iter().any(|member: &Member| member.component == component) {
+            return None;
+        }
+        let dc = tables.dc.get(usize::from(selector[1] >> 4))?.as_ref();
+        let ac = tables.ac.get(usize::from(selector[1] & 15))?.as_ref();
+        members.push(Member { component, dc, ac });
+        let steps = tables.quantisation[frame.components[component].quantisation]?;
+        frame.components[component].steps.get_or_insert(steps);
+    }
+    let (first, last, approximation) = (rest[2 * count], rest[2 * count + 1], rest[2 * count + 2]);
+    let band = if frame.progressive {
+        let (first, last) = (usize::from(first), usize::from(last));
+        if last > 63 || first > last || (first == 0) != (last == 0) || (first > 0 && count != 1) {
+            return None;
+        }
+        let (high, low) = (approximation >> 4, u32::from(approximation & 15));
+        (low <= 13).then_some(Some(Band { first, last, refines: high != 0, low }))?
+    } else {
+        None
+    };
+
+    let alone = count == 1;
+    let (columns, rows) = if alone {
+        let component = &frame.components[members[0].component];
+        (component.own_columns, component.own_rows)
+    } else {
+        (frame.mcu_columns, frame.mcu_rows)
+    };
+    for component in &mut frame.components {
+        component.prediction = 0;
+    }
+    let steps: Vec<[i32; 64]> = members
+        .iter()
+        .map(|member| &frame.components[member.component])
+        .map(|component| component.steps.map_or([0; 64], |steps| kept_steps(&steps, &component.kept)))
+        .collect();
+    let mut bits = Bits::new(bytes, start);
+    let mut end_of_band_run = 0u32;
+    let mut until_restart = tables.restart_interval;
+    for row in 0..rows {
+        if poll.stopped() || bits.ran_dry() {
+            return None;
+        }
+        for column in 0..columns {
+            if tables.restart_interval > 0 {
+                if until_restart == 0 {
+                    bits.restart()?;
+                    end_of_band_run = 0;
+                    frame.components.iter_mut().for_each(|component| component.prediction = 0);
+                    until_restart = tables.restart_interval;
+                }
+                until_restart -= 1;
+            }
+            for (member, steps) in members.iter().zip(&steps) {
+                let component = &mut frame.components[member.component];
+                let (across, down) = if alone { (1, 1) } else { (component.horizontal, component.vertical) };
+                for v in 0..down {
+                    for h in 0..across {
+                        let (x, y) = (column * across + h, row * down + v);
+                        match band {
+                            None => baseline_block(component, &mut bits, member, steps, x, y)?,
+                            Some(band) => {
+                                progressive_block(component, &mut bits, member, band, &mut end_of_band_run, x, y)?;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    (!bits.ran_dry()).then(|| bits.position())
+}
+
+#[inline(always)]
+fn baseline_block(
+    component: &mut Component,
+    bits: &mut Bits,
+    member: &Member,
+    steps: &[i32; 64],
+    x: usize,
+    y: usize,
+) -> Option<()> {
+    let ac = member.ac?;
+    let length = u32::from(bits.symbol(member.dc?)?);
+    if length > 11 {
+        return None;
+    }
+    component.prediction = component.prediction.wrapping_add(bits.signed(length));
+    let mut block = [0i32; 64];
+    block[0] = component.prediction.wrapping_mul(steps[0]);
+    let mut flat = true;
+    let mut index = 1;
+    while index < 64 {
+        let symbol = bits.symbol(ac)?;
+        let (run, length) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+        if length == 0 {
+            if run < 15 {
+                break;
+            }
+            index += 16;
+            continue;
+        }
+        index += run;
+        let &position = component.kept.get(index)?;
+        if position == DROPPED {
+            bits.skip(length);
+        } else {
+            let position = usize::from(position);
+            block[position] = bits.signed(length) * steps[position];
+            flat = false;
+        }
+        index += 1;
+    }
+    let (size, stride) = (component.size, component.stride());
+    let target = component.samples.get_mut(y * size * stride + x * size..)?;
+    if flat {
+        idct::flat_block(size, block[0], target, stride);
+    } else {
+        idct::block(size, &block, target, stride);
+    }
+    Some(())
+}
+
+fn progressive_block(
+    component: &mut Component,
+    bits: &mut Bits,
+    member: &Member,
+    band: Band,
+    end_of_band_run: &mut u32,
+    x: usize,
+    y: usize,
+) -> Option<()> {
+    let index = y * component.columns + x;
+    let kept = component.size * component.size;
+    let coefficients = component.coefficients.get_mut(index * kept..(index + 1) * kept)?;
+    let nonzero = component.nonzero.get_mut(index)?;
+    if band.first == 0 {
+        if band.refines {
+            coefficients[0] |= i16::from(bits.bit()) << band.low;
+        } else {
+            let length = u32::from(bits.symbol(member.dc?)?);
+            if length > 11 {
+                return None;
+            }
+            component.prediction = component.prediction.wrapping_add(bits.signed(length));
+            coefficients[0] = (component.prediction << band.low) as i16;
+        }
+        return Some(());
+    }
+    let mut store = |coefficient: usize, value: i32| {
+        *nonzero |= 1 << coefficient;
+        let position = component.kept[coefficient];
+        if position != DROPPED {
+            coefficients[usize::from(position)] = value as i16;
+        }
+    };
+    if !band.refines {
+        if *end_of_band_run > 0 {
+            *end_of_band_run -= 1;
+            return Some(());
+        }
+        let ac = member.ac?;
+        let mut coefficient = band.first;
+        while coefficient <= band.last {
+            let symbol = bits.symbol(ac)?;
+            let (run, length) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+            if length == 0 {
+                if run < 15 {
+                    *end_of_band_run = (1 << run) - 1 + bits.number(run as u32) as u32;
+                    break;
+                }
+                coefficient += 16;
+                continue;
+            }
+            coefficient += run;
+            if coefficient > band.last {
+                return None;
+            }
+            store(coefficient, bits.signed(length) << band.low);
+            coefficient += 1;
+        }
+        return Some(());
+    }
+
+    let mut coefficient = band.first;
+    if *end_of_band_run == 0 {
+        let ac = member.ac?;
+        while coefficient <= band.last {
+            let symbol = bits.symbol(ac)?;
+            let (mut run, length) = (u32::from(symbol >> 4), symbol & 15);
+            let new = match length {
+                0 if run < 15 => {
+                    *end_of_band_run = (1 << run) + bits.number(run) as u32;
+                    break;
+                }
+                0 => 0,
+                1 if bits.bit() => 1 << band.low,
+                1 => -1 << band.low,
+                _ => return None,
+            };
+            // Zeros are counted, coefficients known already take a correction bit each.
+            while coefficient <= band.last {
+                if *nonzero >> coefficient & 1 != 0 {
+                    refine(component.kept[coefficient], coefficients, bits, band.low);
+                } else if run == 0 {
+                    break;
+                } else {
+                    run -= 1;
+                }
+                coefficient += 1;
+            }
+            if new != 0 && coefficient <= band.last {
+                *nonzero |= 1 << coefficient;
+                let position = component.kept[coefficient];
+                if position != DROPPED {
+                    coefficients[usize::from(position)] = new as i16;
+                }
+            }
+            coefficient += 1;
+        }
+    }
+    if *end_of_band_run > 0 {
+        for coefficient in coefficient..=band.last {
+            if *nonzero >> coefficient & 1 != 0 {
+                refine(component.kept[coefficient], coefficients, bits, band.low);
+            }
+        }
+        *end_of_band_run -= 1;
+    }
+    Some(())
+}
+
+/// One correction bit: a coefficient's magnitude grows by `1 << low` where the bit says so.
+#[inline(always)]
+fn refine(position: u8, coefficients: &mut [i16], bits: &mut Bits, low: u32) {
+    if bits.bit() && position != DROPPED {
+        let value = &mut coefficients[usize::from(position)];
+        let step = 1i16 << low;
+        if *value & step == 0 {
+            *value = value.wrapping_add(if *value >= 0 { step } else { -step });
+        }
+    }
+}

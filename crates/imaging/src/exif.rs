@@ -1,0 +1,114 @@
+//! The one EXIF field that changes the picture: orientation (tag 0x0112; EXIF 2.32, section 4.6.4).
+
+use crate::header::Fields;
+
+const ORIENTATION: u16 = 0x0112;
+
+/// Orientation 1–8 out of an EXIF block, with or without the `Exif\0\0` prefix. Anything malformed reads as 1: a camera's
+/// broken metadata must not cost the picture. Only the first directory is read, so no chain of offsets is followed and
+/// none can loop.
+pub(crate) fn orientation(block: &[u8]) -> u8 {
+    let tiff = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
+    read_orientation(tiff).unwrap_or(1)
+}
+
+fn read_orientation(tiff: &[u8]) -> Option<u8> {
+    let fields = match tiff.get(..4)? {
+        [b'I', b'I', 42, 0] => Fields::little_endian(tiff),
+        [b'M', b'M', 0, 42] => Fields::big_endian(tiff),
+        _ => return None,
+    };
+    let directory = fields.u32(4)? as usize;
+    let entries = fields.u16(directory)? as usize;
+    for entry in 0..entries {
+        let at = directory.checked_add(2 + entry * 12)?;
+        if fields.u16(at)? == ORIENTATION {
+            let value = match fields.u16(at + 2)? {
+                1 => u32::from(fields.u8(at + 8)?),
+                3 => u32::from(fields.u16(at + 8)?),
+                4 | 9 => fields.u32(at + 8)?,
+                _ => return None,
+            };
+            return u8::try_from(value).ok().filter(|value| (1..=8).contains(value));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(big_endian: bool, kind: u16, value: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut put16 = |bytes: &mut Vec<u8>, v: u16| {
+            bytes.extend(if big_endian { v.to_be_bytes() } else { v.to_le_bytes() })
+        };
+        bytes.extend(if big_endian { b"MM" } else { b"II" });
+        put16(&mut bytes, 42);
+        bytes.extend(if big_endian { 8u32.to_be_bytes() } else { 8u32.to_le_bytes() });
+        put16(&mut bytes, 2);
+        put16(&mut bytes, 0x010F);
+        bytes.extend([0; 10]);
+        put16(&mut bytes, ORIENTATION);
+        put16(&mut bytes, kind);
+        bytes.extend(if big_endian { 1u32.to_be_bytes() } else { 1u32.to_le_bytes() });
+        if kind == 3 {
+            put16(&mut bytes, value as u16);
+            put16(&mut bytes, 0);
+        } else {
+            bytes.extend(if big_endian { value.to_be_bytes() } else { value.to_le_bytes() });
+        }
+        bytes.extend([0; 4]);
+        bytes
+    }
+
+    #[test]
+    fn orientation_is_read_in_both_byte_orders_and_with_or_without_prefix() {
+        for value in 1..=8 {
+            for big_endian in [false, true] {
+                for kind in [3, 4] {
+                    let plain = block(big_endian, kind, value);
+                    assert_eq!(orientation(&plain), value as u8);
+                    assert_eq!(orientation(&[b"Exif\0\0".as_slice(), &plain].concat()), value as u8);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_outside_1_to_8_and_other_types_read_as_upright() {
+        for value in [0, 9, 255, 65535] {
+            assert_eq!(orientation(&block(false, 3, value)), 1);
+        }
+        assert_eq!(orientation(&block(true, 2, 6)), 1);
+    }
+
+    #[test]
+    fn every_truncation_reads_as_upright_or_as_the_value() {
+        let whole = block(true, 3, 6);
+        for length in 0..whole.len() {
+            assert!(matches!(orientation(&whole[..length]), 1 | 6));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_points_at_itself_or_beyond_the_end_reads_as_upright() {
+        for offset in [0u32, 4, 8, 0x7FFF_FFFF, u32::MAX] {
+            let mut bytes = b"II\x2a\0".to_vec();
+            bytes.extend(offset.to_le_bytes());
+            bytes.extend([0xFF; 64]);
+            assert_eq!(orientation(&bytes), 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_an_orientation_between_1_and_8(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!((1..=8).contains(&orientation(&bytes)));
+            let framed = [b"MM\0\x2a\0\0\0\x08".as_slice(), &bytes].concat();
+            prop_assert!((1..=8).contains(&orientation(&framed)));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a picture says about itself before it is decoded: size, orientation, frames, and an upper bound of the memory
+//! that decoding it takes. Headers are walked over the bytes in place: nothing is allocated, nothing decompressed, and
+//! the time is bounded by the number of bytes (each step of each walk moves forward).
+
+mod bmp;
+mod fields;
+mod gif;
+mod jpeg;
+mod png;
+mod tiff;
+mod webp;
+
+pub(crate) use fields::Fields;
+
+use crate::{Format, ImageError, Limits};
+
+/// What [`inspect`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// The format.
+    pub format: Format,
+    /// Width in pixels as shown, after the orientation is applied.
+    pub width: u32,
+    /// Height in pixels as shown, after the orientation is applied.
+    pub height: u32,
+    /// EXIF orientation, 1 to 8; 1 where there is none.
+    pub orientation: u8,
+    /// Frames of a GIF, WebP or APNG animation, pages of a TIFF; else 1. Only the first one is ever decoded.
+    pub frames: u32,
+    /// Bits of a colour channel (of a palette's entries: 8).
+    pub bits_per_channel: u8,
+    /// Whether pixels may be transparent.
+    pub has_alpha: bool,
+    /// The colour model as stored: `grey`, `RGB`, `palette`, `YCbCr`, `CMYK` or `YCCK`.
+    pub colour: &'static str,
+    /// Upper bound, in bytes, of the memory that [`crate::decode`] at full size holds at any moment: what
+    /// [`Limits::max_memory`] is compared with.
+    pub decode_memory: u64,
+}
+
+/// Reads the header only. [`Limits::max_bytes`] holds; `max_pixels` and `max_memory` do not, since nothing of that size
+/// is allocated and the answer says why [`crate::decode`] would refuse.
+///
+/// # Errors
+/// As [`crate::decode`], as far as the header can tell.
+pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageError> {
+    limits.check_bytes(bytes)?;
+    let header = Header::read(bytes)?;
+    let (width, height) =
+        if header.is_transposed() { (header.height, header.width) } else { (header.width, header.height) };
+    Ok(ImageInfo {
+        format: header.format,
+        width,
+        height,
+        orientation: header.orientation,
+        frames: header.frames,
+        bits_per_channel: header.bits_per_channel,
+        has_alpha: header.has_alpha,
+        colour: header.colour,
+        decode_memory: header.memory(),
+    })
+}
+
+/// Small allocations of codecs (tables, row buffers of narrow pictures) that no formula below lists one by one.
+pub(crate) const FIXED_BYTES: u64 = 1 << 20;
+
+/// The header as stored, before orientation.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    pub format: Format,
+    pub width: u32,
+    pub height: u32,
+    pub orientation: u8,
+    pub frames: u32,
+    pub bits_per_channel: u8,
+    pub has_alpha: bool,
+    pub colour: &'static str,
+    /// Most bytes held while the codec runs, the pixels it gives included.
+    pub codec_bytes: u64,
+    /// Most bytes held while those pixels become RGB; 0 where that happens in place.
+    pub conversion_bytes: u64,
+}
+
+impl Header {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, ImageError> {
+        let format = Format::of(bytes)?;
+        let header = match format {
+            Format::Jpeg => jpeg::read(bytes),
+            Format::Png => png::read(bytes),
+            Format::WebP => webp::read(bytes),
+            Format::Gif => gif::read(bytes),
+            Format::Bmp => bmp::read(bytes),
+            Format::Tiff => tiff::read(bytes),
+        }?;
+        if header.width == 0 || header.height == 0 {
+            return Err(ImageError::corrupt(
+                format,
+                format!("its header gives a size of {}x{} pixels", header.width, header.height),
+            ));
+        }
+        Ok(header)
+    }
+
+    pub(crate) fn pixels(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+
+    /// Orientations 5 to 8 swap rows and columns.
+    pub(crate) fn is_transposed(&self) -> bool {
+        self.orientation >= 5
+    }
+
+    /// Upper bound of the memory held at once by a full-size decode.
+    pub(crate) fn memory(&self) -> u64 {
+        // A transposition needs a second buffer; flips and half turns happen in place.
+        let rotation = if self.is_transposed() { 6 * self.pixels() } else { 0 };
+        self.codec_bytes.max(self.conversion_bytes).max(rotation) + FIXED_BYTES
+    }
+}
