@@ -10,8 +10,24 @@
 action=${1:-status}
 shift || true
 
+# Not by kill -0, as pg_ctl does: that also finds a killed server that nobody has reaped yet, or a stranger who got its
+# process id. The program file behind the id tells.
 is_running() {
-    [ -s "$DATA/postmaster.pid" ] && as_server "$PG_BIN/pg_ctl" status -D "$DATA" >/dev/null 2>&1
+    local pid
+    pid=$(head -n 1 "$DATA/postmaster.pid" 2>/dev/null) && [ -n "$pid" ] &&
+        [[ "$(readlink "/proc/$pid/exe" 2>/dev/null)" == */postgres* ]]
+}
+
+# A dead server that its parent never reaps (a container whose first process does not) would block PostgreSQL's own
+# check of the pid file for ever. Its children need a moment to notice that it is gone.
+forget_dead_server() {
+    local pid
+    pid=$(head -n 1 "$DATA/postmaster.pid" 2>/dev/null) || return 0
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        if [ ! -d "/proc/$pid" ]; then return; fi
+        sleep 0.3
+    done
+    if grep -qs '^State:[[:space:]]*Z' "/proc/$pid/status"; then rm -f "$DATA/postmaster.pid"; fi
 }
 
 # A socket's path may have 107 bytes: a clone in a deep folder keeps its socket under /tmp.
@@ -55,6 +71,12 @@ CONF
     mv "$DATA.new" "$DATA"
 }
 
+# No descriptor of ours may stay open in the server, or whoever reads our output waits for ever.
+launch() {
+    as_server "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 60 -s -l "$LOG/postgresql-$PG_MAJOR.log" \
+        -o "-c unix_socket_directories='$1'" </dev/null >/dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+}
+
 start() {
     prepare_local
     [ -x "$PG_BIN/postgres" ] || die "no private server in $PREFIX; run make setup"
@@ -64,10 +86,10 @@ start() {
     if ! is_running; then
         own "$run"
         own "$LOG"
+        forget_dead_server
         say "starting the cluster (socket in $run, log in $LOG)"
-        # No descriptor of ours may stay open in the server, or whoever reads our output waits for ever.
-        as_server "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 60 -s -l "$LOG/postgresql-$PG_MAJOR.log" \
-            -o "-c unix_socket_directories='$run'" </dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- || {
+        # A second try: children of a server that was killed may need a moment to notice and to let go.
+        launch "$run" || { sleep 3 && launch "$run"; } || {
             tail -n 20 "$LOG/postgresql-$PG_MAJOR.log" >&2 || true
             die "the cluster did not start; the end of its log is above"
         }
@@ -77,7 +99,8 @@ start() {
 stop() {
     if [ -x "$PG_BIN/pg_ctl" ] && is_running; then
         say "stopping the cluster"
-        as_server "$PG_BIN/pg_ctl" stop -D "$DATA" -w -t 60 -m fast -s
+        # One that dies by itself in this moment is stopped as well.
+        as_server "$PG_BIN/pg_ctl" stop -D "$DATA" -w -t 60 -m fast -s || ! is_running
     fi
 }
 

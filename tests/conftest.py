@@ -153,6 +153,13 @@ class Cluster:
         while any(pathlib.Path(f"/proc/{victim}/exe").exists() for victim in [pid, *map(int, children)]):
             assert time.monotonic() < deadline, "killed processes are still there"
             time.sleep(0.02)
+        # Dead, but it counts as alive for PostgreSQL's own check until its parent reaps it, which may never happen.
+        deadline = time.monotonic() + 3
+        while pathlib.Path(f"/proc/{pid}").exists():
+            if time.monotonic() > deadline:
+                (self.data / "postmaster.pid").unlink()
+                break
+            time.sleep(0.02)
 
     def dsn(self, database: str = "postgres", **more) -> str:
         """A libpq connection string."""

@@ -1,13 +1,17 @@
 """The set-up keeps to itself: a private server, run by an unprivileged user, that touches nothing of the system's."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
 import signal
 import stat
 import subprocess
+import tempfile
+import time
 import zipfile
 
+import psycopg
 import pytest
 from conftest import LOCAL, MAJOR, ROOT
 
@@ -38,17 +42,27 @@ def postmaster(data: pathlib.Path) -> int:
     return int((data / "postmaster.pid").read_text().split()[0])
 
 
-@pytest.fixture
-def second_local(tmp_path):
-    """A second private folder that shares the copied server; its cluster is stopped afterwards."""
-    folder = tmp_path / "a folder" / ("deep" * 20) / "local"
-    folder.parent.mkdir(parents=True)
-    script("cluster.sh", "status", local=folder, check=False)
-    assert "not made" not in script("cluster.sh", "start", local=folder, check=False).stdout
+@contextlib.contextmanager
+def second_cluster(folder: pathlib.Path):
+    """A second private folder, sharing the copied server, with a cluster that runs; gone afterwards."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    script("cluster.sh", "start", local=folder, check=False)  # makes the folder, finds no server in it
     (folder.resolve() / "pgsql").symlink_to(LOCAL / "pgsql")
-    yield folder
-    script("clean.sh", local=folder)
-    assert not folder.exists() and not folder.is_symlink()
+    try:
+        script("cluster.sh", "start", local=folder)
+        yield folder.resolve() / f"data-{MAJOR}"
+    finally:
+        script("clean.sh", local=folder)
+        assert not folder.exists() and not folder.is_symlink()
+
+
+@pytest.fixture
+def open_folder():
+    """An empty folder that every user may enter; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def test_the_private_server_finds_its_files_in_the_private_folder(db):
@@ -90,27 +104,37 @@ def test_starting_a_running_cluster_changes_nothing(server):
     assert postmaster(server.data) == before
 
 
-def test_a_private_folder_where_the_server_cannot_go_is_moved_and_linked(second_local):
-    if os.geteuid() != 0:
-        pytest.skip("only root's folders can be closed to the server's user")
-    assert second_local.is_symlink()
-    assert second_local.resolve().is_relative_to("/var/tmp")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's folders can be closed to the server's user")
+def test_a_private_folder_where_the_server_cannot_go_is_moved_and_linked(open_folder):
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    with second_cluster(closed / "local") as data:
+        assert (closed / "local").is_symlink()
+        assert data.is_relative_to("/var/tmp")
 
 
-def test_a_killed_server_starts_again_over_its_stale_pid_file(second_local):
-    script("cluster.sh", "start", local=second_local)
-    data = second_local.resolve() / f"data-{MAJOR}"
-    pid = postmaster(data)
-    os.kill(pid, signal.SIGKILL)
-    assert (data / "postmaster.pid").exists()
-    script("cluster.sh", "start", local=second_local)
-    assert postmaster(data) != pid
-    assert "running as" in script("cluster.sh", "status", local=second_local).stdout
-    # The folder's path is too long for a socket's: it lies elsewhere, and is found there.
-    assert script("cluster.sh", "dsn", local=second_local).stdout.startswith("host=/tmp/copymatch-")
-    script("cluster.sh", "stop", local=second_local)
-    assert script("cluster.sh", "status", local=second_local, check=False).returncode == 3
-    script("cluster.sh", "stop", local=second_local)
+def test_a_path_too_long_for_a_socket_keeps_the_socket_elsewhere(open_folder):
+    local = open_folder / "a folder" / ("deep" * 20) / "local"
+    with second_cluster(local):
+        dsn = script("cluster.sh", "dsn", local=local).stdout
+        assert dsn.startswith("host=/tmp/copymatch-")
+        with psycopg.connect(dsn.replace("dbname=copymatch", "dbname=postgres")) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_killed_server_starts_again_over_its_stale_pid_file(open_folder):
+    local = open_folder / "local"
+    with second_cluster(local) as data:
+        killed = postmaster(data)
+        os.kill(killed, signal.SIGKILL)
+        while pathlib.Path(f"/proc/{killed}/exe").exists():
+            time.sleep(0.01)
+        assert (data / "postmaster.pid").exists()
+        assert script("cluster.sh", "status", local=local, check=False).returncode == 3
+        script("cluster.sh", "start", local=local)
+        assert postmaster(data) != killed
+        script("cluster.sh", "stop", local=local)
+        script("cluster.sh", "stop", local=local)
 
 
 def test_clean_does_not_remove_a_folder_that_set_up_did_not_make(tmp_path):
