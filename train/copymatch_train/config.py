@@ -1,0 +1,275 @@
+"""One YAML per run, read into dataclasses. A wrong configuration is refused with the field's name before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A field of the configuration is unknown, missing, of the wrong type or out of range."""
+
+
+def _check(ok: bool, name: str, value: object, rule: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name}: {value!r} {rule}")
+
+
+@dataclass
+class Data:
+    store: str = "train/runs/pictures"
+    held_out: float = 0.1
+    source_cap: int = 1200
+    same_source: float = 0.5
+    tint_grey: float = 0.7
+    workers: int = 1
+
+    def validate(self) -> None:
+        _check(0 < self.held_out < 0.9, "data.held_out", self.held_out, "is outside (0, 0.9)")
+        _check(self.source_cap >= 1, "data.source_cap", self.source_cap, "is below 1")
+        for name in ("same_source", "tint_grey"):
+            _check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "is outside [0, 1]")
+        _check(0 <= self.workers <= 64, "data.workers", self.workers, "is outside 0…64")
+
+
+@dataclass
+class Network:
+    trunk: str = "mobilenet_v2"
+    init: str = "random"
+    batch_norm: bool = False
+    last_stride: int = 2
+    frozen_stages: int = 0
+    pooling: str = "gem"
+    gem_p: float = 3.0
+    gem_learnable: bool = True
+    waveblock: bool = False
+    head: str = "linear"
+    projector_hidden: int = 1024
+    projector_wide: int = 2048
+    dimensions: int = 256
+
+    def validate(self) -> None:
+        _check(self.trunk in ("mobilenet_v2", "resnet50"), "network.trunk", self.trunk, "is not mobilenet_v2 or resnet50")
+        _check(self.last_stride in (1, 2), "network.last_stride", self.last_stride, "is not 1 or 2")
+        _check(self.pooling in ("gem", "average"), "network.pooling", self.pooling, "is not gem or average")
+        _check(self.gem_p >= 1, "network.gem_p", self.gem_p, "is below 1")
+        _check(self.head in ("linear", "projector"), "network.head", self.head, "is not linear or projector")
+        _check(self.frozen_stages >= 0, "network.frozen_stages", self.frozen_stages, "is below 0")
+        for name in ("projector_hidden", "projector_wide", "dimensions"):
+            _check(1 <= getattr(self, name) <= 65536, f"network.{name}", getattr(self, name), "is outside 1…65536")
+        _check(
+            self.init == "random" or self.init.endswith((".tflite", ".pt")),
+            "network.init", self.init, "is not random, a .tflite file or a .pt checkpoint",
+        )
+        _check(
+            not (self.init.endswith(".tflite") and (self.trunk != "mobilenet_v2" or self.batch_norm)),
+            "network.init", self.init, "fits only trunk mobilenet_v2 with batch_norm false",
+        )
+
+
+@dataclass
+class Loss:
+    """Weights; 0 switches a part off. Temperatures and sizes beside them."""
+
+    barlow_twins: float = 0.0
+    barlow_lambda: float = 0.0051
+    infonce: float = 1.0
+    temperature: float = 0.07
+    memory: int = 8192
+    koleo: float = 1.0
+    cross_entropy_wide: float = 0.0
+    cross_entropy_short: float = 0.0
+    label_smoothing: float = 0.1
+    sampled_classes: int = 0
+    distillation: float = 0.0
+    distillation_temperature: float = 2.0
+    triplet: float = 0.0
+
+    def validate(self) -> None:
+        for f in dataclasses.fields(self):
+            _check(getattr(self, f.name) >= 0, f"loss.{f.name}", getattr(self, f.name), "is negative")
+        for name in ("temperature", "distillation_temperature"):
+            _check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
+        _check(self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "is not below 1")
+        active = ("barlow_twins", "infonce", "cross_entropy_wide", "cross_entropy_short", "triplet")
+        _check(any(getattr(self, n) > 0 for n in active), "loss", "every weight is 0", "nothing to train")
+
+
+@dataclass
+class Edits:
+    side: int = 128
+    weak_first_view: float = 0.5
+    strength_from: float = 0.3
+    strength_to: float = 1.0
+    ramp: float = 0.5
+
+    def validate(self) -> None:
+        _check(32 <= self.side <= 1024, "edits.side", self.side, "is outside 32…1024")
+        for name in ("weak_first_view", "strength_from", "strength_to", "ramp"):
+            _check(0 <= getattr(self, name) <= 1, f"edits.{name}", getattr(self, name), "is outside [0, 1]")
+
+
+@dataclass
+class Schedule:
+    """Lengths in steps: linear warm-up from `warmup_factor` to 1, flat, then cosine to `final_factor`."""
+
+    steps: int = 1000
+    warmup: int = 100
+    flat: int = 0
+    warmup_factor: float = 0.01
+    final_factor: float = 0.01
+
+    def validate(self) -> None:
+        _check(self.steps >= 1, "schedule.steps", self.steps, "is below 1")
+        _check(self.warmup >= 0 and self.flat >= 0, "schedule.warmup", self.warmup, "or schedule.flat is negative")
+        _check(self.warmup + self.flat <= self.steps, "schedule.steps", self.steps, "is less than warmup + flat")
+        for name in ("warmup_factor", "final_factor"):
+            _check(0 <= getattr(self, name) <= 1, f"schedule.{name}", getattr(self, name), "is outside [0, 1]")
+
+
+@dataclass
+class Optimiser:
+    name: str = "adamw"
+    learning_rate: float = 3.5e-4
+    head_multiplier: float = 1.0
+    weight_decay: float = 1e-4
+    classes: int = 32
+    views: int = 2
+    gradient_clip: float = 0.0
+    ema: float = 0.0
+    bf16: bool = False
+
+    def validate(self) -> None:
+        _check(self.name in ("adam", "adamw"), "optimiser.name", self.name, "is not adam or adamw")
+        _check(self.learning_rate > 0, "optimiser.learning_rate", self.learning_rate, "must be positive")
+        _check(self.classes >= 2, "optimiser.classes", self.classes, "is below 2")
+        _check(self.views >= 2, "optimiser.views", self.views, "is below 2")
+        _check(0 <= self.ema < 1, "optimiser.ema", self.ema, "is outside [0, 1)")
+        for name in ("head_multiplier", "weight_decay", "gradient_clip"):
+            _check(getattr(self, name) >= 0, f"optimiser.{name}", getattr(self, name), "is negative")
+
+
+@dataclass
+class Run:
+    name: str = "run"
+    seed: int = 1
+    threads: int = 1
+    processes: int = 1
+    device: str = "cpu"
+    log_every: int = 20
+    checkpoint_every: int = 200
+    validate_every: int = 400
+    validation_side: int = 128
+    validation_references: int = 1500
+    validation_queries: int = 500
+
+    def validate(self) -> None:
+        _check(self.device in ("cpu", "cuda", "auto"), "run.device", self.device, "is not cpu, cuda or auto")
+        for name in ("threads", "processes", "log_every", "checkpoint_every", "validate_every", "validation_references", "validation_queries"):
+            _check(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "is below 1")
+
+
+@dataclass
+class Export:
+    """How the trained network is used: scales (several are averaged), resize filter, normalisation on the 0…1 scale."""
+
+    name: str = "copymatch-small"
+    version: str = "1"
+    sizes: list[int] = field(default_factory=lambda: [224])
+    resize: str = "bilinear"
+    mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+
+    def validate(self) -> None:
+        _check(len(self.sizes) >= 1 and all(32 <= s <= 1024 for s in self.sizes), "export.sizes", self.sizes, "must be 32…1024 each")
+        _check(self.resize in ("bilinear", "bicubic", "lanczos"), "export.resize", self.resize, "is unknown")
+        _check(len(self.mean) == 3, "export.mean", self.mean, "must have 3 numbers")
+        _check(len(self.std) == 3 and all(s > 0 for s in self.std), "export.std", self.std, "must have 3 positive numbers")
+
+
+@dataclass
+class Config:
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    network: Network = field(default_factory=Network)
+    loss: Loss = field(default_factory=Loss)
+    edits: Edits = field(default_factory=Edits)
+    schedule: Schedule = field(default_factory=Schedule)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    export: Export = field(default_factory=Export)
+
+    def validate(self) -> None:
+        for f in dataclasses.fields(self):
+            getattr(self, f.name).validate()
+        loss, head = self.loss, self.network.head
+        _check(
+            self.run.processes == 1 or loss.sampled_classes == 0,
+            "run.processes", self.run.processes, "does not go with loss.sampled_classes, whose draws would differ",
+        )
+        _check(
+            self.run.processes == 1 or not (loss.cross_entropy_short or loss.cross_entropy_wide),
+            "run.processes", self.run.processes, "does not go with cross-entropy, whose classifier is not reduced",
+        )
+        _check(self.optimiser.classes % self.run.processes == 0, "optimiser.classes", self.optimiser.classes, "is not divisible by run.processes")
+        wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
+        _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
+
+    def fingerprint(self) -> str:
+        """Identifies everything that shapes training; names, paths, threads and logging may change between resumes."""
+        d = dataclasses.asdict(self)
+        d.pop("export")
+        d["run"] = {"seed": self.run.seed}
+        d["data"].pop("store")
+        d["data"].pop("workers")
+        return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _typed(name: str, wanted: object, value: object) -> object:
+    origin = typing.get_origin(wanted)
+    if origin is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{name}: {value!r} is not a list")
+        (inner,) = typing.get_args(wanted)
+        return [_typed(f"{name}[{i}]", inner, v) for i, v in enumerate(value)]
+    if origin is types.UnionType:
+        return value
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and isinstance(value, bool) or not isinstance(value, wanted):
+        raise ConfigError(f"{name}: {value!r} is not of type {wanted.__name__}")
+    return value
+
+
+def from_dict(raw: object) -> Config:
+    if not isinstance(raw, dict):
+        raise ConfigError(f"the configuration is {type(raw).__name__}, a mapping is wanted")
+    sections = {f.name: f.default_factory for f in dataclasses.fields(Config)}
+    config = Config()
+    for section, values in raw.items():
+        if section not in sections:
+            raise ConfigError(f"{section}: unknown section; known: {', '.join(sections)}")
+        if not isinstance(values, dict):
+            raise ConfigError(f"{section}: {values!r} is not a mapping")
+        target = getattr(config, section)
+        hints = typing.get_type_hints(type(target))
+        for key, value in values.items():
+            if key not in hints:
+                raise ConfigError(f"{section}.{key}: unknown field; known: {', '.join(hints)}")
+            setattr(target, key, _typed(f"{section}.{key}", hints[key], value))
+    config.validate()
+    return config
+
+
+def load(path: str | Path) -> Config:
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    return from_dict(raw or {})

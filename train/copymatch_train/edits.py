@@ -1,0 +1,443 @@
+"""Edits that turn a picture into a copy: geometry, overlays, quality. PIL and numpy, a millisecond or two each.
+
+Every edit is `f(image, rng, strength, other) -> image`, with strength in 0…1 and `other()` giving another picture.
+`edited` draws one strong edit and one to three more, as social media and the Image Similarity Challenge do.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
+
+from .fonts import random_font
+
+Other = Callable[[], Image.Image]
+Edit = Callable[[Image.Image, random.Random, float, Other], Image.Image]
+
+STRONG: dict[str, Edit] = {}
+MILD: dict[str, Edit] = {}
+
+
+def _register(table: dict[str, Edit]) -> Callable[[Edit], Edit]:
+    def add(function: Edit) -> Edit:
+        table[function.__name__.removesuffix("_")] = function
+        return function
+
+    return add
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
+
+
+def _between(rng: random.Random, gentle: float, hard: float, strength: float) -> float:
+    """Uniform between `gentle` and the point that `strength` of the way to `hard` reaches."""
+    return rng.uniform(gentle, gentle + (hard - gentle) * strength)
+
+
+def random_crop(image: Image.Image, rng: random.Random, smallest: float) -> Image.Image:
+    area, ratio = rng.uniform(smallest, 1.0), math.exp(rng.uniform(-0.4, 0.4))
+    w = min(1.0, math.sqrt(area * ratio)) * image.width
+    h = min(1.0, math.sqrt(area / ratio)) * image.height
+    x, y = rng.uniform(0, image.width - w), rng.uniform(0, image.height - h)
+    return image.crop((int(x), int(y), max(int(x) + 8, int(x + w)), max(int(y) + 8, int(y + h))))
+
+
+@_register(STRONG)
+def crop(image, rng, strength, other):
+    return random_crop(image, rng, _between(rng, 0.8, 0.2, strength))
+
+
+def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: float, opacity: float = 1.0) -> Image.Image:
+    """`top` at `share` of the base's height (at most its width), anywhere on it."""
+    scale = min(share * base.height / top.height, base.width / top.width)
+    size = max(8, round(top.width * scale)), max(8, round(top.height * scale))
+    top = top.resize(size, Image.BILINEAR, reducing_gap=2.0)
+    x = rng.randint(0, max(0, base.width - size[0]))
+    y = rng.randint(0, max(0, base.height - size[1]))
+    base = base.copy()
+    if opacity < 1:
+        region = base.crop((x, y, x + size[0], y + size[1]))
+        top = Image.blend(region, top, opacity)
+    base.paste(top, (x, y))
+    return base
+
+
+@_register(STRONG)
+def paste(image, rng, strength, other):
+    return _laid_on(image, other(), rng, _between(rng, 0.85, 0.35, strength))
+
+
+@_register(STRONG)
+def underlay(image, rng, strength, other):
+    """A smaller foreign picture lies on the image."""
+    return _laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0))
+
+
+@_register(STRONG)
+def collage(image, rng, strength, other):
+    count = 2 if rng.random() < 0.75 else 4
+    w, h = image.size
+    tiles = [image] + [other().resize((w, h), Image.BILINEAR) for _ in range(count - 1)]
+    rng.shuffle(tiles)
+    columns = 2 if count == 4 or rng.random() < 0.5 else 1
+    rows = count // columns
+    out = Image.new("RGB", (w * columns, h * rows))
+    for i, tile in enumerate(tiles):
+        out.paste(tile, (w * (i % columns), h * (i // columns)))
+    return out
+
+
+@_register(STRONG)
+def text(image, rng, strength, other):
+    image = image.copy()
+    layer = ImageDraw.Draw(image, "RGBA")
+    for _ in range(rng.randint(1, 1 + round(3 * strength))):
+        size = int(image.height * rng.uniform(0.06, 0.1 + 0.12 * strength))
+        line = "".join(chr(rng.choice((rng.randint(33, 126), rng.randint(192, 591), rng.randint(913, 1103)))) for _ in range(rng.randint(3, 14)))
+        at = rng.uniform(-0.05, 0.6) * image.width, rng.uniform(0, 0.9) * image.height
+        layer.text(at, line, font=random_font(rng, size), fill=(*_colour(rng), rng.randint(150, 255)))
+    return image
+
+
+def _star(cx: float, cy: float, r: float, points: int, turn: float) -> list[tuple[float, float]]:
+    return [
+        (cx + (r if i % 2 == 0 else r * 0.45) * math.cos(turn + i * math.pi / points), cy + (r if i % 2 == 0 else r * 0.45) * math.sin(turn + i * math.pi / points))
+        for i in range(2 * points)
+    ]
+
+
+def _stamp(draw: ImageDraw.ImageDraw, rng: random.Random, x: float, y: float, size: float, alpha: int) -> None:
+    """An emoji-like sign: a face, a heart, a star or a glyph."""
+    kind = rng.choice(("face", "face", "heart", "star", "glyph"))
+    fill = (*_colour(rng), alpha) if rng.random() < 0.5 else (255, rng.randint(190, 225), rng.randint(20, 90), alpha)
+    dark = (rng.randint(0, 90), rng.randint(0, 60), rng.randint(0, 60), alpha)
+    cx, cy, r = x + size / 2, y + size / 2, size / 2
+    if kind == "face":
+        draw.ellipse((x, y, x + size, y + size), fill)
+        for side in (-1, 1):
+            e = r * rng.uniform(0.1, 0.25)
+            draw.ellipse((cx + side * r * 0.4 - e, cy - r * 0.3 - e, cx + side * r * 0.4 + e, cy - r * 0.3 + e), dark)
+        box = (cx - r * 0.55, cy - r * 0.3, cx + r * 0.55, cy + r * 0.65)
+        if rng.random() < 0.5:
+            draw.arc(box, 20, 160, dark, max(1, int(r * 0.15)))
+        else:
+            draw.chord(box, 0, 180, dark)
+    elif kind == "heart":
+        red = (rng.randint(180, 255), rng.randint(0, 80), rng.randint(0, 120), alpha)
+        for side in (-1, 1):
+            draw.ellipse((cx + side * r * 0.45 - r * 0.5, y, cx + side * r * 0.45 + r * 0.5, y + r), red)
+        draw.polygon([(cx - r * 0.9, cy - r * 0.3), (cx + r * 0.9, cy - r * 0.3), (cx, cy + r)], red)
+    elif kind == "star":
+        draw.polygon(_star(cx, cy, r, rng.randint(4, 8), rng.uniform(0, math.pi)), fill)
+    else:
+        glyph = chr(rng.choice((rng.randint(0x2600, 0x26AF), rng.randint(0x2700, 0x27BF), rng.randint(0x25A0, 0x25FF))))
+        draw.text((x, y), glyph, font=random_font(rng, int(size)), fill=fill)
+
+
+@_register(STRONG)
+def emoji(image, rng, strength, other):
+    image = image.copy()
+    draw = ImageDraw.Draw(image, "RGBA")
+    for _ in range(rng.randint(1, 1 + round(3 * strength))):
+        size = _between(rng, 0.12, 0.42, strength) * image.height
+        _stamp(draw, rng, rng.uniform(0, 0.8) * image.width, rng.uniform(0, 0.8) * image.height, size, rng.randint(170, 255))
+    return image
+
+
+@_register(STRONG)
+def rotate(image, rng, strength, other):
+    if rng.random() < 0.4:
+        return image.transpose(rng.choice((Image.ROTATE_90, Image.ROTATE_180, Image.ROTATE_270)))
+    angle = rng.uniform(-1, 1) * (10 + 40 * strength)
+    if rng.random() < 0.2:
+        angle = rng.uniform(-180, 180)
+    mode = rng.random()
+    turned = image.rotate(angle, Image.BILINEAR, expand=mode < 0.6, fillcolor=(0, 0, 0) if mode < 0.5 else _colour(rng))
+    if mode > 0.8:  # cut the corners away, as phones do
+        c, s = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+        k = min(1.0, 1.0 / max(c + s * image.height / image.width, c + s * image.width / image.height))
+        w, h = turned.width * k / 2, turned.height * k / 2
+        turned = turned.crop((int(turned.width / 2 - w), int(turned.height / 2 - h), int(turned.width / 2 + w), int(turned.height / 2 + h)))
+    return turned
+
+
+@_register(STRONG)
+def vflip(image, rng, strength, other):
+    return image.transpose(Image.FLIP_TOP_BOTTOM)
+
+
+@_register(STRONG)
+def hflip(image, rng, strength, other):
+    return image.transpose(Image.FLIP_LEFT_RIGHT)
+
+
+def _perspective_coefficients(source: list[tuple[float, float]], target: list[tuple[float, float]]) -> np.ndarray:
+    rows = []
+    for (x, y), (u, v) in zip(target, source):
+        rows.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
+        rows.append([0, 0, 0, x, y, 1, -v * x, -v * y])
+    return np.linalg.solve(np.array(rows, float), np.array(source, float).reshape(8))
+
+
+@_register(STRONG)
+def perspective(image, rng, strength, other):
+    w, h = image.size
+    reach = _between(rng, 0.05, 0.3, strength)
+    corners = [(0, 0), (w, 0), (w, h), (0, h)]
+    moved = [(x + rng.uniform(-1, 1) * reach * w, y + rng.uniform(-1, 1) * reach * h) for x, y in corners]
+    try:
+        coefficients = _perspective_coefficients(corners, moved)
+    except np.linalg.LinAlgError:
+        return image
+    fill = (0, 0, 0) if rng.random() < 0.6 else _colour(rng)
+    return image.transform((w, h), Image.PERSPECTIVE, tuple(coefficients), Image.BILINEAR, fillcolor=fill)
+
+
+WORDS = "when you see it wait for this no way best day ever follow me sale off true story repost LOL breaking good morning share original 2021 never again".split()
+
+
+def _phrase(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(2, 6)))
+
+
+@_register(STRONG)
+def meme(image, rng, strength, other):
+    """A caption band above (or below) the picture."""
+    w, h = image.size
+    band = max(10, int(h * _between(rng, 0.12, 0.4, strength)))
+    light = rng.random() < 0.8
+    out = Image.new("RGB", (w, h + band), (255, 255, 255) if light else _colour(rng))
+    below = rng.random() < 0.2
+    out.paste(image, (0, 0 if below else band))
+    draw = ImageDraw.Draw(out)
+    draw.text((w * rng.uniform(0.02, 0.15), (h if below else 0) + band * 0.2), _phrase(rng), font=random_font(rng, int(band * rng.uniform(0.3, 0.6))), fill=(0, 0, 0) if light else (255, 255, 255))
+    return out
+
+
+@_register(STRONG)
+def screenshot(image, rng, strength, other):
+    """The picture inside an application's frame: bars, buttons, lines of text."""
+    w, h = image.size
+    light = rng.random() < 0.6
+    paper = (rng.randint(235, 255),) * 3 if light else (rng.randint(10, 45),) * 3
+    ink = (40, 40, 40) if light else (225, 225, 225)
+    wide = rng.random() < 0.4
+    fw = int(w * (rng.uniform(1.2, 2.0) if wide else rng.uniform(1.0, 1.15)))
+    above, below = (int(h * _between(rng, 0.1, 0.5, strength)) for _ in range(2))
+    out = Image.new("RGB", (fw, h + above + below), paper)
+    x = rng.randint(0, fw - w)
+    out.paste(image, (x, above))
+    draw = ImageDraw.Draw(out)
+    bar = max(3, above // 3)
+    draw.rectangle((0, 0, fw, bar), fill=_colour(rng) if rng.random() < 0.6 else paper)
+    for top, height in ((bar, above - bar), (above + h, below)):
+        y = top + 2
+        while y < top + height - 6:
+            step = max(7, int(height * rng.uniform(0.15, 0.4)))
+            if rng.random() < 0.5:
+                draw.text((rng.uniform(0.02, 0.4) * fw, y), _phrase(rng), font=random_font(rng, int(step * 0.7)), fill=ink)
+            else:
+                d = step * 0.8
+                left = rng.uniform(0, 0.9) * fw
+                draw.ellipse((left, y, left + d, y + d), fill=_colour(rng))
+            y += step
+    return out
+
+
+@_register(STRONG)
+def stripes(image, rng, strength, other):
+    w, h = image.size
+    pitch = max(4.0, min(w, h) * rng.uniform(0.05, 0.4))
+    turn = rng.uniform(0, math.pi)
+    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    mask = ((x * math.cos(turn) + y * math.sin(turn)) % pitch) < pitch * _between(rng, 0.15, 0.55, strength)
+    a = Image.fromarray((mask * int(255 * rng.uniform(0.4, 0.9))).astype(np.uint8))
+    return Image.composite(Image.new("RGB", (w, h), _colour(rng)), image, a)
+
+
+@_register(STRONG)
+def pixelize(image, rng, strength, other):
+    ratio = _between(rng, 0.35, 0.08, strength)
+    small = image.resize((max(4, int(image.width * ratio)), max(4, int(image.height * ratio))), Image.BOX)
+    return small.resize(image.size, Image.NEAREST)
+
+
+@_register(STRONG)
+def shuffle(image, rng, strength, other):
+    """A share of the pixels changes places at random."""
+    a = np.array(image).reshape(-1, 3)
+    g = np.random.default_rng(rng.getrandbits(63))
+    moved = g.choice(len(a), int(len(a) * _between(rng, 0.03, 0.28, strength)), replace=False)
+    a[moved] = a[g.permutation(moved)]
+    return Image.fromarray(a.reshape(image.height, image.width, 3))
+
+
+@_register(STRONG)
+def pad(image, rng, strength, other):
+    w, h = image.size
+    dx, dy = int(w * _between(rng, 0.03, 0.45, strength)), int(h * _between(rng, 0.03, 0.45, strength))
+    if rng.random() < 0.3:
+        dx, dy = (dx, 0) if rng.random() < 0.5 else (0, dy)
+    fill = rng.choice(((0, 0, 0), (255, 255, 255), _colour(rng), _colour(rng)))
+    out = Image.new("RGB", (w + 2 * dx, h + 2 * dy), fill)
+    out.paste(image, (dx, dy))
+    return out
+
+
+@_register(STRONG)
+def blend(image, rng, strength, other):
+    return Image.blend(image, other().resize(image.size, Image.BILINEAR), _between(rng, 0.15, 0.48, strength))
+
+
+@_register(STRONG)
+def erase(image, rng, strength, other):
+    """Plain boxes hide parts of the picture."""
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.randint(1, 3)):
+        w, h = (_between(rng, 0.1, 0.5, strength) * side for side in image.size)
+        x, y = rng.uniform(0, image.width - w), rng.uniform(0, image.height - h)
+        draw.rectangle((x, y, x + w, y + h), fill=_colour(rng))
+    return image
+
+
+@_register(MILD)
+def jitter(image, rng, strength, other):
+    reach = 0.2 + 0.5 * strength
+    for enhancer in rng.sample((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), 3):
+        low = 0.0 if enhancer is ImageEnhance.Color and strength > 0.5 else 1 - reach
+        image = enhancer(image).enhance(rng.uniform(low, 1 + reach))
+    return image
+
+
+@_register(MILD)
+def hue(image, rng, strength, other):
+    h, s, v = image.convert("HSV").split()
+    shift = int(rng.uniform(-1, 1) * (10 + 60 * strength)) % 256
+    return Image.merge("HSV", (h.point(lambda p: (p + shift) % 256), s, v)).convert("RGB")
+
+
+@_register(MILD)
+def gray(image, rng, strength, other):
+    return image.convert("L").convert("RGB")
+
+
+@_register(MILD)
+def blur(image, rng, strength, other):
+    return image.filter(ImageFilter.GaussianBlur(_between(rng, 0.4, 2.2, strength) * min(image.size) / 184))
+
+
+@_register(MILD)
+def sharpen(image, rng, strength, other):
+    return ImageEnhance.Sharpness(image).enhance(_between(rng, 1.5, 12, strength))
+
+
+@_register(MILD)
+def jpeg(image, rng, strength, other):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(_between(rng, 60, 7, strength)))
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+@_register(MILD)
+def aspect(image, rng, strength, other):
+    ratio = math.exp(rng.uniform(-0.75, 0.75) * (0.4 + 0.6 * strength))
+    w, h = image.size
+    return image.resize((max(16, int(w * math.sqrt(ratio))), max(16, int(h / math.sqrt(ratio)))), Image.BILINEAR)
+
+
+@_register(MILD)
+def opacity(image, rng, strength, other):
+    """Fade towards one colour."""
+    fill = rng.choice(((0, 0, 0), (255, 255, 255), _colour(rng)))
+    return Image.blend(image, Image.new("RGB", image.size, fill), _between(rng, 0.1, 0.6, strength))
+
+
+@_register(MILD)
+def noise(image, rng, strength, other):
+    a = np.asarray(image, np.float32)
+    g = np.random.default_rng(rng.getrandbits(63))
+    a = a + g.standard_normal(a.shape, np.float32) * (255 * math.sqrt(_between(rng, 0.002, 0.04, strength)))
+    return Image.fromarray(a.clip(0, 255).astype(np.uint8))
+
+
+_FILTERS = (ImageFilter.EDGE_ENHANCE_MORE, ImageFilter.CONTOUR, ImageFilter.SMOOTH_MORE, ImageFilter.UnsharpMask(), ImageFilter.EMBOSS)
+
+
+@_register(MILD)
+def filter_(image, rng, strength, other):
+    kernel = rng.choice(_FILTERS[:4] if rng.random() < 0.9 else _FILTERS)
+    return image.filter(kernel)
+
+
+@_register(MILD)
+def scale(image, rng, strength, other):
+    ratio = _between(rng, 0.8, 0.25, strength)
+    small = image.resize((max(16, int(image.width * ratio)), max(16, int(image.height * ratio))), Image.BILINEAR)
+    return small if rng.random() < 0.5 else small.resize(image.size, Image.BILINEAR)
+
+
+@_register(MILD)
+def tones(image, rng, strength, other):
+    """Gamma, posterisation, or (rarely) channel order and negative."""
+    kind = rng.random()
+    if kind < 0.5:
+        gamma = math.exp(rng.uniform(-0.8, 0.8) * (0.3 + 0.7 * strength))
+        return image.point([int(255 * (i / 255) ** gamma) for i in range(256)] * 3)
+    if kind < 0.75:
+        keep = 256 // rng.choice((4, 6, 8, 12))
+        return image.point([min(255, (i // keep) * keep) for i in range(256)] * 3)
+    if kind < 0.95 or strength < 0.5:
+        return Image.merge("RGB", rng.sample(image.split(), 3))
+    return ImageChops.invert(image)
+
+
+ALL = {**STRONG, **MILD}
+# Longest side kept between edits: collages of collages would only cost time.
+_MAX_SIDE = 320
+
+
+def plan(rng: random.Random, strength: float) -> list[str]:
+    """One strong edit and one to three more; at low strength fewer of the further ones are strong."""
+    names = [rng.choice(list(STRONG))]
+    for _ in range(rng.randint(1, 1 + round(2 * strength))):
+        names.append(rng.choice(list(STRONG if rng.random() < 0.35 * strength else MILD)))
+    return names
+
+
+def edited(image: Image.Image, rng: random.Random, strength: float, other: Other, names: list[str] | None = None) -> tuple[Image.Image, list[str]]:
+    """Apply `names` (or a drawn plan) in order; an edit that leaves less than 24 pixels a side is passed over."""
+    done = []
+    for name in plan(rng, strength) if names is None else names:
+        out = ALL[name](image, rng, strength, other)
+        if min(out.size) < 24:
+            continue
+        if max(out.size) > _MAX_SIDE:
+            out.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.BILINEAR, reducing_gap=2.0)
+        image = out
+        done.append(name)
+    return image, done
+
+
+def weak(image: Image.Image, rng: random.Random) -> Image.Image:
+    """What happens to a reference on its way into a database: slight crop, re-compression, slight colour change."""
+    if rng.random() < 0.5:
+        image = random_crop(image, rng, 0.85)
+    if rng.random() < 0.3:
+        image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.85, 1.15))
+    if rng.random() < 0.3:
+        image = jpeg(image, rng, 0.2, lambda: image)
+    return image
+
+
+def tint(image: Image.Image, rng: random.Random) -> Image.Image:
+    """A grey picture in two random colours, dark and light, so that greyness does not become a cue."""
+    dark, light = [rng.randint(0, 90) for _ in range(3)], [rng.randint(150, 255) for _ in range(3)]
+    ramp = [int(d + (l - d) * i / 255) for d, l in zip(dark, light) for i in range(256)]
+    return image.point(ramp)

@@ -1,0 +1,51 @@
+"""Fill a fresh network: trunk from the configured file, linear head by PCA whitening over training pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoint import network_state
+from .config import Config
+from .network import CopyNetwork
+from .pictures import Pictures
+from .preprocess import to_input
+from .projector import LinearHead
+from .tflite_weights import load_mobilenet_v2
+
+
+@torch.no_grad()
+def pooled_features(network: CopyNetwork, pictures: Pictures, indices: np.ndarray, config: Config, side: int, batch: int = 32) -> torch.Tensor:
+    """(len(indices), channels) pooled features in evaluation mode."""
+    network.eval()
+    rows = []
+    e = config.export
+    for start in range(0, len(indices), batch):
+        inputs = np.stack([to_input(pictures.image(int(i)), side, e.resize, e.mean, e.std) for i in indices[start : start + batch]])
+        rows.append(network.features(torch.from_numpy(inputs)).float())
+    return torch.cat(rows)
+
+
+def start_from(network: CopyNetwork, state: dict) -> None:
+    """An earlier stage's weights: the trunk and pooling always, the head where it is the same one."""
+    own = network.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    missing = [k for k in own if k.startswith("trunk.") and k not in fitting]
+    if missing:
+        raise ValueError(f"network.init: the checkpoint lacks {len(missing)} of the trunk's tensors, first {missing[0]}")
+    network.load_state_dict(own | fitting)
+
+
+def initialise(network: CopyNetwork, config: Config, pictures: Pictures, indices: np.ndarray, samples: int = 3000) -> None:
+    """Deterministic in the run's seed. Random trunks keep PyTorch's own initialisation."""
+    init = config.network.init
+    if init.endswith(".tflite"):
+        load_mobilenet_v2(network.trunk, init)
+    elif init.endswith(".pt"):
+        start_from(network, network_state(Path(init)))
+    if init.endswith(".tflite") and isinstance(network.head, LinearHead):
+        rng = np.random.default_rng(config.run.seed)
+        chosen = rng.choice(indices, min(samples, len(indices)), replace=False)
+        network.head.whiten(pooled_features(network, pictures, chosen, config, config.edits.side))

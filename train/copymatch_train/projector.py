@@ -1,0 +1,63 @@
+"""Heads: pooled feature → (wide descriptor or None, short descriptor), before L2 normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class LinearHead(nn.Module):
+    """(N, C) → (None, (N, dimensions)): one affine map, initialised by PCA whitening where a picture store is at hand."""
+
+    wide = 0
+
+    def __init__(self, channels: int, dimensions: int):
+        super().__init__()
+        self.short = nn.Linear(channels, dimensions)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        return None, self.short(x)
+
+    @torch.no_grad()
+    def whiten(self, features: torch.Tensor, shrink: float = 0.02) -> None:
+        """Set the map to PCA whitening of `features` (M, C).
+
+        Eigenvalues are raised by `shrink` times their mean so that directions with next to no variance are not blown up.
+        """
+        features = features.double()
+        mean = features.mean(0)
+        centred = features - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
+        dimensions = self.short.out_features
+        values, vectors = values.flip(0)[:dimensions], vectors.flip(1)[:, :dimensions]
+        weight = (vectors / (values + shrink * values.mean()).sqrt()).T / dimensions**0.5
+        self.short.weight.copy_(weight)
+        self.short.bias.copy_(-(weight @ mean))
+
+
+class ProjectorHead(nn.Module):
+    """The paper's high-dimensional projector (arXiv 2111.08004 §3), (N, C) → ((N, wide), (N, dimensions)).
+
+    C → hidden → BN → LeakyReLU(0.2) → wide → BN, then BN → LeakyReLU(0.2) → dimensions → BN on top of the wide branch.
+    """
+
+    def __init__(self, channels: int, hidden: int, wide: int, dimensions: int):
+        super().__init__()
+        self.wide = wide
+        self.widen = nn.Sequential(
+            nn.Linear(channels, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(hidden, wide),
+            nn.BatchNorm1d(wide),
+        )
+        self.shorten = nn.Sequential(
+            nn.BatchNorm1d(wide),
+            nn.LeakyReLU(0.2),
+            nn.Linear(wide, dimensions),
+            nn.BatchNorm1d(dimensions),
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        wide = self.widen(x)
+        return wide, self.shorten(wide)
