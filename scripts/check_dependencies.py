@@ -5,7 +5,8 @@ rules are what it would have been asked for:
 
 1. Every crate's licence expression is satisfied by the licences allowed below (so: none copyleft, none missing).
 2. Every crate comes from the registry or from this repository, at a version that Cargo.lock pins; none from git.
-3. No crate is there twice in incompatible versions unless it is named below, with the reason.
+3. Where a crate is there in several incompatible versions, ours use the newest: we cause no duplicate (those that
+   other people's crates cause among themselves are not in our hands).
 """
 
 import collections
@@ -33,12 +34,15 @@ ALLOWED_LICENCES = {
     "0BSD",
 }
 
-# Crates that two dependencies of ours want in different versions, which we cannot change.
-KNOWN_DUPLICATES: dict[str, str] = {}
+# Allowed for one crate only.
+EXCEPTIONS = {
+    # Ubuntu Light and Hack, as data: these licences let fonts be embedded, and reserve their names.
+    "epaint_default_fonts": {"OFL-1.1", "Ubuntu-font-1.0"},
+}
 
 
-def satisfied(expression: str) -> bool:
-    """Whether an SPDX licence expression (AND, OR, WITH, parentheses) can be met with the allowed licences alone."""
+def satisfied(expression: str, more: frozenset[str] = frozenset()) -> bool:
+    """Whether an SPDX licence expression (AND, OR, WITH, parentheses) can be met with the allowed licences (and `more`)."""
     tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
 
     def either() -> bool:
@@ -65,7 +69,7 @@ def satisfied(expression: str) -> bool:
         if tokens and tokens[0] == "WITH":
             tokens.pop(0)
             token = f"{token} WITH {tokens.pop(0)}"
-        return token in ALLOWED_LICENCES
+        return token in ALLOWED_LICENCES or token in more
 
     value = either()
     if tokens:
@@ -73,12 +77,10 @@ def satisfied(expression: str) -> bool:
     return value
 
 
-def compatible_version(version: str) -> str:
-    """What cargo treats as one version: 1.x.y is 1, 0.2.x is 0.2, 0.0.3 is 0.0.3."""
-    major, minor, patch = (version.split("+")[0].split("-")[0].split(".") + ["0", "0"])[:3]
-    if major != "0":
-        return major
-    return f"0.{minor}" if minor != "0" else f"0.0.{patch}"
+def newer(version: str) -> tuple:
+    """Sorts versions; a pre-release comes before its release."""
+    release, _, before = version.split("+")[0].partition("-")
+    return (*map(int, release.split(".")), before == "", before)
 
 
 def main() -> int:
@@ -86,26 +88,30 @@ def main() -> int:
     metadata = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     built = {node["id"] for node in metadata["resolve"]["nodes"]}
     findings = []
-    versions = collections.defaultdict(dict)
+    versions = collections.defaultdict(set)
     for package in (package for package in metadata["packages"] if package["id"] in built):
         label = f"{package['name']} {package['version']}"
         licence = package["license"]
         if not licence:
             findings.append(f"{label}: no licence expression")
-        elif not satisfied(licence):
+        elif not satisfied(licence, frozenset(EXCEPTIONS.get(package["name"], ()))):
             findings.append(f"{label}: licence {licence} is not among those allowed")
         source = package["source"]
         if source is not None and not source.startswith("registry+"):
             findings.append(f"{label}: comes from {source}, not from the registry")
         if source is None and not pathlib.Path(package["manifest_path"]).is_relative_to(ROOT):
             findings.append(f"{label}: comes from {package['manifest_path']}, outside this repository")
-        versions[package["name"]][compatible_version(package["version"])] = package["version"]
-    duplicates = {name: sorted(found.values()) for name, found in versions.items() if len(found) > 1}
-    for name, found in sorted(duplicates.items()):
-        if name not in KNOWN_DUPLICATES:
-            findings.append(f"{name}: in several versions ({', '.join(found)})")
-    for name in sorted(KNOWN_DUPLICATES.keys() - duplicates.keys()):
-        findings.append(f"{name}: named as a known duplicate, but there is one version only")
+        versions[package["name"]].add(package["version"])
+    packages = {package["id"]: package for package in metadata["packages"]}
+    members = set(metadata["workspace_members"])
+    for node in (node for node in metadata["resolve"]["nodes"] if node["id"] in members):
+        for wanted in (packages[dependency["pkg"]] for dependency in node["deps"]):
+            newest = max(versions[wanted["name"]], key=newer)
+            if wanted["version"] != newest:
+                ours = packages[node["id"]]["name"]
+                findings.append(
+                    f"{ours}: depends on {wanted['name']} {wanted['version']}, and {newest} is there as well"
+                )
     for finding in findings:
         print(finding, file=sys.stderr)
     if not findings:

@@ -23,7 +23,7 @@ check clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
 check dependencies "$VENV/bin/python" scripts/check_dependencies.py
 check shellcheck shellcheck --external-sources --source-path=SCRIPTDIR "${shell[@]}"
 check ruff "$VENV/bin/ruff" check --quiet .
-check "ruff format" "$VENV/bin/ruff" format --quiet --check .
+check "ruff format" "$VENV/bin/ruff" format --check --output-format concise .
 if [ ${#dockerfiles[@]} -gt 0 ]; then check hadolint "$VENV/bin/hadolint" "${dockerfiles[@]}"; fi
 
 [ ${#failed[@]} -eq 0 ] || die "lint failed: ${failed[*]}"

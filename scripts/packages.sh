@@ -23,6 +23,10 @@ if ! "$PYTHON" -c 'import ensurepip, venv' >/dev/null 2>&1; then
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates "cargo and pip check who they talk to"
 
+if [ -n "${GPU:-}" ] && ! command -v patchelf >/dev/null; then
+    need patchelf "tells ONNX Runtime's CUDA provider to look for CUDA's libraries beside itself"
+fi
+
 # What only `make lint` needs.
 if [ "${1:-}" = lint ]; then
     command -v shellcheck >/dev/null || need shellcheck "checks the shell scripts"

@@ -64,7 +64,9 @@ def run_pytest(name: str) -> Totals:
         except xml.etree.ElementTree.ParseError:
             suites = []
         for suite in suites:
-            tests, failed, errors, skipped = (int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped"))
+            tests, failed, errors, skipped = (
+                int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")
+            )
             totals += Totals(tests - failed - errors - skipped, failed + errors, skipped)
     if status != 0 and totals.failed == 0:
         print(f"pytest broke off with exit status {status}")

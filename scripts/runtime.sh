@@ -22,6 +22,11 @@ trap 'rm -rf "$wheels"' EXIT
 rm -rf "$target.new"
 mkdir -p "$target.new"
 "$VENV/bin/python" "$ROOT/scripts/unpack_runtime.py" "$target.new" "$wheels"/*.whl
+# The providers bring no search path of their own: Python's loader would preload CUDA for them, PostgreSQL's does not.
+for provider in "$target.new"/libonnxruntime_providers_*.so; do
+    # shellcheck disable=SC2016 # $ORIGIN is the dynamic linker's
+    if [ -n "${GPU:-}" ]; then patchelf --set-rpath '$ORIGIN' "$provider"; fi
+done
 printf '%s\n' "$stamp" >"$target.new/.stamp"
 rm -rf "$target"
 mv "$target.new" "$target"

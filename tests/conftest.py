@@ -93,7 +93,9 @@ class Server(Installation):
 class Cluster:
     """A throwaway cluster. Durable as a real one: fsync is on unless a setting says otherwise."""
 
-    def __init__(self, installation: Installation, folder: pathlib.Path, settings: dict, source: "Cluster | None" = None):
+    def __init__(
+        self, installation: Installation, folder: pathlib.Path, settings: dict, source: "Cluster | None" = None
+    ):
         self.installation = installation
         self.folder = folder
         self.data = folder / "data"
