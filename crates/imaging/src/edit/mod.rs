@@ -1,0 +1,430 @@
+//! Edits: what happens to pictures between an original and its copy.
+//!
+//! Twenty seeded edits, from a crop to a meme caption, for people who test their own pictures, for the demo, and for
+//! calibrating scores. Each has one strength from 0 (nearly the original) to 1 (severe); [`Edit::strength_means`] gives
+//! the units. Edits chain: [`apply_pixels`] takes and gives an [`Image`].
+//!
+//! ```
+//! use imaging::Image;
+//! use imaging::edit::{Edit, apply};
+//!
+//! let picture = Image::new(64, 48, vec![90; 64 * 48 * 3])?;
+//! let jpeg = apply(&picture, "meme".parse::<Edit>()?, 0.4, 7)?;
+//! assert_eq!(jpeg, apply(&picture, Edit::Meme, 0.4, 7)?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Promises:
+//! - **The same edit, strength and seed give the same pixels** on every machine that runs the same build: draws come
+//!   from ChaCha8, transcendental functions from the `libm` crate and not from the system's C library, all else is
+//!   integer or exactly rounded IEEE arithmetic. For that reason, and to keep its thread-local operating system randomness
+//!   and some thirty dependencies out of a database server, `imageproc` is not used.
+//! - **Growth is bounded.** No side of the result is shorter than [`MIN_SIDE`] or longer than [`MAX_SIDE`]; its area is
+//!   within [`Limits::max_pixels`], within [`Limits::max_memory`] ÷ 16 bytes, and at most the larger of four times the
+//!   original's and 2²⁰ pixels. A picture that would break these is scaled first.
+//! - **No thread is started, nothing panics**, whatever the size of the picture.
+
+mod blur;
+mod canvas;
+mod degrade;
+mod frame;
+mod geometry;
+mod lettering;
+mod paste;
+mod path;
+mod random;
+mod scenery;
+mod sticker;
+#[cfg(test)]
+mod tests;
+mod tone;
+mod warp;
+
+use std::fmt;
+use std::str::FromStr;
+
+use self::canvas::Canvas;
+use self::random::Random;
+use crate::{DecodeOptions, Filter, Image, ImageError, Limits, decode, encode_jpeg, resize};
+
+/// No side of an edited picture is shorter, in pixels.
+pub const MIN_SIDE: u32 = 24;
+
+/// No side of an edited picture is longer, in pixels: what a JPEG can hold.
+pub const MAX_SIDE: u32 = 65_535;
+
+/// Quality of the JPEG that [`apply`] returns, for all edits but [`Edit::Jpeg`].
+const OUTPUT_QUALITY: u8 = 90;
+
+/// Bytes per pixel that an edit may hold at once: the picture, its working copy, the result and a resampled part, with
+/// the resampler's own buffers.
+const WORKING_BYTES: u64 = 16;
+
+/// A kind of edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "`description` and `strength_means` document each edit, for SQL users too")]
+pub enum Edit {
+    Crop,
+    Rotate,
+    Turn,
+    Flip,
+    FlipVertical,
+    Resize,
+    Aspect,
+    Perspective,
+    Pad,
+    Blur,
+    Noise,
+    Jitter,
+    Grey,
+    Jpeg,
+    Pixelise,
+    Text,
+    Emoji,
+    Paste,
+    Screenshot,
+    Meme,
+}
+
+impl Edit {
+    /// Every edit.
+    pub const ALL: [Edit; 20] = [
+        Edit::Crop,
+        Edit::Rotate,
+        Edit::Turn,
+        Edit::Flip,
+        Edit::FlipVertical,
+        Edit::Resize,
+        Edit::Aspect,
+        Edit::Perspective,
+        Edit::Pad,
+        Edit::Blur,
+        Edit::Noise,
+        Edit::Jitter,
+        Edit::Grey,
+        Edit::Jpeg,
+        Edit::Pixelise,
+        Edit::Text,
+        Edit::Emoji,
+        Edit::Paste,
+        Edit::Screenshot,
+        Edit::Meme,
+    ];
+
+    /// The name that [`FromStr`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Edit::Crop => "crop",
+            Edit::Rotate => "rotate",
+            Edit::Turn => "turn",
+            Edit::Flip => "flip",
+            Edit::FlipVertical => "flip_vertical",
+            Edit::Resize => "resize",
+            Edit::Aspect => "aspect",
+            Edit::Perspective => "perspective",
+            Edit::Pad => "pad",
+            Edit::Blur => "blur",
+            Edit::Noise => "noise",
+            Edit::Jitter => "jitter",
+            Edit::Grey => "grey",
+            Edit::Jpeg => "jpeg",
+            Edit::Pixelise => "pixelise",
+            Edit::Text => "text",
+            Edit::Emoji => "emoji",
+            Edit::Paste => "paste",
+            Edit::Screenshot => "screenshot",
+            Edit::Meme => "meme",
+        }
+    }
+
+    /// One sentence on what the edit does, including what the seed decides.
+    pub fn description(self) -> &'static str {
+        match self {
+            Edit::Crop => "Keeps a window of the picture; the seed places it.",
+            Edit::Rotate => "Turns the picture by any angle and fills the corners; the seed decides the direction.",
+            Edit::Turn => "Turns the picture by 90, 180 or 270 degrees; the seed decides which.",
+            Edit::Flip => "Mirrors left and right.",
+            Edit::FlipVertical => "Mirrors top and bottom.",
+            Edit::Resize => "Scales the picture down.",
+            Edit::Aspect => "Stretches the picture in one direction at the same area; the seed decides which.",
+            Edit::Perspective => "Shows the picture from an angle; the seed moves the corners.",
+            Edit::Pad => "Adds borders of one colour or of the blurred picture; the seed decides widths and colour.",
+            Edit::Blur => "Gaussian blur.",
+            Edit::Noise => "Adds Gaussian noise; the seed decides every grain.",
+            Edit::Jitter => "Changes brightness, contrast, saturation and hue; the seed decides the directions.",
+            Edit::Grey => "Takes the colour out.",
+            Edit::Jpeg => "Compresses as JPEG of low quality.",
+            Edit::Pixelise => "Replaces squares by their mean colour.",
+            Edit::Text => "Writes lines of text over the picture; the seed decides words, places and colours.",
+            Edit::Emoji => "Sticks faces, hearts and stars on the picture; the seed decides which and where.",
+            Edit::Paste => "Pastes the picture onto a synthetic scene; the seed draws the scene and the place.",
+            Edit::Screenshot => "Shows the picture on the screen of a phone or a browser; the seed decides which.",
+            Edit::Meme => "Adds a caption band above or below the picture, or both; the seed decides the words.",
+        }
+    }
+
+    /// What strength 0 and strength 1 mean, with units; in between it is linear unless stated.
+    pub fn strength_means(self) -> &'static str {
+        match self {
+            Edit::Crop => "the area that is kept, from 100 % to 10 %",
+            Edit::Rotate => "the angle, from 0 to between 60 and 90 degrees",
+            Edit::Turn | Edit::Flip | Edit::FlipVertical => "nothing: the edit is the same at any strength",
+            Edit::Resize => "the scale of both sides, from 1 to 2^-3.5 (0.09), falling exponentially",
+            Edit::Aspect => "the change of width : height, from 1 to between 2.3 and 2.8, growing exponentially",
+            Edit::Perspective => "how far each corner moves in, from 0 to at most 35 % of each side",
+            Edit::Pad => "the border at each edge, from 0 to at most 45 % of the side",
+            Edit::Blur => "the standard deviation, from 0 to 3 % of the shorter side",
+            Edit::Noise => "the standard deviation, from 0 to 70 grey levels",
+            Edit::Jitter => "the largest change: brightness 60 %, contrast 70 %, saturation 90 %, hue 60 degrees at 1",
+            Edit::Grey => "the share of colour that is lost, from 0 to 100 %",
+            Edit::Jpeg => "the quality, from 90 down to 5",
+            Edit::Pixelise => "the side of a square, from 1 pixel to 1/12 of the shorter side",
+            Edit::Text => "1 to 4 lines, with capitals of 3 % to 15 % of the height",
+            Edit::Emoji => "1 to 6 emoji, of 8 % to at most 50 % of the shorter side",
+            Edit::Paste => "the picture's sides, from 95 % to 30 % of what would fill the scene; turned by at most 15 degrees",
+            Edit::Screenshot => "the picture's share of the screen, from 90 % to 28 %",
+            Edit::Meme => "the height of the bands, from 8 % to 60 % of the picture's",
+        }
+    }
+
+    /// Whether another seed gives another result.
+    pub fn is_seeded(self) -> bool {
+        !matches!(
+            self,
+            Edit::Flip
+                | Edit::FlipVertical
+                | Edit::Resize
+                | Edit::Blur
+                | Edit::Grey
+                | Edit::Jpeg
+                | Edit::Pixelise
+        )
+    }
+
+    /// An upper bound of the result's area in pixels, for a picture of the given size.
+    fn largest_area(self, width: f64, height: f64, strength: f64) -> f64 {
+        let area = width * height;
+        match self {
+            // |cos|·|sin| ≤ ½ in the product of `warp::turned_size`'s sides.
+            Edit::Rotate => area + (width * width + height * height) / 2.0,
+            Edit::Pad => area * (1.0 + 0.9 * strength) * (1.0 + 0.9 * strength),
+            Edit::Screenshot => area / (0.9 - 0.62 * strength),
+            Edit::Meme => area * (1.08 + 0.52 * strength),
+            _ => area,
+        }
+    }
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Edit {
+    type Err = EditError;
+
+    /// Reads a name, in any case; the American spellings `gray` and `pixelize` too.
+    fn from_str(name: &str) -> Result<Self, EditError> {
+        let wanted = name.trim().to_ascii_lowercase();
+        let wanted = match wanted.as_str() {
+            "gray" => "grey",
+            "pixelize" => "pixelise",
+            other => other,
+        };
+        let known = Edit::ALL.into_iter().find(|edit| edit.name() == wanted);
+        known.ok_or_else(|| EditError::UnknownEdit { name: name.chars().take(64).collect() })
+    }
+}
+
+/// Why an edit could not be made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// No edit has this name.
+    #[error("unknown edit \"{name}\"")]
+    UnknownEdit {
+        /// The name given, at most its first 64 characters.
+        name: String,
+    },
+    /// The strength is outside of 0..=1, or not a number.
+    #[error("strength of an edit must be between 0 and 1, not {value}")]
+    Strength {
+        /// The strength given.
+        value: f32,
+    },
+    /// The picture could not be resized, encoded or decoded.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl EditError {
+    /// One sentence on what the caller can do about it; for an unknown name, the names there are.
+    pub fn hint(&self) -> String {
+        match self {
+            EditError::UnknownEdit { .. } => format!("Edits are {}.", Edit::ALL.map(Edit::name).join(", ")),
+            EditError::Strength { .. } => "0 is nearly the original, 1 is severe.".to_owned(),
+            EditError::Image(error) => error.hint().to_owned(),
+        }
+    }
+}
+
+/// Edits a picture and returns it as JPEG, within the default [`Limits`].
+///
+/// `strength` is 0..=1. The JPEG has quality 90, but for [`Edit::Jpeg`], whose quality is the edit.
+///
+/// # Errors
+/// [`EditError::Strength`] for a strength out of range; [`EditError::Image`] when the picture cannot be encoded.
+pub fn apply(image: &Image, edit: Edit, strength: f32, seed: u64) -> Result<Vec<u8>, EditError> {
+    apply_within(image, edit, strength, seed, &Limits::default())
+}
+
+/// As [`apply`], with a result that [`crate::decode`] accepts under `limits` as far as its size goes.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_within(
+    image: &Image,
+    edit: Edit,
+    strength: f32,
+    seed: u64,
+    limits: &Limits,
+) -> Result<Vec<u8>, EditError> {
+    if edit == Edit::Jpeg {
+        let prepared = prepare(image, edit, checked(strength)?, limits)?.into_image()?;
+        return Ok(encode_jpeg(&prepared, jpeg_quality(strength))?);
+    }
+    Ok(encode_jpeg(&apply_pixels(image, edit, strength, seed, limits)?, OUTPUT_QUALITY)?)
+}
+
+/// Edits a picture and returns its pixels, so that edits chain without loss between them.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_pixels(
+    image: &Image,
+    edit: Edit,
+    strength: f32,
+    seed: u64,
+    limits: &Limits,
+) -> Result<Image, EditError> {
+    let amount = checked(strength)?;
+    let mut random = Random::new(edit.name(), seed);
+    let random = &mut random;
+    let mut canvas = prepare(image, edit, amount, limits)?;
+    let edited = match edit {
+        Edit::Crop => geometry::crop(&canvas, amount, random),
+        Edit::Rotate => warp::rotate(&canvas, amount, random),
+        Edit::Turn => geometry::turn(&canvas, random),
+        Edit::Flip => geometry::flip(canvas),
+        Edit::FlipVertical => geometry::flip_vertical(&canvas),
+        Edit::Resize => geometry::resize(&canvas, amount)?,
+        Edit::Aspect => geometry::aspect(&canvas, amount, random)?,
+        Edit::Perspective => warp::perspective(&canvas, amount, random)?,
+        Edit::Pad => geometry::pad(&canvas, amount, random)?,
+        Edit::Blur => {
+            let sigma = 0.03 * amount * canvas.short_side() as f64;
+            blur::gaussian(&mut canvas, sigma);
+            canvas
+        }
+        Edit::Noise => {
+            degrade::noise(&mut canvas, amount, random);
+            canvas
+        }
+        Edit::Jitter => {
+            tone::jitter(&mut canvas, amount, random);
+            canvas
+        }
+        Edit::Grey => {
+            tone::grey(&mut canvas, amount);
+            canvas
+        }
+        Edit::Jpeg => {
+            let bytes = encode_jpeg(&canvas.into_image()?, jpeg_quality(strength))?;
+            let unlimited = Limits { max_bytes: u64::MAX, max_pixels: u64::MAX, max_memory: u64::MAX };
+            Canvas::from_image(&decode(&bytes, &DecodeOptions { limits: unlimited, ..DecodeOptions::default() })?)
+        }
+        Edit::Pixelise => {
+            degrade::pixelise(&mut canvas, amount);
+            canvas
+        }
+        Edit::Text => {
+            lettering::text(&mut canvas, amount, random);
+            canvas
+        }
+        Edit::Emoji => {
+            sticker::emoji(&mut canvas, amount, random);
+            canvas
+        }
+        Edit::Paste => paste::paste(&canvas, amount, random)?,
+        Edit::Screenshot => frame::screenshot(&canvas, amount, random),
+        Edit::Meme => frame::meme(&canvas, amount, random)?,
+    };
+    fitted(edited, room(image, limits))?.into_image()
+}
+
+/// Pastes `image` onto `other`, at a place and an angle that the seed decides; see [`Edit::Paste`] for `strength`. The
+/// result has the size of `other`, brought within the bounds that hold for every edit.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_onto(
+    image: &Image,
+    other: &Image,
+    strength: f32,
+    seed: u64,
+    limits: &Limits,
+) -> Result<Image, EditError> {
+    let amount = checked(strength)?;
+    let mut random = Random::new("onto", seed);
+    let canvas = prepare(image, Edit::Paste, amount, limits)?;
+    let other = prepare(other, Edit::Paste, amount, limits)?;
+    paste::onto(&canvas, other, amount, &mut random)?.into_image()
+}
+
+fn checked(strength: f32) -> Result<f64, EditError> {
+    if (0.0..=1.0).contains(&strength) { Ok(f64::from(strength)) } else { Err(EditError::Strength { value: strength }) }
+}
+
+fn jpeg_quality(strength: f32) -> u8 {
+    (90.0 - 85.0 * strength).round() as u8
+}
+
+/// Pixels that the result of editing `image` may have; never below [`MIN_SIDE`]².
+fn room(image: &Image, limits: &Limits) -> u64 {
+    let area = u64::from(image.width()) * u64::from(image.height());
+    let growth = area.saturating_mul(4).max(1 << 20);
+    let smallest = u64::from(MIN_SIDE) * u64::from(MIN_SIDE);
+    growth.min(limits.max_pixels).min(limits.max_memory / WORKING_BYTES).max(smallest)
+}
+
+/// The picture as the edit starts from it: neither side under [`MIN_SIDE`], and so small that the result has room.
+fn prepare(image: &Image, edit: Edit, strength: f64, limits: &Limits) -> Result<Canvas, EditError> {
+    let room = room(image, limits);
+    let [width, height] = [image.width(), image.height()].map(|side| f64::from(side.max(MIN_SIDE)));
+    let scale = (room as f64 / edit.largest_area(width, height, strength)).sqrt().min(1.0);
+    let (width, height) = bounded(width * scale, height * scale, room);
+    if (width, height) == (image.width(), image.height()) {
+        return Ok(Canvas::from_image(image));
+    }
+    Ok(Canvas::from_image(&resize(image, width, height, Filter::Bicubic)?))
+}
+
+/// The result within its bounds. `prepare` leaves little to do: roundings, and strips whose sides reach a bound.
+fn fitted(canvas: Canvas, room: u64) -> Result<Canvas, EditError> {
+    let scale = (room as f64 / canvas.area() as f64).sqrt().min(1.0);
+    let (width, height) = bounded(canvas.width as f64 * scale, canvas.height as f64 * scale, room);
+    if (width as usize, height as usize) == (canvas.width, canvas.height) {
+        return Ok(canvas);
+    }
+    canvas.resized_exactly(width, height)
+}
+
+/// Brings both sides to [`MIN_SIDE`]..=[`MAX_SIDE`], and the longer one down until the area is within `room`.
+fn bounded(width: f64, height: f64, room: u64) -> (u32, u32) {
+    let side = |length: f64| (length.round() as u32).clamp(MIN_SIDE, MAX_SIDE);
+    let (width, height) = (side(width), side(height));
+    let along = |short: u32, long: u32| long.min((room / u64::from(short)).min(u64::from(MAX_SIDE)) as u32).max(MIN_SIDE);
+    if width < height { (width, along(width, height)) } else { (along(height, width), height) }
+}
