@@ -1,4 +1,30 @@
 //! Image copy detection inside PostgreSQL.
+//!
+//! This package is what touches PostgreSQL, and nothing else: types, settings, the model catalogue, reference sets and
+//! `copy_match`. The work is done by the pure crates under `crates/`; the SQL side is written by hand under `sql/`.
+
 use pgrx::prelude::*;
 
+mod embed;
+mod failure;
+mod home;
+mod matching;
+mod record;
+mod select;
+mod settings;
+mod types;
+
 ::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/types.sql", name = "types");
+extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);
+extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["catalogue"]);
+extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);
+extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"]);
+
+/// Runs when PostgreSQL loads the library.
+#[allow(non_snake_case)]
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+}

@@ -1,0 +1,21 @@
+-- Matching: nearest references by plain SQL under the caller's rights, descriptor stretching, probability, verdict.
+CREATE FUNCTION copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+    RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
+                   score double precision, probability double precision, verdict text)
+    AS 'MODULE_PATHNAME', 'copy_match_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10;
+COMMENT ON FUNCTION copy_match(bytea, text, integer) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different). reference_set NULL: all sets whose relation the caller may read. NULL image: no rows';
+
+CREATE FUNCTION copy_match_descriptor(descriptor vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10, model text DEFAULT NULL)
+    RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
+                   score double precision, probability double precision, verdict text)
+    AS 'MODULE_PATHNAME', 'copy_match_descriptor_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 10000 ROWS 10;
+COMMENT ON FUNCTION copy_match_descriptor(vector, text, integer, text) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
+
+CREATE FUNCTION copy_stretch(similarity double precision, background double precision, reference_set text DEFAULT copymatch.default_set(),
+                             OUT score double precision, OUT probability double precision, OUT verdict text)
+    AS 'MODULE_PATHNAME', 'copy_stretch_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copy_stretch(double precision, double precision, text) IS 'score, probability and verdict of a similarity found by other means, under a set''s calibration';
+
+CREATE FUNCTION copy_background(descriptor vector, model text DEFAULT NULL) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'copy_background_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION copy_background(vector, text) IS 'mean inner product of a descriptor with its nearest background descriptors (m of descriptor stretching): high means that many unrelated pictures look like it';

@@ -1,0 +1,222 @@
+-- Reference sets: a table, its descriptor column, and the trigger that keeps the column current.
+CREATE FUNCTION copy_maintain_descriptor() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'copy_maintain_descriptor' LANGUAGE c;
+COMMENT ON FUNCTION copy_maintain_descriptor() IS 'trigger (BEFORE INSERT OR UPDATE, FOR EACH ROW; argument: the set''s name): writes the descriptor of the row''s image when the image is new or changed';
+
+CREATE FUNCTION copymatch.embed_reference(image bytea, model text, reference text, total bigint) RETURNS vector
+    AS 'MODULE_PATHNAME', 'embed_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION copymatch.embed_reference(bytea, text, text, bigint) IS 'copy_embed for bulk work: an image that cannot be matched gives NULL and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
+
+CREATE FUNCTION copymatch.default_set() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    found text;
+BEGIN
+    SELECT s.name INTO found FROM copymatch.reference_set s WHERE s.is_default;
+    IF found IS NULL THEN
+        RAISE EXCEPTION 'there is no default reference set'
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'Make one with copy_create_set, choose one with copy_default_set, or name one: copy_match(image, reference_set => ''…'').';
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named';
+
+CREATE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+#variable_conflict use_column
+DECLARE
+    found copymatch.reference_set;
+    known text;
+BEGIN
+    SELECT * INTO found FROM copymatch.reference_set s WHERE s.name = find_set.name;
+    IF found.name IS NULL THEN
+        SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' ORDER BY s.name) INTO known FROM copymatch.reference_set s;
+        RAISE EXCEPTION 'reference set "%" does not exist', find_set.name
+            USING ERRCODE = 'undefined_object',
+                  HINT = coalesce('Existing sets: ' || known || '.', 'Make one with copy_create_set.');
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION copymatch.find_set(text) IS 'the record of a set, or an error that lists the existing ones';
+
+CREATE FUNCTION copymatch.require_column(relation regclass, col name, type_name text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    actual text;
+BEGIN
+    SELECT pg_catalog.format_type(a.atttypid, NULL) INTO actual FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = relation AND a.attname = col AND a.attnum > 0 AND NOT a.attisdropped;
+    IF actual IS NULL THEN
+        RAISE EXCEPTION 'column "%" of relation % does not exist', col, relation USING ERRCODE = 'undefined_column';
+    END IF;
+    IF type_name IS NOT NULL AND actual <> type_name THEN
+        RAISE EXCEPTION 'column "%" of relation % is of type %, not %', col, relation, actual, type_name USING ERRCODE = 'datatype_mismatch';
+    END IF;
+END $$;
+COMMENT ON FUNCTION copymatch.require_column(regclass, name, text) IS 'an error unless the relation has this column, of this type';
+
+CREATE FUNCTION copy_create_set(name text, relation regclass, key name, image name, descriptor name DEFAULT 'descriptor',
+                                model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true)
+    RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen record;
+    calibration bigint;
+    kind "char";
+    owner oid;
+    column_type text;
+    vector_type text := pg_catalog.format_type('@extschema@.vector'::regtype, NULL);
+    waiting bigint;
+    embedded bigint := 0;
+BEGIN
+    IF copy_create_set.name IS NULL OR relation IS NULL OR key IS NULL OR copy_create_set.descriptor IS NULL THEN
+        RAISE EXCEPTION 'copy_create_set needs a name, a relation, a key column and a descriptor column' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF copy_create_set.on_bad_image IS NULL OR copy_create_set.on_bad_image NOT IN ('error', 'skip') THEN
+        RAISE EXCEPTION 'on_bad_image is "%"', copy_create_set.on_bad_image
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Choose error (refuse the row) or skip (keep the row without a descriptor, and warn).';
+    END IF;
+    IF EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = copy_create_set.name) THEN
+        RAISE EXCEPTION 'reference set "%" exists already', copy_create_set.name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop it with copy_drop_set.';
+    END IF;
+    SELECT m.name, m.dimensions INTO chosen FROM copymatch.models m
+        WHERE CASE WHEN copy_create_set.model IS NULL THEN m.is_default ELSE m.name = copy_create_set.model END;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model "%" does not exist', coalesce(copy_create_set.model, pg_catalog.current_setting('copymatch.default_model', true))
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM copymatch.models lists them.';
+    END IF;
+    SELECT pg_catalog.max(c.id) INTO calibration FROM copymatch.calibration c WHERE c.model = chosen.name;
+    IF calibration IS NULL THEN
+        RAISE EXCEPTION 'model "%" has no calibration', chosen.name
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Add the model with its background descriptors and a calibration.';
+    END IF;
+    SELECT c.relkind, c.relowner INTO kind, owner FROM pg_catalog.pg_class c WHERE c.oid = relation;
+    IF NOT pg_catalog.pg_has_role(owner, 'USAGE') THEN
+        RAISE EXCEPTION 'must be owner of relation %', relation USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM copymatch.require_column(relation, key, NULL);
+    IF copy_create_set.image IS NOT NULL THEN
+        PERFORM copymatch.require_column(relation, copy_create_set.image, 'bytea');
+    END IF;
+
+    SELECT pg_catalog.format_type(a.atttypid, NULL) INTO column_type FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = relation AND a.attname = copy_create_set.descriptor AND a.attnum > 0 AND NOT a.attisdropped;
+    IF column_type IS NULL THEN
+        IF kind NOT IN ('r', 'p') THEN
+            RAISE EXCEPTION 'relation % has no column "%"', relation, copy_create_set.descriptor
+                USING ERRCODE = 'undefined_column', HINT = 'A view or foreign table must bring its descriptors; a table gets the column from copy_create_set.';
+        END IF;
+        EXECUTE pg_catalog.format('ALTER TABLE %s ADD COLUMN %I @extschema@.vector(%s)', relation, copy_create_set.descriptor, chosen.dimensions);
+        -- In the row, not out of line: the picture goes to TOAST, and a search reads descriptors without following pointers.
+        IF chosen.dimensions <= 480 THEN
+            EXECUTE pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE PLAIN', relation, copy_create_set.descriptor);
+        END IF;
+        EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', relation, copy_create_set.descriptor,
+                                  pg_catalog.format('descriptor of the image by model %s; kept by copymatch', chosen.name));
+    ELSIF column_type <> vector_type THEN
+        RAISE EXCEPTION 'column "%" of relation % is of type %, not %', copy_create_set.descriptor, relation, column_type, vector_type
+            USING ERRCODE = 'datatype_mismatch';
+    END IF;
+
+    INSERT INTO copymatch.reference_set (name, relation, key_column, image_column, descriptor_column, model, calibration, on_bad_image, is_default)
+        VALUES (copy_create_set.name, copy_create_set.relation, copy_create_set.key, copy_create_set.image, copy_create_set.descriptor, chosen.name,
+                calibration, copy_create_set.on_bad_image, NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default));
+
+    IF copy_create_set.image IS NOT NULL AND kind IN ('r', 'p') THEN
+        -- Triggers fire in the order of their names: this one must see the image as the table's other triggers leave it.
+        EXECUTE pg_catalog.format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION @extschema@.copy_maintain_descriptor(%L)',
+                                  copymatch.trigger_name(copy_create_set.name), relation, copy_create_set.name);
+        EXECUTE pg_catalog.format('COMMENT ON TRIGGER %I ON %s IS %L', copymatch.trigger_name(copy_create_set.name), relation,
+                                  pg_catalog.format('keeps the descriptor of reference set %s current', copy_create_set.name));
+        EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', relation, copy_create_set.image, copy_create_set.descriptor) INTO waiting;
+        IF waiting > 0 AND copy_create_set.embed THEN
+            EXECUTE copymatch.fill_statement(copy_create_set.name, waiting);
+            EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', relation, copy_create_set.image, copy_create_set.descriptor) INTO embedded;
+            embedded := waiting - embedded;
+            IF embedded < waiting THEN
+                RAISE WARNING '% of % images of reference set "%" have no descriptor', waiting - embedded, waiting, copy_create_set.name
+                    USING HINT = 'The warnings above say why; copy_image_info(image) says it for one image.';
+            END IF;
+        ELSIF waiting > 0 THEN
+            RAISE NOTICE '% images wait to be embedded', waiting USING HINT = pg_catalog.format('CALL copy_fill_set(%L)', copy_create_set.name);
+        END IF;
+    END IF;
+    RETURN embedded;
+END $$;
+COMMENT ON FUNCTION copy_create_set(text, regclass, name, name, name, text, text, boolean) IS 'makes a reference set of a table: adds the descriptor column and the trigger that keeps it current, embeds what is there, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name). Returns the number of images embedded';
+
+CREATE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+    $$ SELECT ('zz_copymatch_' || pg_catalog.left(pg_catalog.md5(reference_set), 12))::name $$;
+COMMENT ON FUNCTION copymatch.trigger_name(text) IS 'name of the trigger that keeps a set''s descriptors: sorts after other triggers, and fits in an identifier whatever the set is called';
+
+CREATE FUNCTION copymatch.fill_statement(reference_set text, total bigint) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT pg_catalog.format('UPDATE %1$s SET %2$I = copymatch.embed_reference(%3$I, %4$L, %5$I::text, %6$s) WHERE %2$I IS NULL AND %3$I IS NOT NULL',
+                             s.relation, s.descriptor_column, s.image_column, s.model, s.key_column, total)
+    FROM copymatch.reference_set s WHERE s.name = fill_statement.reference_set
+$$;
+COMMENT ON FUNCTION copymatch.fill_statement(text, bigint) IS 'the UPDATE that embeds the images of a set that have no descriptor';
+
+CREATE PROCEDURE copy_fill_set(reference_set text DEFAULT copymatch.default_set(), batch_pages integer DEFAULT 64) LANGUAGE plpgsql AS $$
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(reference_set);
+    part regclass;
+    pages bigint;
+    page bigint;
+    waiting bigint;
+BEGIN
+    IF batch_pages IS NULL OR batch_pages < 1 THEN
+        RAISE EXCEPTION 'batch_pages is %', batch_pages USING ERRCODE = 'invalid_parameter_value', HINT = 'At least 1.';
+    END IF;
+    IF chosen.image_column IS NULL THEN
+        RAISE EXCEPTION 'reference set "%" has no image column', chosen.name USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', chosen.relation, chosen.image_column, chosen.descriptor_column) INTO waiting;
+    FOR part IN SELECT p.relid FROM pg_catalog.pg_partition_tree(chosen.relation) p WHERE p.isleaf LOOP
+        -- Rows that the loop rewrites move behind this end; they have their descriptor already.
+        pages := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
+        page := 0;
+        WHILE page < pages LOOP
+            EXECUTE pg_catalog.format('UPDATE %1$s SET %2$I = copymatch.embed_reference(%3$I, %4$L, %5$I::text, %6$s) WHERE %2$I IS NULL AND %3$I IS NOT NULL AND ctid >= %7$L AND ctid < %8$L',
+                                      part, chosen.descriptor_column, chosen.image_column, chosen.model, chosen.key_column, waiting,
+                                      pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page + batch_pages));
+            page := page + batch_pages;
+            COMMIT;
+        END LOOP;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
+
+CREATE FUNCTION copy_default_set(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM copymatch.find_set(copy_default_set.name);
+    UPDATE copymatch.reference_set SET is_default = false WHERE is_default AND name <> copy_default_set.name;
+    IF NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default AND s.name <> copy_default_set.name) THEN
+        UPDATE copymatch.reference_set SET is_default = true WHERE name = copy_default_set.name AND NOT is_default;
+        IF EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = copy_default_set.name AND s.is_default) THEN
+            RETURN;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'must own the relations of the present default set and of "%"', copy_default_set.name USING ERRCODE = 'insufficient_privilege';
+END $$;
+COMMENT ON FUNCTION copy_default_set(text) IS 'makes this the set that copy_match takes when none is named; needs ownership of its relation and of the present default''s';
+
+CREATE FUNCTION copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(copy_drop_set.name);
+    gone bigint;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation) THEN
+        EXECUTE pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', copymatch.trigger_name(chosen.name), chosen.relation);
+        IF drop_descriptors AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = chosen.relation
+                                        AND a.attname = chosen.descriptor_column AND NOT a.attisdropped) THEN
+            EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN %I', chosen.relation, chosen.descriptor_column);
+        END IF;
+    END IF;
+    DELETE FROM copymatch.reference_set s WHERE s.name = chosen.name;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    IF gone = 0 THEN
+        RAISE EXCEPTION 'must own the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege';
+    END IF;
+END $$;
+COMMENT ON FUNCTION copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its descriptor column too unless drop_descriptors';

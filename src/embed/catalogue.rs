@@ -1,0 +1,128 @@
+//! The model catalogue, read with the caller's rights.
+
+use encoder::Manifest;
+use pgrx::prelude::*;
+use scoring::{Background, BackgroundError, Calibration};
+
+use super::builtin;
+use crate::failure::Failure;
+use crate::select::{Parameter, Row, select};
+use crate::settings;
+
+/// What the catalogue says of one model, without its weights.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Name by which sets refer to it.
+    pub name: String,
+    /// Elements of its descriptors.
+    pub dimensions: usize,
+    /// SHA-256 of its weights.
+    pub sha256: Vec<u8>,
+    /// SHA-256 of its background descriptors, if it has any.
+    pub background_sha256: Option<Vec<u8>>,
+    built_in: bool,
+}
+
+const COLUMNS: &str = "m.name, m.dimensions, m.sha256, m.background_sha256, m.built_in";
+
+impl Model {
+    /// The model of this name; without a name, that of `copymatch.default_model`, or the built-in one.
+    pub fn find(name: Option<&str>) -> Result<Model, Failure> {
+        let name = name.map(str::to_owned).or_else(settings::default_model);
+        let found = match &name {
+            None => select(&format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.built_in"), &[], Model::read)?,
+            Some(name) => select(
+                &format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.name = $1"),
+                &[Parameter::of(name.as_str())],
+                Model::read,
+            )?,
+        };
+        found.into_iter().next().ok_or_else(|| {
+            let message = match name {
+                Some(name) => format!("model \"{name}\" does not exist"),
+                None => "there is no built-in model in the catalogue".to_owned(),
+            };
+            Failure::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
+                .hint("SELECT name FROM copymatch.models lists those that you may use.")
+        })
+    }
+
+    fn read(row: &Row) -> Result<Model, Failure> {
+        Ok(Model {
+            name: row.required(1)?,
+            dimensions: usize::try_from(row.required::<i32>(2)?).unwrap_or(0),
+            sha256: row.required(3)?,
+            background_sha256: row.get(4),
+            built_in: row.required(5)?,
+        })
+    }
+
+    /// Passes manifest, weights and background descriptors to `use_parts`: the library's own, or those of the catalogue.
+    pub fn with_parts<T>(
+        &self,
+        use_parts: impl FnOnce(Manifest, &[u8], Option<Background>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.built_in {
+            let (weights, background) = builtin::hashes();
+            let current = self.sha256 == weights && self.background_sha256.as_deref() == Some(background.as_slice());
+            if !current {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("the installed library no longer carries model \"{}\" of the catalogue", self.name),
+                )
+                .hint("Run ALTER EXTENSION copymatch UPDATE, or install the library that the catalogue was made with."));
+            }
+            let background = Background::from_static(builtin::BACKGROUND).map_err(invalid_background)?;
+            return use_parts(builtin::manifest()?, builtin::WEIGHTS, Some(background));
+        }
+        let parts = select(
+            "SELECT m.manifest::text, m.weights, m.background FROM copymatch.model m WHERE m.name = $1",
+            &[Parameter::of(self.name.as_str())],
+            |row| Ok((row.required::<String>(1)?, row.required::<Vec<u8>>(2)?, row.get::<Vec<u8>>(3))),
+        )?;
+        let Some((manifest, weights, background)) = parts.into_iter().next() else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("model \"{}\" was dropped meanwhile", self.name),
+            ));
+        };
+        let background = background.as_deref().map(parse_background).transpose()?;
+        use_parts(parse_manifest(&manifest)?, &weights, background)
+    }
+}
+
+/// Parses a manifest; the error names the field.
+pub fn parse_manifest(text: &str) -> Result<Manifest, Failure> {
+    Manifest::from_json(text).map_err(|error| {
+        Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("the model's manifest is not valid: {error}"))
+            .hint(error.hint())
+    })
+}
+
+/// Parses background descriptors; the error says what is wrong with them.
+pub fn parse_background(bytes: &[u8]) -> Result<Background, Failure> {
+    Background::parse(bytes).map_err(invalid_background)
+}
+
+fn invalid_background(error: BackgroundError) -> Failure {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("the background descriptors are not valid: {error}"),
+    )
+    .hint(error.hint())
+}
+
+/// Checks a calibration as models bring it: the record, and beside it the evidence, whose form is free.
+pub fn check_calibration(calibration: &serde_json::Value) -> Result<Calibration, Failure> {
+    let mut record = calibration.clone();
+    if let Some(fields) = record.as_object_mut() {
+        fields.remove("evidence");
+    }
+    Calibration::from_json(&record.to_string()).map_err(|error| {
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("the calibration is not valid: {error}"),
+        )
+        .hint(error.hint())
+    })
+}

@@ -1,0 +1,206 @@
+//! `copy_embed`, its batch form, the bulk form behind reference sets, `copy_runtime`, and the checks behind `copy_add_model`.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use imaging::Image;
+use pgrx::prelude::*;
+use pgrx::{Array, IntoDatum, JsonB};
+use sha2::{Digest, Sha256};
+
+use super::catalogue::{self, Model, parse_background, parse_manifest};
+use super::picture::read_matchable;
+use super::session;
+use crate::failure::{Failure, boundary};
+use crate::record::Record;
+use crate::settings;
+use crate::types::Vector;
+
+/// Images decoded at a time in a batch: enough to keep the network busy, few enough to stay small.
+const DECODED_AT_ONCE: usize = 16;
+
+/// How often bulk work says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Descriptor (unit vector, `dimensions` elements) of one image.
+pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
+    let image = read_matchable(bytes, session::input_side(model)?)?;
+    let mut descriptors = session::embed(model, std::slice::from_ref(&image))?;
+    descriptors.pop().ok_or_else(|| {
+        Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the network returned no descriptor")
+    })
+}
+
+#[pg_extern(sql = false)]
+fn copy_embed(image: Option<&[u8]>, model: Option<&str>) -> Option<Vector> {
+    boundary(|| {
+        let Some(bytes) = image else { return Ok(None) };
+        let model = Model::find(model)?;
+        Ok(Some(Vector::from_elements(&embed_one(bytes, &model)?)))
+    })
+}
+
+#[pg_extern(sql = false)]
+fn copy_embed_batch(images: Option<Array<&[u8]>>, model: Option<&str>) -> Option<Vec<Option<Vector>>> {
+    boundary(|| {
+        let Some(images) = images else { return Ok(None) };
+        let model = Model::find(model)?;
+        let side = session::input_side(&model)?;
+        let mut result: Vec<Option<Vector>> = Vec::with_capacity(images.len());
+        let mut waiting: Vec<(usize, Image)> = Vec::with_capacity(DECODED_AT_ONCE);
+        for (index, bytes) in images.iter().enumerate() {
+            result.push(None);
+            let Some(bytes) = bytes else { continue };
+            let image = read_matchable(bytes, side).map_err(|failure| failure.at(format_args!("image {}", index + 1)))?;
+            waiting.push((index, image));
+            if waiting.len() == DECODED_AT_ONCE {
+                embed_waiting(&model, &mut waiting, &mut result)?;
+            }
+        }
+        embed_waiting(&model, &mut waiting, &mut result)?;
+        Ok(Some(result))
+    })
+}
+
+fn embed_waiting(
+    model: &Model,
+    waiting: &mut Vec<(usize, Image)>,
+    result: &mut [Option<Vector>],
+) -> Result<(), Failure> {
+    let (places, images): (Vec<usize>, Vec<Image>) = waiting.drain(..).unzip();
+    for (place, descriptor) in places.into_iter().zip(session::embed(model, &images)?) {
+        result[place] = Some(Vector::from_elements(&descriptor));
+    }
+    Ok(())
+}
+
+struct Progress {
+    statement: pg_sys::TimestampTz,
+    started: Instant,
+    said: Instant,
+    done: i64,
+}
+
+thread_local! {
+    static PROGRESS: RefCell<Option<Progress>> = const { RefCell::new(None) };
+}
+
+#[pg_extern(sql = false)]
+fn embed_reference(image: Option<&[u8]>, model: &str, reference: Option<&str>, total: i64) -> Option<Vector> {
+    boundary(|| {
+        let Some(bytes) = image else { return Ok(None) };
+        let model = Model::find(Some(model))?;
+        let descriptor = match embed_one(bytes, &model) {
+            Ok(descriptor) => Some(Vector::from_elements(&descriptor)),
+            Err(failure) if failure.is_about_the_image() => {
+                failure.at(format_args!("reference {} has no descriptor", reference.unwrap_or("NULL"))).warn();
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
+        say_progress(total);
+        Ok(descriptor)
+    })
+}
+
+/// Counts one image of the running statement and says every few seconds how far it is.
+fn say_progress(total: i64) {
+    // SAFETY: reads a variable of this backend.
+    let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    let now = Instant::now();
+    let line = PROGRESS.with_borrow_mut(|progress| {
+        let current = match progress {
+            Some(current) if current.statement == statement => current,
+            _ => progress.insert(Progress { statement, started: now, said: now, done: 0 }),
+        };
+        current.done += 1;
+        if now - current.said < PROGRESS_EVERY {
+            return None;
+        }
+        current.said = now;
+        let rate = current.done as f64 / (now - current.started).as_secs_f64();
+        let left = (total - current.done).max(0) as f64 / rate;
+        Some(format!("{} of {total} images embedded, {rate:.0} a second, about {left:.0} s to go", current.done))
+    });
+    if let Some(line) = line {
+        notice!("{line}");
+    }
+}
+
+#[pg_extern(sql = false)]
+fn copy_runtime(fcinfo: pg_sys::FunctionCallInfo) -> Record {
+    boundary(|| {
+        let model = Model::find(None)?;
+        let running = session::running(&model)?;
+        let requested = match settings::execution_provider() {
+            settings::ExecutionProvider::Auto => "auto",
+            settings::ExecutionProvider::Cpu => "cpu",
+            settings::ExecutionProvider::Cuda => "cuda",
+            settings::ExecutionProvider::TensorRt => "tensorrt",
+        };
+        // The path is for those who could set it.
+        // SAFETY: reads this backend's role.
+        let library = unsafe { pg_sys::superuser() }.then(|| settings::onnxruntime_library().display().to_string());
+        Record::form(
+            fcinfo,
+            vec![
+                model.name.into_datum(),
+                requested.into_datum(),
+                running.provider.into_datum(),
+                running.fallback.into_datum(),
+                i32::try_from(settings::threads()).ok().into_datum(),
+                encoder::runtime_version().into_datum(),
+                library.into_datum(),
+                running.load_milliseconds.into_datum(),
+            ],
+        )
+    })
+}
+
+#[pg_extern(sql = false)]
+fn inspect_model(
+    weights: Option<&[u8]>,
+    manifest: Option<JsonB>,
+    background: Option<&[u8]>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Record {
+    boundary(|| {
+        let (Some(weights), Some(JsonB(manifest))) = (weights, manifest) else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "a model needs weights and a manifest",
+            ));
+        };
+        let manifest = parse_manifest(&manifest.to_string())?;
+        let (name, version) = (manifest.name().to_owned(), manifest.version().to_owned());
+        let dimensions = manifest.dimensions();
+        session::load_encoder(weights, manifest, settings::ExecutionProvider::Cpu, 1)?;
+        if let Some(bytes) = background {
+            let background = parse_background(bytes)?;
+            if background.dimensions() != dimensions {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("the background descriptors have {} dimensions, the model has {dimensions}", background.dimensions()),
+                ));
+            }
+        }
+        let hash = |bytes: &[u8]| Sha256::digest(bytes).as_slice().into_datum();
+        Record::form(
+            fcinfo,
+            vec![
+                name.into_datum(),
+                version.into_datum(),
+                i32::try_from(dimensions).ok().into_datum(),
+                hash(weights),
+                background.and_then(hash),
+            ],
+        )
+    })
+}
+
+#[pg_extern(sql = false)]
+fn check_calibration(calibration: JsonB) {
+    boundary(|| {
+        catalogue::check_calibration(&calibration.0).map(|_| ())
+    });
+}

@@ -1,0 +1,13 @@
+//! Images to descriptors: the model catalogue, the sessions of this backend, and the SQL functions over them.
+
+mod builtin;
+pub mod catalogue;
+mod edits;
+mod functions;
+mod info;
+mod maintain;
+mod picture;
+mod session;
+
+pub use functions::embed_one;
+pub use session::with_background;

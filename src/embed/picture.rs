@@ -1,0 +1,30 @@
+//! From bytea to pixels within the limits that the settings give; images with too little detail are refused.
+
+use imaging::{DecodeOptions, Image};
+use pgrx::prelude::*;
+
+use crate::failure::{Failure, should_stop};
+use crate::settings;
+
+/// Transparent parts are shown on white, as browsers do.
+const MATTE: [u8; 3] = [255, 255, 255];
+
+/// Scale at which detail is measured where no network asks for another.
+pub const DETAIL_SIDE: u32 = 224;
+
+/// Decodes an image. `min_side`: a JPEG may come at a reduced scale whose sides are no shorter.
+pub fn read(bytes: &[u8], min_side: Option<u32>) -> Result<Image, Failure> {
+    let options = DecodeOptions { limits: settings::image_limits(), min_side, matte: MATTE, should_stop: &should_stop };
+    Ok(imaging::decode(bytes, &options)?)
+}
+
+/// Decodes an image that is to be matched: one without enough detail is refused with the reason.
+pub fn read_matchable(bytes: &[u8], min_side: u32) -> Result<Image, Failure> {
+    let image = read(bytes, Some(min_side))?;
+    match imaging::refusal(&imaging::detail(&image)) {
+        None => Ok(image),
+        Some(reason) => Err(Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, "the image has too little detail to be matched")
+            .detail(reason)
+            .hint("Blank and nearly blank images resemble each other whatever they come from; copy_image_info(image) measures the detail.")),
+    }
+}

@@ -1,0 +1,148 @@
+//! The models that this backend has loaded: on first use, a bounded number of them.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use encoder::{Encoder, EncoderError, Manifest, RuntimeOptions};
+use imaging::Image;
+use pgrx::prelude::*;
+use scoring::Background;
+
+use super::catalogue::Model;
+use crate::failure::{Failure, should_stop};
+use crate::settings::{self, ExecutionProvider};
+
+/// Models kept loaded in one backend: the current one, and the next one while a set is re-embedded.
+const MOST_LOADED: usize = 2;
+
+struct Loaded {
+    sha256: Vec<u8>,
+    background_sha256: Option<Vec<u8>>,
+    name: String,
+    provider: ExecutionProvider,
+    threads: usize,
+    encoder: Encoder,
+    background: Option<Background>,
+    load_milliseconds: f64,
+}
+
+thread_local! {
+    /// Most recently used last.
+    static LOADED: RefCell<Vec<Loaded>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What runs the model in this backend.
+pub struct Running {
+    /// The execution provider that really runs it.
+    pub provider: String,
+    /// Why that is not the one wished for.
+    pub fallback: Option<String>,
+    /// Milliseconds that loading took: library, session, parity check.
+    pub load_milliseconds: f64,
+}
+
+fn with_loaded<T>(model: &Model, work: impl FnOnce(&mut Loaded) -> Result<T, Failure>) -> Result<T, Failure> {
+    let provider = settings::execution_provider();
+    let threads = settings::threads();
+    // Taken out while in use: an error that unwinds drops the model, and the next use loads it afresh.
+    let found = LOADED.with_borrow_mut(|all| {
+        let at = all.iter().position(|loaded| {
+            loaded.name == model.name
+                && loaded.sha256 == model.sha256
+                && loaded.background_sha256 == model.background_sha256
+                && loaded.provider == provider
+                && loaded.threads == threads
+        })?;
+        Some(all.remove(at))
+    });
+    let mut loaded = match found {
+        Some(loaded) => loaded,
+        None => load(model, provider, threads)?,
+    };
+    let result = work(&mut loaded);
+    LOADED.with_borrow_mut(|all| {
+        if all.len() >= MOST_LOADED {
+            all.remove(0);
+        }
+        all.push(loaded);
+    });
+    result
+}
+
+fn load(model: &Model, provider: ExecutionProvider, threads: usize) -> Result<Loaded, Failure> {
+    let started = Instant::now();
+    model.with_parts(|manifest, weights, background| {
+        let encoder = load_encoder(weights, manifest, provider, threads)?;
+        if let Some(reason) = encoder.fallback() {
+            pgrx::log!("copymatch: model \"{}\" runs on {}: {reason}", model.name, encoder.provider());
+        }
+        Ok(Loaded {
+            sha256: model.sha256.clone(),
+            background_sha256: model.background_sha256.clone(),
+            name: model.name.clone(),
+            provider,
+            threads,
+            encoder,
+            background,
+            load_milliseconds: started.elapsed().as_secs_f64() * 1000.0,
+        })
+    })
+}
+
+/// Loads a network with this backend's settings and checks it against its manifest.
+pub fn load_encoder(
+    weights: &[u8],
+    manifest: Manifest,
+    provider: ExecutionProvider,
+    threads: usize,
+) -> Result<Encoder, Failure> {
+    let options =
+        RuntimeOptions { library: settings::onnxruntime_library(), provider: provider.into(), threads };
+    Encoder::load(weights, manifest, &options).map_err(encoder_failure)
+}
+
+/// Descriptors (unit vectors) of images, in their order.
+pub fn embed(model: &Model, images: &[Image]) -> Result<Vec<Vec<f32>>, Failure> {
+    with_loaded(model, |loaded| loaded.encoder.embed(images, &should_stop).map_err(encoder_failure))
+}
+
+/// The longest side, in pixels, that the network looks at: larger pictures may be decoded at reduced scale.
+pub fn input_side(model: &Model) -> Result<u32, Failure> {
+    with_loaded(model, |loaded| Ok(loaded.encoder.manifest().input_sizes().iter().copied().max().unwrap_or(224)))
+}
+
+/// Passes the model's background descriptors to `work`.
+pub fn with_background<T>(
+    model: &Model,
+    work: impl FnOnce(&Background) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with_loaded(model, |loaded| match &loaded.background {
+        Some(background) => work(background),
+        None => Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("model \"{}\" has no background descriptors", loaded.name),
+        )
+        .hint("copy_add_model takes them; without them descriptors can be compared, but scores are not comparable across images.")),
+    })
+}
+
+/// What runs this model in this backend; loads it if need be.
+pub fn running(model: &Model) -> Result<Running, Failure> {
+    with_loaded(model, |loaded| {
+        Ok(Running {
+            provider: loaded.encoder.provider().to_owned(),
+            fallback: loaded.encoder.fallback().map(str::to_owned),
+            load_milliseconds: loaded.load_milliseconds,
+        })
+    })
+}
+
+/// Gives an encoder's error its SQLSTATE.
+pub fn encoder_failure(error: EncoderError) -> Failure {
+    let code = match &error {
+        EncoderError::Cancelled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+        _ => PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+    };
+    let hint = error.hint().to_string();
+    Failure::new(code, error.to_string()).hint(hint)
+}

@@ -1,0 +1,134 @@
+//! From a crate's error to PostgreSQL's: SQLSTATE, message, detail and hint; and the boundary that every SQL function runs in.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct Failure {
+    code: PgSqlErrorCode,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// An error with a SQLSTATE and a message that names the cause.
+    pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
+        Failure { code, message: message.into(), detail: None, hint: None }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into()).filter(|hint: &String| !hint.is_empty());
+        self
+    }
+
+    /// More about the cause.
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into()).filter(|detail: &String| !detail.is_empty());
+        self
+    }
+
+    /// Says where the failure happened: `image 3: …`.
+    pub fn at(mut self, place: impl std::fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// Whether the statement was cancelled, which is never turned into a warning.
+    pub fn is_cancel(&self) -> bool {
+        self.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+    }
+
+    /// Whether the image itself, not the set-up, is the cause.
+    pub fn is_about_the_image(&self) -> bool {
+        matches!(
+            self.code,
+            PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION
+                | PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
+                | PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED
+                | PgSqlErrorCode::ERRCODE_DATA_EXCEPTION
+        )
+    }
+
+    /// Reports at ERROR; does not return.
+    pub fn raise(self) -> ! {
+        if self.is_cancel() {
+            // PostgreSQL knows why (user request, statement_timeout, a standby's conflict) and says so.
+            pgrx::check_for_interrupts!();
+        }
+        let mut report = ErrorReport::new(self.code, self.message, "copymatch");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("ereport(ERROR) does not return")
+    }
+
+    /// Reports at WARNING and goes on.
+    pub fn warn(self) {
+        let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, self.message, "copymatch");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::WARNING);
+    }
+}
+
+impl From<imaging::ImageError> for Failure {
+    fn from(error: imaging::ImageError) -> Self {
+        use imaging::ImageError as E;
+        let code = match &error {
+            E::Cancelled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            E::TooManyBytes { .. } | E::TooManyPixels { .. } | E::TooMuchMemory { .. } => {
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED
+            }
+            E::Unsupported { .. } => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            _ => PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
+        };
+        Failure::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+/// Runs the body of an SQL function: its `Failure` becomes an ERROR with SQLSTATE and hint, and a panic (a fault of ours)
+/// becomes an ERROR that does not show its text, which goes to the server's log. PostgreSQL's own errors pass unchanged.
+pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(failure)) => failure.raise(),
+        Err(payload) => match panic_text(payload.as_ref()) {
+            None => resume_unwind(payload),
+            Some(text) => {
+                pgrx::log!("copymatch: panic: {text}");
+                Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "copymatch met an internal error")
+                    .hint("The cause is in the server log. Please report it with the statement that led to it.")
+                    .raise()
+            }
+        },
+    }
+}
+
+/// The text of a Rust panic; none for the payloads in which pgrx carries PostgreSQL's own errors.
+fn panic_text(payload: &(dyn Any + Send)) -> Option<String> {
+    payload.downcast_ref::<&'static str>().map(|text| (*text).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned())
+}
+
+/// Whether PostgreSQL wants this statement to end. Polled between and within images; never jumps.
+pub fn should_stop() -> bool {
+    // SAFETY: signal handlers of this process set these flags; a volatile read of a sig_atomic_t is all that is done.
+    unsafe {
+        (&raw const pg_sys::InterruptPending).read_volatile() != 0
+            && ((&raw const pg_sys::QueryCancelPending).read_volatile() != 0
+                || (&raw const pg_sys::ProcDiePending).read_volatile() != 0)
+    }
+}

@@ -1,0 +1,48 @@
+//! Where the extension lives: its schema, which the user chooses, and the OID of its `vector` type there.
+
+use pgrx::prelude::*;
+
+use crate::failure::Failure;
+
+/// The extension's schema and type, found from the function that is being called.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The schema's name, quoted where needed.
+    pub schema: String,
+    /// The type `vector`.
+    pub vector: pg_sys::Oid,
+}
+
+impl Home {
+    /// Finds the home of the function that `fcinfo` calls.
+    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Home, Failure> {
+        // SAFETY: fcinfo is valid during the call; the look-ups go through PostgreSQL's system caches, and names are copied out.
+        unsafe {
+            let function = (*fcinfo).flinfo.as_ref().map_or(pg_sys::InvalidOid, |info| info.fn_oid);
+            let namespace = pg_sys::get_func_namespace(function);
+            let name = pg_sys::get_namespace_name(namespace);
+            if name.is_null() {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
+                    "the schema of extension copymatch is gone",
+                ));
+            }
+            let schema = std::ffi::CStr::from_ptr(pg_sys::quote_identifier(name)).to_string_lossy().into_owned();
+            let vector = pg_sys::GetSysCacheOid(
+                pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+                pg_sys::Anum_pg_type_oid as pg_sys::AttrNumber,
+                pg_sys::Datum::from(c"vector".as_ptr()),
+                pg_sys::Datum::from(namespace),
+                pg_sys::Datum::from(0usize),
+                pg_sys::Datum::from(0usize),
+            );
+            if vector == pg_sys::InvalidOid {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    format!("type {schema}.vector does not exist"),
+                ));
+            }
+            Ok(Home { schema, vector })
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Matching: reference sets, nearest references, stretching, verdicts.
+
+mod functions;
+mod neighbours;
+mod sets;

@@ -1,0 +1,155 @@
+//! Reference sets as the catalogue records them, checked against what is there now.
+
+use pgrx::prelude::*;
+use scoring::Calibration;
+
+use crate::embed::catalogue::Model;
+use crate::failure::Failure;
+use crate::select::{Parameter, Row, select};
+
+/// A set that can be searched.
+#[derive(Clone, Debug)]
+pub struct ReferenceSet {
+    /// Its name.
+    pub name: String,
+    /// Schema and name of its relation, quoted.
+    pub relation: String,
+    /// Quoted name of the key column.
+    pub key: String,
+    /// Quoted name of the descriptor column.
+    pub descriptor: String,
+    /// Name of its model.
+    pub model: String,
+    /// How its similarities become verdicts.
+    pub calibration: Calibration,
+    background_sha256: Vec<u8>,
+}
+
+/// A set with what of it still exists.
+struct Recorded {
+    name: String,
+    relation: Option<String>,
+    missing_column: Option<String>,
+    key: String,
+    descriptor: String,
+    model: String,
+    /// As JSON, in the form that crate `scoring` reads.
+    calibration: String,
+    background_sha256: Vec<u8>,
+}
+
+const QUERY: &str = "\
+    SELECT s.name, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), \
+           (SELECT u.col::text FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column]) AS u(col) \
+            WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                              WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped) LIMIT 1), \
+           pg_catalog.quote_ident(s.key_column), pg_catalog.quote_ident(s.descriptor_column), s.model, k.background_sha256, \
+           pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
+               'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
+               'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
+               'copy_probability', k.copy_probability, 'review_probability', k.review_probability)::text \
+    FROM copymatch.reference_set s JOIN copymatch.calibration k ON k.id = s.calibration \
+         LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+impl ReferenceSet {
+    /// The set of this name, or an error that names what is missing.
+    pub fn find(name: &str) -> Result<ReferenceSet, Failure> {
+        let found = select(&format!("{QUERY} WHERE s.name = $1"), &[Parameter::of(name)], read)?;
+        match found.into_iter().next() {
+            Some(recorded) => recorded.check(),
+            None => {
+                // Raises the error that lists the sets there are.
+                select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| Ok(()))?;
+                Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("reference set \"{name}\" has no calibration"),
+                ))
+            }
+        }
+    }
+
+    /// Every set whose relation the caller may read, by name.
+    pub fn readable() -> Result<Vec<ReferenceSet>, Failure> {
+        let recorded = select(
+            &format!(
+                "{QUERY} WHERE c.oid IS NOT NULL \
+                 AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
+                 AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') ORDER BY s.name"
+            ),
+            &[],
+            read,
+        )?;
+        if recorded.is_empty() {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                "there is no reference set that you may read",
+            )
+            .hint("Make one with copy_create_set, or ask for SELECT on its relation."));
+        }
+        recorded.into_iter().map(Recorded::check).collect()
+    }
+
+    /// The set's model, whose background must be the one that the calibration was measured with.
+    pub fn model(&self) -> Result<Model, Failure> {
+        let model = Model::find(Some(&self.model))?;
+        if model.background_sha256.as_ref() != Some(&self.background_sha256) {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "the calibration of reference set \"{}\" was measured with other background descriptors than those of model \"{}\"",
+                    self.name, self.model
+                ),
+            )
+            .hint("Drop the set and make it again: it then takes the model's own calibration."));
+        }
+        Ok(model)
+    }
+}
+
+fn read(row: &Row) -> Result<Recorded, Failure> {
+    Ok(Recorded {
+        name: row.required(1)?,
+        relation: row.get(2),
+        missing_column: row.get(3),
+        key: row.required(4)?,
+        descriptor: row.required(5)?,
+        model: row.required(6)?,
+        background_sha256: row.required(7)?,
+        calibration: row.required(8)?,
+    })
+}
+
+impl Recorded {
+    fn check(self) -> Result<ReferenceSet, Failure> {
+        let again = format!("Drop the set with copy_drop_set('{}') and make it again with copy_create_set.", self.name);
+        let Some(relation) = self.relation else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("the relation of reference set \"{}\" no longer exists", self.name),
+            )
+            .hint(again));
+        };
+        if let Some(column) = self.missing_column {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{column}\" of relation {relation}, which reference set \"{}\" names, no longer exists", self.name),
+            )
+            .hint(again));
+        }
+        let calibration = Calibration::from_json(&self.calibration).map_err(|error| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                format!("the calibration of reference set \"{}\" is not valid: {error}", self.name),
+            )
+        })?;
+        Ok(ReferenceSet {
+            name: self.name,
+            relation,
+            key: self.key,
+            descriptor: self.descriptor,
+            model: self.model,
+            calibration,
+            background_sha256: self.background_sha256,
+        })
+    }
+}
