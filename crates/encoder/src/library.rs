@@ -76,6 +76,7 @@ pub(crate) fn environment(path: &Path) -> Result<Environment, EncoderError> {
 
 fn load(path: PathBuf) -> Result<Runtime, EncoderError> {
     check_file(&path)?;
+    disable_telemetry();
     let _signals = SignalsBlocked::new().map_err(|error| EncoderError::Signals {
         reason: error.to_string(),
     })?;
@@ -129,6 +130,16 @@ fn create_environment(path: &Path) -> Result<Environment, EncoderError> {
     };
     environment.set_log_level(ort::logging::LogLevel::Fatal);
     Ok(environment)
+}
+
+/// Since 1.29 the official Linux builds send telemetry unless told otherwise: creating the environment starts a thread,
+/// keeps a database in the user's cache folder and uploads hashes and names of models. The API's own switch works only
+/// on an environment that exists, when all of that has begun, so the documented variable is set first.
+fn disable_telemetry() {
+    // SAFETY: changing the environment is a data race only with threads that read it at this moment without Rust's
+    // lock. This runs once per process, before the first model; the host that the crate is made for, a database
+    // backend, has one thread then, and Rust's own readers take the lock.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
 }
 
 /// The dynamic loader maps a file without asking whether it is all there: a page that a truncated library lacks kills
