@@ -30,7 +30,7 @@ def plan(db, query: str) -> str:
 def test_order_by_distinct_and_group_by(db, kind):
     db.execute(f"CREATE TABLE t (v {kind})")
     db.execute("INSERT INTO t VALUES ('[0,0]'), ('[1,2,3]'), ('[1,1]'), (NULL), ('[0,0]'), ('[-1]'), ('[-0,0]')")
-    ordered = [v for (v,) in db.execute("SELECT v::text FROM t ORDER BY v").fetchall()]
+    ordered = [v for (v,) in db.execute("SELECT v::text FROM t ORDER BY t.v").fetchall()]
     assert sorted(ordered[1:4]) == ["[-0,0]", "[0,0]", "[0,0]"]
     assert [ordered[0], *ordered[4:]] == ["[-1]", "[1,1]", "[1,2,3]", None]
     assert one(db, "SELECT count(DISTINCT v) FROM t") == 4
@@ -45,7 +45,7 @@ def test_a_btree_index_finds_orders_and_rejects_duplicates(db, kind, sqlstate):
     assert "Index" in plan(db, query)
     assert db.execute(query).fetchall() == [("[3,123,-123]",)]
     assert "Index" in plan(db, "SELECT v FROM t ORDER BY v")
-    found = [tuple(array(v, kind)) for (v,) in db.execute("SELECT v::text FROM t ORDER BY v")]
+    found = [tuple(array(v, kind)) for (v,) in db.execute("SELECT v::text FROM t ORDER BY t.v")]
     assert found == sorted(found) and len(found) == 500
     count = "SELECT count(*) FROM t WHERE v >= '[3]' AND v < '[5]'"
     assert "Index Cond" in plan(db, count)
@@ -85,12 +85,12 @@ def test_aggregates_of_nothing_are_null(db, kind):
 def test_aggregates_run_in_parallel_with_the_same_result(db, kind):
     db.execute(f"CREATE TABLE t (v {kind})")
     db.execute("ALTER TABLE t SET (parallel_workers = 2)")
-    db.execute("INSERT INTO t SELECT ARRAY[i % 4, 1, -(i % 8)]::real[] FROM generate_series(1, 4000) AS i")
+    db.execute("INSERT INTO t SELECT ARRAY[i % 4, 1, -(i % 8)]::real[] FROM generate_series(1, 400) AS i")
     db.execute("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
     query = "SELECT avg(v)::text, sum(v)::text FROM t"
     assert "Gather" in plan(db, query) and "Partial Aggregate" in plan(db, query)
     parallel = db.execute(query).fetchone()
-    assert parallel == ("[1.5,1,-3.5]", "[6000,4000,-14000]")
+    assert parallel == ("[1.5,1,-3.5]", "[600,400,-1400]")
     db.execute("SET max_parallel_workers_per_gather = 0")
     assert db.execute(query).fetchone() == parallel
     db.execute("RESET max_parallel_workers_per_gather")
@@ -143,7 +143,7 @@ def test_aggregate_functions_called_alone_leave_their_argument_and_check_it(db, 
     with sqlstate("22004"):
         one(db, f"SELECT {kind}_avg('{{1,NULL}}')")
     with sqlstate("22003"):
-        one(db, f"SELECT {kind}_accum('{{1,1.7e308}}', '[1]') FROM (SELECT {kind}_combine('{{1,1.7e308}}', '{{1,1.7e308}}')) AS x")
+        one(db, f"SELECT {kind}_combine('{{1,1.7e308}}', '{{1,1.7e308}}')")
     with sqlstate("22000"):
         one(db, f"SELECT {kind}_combine('{{1,2}}', '{{1,2,3}}')")
     with sqlstate("22000"):
@@ -266,7 +266,7 @@ def test_dump_and_restore_keeps_every_value(server, new_db, connect, tmp_path, k
     name, copy = new_db(), new_db(extension=False)
     db = connect(name)
     db.execute(f"CREATE TABLE t (id int PRIMARY KEY, v {kind}(4), w {kind}, a {kind}[])")
-    db.execute("INSERT INTO t VALUES (1, '[1,2,3.25,-0]', '[1e-7]', ARRAY['[1]', '[2,3]']), (2, NULL, NULL, NULL)")
+    db.execute("INSERT INTO t VALUES (1, '[1,2,3.25,-0]', '[1e-7]', '{\"[1]\",\"[2,3]\"}'), (2, NULL, NULL, NULL)")
     db.execute(f"CREATE INDEX ON t (v); CREATE VIEW close AS SELECT id, v <-> '[1,2,3,4]'::{kind} AS d FROM t")
     dump = server.run("pg_dump", "-h", server.socket, "-U", "postgres", name).stdout
     path = tmp_path / "dump.sql"
@@ -289,4 +289,4 @@ def test_the_types_work_in_a_schema_outside_the_search_path(new_db, connect):
     assert one(db, "SELECT '[1,2]'::elsewhere.vector OPERATOR(elsewhere.<->) '[4,6]'") == 5
     db.execute("CREATE TABLE t (v elsewhere.halfvec(2)); CREATE INDEX ON t (v); INSERT INTO t VALUES ('[1,2]'), ('[3,4]')")
     assert one(db, "SELECT elsewhere.avg(v)::text FROM t") == "[2,3]"
-    assert one(db, "SELECT v::text FROM t ORDER BY v DESC LIMIT 1") == "[3,4]"
+    assert one(db, "SELECT v::text FROM t ORDER BY t.v DESC LIMIT 1") == "[3,4]"

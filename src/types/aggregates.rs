@@ -4,7 +4,7 @@
 //! (`sum` needs no code: its transition function is addition.)
 use pgrx::prelude::*;
 use pgrx::pg_sys;
-use vectors::{Element, Error, MAX_DIMENSIONS};
+use vectors::{Error, MAX_DIMENSIONS};
 
 use super::arrays::NumberArray;
 use super::datum::{HalfVector, Packed, SqlElement, Vector};

@@ -11,4 +11,4 @@ mod error;
 mod functions;
 mod io;
 
-pub use datum::{HalfVector, SqlElement, Vector};
+pub use datum::Vector;

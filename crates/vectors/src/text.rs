@@ -124,6 +124,15 @@ pub(crate) fn format_float(value: f32, out: &mut String) {
     let mut shortest = Scientific::default();
     // Writing cannot fail: nine digits, a point and an exponent take at most 15 bytes.
     let _ = write!(shortest, "{value:e}");
+    // Where two shortest decimals are equally near, PostgreSQL takes the one that ends in an even digit.
+    let digits = shortest.as_str().split('e').next().unwrap_or_default();
+    if digits.bytes().last().is_some_and(|digit| digit % 2 == 1) && digits.len() > 2 {
+        let mut even = Scientific::default();
+        let _ = write!(even, "{value:.*e}", digits.len() - 2);
+        if even.as_str().parse() == Ok(value) {
+            shortest = even;
+        }
+    }
     // PostgreSQL never prints a number that lies exactly between two floats, because readers round those differently.
     // Below 2²⁴ such numbers have more digits than are ever needed.
     if value >= 16_777_216.0 && is_midpoint(shortest.as_str(), value) {
@@ -209,6 +218,8 @@ mod tests {
             (1e-45, "1e-45"),
             (1.0 / 3.0, "0.33333334"),
             (33_554_432.0, "3.3554432e+07"),
+            (512_313.63, "512313.62"),
+            (0.000_244_140_63, "0.00024414062"),
         ] {
             assert_eq!(spelt(value), expected);
         }
