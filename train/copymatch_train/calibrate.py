@@ -22,6 +22,8 @@ from .scores import background_similarity
 
 # Strengths a query may have: calibration must see easy and hard ones.
 STRENGTHS = (0.3, 0.6, 1.0)
+# Fewer originals than this on the strangers' side say nothing about false matches.
+MIN_STRANGERS = 10
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
@@ -79,7 +81,7 @@ def main() -> None:
     originals = rng.permutation(np.flatnonzero(held))
     training = np.flatnonzero(~held)
     references, strangers = originals[: a.references], originals[a.references :]
-    if len(strangers) < 100:
+    if len(strangers) < MIN_STRANGERS:
         raise SystemExit(f"--references {a.references}: only {len(strangers)} of {len(originals)} held-out pictures are left as strangers")
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
     reference_descriptors = describe_all(run, (pictures.image(int(i)) for i in references), manifest["input"], label="references", total=len(references))

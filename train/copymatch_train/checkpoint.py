@@ -17,7 +17,7 @@ class CheckpointError(RuntimeError):
 def save(path: Path, config: Config, step: int, parts: dict) -> None:
     """`parts` maps names to objects with state_dict(). Written beside and renamed: a kill leaves the old one whole."""
     state = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    state |= dict(fingerprint=config.fingerprint(), step=step, random=torch.get_rng_state())
+    state |= dict(fingerprint=config.fingerprint(), step=step)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     os.replace(partial, path)
@@ -34,7 +34,6 @@ def load(path: Path, config: Config, parts: dict) -> int:
     for name, part in parts.items():
         if part is not None:
             part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"])
     return int(state["step"])
 
 

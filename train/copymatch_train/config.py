@@ -166,6 +166,7 @@ class Run:
     log_every: int = 20
     checkpoint_every: int = 200
     validate_every: int = 400
+    validate_start: bool = True
     validation_side: int = 128
     validation_references: int = 1500
     validation_queries: int = 500

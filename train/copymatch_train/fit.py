@@ -87,9 +87,6 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
             average.updates = done
         if rank == 0:
             print(f"resuming {path} at step {done} of {config.schedule.steps}", file=sys.stderr)
-    # WaveBlock draws differ between processes; all else random is a function of (seed, step).
-    if rank:
-        torch.manual_seed(config.run.seed * 1009 + rank + done)
     batches = PKBatches(config, pictures, training, rank, world)
     loader = DataLoader(
         batches, sampler=range(done, config.schedule.steps), batch_size=None, num_workers=config.data.workers,
@@ -111,15 +108,18 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         draw(folder / "metrics.jsonl", folder / "curves.png")
         return result
 
-    if rank == 0 and done == 0:
+    if rank == 0 and done == 0 and config.run.validate_start:
         figures = validate(0)
     network.train()
     started, waited, seen = time.time(), 0.0, 0
     bar = tqdm(total=config.schedule.steps, initial=done, unit="step", desc=config.run.name, disable=rank != 0, mininterval=5)
     autocast = torch.autocast(device, torch.bfloat16) if config.optimiser.bf16 else nullcontext()
+    parent = os.getppid()
     fetching = time.time()
     for step, (pixels, labels) in enumerate(loader, done):
         waited += time.time() - fetching
+        # WaveBlock and class sampling draw from here: a function of the step, so that a resumed run draws the same.
+        torch.manual_seed((config.run.seed * 1_000_003 + step) * 64 + rank)
         factor = learning_rate_factor(step, config.schedule)
         for optimiser in optimisers.values():
             for group in optimiser.param_groups:
@@ -160,7 +160,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
                 report(
                     dict(
                         kind="train", step=step, loss=round(loss.item(), 4), **values, rate=factor, strength=round(edit_strength(step, config.schedule.steps, config.edits), 3),
-                        gem_p=round(float(getattr(network.pool, "p", 1.0)), 3), images_per_second=round(seen / spent, 1), waiting=round(waited / spent, 3), seconds=round(spent, 1),
+                        gem_p=round(float(network.pool.p.detach()), 3) if hasattr(network.pool, "p") else 1.0, images_per_second=round(seen / spent, 1), waiting=round(waited / spent, 3), seconds=round(spent, 1),
                     )
                 )
                 bar.set_postfix(values | {"img/s": round(seen / spent, 1)})
@@ -168,6 +168,8 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
                 figures = validate(step)
             if step % config.run.checkpoint_every == 0 or last:
                 checkpoint.save(path, config, step, parts)
+        if world > 1 and os.getppid() != parent:
+            raise SystemExit("the process that started this run is gone")
         if stop_after is not None and step - done >= stop_after:
             break
         fetching = time.time()

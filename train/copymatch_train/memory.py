@@ -22,7 +22,8 @@ class CrossBatchMemory:
 
     def filled(self) -> tuple[torch.Tensor, torch.Tensor]:
         n = min(self.written, len(self.labels))
-        return self.descriptors[:n], self.labels[:n]
+        # Copies: `push` overwrites rows that the backward pass still needs.
+        return self.descriptors[:n].clone(), self.labels[:n].clone()
 
     def state_dict(self) -> dict:
         return dict(descriptors=self.descriptors, labels=self.labels, written=self.written)

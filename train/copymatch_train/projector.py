@@ -30,7 +30,9 @@ class LinearHead(nn.Module):
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
         dimensions = self.short.out_features
         values, vectors = values.flip(0)[:dimensions], vectors.flip(1)[:, :dimensions]
-        weight = (vectors / (values + shrink * values.mean()).sqrt()).T / dimensions**0.5
+        weight = (vectors / (values + shrink * values.mean()).sqrt()).T
+        # Only the direction of the output counts; this is the size at which Adam's steps are neither huge nor idle.
+        weight = weight / (weight.std() * features.shape[1] ** 0.5)
         self.short.weight.copy_(weight)
         self.short.bias.copy_(-(weight @ mean))
 

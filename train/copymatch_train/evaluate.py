@@ -1,0 +1,128 @@
+"""Score a model folder on a detection benchmark: references.tar, queries.tar, truth.csv.
+
+Runs model.onnx under ONNX Runtime with Pillow's decoding and the manifest's resize: what the extension does, without it.
+Development figures only; never tune on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .background import describe_all, unpack
+from .export import describe, session
+from .scores import background_similarity, recall_at_precision, stretched, summary
+
+
+def read_tar(path: Path) -> tuple[list[str], list[bytes]]:
+    names, raws = [], []
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile():
+                names.append(os.path.splitext(os.path.basename(member.name))[0])
+                raws.append(tar.extractfile(member).read())
+    return names, raws
+
+
+def opened(raw: bytes) -> Image.Image:
+    """Decoded and oriented. Never at reduced scale: the resize filter shall see every pixel."""
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).convert("RGB")
+
+
+def by_edit(truth: list[str], edits: list[str], nearest: list[str], accepted: np.ndarray) -> dict[str, dict]:
+    """For every edit: queries with a copy that had it (alone or among others), found at rank 1, found above the P90 threshold."""
+    table: dict[str, list[int]] = {}
+    for t, e, n, ok in zip(truth, edits, nearest, accepted):
+        if t:
+            for name in dict.fromkeys(e.split("+")):
+                row = table.setdefault(name, [0, 0, 0])
+                row[0] += 1
+                row[1] += n == t
+                row[2] += n == t and bool(ok)
+    return {k: dict(queries=v[0], recall_at_1=round(v[1] / v[0], 3), recall_at_p90=round(v[2] / v[0], 3)) for k, v in sorted(table.items())}
+
+
+def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int, save: Path | None = None) -> dict:
+    manifest = json.loads((model / "manifest.json").read_text())
+    how = manifest["input"] | ({"sizes": sizes} if sizes else {})
+    run = session((model / "model.onnx").read_bytes(), threads)
+    with open(benchmark / "truth.csv", newline="") as f:
+        rows = {row["query"]: row for row in csv.DictReader(f)}
+    reference_names, reference_raw = read_tar(benchmark / "references.tar")
+    query_names, query_raw = read_tar(benchmark / "queries.tar")
+    r = describe_all(run, (opened(b) for b in reference_raw), how, label="references", total=len(reference_raw))
+    q = describe_all(run, (opened(b) for b in query_raw), how, label="queries", total=len(query_raw))
+    if save:
+        np.savez(save, references=r, queries=q, reference_names=reference_names, query_names=query_names)
+    position = {n: i for i, n in enumerate(reference_names)}
+    truth = np.array([position.get(rows[n]["reference"], -1) for n in query_names])
+    # The folder's background fits the manifest's own sizes; another choice of sizes gets figures without stretching.
+    background = unpack((model / "background.bin").read_bytes()) if not sizes or sizes == manifest["input"]["sizes"] else None
+    figures = {k: round(v, 4) for k, v in summary(q, r, truth, background).items()}
+    out = dict(model=manifest["name"], version=manifest["version"], sizes=how["sizes"], references=len(r), queries=len(q), **figures)
+    if background is not None:
+        similarity = q @ r.T
+        nearest, top = similarity.argmax(1), similarity.max(1)
+        m = background_similarity(q, background)
+        s = stretched(top, m)
+        _, threshold = recall_at_precision(s, nearest == truth, int((truth >= 0).sum()))
+        accepted = s >= threshold if threshold is not None else np.zeros(len(s), bool)
+        names = [reference_names[i] for i in nearest]
+        out["by_edit"] = by_edit([rows[n]["reference"] for n in query_names], [rows[n]["edits"] for n in query_names], names, accepted)
+        if (model / "calibration.json").exists():
+            c = json.loads((model / "calibration.json").read_text())
+            p = 1 / (1 + np.exp(-(c["intercept"] + c["similarity_weight"] * top + c["background_weight"] * m.clip(*c["clamp"]))))
+            verdicts = {}
+            for name, low, high in (("copy", c["copy_probability"], 2.0), ("review", c["review_probability"], c["copy_probability"])):
+                inside = (p >= low) & (p < high)
+                verdicts[name] = dict(true=int((inside & (nearest == truth)).sum()), false=int((inside & (nearest != truth)).sum()), on_unrelated=int((inside & (truth < 0)).sum()))
+            out["verdicts"] = verdicts
+    return out
+
+
+def milliseconds(model: Path, threads: int = 1, seconds: float = 5.0) -> dict:
+    """Median milliseconds an image at the manifest's sizes, one image a call, network only; also in processor time."""
+    manifest = json.loads((model / "manifest.json").read_text())
+    run = session((model / "model.onnx").read_bytes(), threads)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8))
+    out = {}
+    for side in manifest["input"]["sizes"]:
+        small = picture.resize((side, side))
+        describe(run, [small], manifest["input"] | {"sizes": [side]})
+        x = np.zeros((1, 3, side, side), np.float32)
+        wall, spent, end = [], [], time.time() + seconds
+        while time.time() < end:
+            a, b = time.perf_counter(), time.process_time()
+            run.run(["descriptor"], {"image": x})
+            wall.append((time.perf_counter() - a) * 1e3)
+            spent.append((time.process_time() - b) * 1e3)
+        out[str(side)] = dict(wall=round(float(np.median(wall)), 2), processor=round(float(np.median(spent)), 2), best=round(min(wall), 2), runs=len(wall))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("benchmark", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", help="other sizes than the manifest's (several are averaged)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speed", action="store_true", help="also time the network")
+    parser.add_argument("--save", type=Path, help="descriptors as .npz")
+    a = parser.parse_args()
+    out = evaluate(a.model, a.benchmark, a.sizes, a.threads, a.save)
+    if a.speed:
+        out["milliseconds"] = milliseconds(a.model, a.threads)
+    print(json.dumps(out, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""A whole run in miniature: train, be killed, resume, export, background, calibration."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from copymatch_train import background, calibrate, checkpoint, export, fit
+from copymatch_train.config import from_dict
+from copymatch_train.initialise import pooled_features
+from copymatch_train.network import CopyNetwork
+from copymatch_train.pictures import Pictures
+from copymatch_train.sampling import PKBatches
+
+
+def tiny(store, **changes):
+    raw = dict(
+        run=dict(name="tiny", seed=3, log_every=1, checkpoint_every=2, validate_every=6, validation_side=32, validation_references=12, validation_queries=6),
+        data=dict(store=str(store), held_out=0.4, workers=0),
+        network=dict(trunk="mobilenet_v2", batch_norm=True, waveblock=True, head="projector", projector_hidden=16, projector_wide=24, dimensions=8),
+        loss=dict(infonce=1.0, memory=32, koleo=0.1, cross_entropy_wide=1.0, cross_entropy_short=1.0, distillation=1.0, triplet=1.0, sampled_classes=8, barlow_twins=0.01),
+        edits=dict(side=32),
+        schedule=dict(steps=6, warmup=2, flat=1),
+        optimiser=dict(classes=4, views=2, learning_rate=1e-3, ema=0.9),
+        export=dict(sizes=[32, 40]),
+    )
+    for section, values in changes.items():
+        raw[section] = raw.get(section, {}) | values
+    return from_dict(raw)
+
+
+def test_a_killed_run_resumes_to_the_very_same_weights_and_schedule(store, tmp_path):
+    config = tiny(store)
+    fit.train(config, tmp_path / "whole")
+    # Killed after 3 steps: the last checkpoint is that of step 2.
+    fit.train(config, tmp_path / "killed", stop_after=3)
+    fit.train(config, tmp_path / "killed")
+    whole, resumed = (torch.load(tmp_path / f / "checkpoint.pt", weights_only=True) for f in ("whole", "killed"))
+    assert whole["step"] == resumed["step"] == 6
+    for part in ("network", "average", "objective"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, resumed[part][name]), f"{part}.{name}"
+
+    def rates(folder):
+        records = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        return {r["step"]: r["rate"] for r in records if r["kind"] == "train"}
+
+    assert rates("whole") == rates("killed") and len(rates("whole")) == 6
+    assert (tmp_path / "whole" / "curves.png").stat().st_size > 1000
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(store, tmp_path):
+    fit.train(tiny(store), tmp_path, stop_after=2)
+    with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
+        fit.train(tiny(store, optimiser=dict(learning_rate=2e-3)), tmp_path)
+
+
+def test_training_lowers_the_loss(store, tmp_path):
+    config = tiny(
+        store, loss=dict(infonce=1.0, temperature=0.1, koleo=0.0, cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, barlow_twins=0.0),
+        network=dict(head="linear", waveblock=False, batch_norm=True), schedule=dict(steps=40, warmup=2), edits=dict(strength_from=0.0, strength_to=0.0, side=32),
+        run=dict(validate_every=1000),
+    )
+    fit.train(config, tmp_path)
+    losses = [r["loss"] for r in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()) if r["kind"] == "train"]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.2
+
+
+def test_a_batch_is_a_function_of_seed_and_step_and_shares_add_up_to_it(store):
+    config = tiny(store)
+    pictures = Pictures(store)
+    training = np.flatnonzero(~pictures.held_out(0.4))
+    pixels, labels = PKBatches(config, pictures, training)[5]
+    again, _ = PKBatches(config, pictures, training)[5]
+    assert torch.equal(pixels, again) and pixels.shape == (8, 3, 32, 32)
+    assert labels.tolist() == [v for v in labels[::2].tolist() for _ in range(2)] and len(set(labels.tolist())) == 4
+    shares = [PKBatches(config, pictures, training, rank, 2)[5] for rank in range(2)]
+    assert sorted(labels.tolist()) == sorted(torch.cat([s[1] for s in shares]).tolist())
+    other = dataclasses.replace(config, run=dataclasses.replace(config.run, seed=4))
+    assert not torch.equal(pixels, PKBatches(other, pictures, training)[5][0])
+
+
+def test_several_processes_train_the_same_network_as_one(store, tmp_path):
+    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, barlow_twins=0.0, sampled_classes=0)
+    # Without batch statistics, which each process takes over its own share, the sum of the gradients is the whole batch's.
+    net = dict(batch_norm=False, waveblock=False, head="linear")
+    results = []
+    for world in (1, 2):
+        config = tiny(store, loss=plain, network=net, run=dict(processes=world, validate_every=6), schedule=dict(steps=2, warmup=1, flat=0))
+        folder = tmp_path / str(world)
+        folder.mkdir()
+        if world == 1:
+            fit.train(config, folder)
+        else:
+            torch.multiprocessing.spawn(fit._process, (world, config, folder, str(folder / "meet")), nprocs=world)
+        results.append(torch.load(folder / "checkpoint.pt", weights_only=True)["network"])
+    torch.manual_seed(config.run.seed)
+    start = CopyNetwork(config.network).state_dict()
+
+    def moved(a, b):
+        return sum(float((a[k] - b[k]).square().sum()) for k in start) ** 0.5
+
+    # Adam's first steps are signs of gradients, so rounding turns the smallest ones around; all else must agree.
+    assert moved(results[0], results[1]) < 0.1 * moved(results[0], start)
+
+
+def test_export_background_and_calibration_fit_together(store, tmp_path, monkeypatch):
+    config = tiny(store, network=dict(head="linear"), loss=dict(cross_entropy_wide=0.0, distillation=0.0))
+    pictures = Pictures(store)
+    torch.manual_seed(0)
+    network = CopyNetwork(config.network).eval()
+    # Random weights describe all pictures alike; whitening tells them apart.
+    network.head.whiten(pooled_features(network, pictures, np.arange(len(pictures)), config, 32))
+    report = export.export(network, config, tmp_path, "licence", "source")
+    assert report["onnx_vs_pytorch"] < 1e-3
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["input"]["sizes"] == [32, 40] and manifest["dimensions"] == 8
+    parity = np.array(manifest["parity"][0]["descriptor"])
+    run = export.session((tmp_path / "model.onnx").read_bytes())
+    assert np.abs(export.describe(run, [export.waves_v1()], manifest["input"])[0] - parity).max() < 1e-5
+    # Any batch, and the same answer in it.
+    many = export.describe(run, [pictures.image(i) for i in range(5)], manifest["input"])
+    assert np.abs(many[2] - export.describe(run, [pictures.image(2)], manifest["input"])[0]).max() < 1e-5
+    assert np.allclose(np.linalg.norm(many, axis=1), 1, atol=1e-5)
+
+    import yaml
+
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+    monkeypatch.setattr(sys, "argv", ["background", str(tmp_path / "config.yaml"), str(tmp_path), "--rows", "20"])
+    background.main()
+    assert background.unpack((tmp_path / "background.bin").read_bytes()).shape == (20, 8)
+    monkeypatch.setattr(sys, "argv", ["calibrate", str(tmp_path / "config.yaml"), str(tmp_path), "--references", "12", "--copies", "40", "--unrelated", "40"])
+    calibrate.main()
+    record = json.loads((tmp_path / "calibration.json").read_text())
+    assert record["clamp"][0] < record["clamp"][1]
+    assert 0.5 <= record["review_probability"] <= record["copy_probability"] <= 1.000001
+
+
+def test_background_rows_survive_packing_to_int8():
+    rng = np.random.default_rng(0)
+    d = rng.normal(size=(50, 32)).astype(np.float32)
+    d /= np.linalg.norm(d, axis=1, keepdims=True)
+    raw = background.pack(d)
+    assert raw[:4] == b"CMBG" and len(raw) == 16 + 50 * (4 + 32)
+    assert np.abs(background.unpack(raw) - d).max() <= np.abs(d).max() / 127
+    with pytest.raises(ValueError, match="bytes for"):
+        background.unpack(raw[:-1])
