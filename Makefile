@@ -30,7 +30,7 @@ setup: ## build and install into a private PostgreSQL below .local, start it
 
 demo: setup ## find edited photographs' originals with copy_match; writes an HTML page
 	@scripts/photographs.sh
-	@$(WITH_SERVER) exec $(PYTHON_ENV) demo/demo.py $(ARGS)
+	@$(WITH_SERVER) exec $(PYTHON_ENV) demo/demo.py --check $(ARGS)
 
 test: setup ## run all tests (T=name: those whose name contains it)
 	@scripts/photographs.sh

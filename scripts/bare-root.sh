@@ -8,6 +8,7 @@
 #   bare-root.sh image        only the image's steps
 #   bare-root.sh test         only make test
 #   bare-root.sh demo         only make demo
+#   bare-root.sh packages     only the Debian packages
 #   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); BARE_KEEP=1 keeps what was built there before
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 what=${1:-all}
@@ -94,6 +95,7 @@ image() {
 
 case $what in
     image) image ;;
+    packages) inside /src/scripts/packages.sh ;;
     test | demo)
         inside sh -c 'command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }'
         inside make -C /src "$what"
@@ -102,5 +104,5 @@ case $what in
         image
         inside make -C /src test
         ;;
-    *) die "unknown part '$what': image, test or demo" ;;
+    *) die "unknown part '$what': image, packages, test or demo" ;;
 esac
