@@ -208,8 +208,7 @@ def print_table(outcomes: list[Outcome], names: dict[str, plan.Photograph]) -> N
         query = outcome.query
         if outcome.number == len(outcomes) - len(plan.STRANGERS) + 1:
             print(f"\n     {len(plan.STRANGERS)} pictures that are copies of nothing")
-        edit = f"{query.edit} {query.strength}" if query.edit else "as it is"
-        start = f"{outcome.number:>3}  {names[query.photograph].title:<18} {edit:<19}"
+        start = f"{outcome.number:>3}  {names[query.photograph].title:<18} {query.label:<19}"
         if outcome.match is None:
             print(f"{start} {outcome.refusal or 'nothing found'}")
             continue

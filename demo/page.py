@@ -117,12 +117,6 @@ def thumbnail(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def edit_label(query) -> str:
-    if query.edit is None:
-        return "as it is"
-    return f"{query.edit.replace('_', ' ')} <span>{query.strength:g}</span>"
-
-
 def status(outcome) -> str:
     """One of found, wrong, alarm, quiet, refused: what the card's frame says."""
     if outcome.match is None:
@@ -169,16 +163,16 @@ def card(outcome, names, thumbnails) -> str:
 <figure>{right}<figcaption>{found}</figcaption></figure>
 </div>
 <div class="facts">
-<h3>{title} <em>{edit_label(query)}</em></h3>
+<h3>{title} <em>{query.label}</em></h3>
 <p class="said"><b class="pill {verdict}">{verdict}</b> <span>{STATUS_TEXT[state]}</span></p>
 {numbers}
 </div>
 </article>"""
 
 
-def minus(value: float) -> str:
-    """Three decimals with a true minus sign."""
-    return f"{value:.3f}".replace("-", "−")
+def minus(value: float, decimals: int = 3) -> str:
+    """Fixed decimals with a true minus sign, and none before zero."""
+    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def filters(copies) -> str:
@@ -217,7 +211,7 @@ def strip_plot(outcomes, names) -> str:
     ticks = [step * index for index in range(round(low / step) - 1, round(high / step) + 2)]
     axis = "".join(
         f'<line x1="{place(tick):.1f}" x2="{place(tick):.1f}" y1="14" y2="166"/>'
-        f'<text x="{place(tick):.1f}" y="186" text-anchor="middle">{minus(tick)[: 5 if step >= 0.1 else 6]}</text>'
+        f'<text x="{place(tick):.1f}" y="186" text-anchor="middle">{minus(tick, 1 if step >= 0.1 else 2)}</text>'
         for tick in ticks
         if low <= tick <= high
     )
@@ -235,7 +229,7 @@ def strip_plot(outcomes, names) -> str:
             lane %= 7
             y = middle + 10.5 * ((lane + 1) // 2) * (1 if lane % 2 else -1)
             query = outcome.query
-            label = f"{names[query.photograph].title}, {query.edit or 'as it is'}: {minus(outcome.match.score)}"
+            label = f"{names[query.photograph].title}, {query.label}: {minus(outcome.match.score)}"
             kind = f"{outcome.match.verdict} {'odd' if status(outcome) in ('wrong', 'alarm') else ''}"
             dots.append(
                 f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(label)}</title></circle>'

@@ -65,6 +65,9 @@ EDITS = [
     "meme",
 ]
 
+# Edits that are the same at any strength.
+UNGRADED = {"turn", "flip", "flip_vertical"}
+
 EDITS_PER_ORIGINAL = 4
 
 
@@ -77,6 +80,14 @@ class Query:
     strength: float
     seed: int
     stored: bool
+
+    @property
+    def label(self) -> str:
+        """What was done to the photograph, in a few words."""
+        if self.edit is None:
+            return "as it is"
+        name = self.edit.replace("_", " ")
+        return name if self.edit in UNGRADED else f"{name} {self.strength:g}"
 
 
 def queries() -> list[Query]:

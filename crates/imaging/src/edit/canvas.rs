@@ -14,7 +14,11 @@ pub(super) struct Canvas {
 
 impl Canvas {
     pub(super) fn from_image(image: &Image) -> Self {
-        Self { width: image.width() as usize, height: image.height() as usize, pixels: image.pixels().to_vec() }
+        Self {
+            width: image.width() as usize,
+            height: image.height() as usize,
+            pixels: image.pixels().to_vec(),
+        }
     }
 
     pub(super) fn into_image(self) -> Result<Image, EditError> {
@@ -24,7 +28,11 @@ impl Canvas {
     /// One colour everywhere. Sides of 0 become 1.
     pub(super) fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
         let (width, height) = (width.max(1), height.max(1));
-        Self { width, height, pixels: colour.repeat(width * height) }
+        Self {
+            width,
+            height,
+            pixels: colour.repeat(width * height),
+        }
     }
 
     pub(super) fn area(&self) -> u64 {
@@ -63,7 +71,11 @@ impl Canvas {
         }
         let image = self.clone().into_image()?;
         let resized = crate::resize(&image, width, height, Filter::Bicubic)?;
-        Ok(Self { width: width as usize, height: height as usize, pixels: resized.into_pixels() })
+        Ok(Self {
+            width: width as usize,
+            height: height as usize,
+            pixels: resized.into_pixels(),
+        })
     }
 
     /// Copies `other` with its top left corner at (left, top); what lies outside is left out.

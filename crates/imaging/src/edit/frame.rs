@@ -16,10 +16,20 @@ struct Theme {
     accent: [u8; 3],
 }
 
-const LIGHT: Theme =
-    Theme { page: [255; 3], bar: [242, 243, 245], ink: [28, 28, 30], faint: [205, 208, 214], accent: [24, 119, 242] };
-const DARK: Theme =
-    Theme { page: [18, 18, 20], bar: [32, 33, 37], ink: [235; 3], faint: [72, 74, 82], accent: [90, 200, 160] };
+const LIGHT: Theme = Theme {
+    page: [255; 3],
+    bar: [242, 243, 245],
+    ink: [28, 28, 30],
+    faint: [205, 208, 214],
+    accent: [24, 119, 242],
+};
+const DARK: Theme = Theme {
+    page: [18, 18, 20],
+    bar: [32, 33, 37],
+    ink: [235; 3],
+    faint: [72, 74, 82],
+    accent: [90, 200, 160],
+};
 
 /// Shows the picture as on a screen: a post in a phone's app or a page in a browser. The picture's share of the screen
 /// falls from 90 % to 28 %.
@@ -55,7 +65,8 @@ impl Screen<'_> {
     fn words(&mut self, text: &str, x: f64, y: f64, right: f64, scale: f64) {
         let line = Typeface::Sans.line(text, 0.03);
         let height = (self.unit * 0.55 * scale).min((right - x) / line.width).max(0.5);
-        line.at(x, y + height / 2.0, height).fill_flat(&mut self.canvas, self.theme.ink);
+        line.at(x, y + height / 2.0, height)
+            .fill_flat(&mut self.canvas, self.theme.ink);
     }
 
     /// Lines of text from `top` to `bottom` as people see them from afar: words as rounded bars.
@@ -81,7 +92,12 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
     let below = extra - above;
     let width = w as f64;
     let unit = (width / 22.0).min(extra as f64 / 2.0).max(1.0);
-    let mut screen = Screen { canvas: Canvas::filled(w, h + extra, theme.page), theme, unit, random };
+    let mut screen = Screen {
+        canvas: Canvas::filled(w, h + extra, theme.page),
+        theme,
+        unit,
+        random,
+    };
     screen.canvas.place(picture, 0, above);
 
     let mut free = above as f64;
@@ -89,7 +105,11 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
     screen.rectangle([0.0, 0.0, width, status], 0.0, theme.bar);
     let clock = format!("{:02}:{:02}", screen.random.below(24), screen.random.below(60));
     screen.words(&clock, unit * 0.8, status / 2.0, width * 0.4, 0.9);
-    screen.rectangle([width - unit * 2.2, status * 0.32, unit * 1.2, status * 0.36], status * 0.1, theme.ink);
+    screen.rectangle(
+        [width - unit * 2.2, status * 0.32, unit * 1.2, status * 0.36],
+        status * 0.1,
+        theme.ink,
+    );
     screen.disc(width - unit * 3.0, status / 2.0, status * 0.18, theme.ink);
     free -= status;
     if free > 1.5 * unit {
@@ -98,9 +118,18 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
         let portrait = screen.random.colour();
         screen.disc(unit * 1.6, top + header / 2.0, header * 0.36, portrait);
         screen.words("sunny.side.up", unit * 3.2, top + header * 0.36, width * 0.7, 1.0);
-        screen.rectangle([unit * 3.2, top + header * 0.64, unit * 4.0, unit * 0.3], unit * 0.15, theme.faint);
+        screen.rectangle(
+            [unit * 3.2, top + header * 0.64, unit * 4.0, unit * 0.3],
+            unit * 0.15,
+            theme.faint,
+        );
         for dot in 0..3 {
-            screen.disc(width - unit * (1.0 + 0.5 * f64::from(dot)), top + header / 2.0, unit * 0.12, theme.ink);
+            screen.disc(
+                width - unit * (1.0 + 0.5 * f64::from(dot)),
+                top + header / 2.0,
+                unit * 0.12,
+                theme.ink,
+            );
         }
         screen.paragraph(unit, width - unit, status, top - unit * 0.3);
     }
@@ -111,7 +140,11 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
         let middle = top + unit;
         screen.disc(unit * 1.5, middle, unit * 0.5, [226, 42, 60]);
         screen.disc(unit * 3.4, middle, unit * 0.5, theme.faint);
-        screen.rectangle([unit * 4.8, middle - unit * 0.45, unit, unit * 0.9], unit * 0.2, theme.faint);
+        screen.rectangle(
+            [unit * 4.8, middle - unit * 0.45, unit, unit * 0.9],
+            unit * 0.2,
+            theme.faint,
+        );
         let likes = format!("{} likes", 100 + screen.random.below(90_000));
         screen.words(&likes, width * 0.6, middle, width - unit, 0.9);
         let caption = lettering::phrase(screen.random);
@@ -119,7 +152,11 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
             screen.words(&caption, unit, top + 2.6 * unit, width - unit, 1.1);
             screen.paragraph(unit, width - unit, top + 3.2 * unit, bottom - 2.2 * unit);
         }
-        screen.rectangle([width * 0.33, bottom - unit * 0.5, width * 0.34, unit * 0.2], unit * 0.1, theme.ink);
+        screen.rectangle(
+            [width * 0.33, bottom - unit * 0.5, width * 0.34, unit * 0.2],
+            unit * 0.1,
+            theme.ink,
+        );
     }
     screen.canvas
 }
@@ -143,14 +180,28 @@ fn browser(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> C
     screen.canvas.place(picture, left as usize, top as usize);
 
     screen.rectangle([0.0, 0.0, width, bar], 0.0, theme.bar);
-    screen.rectangle([width * 0.02, bar * 0.08, width * 0.3, bar * 0.45], bar * 0.12, theme.page);
+    screen.rectangle(
+        [width * 0.02, bar * 0.08, width * 0.3, bar * 0.45],
+        bar * 0.12,
+        theme.page,
+    );
     let title = lettering::phrase(screen.random);
     screen.words(&title, width * 0.04, bar * 0.3, width * 0.3, 0.8);
     for (index, light) in [[237, 106, 94], [245, 191, 79], [98, 197, 84]].into_iter().enumerate() {
         screen.disc(width - unit * (0.8 + index as f64), bar * 0.28, unit * 0.28, light);
     }
-    screen.rectangle([width * 0.12, bar * 0.58, width * 0.76, bar * 0.34], bar * 0.17, theme.page);
-    screen.words("photos.example/gallery/2217", width * 0.15, bar * 0.75, width * 0.7, 0.7);
+    screen.rectangle(
+        [width * 0.12, bar * 0.58, width * 0.76, bar * 0.34],
+        bar * 0.17,
+        theme.page,
+    );
+    screen.words(
+        "photos.example/gallery/2217",
+        width * 0.15,
+        bar * 0.75,
+        width * 0.7,
+        0.7,
+    );
     screen.disc(width * 0.05, bar * 0.75, bar * 0.12, theme.faint);
 
     if top - bar > unit * 1.6 {
@@ -161,7 +212,11 @@ fn browser(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> C
     if width - unit - right > 2.0 * unit {
         let button = unit * 1.4;
         screen.paragraph(right, width - unit, top, height - unit * 2.5);
-        screen.rectangle([right, height - unit * 2.2, width - unit - right, button], unit * 0.3, theme.accent);
+        screen.rectangle(
+            [right, height - unit * 2.2, width - unit - right, button],
+            unit * 0.3,
+            theme.accent,
+        );
     }
     screen.paragraph(left.max(unit), left + w, top + h, height);
     screen.canvas
@@ -199,6 +254,7 @@ fn caption(canvas: &mut Canvas, top: f64, band: f64, ink: [u8; 3], random: &mut 
         let room = band / lines as f64;
         let height = (room * 0.55).min(width * 0.92 / set.width);
         let baseline = top + room * (line as f64 + 0.5) + height / 2.0;
-        set.at((width - height * set.width) / 2.0, baseline, height).fill_flat(canvas, ink);
+        set.at((width - height * set.width) / 2.0, baseline, height)
+            .fill_flat(canvas, ink);
     }
 }

@@ -64,9 +64,21 @@ impl Typeface {
     /// x = 0. `weight` thickens the strokes by that share of the capitals' height. Characters that the typeface lacks
     /// are left out.
     pub(super) fn line(self, text: &str, weight: f64) -> Line {
-        let mut pen = Pen { path: Path::default(), x: 0.0, scale: 1.0 };
-        let Ok(face) = Face::parse(self.bytes(), 0) else { return Line { path: pen.path, width: 0.0 } };
-        let capital = face.capital_height().filter(|&height| height > 0).map_or(700.0, f64::from);
+        let mut pen = Pen {
+            path: Path::default(),
+            x: 0.0,
+            scale: 1.0,
+        };
+        let Ok(face) = Face::parse(self.bytes(), 0) else {
+            return Line {
+                path: pen.path,
+                width: 0.0,
+            };
+        };
+        let capital = face
+            .capital_height()
+            .filter(|&height| height > 0)
+            .map_or(700.0, f64::from);
         pen.scale = 1.0 / capital;
         for character in text.chars() {
             if let Some(glyph) = face.glyph_index(character) {
@@ -74,8 +86,15 @@ impl Typeface {
                 pen.x += f64::from(face.glyph_hor_advance(glyph).unwrap_or(0)) * pen.scale + weight;
             }
         }
-        let path = if weight > 0.0 { pen.path.grown(weight / 2.0) } else { pen.path };
-        Line { path, width: pen.x.max(0.01) }
+        let path = if weight > 0.0 {
+            pen.path.grown(weight / 2.0)
+        } else {
+            pen.path
+        };
+        Line {
+            path,
+            width: pen.x.max(0.01),
+        }
     }
 }
 
@@ -94,7 +113,9 @@ impl Line {
 
     /// As [`Line::at`], with the line's middle at `centre`, turned by `angle` radians.
     fn about(&self, centre: [f64; 2], height: f64, angle: f64) -> Path {
-        self.path.placed([-self.width / 2.0, 0.5], 1.0, 0.0).placed(centre, height, angle)
+        self.path
+            .placed([-self.width / 2.0, 0.5], 1.0, 0.0)
+            .placed(centre, height, angle)
     }
 }
 
@@ -127,7 +148,8 @@ impl OutlineBuilder for Pen {
     }
 
     fn curve_to(&mut self, x1: f32, y1: f32, x2: f32, y2: f32, x: f32, y: f32) {
-        self.path.cubic_to(self.place(x1, y1), self.place(x2, y2), self.place(x, y));
+        self.path
+            .cubic_to(self.place(x1, y1), self.place(x2, y2), self.place(x, y));
     }
 
     fn close(&mut self) {
@@ -138,7 +160,11 @@ impl OutlineBuilder for Pen {
 /// One of the phrases, in its own case, in capitals or capitalised.
 pub(super) fn phrase(random: &mut Random) -> String {
     let text = random.pick(&PHRASES);
-    if random.below(3) == 0 { text.to_uppercase() } else { text.to_owned() }
+    if random.below(3) == 0 {
+        text.to_uppercase()
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Writes 1 to 4 lines over the picture. Capitals are 3 % to 15 % of the picture's height (less where a line would not
@@ -155,7 +181,13 @@ pub(super) fn text(canvas: &mut Canvas, strength: f64, random: &mut Random) {
         let angle = random.between(-0.35, 0.35) * strength;
         let fill = match random.below(3) {
             0 => [255; 3],
-            1 => random.pick(&[[250, 220, 40], [230, 30, 40], [20, 20, 20], [40, 200, 120], [60, 120, 240]]),
+            1 => random.pick(&[
+                [250, 220, 40],
+                [230, 30, 40],
+                [20, 20, 20],
+                [40, 200, 120],
+                [60, 120, 240],
+            ]),
             _ => random.colour(),
         };
         let brightness = fill.iter().map(|&channel| u32::from(channel)).sum::<u32>();

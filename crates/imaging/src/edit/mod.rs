@@ -17,8 +17,8 @@
 //! Promises:
 //! - **The same edit, strength and seed give the same pixels** on every machine that runs the same build: draws come
 //!   from ChaCha8, transcendental functions from the `libm` crate and not from the system's C library, all else is
-//!   integer or exactly rounded IEEE arithmetic. For that reason, and to keep its thread-local operating system randomness
-//!   and some thirty dependencies out of a database server, `imageproc` is not used.
+//!   integer or exactly rounded IEEE arithmetic. For that reason, and to keep some thirty dependencies, among them an
+//!   operating system's randomness, out of a database server, `imageproc` is not used.
 //! - **Growth is bounded.** No side of the result is shorter than [`MIN_SIDE`] or longer than [`MAX_SIDE`]; its area is
 //!   within [`Limits::max_pixels`], within [`Limits::max_memory`] ÷ 16 bytes, and at most the larger of four times the
 //!   original's and 2²⁰ pixels. A picture that would break these is scaled first.
@@ -63,7 +63,10 @@ const WORKING_BYTES: u64 = 16;
 /// A kind of edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "`description` and `strength_means` document each edit, for SQL users too")]
+#[allow(
+    missing_docs,
+    reason = "`description` and `strength_means` document each edit, for SQL users too"
+)]
 pub enum Edit {
     Crop,
     Rotate,
@@ -176,13 +179,15 @@ impl Edit {
             Edit::Pad => "the border at each edge, from 0 to at most 45 % of the side",
             Edit::Blur => "the standard deviation, from 0 to 3 % of the shorter side",
             Edit::Noise => "the standard deviation, from 0 to 70 grey levels",
-            Edit::Jitter => "the largest change: brightness 60 %, contrast 70 %, saturation 90 %, hue 60 degrees at 1",
+            Edit::Jitter => "the largest change: brightness 50 %, contrast 60 %, saturation 80 %, hue 60 degrees at 1",
             Edit::Grey => "the share of colour that is lost, from 0 to 100 %",
             Edit::Jpeg => "the quality, from 90 down to 5",
             Edit::Pixelise => "the side of a square, from 1 pixel to 1/12 of the shorter side",
             Edit::Text => "1 to 4 lines, with capitals of 3 % to 15 % of the height",
             Edit::Emoji => "1 to 6 emoji, of 8 % to at most 50 % of the shorter side",
-            Edit::Paste => "the picture's sides, from 95 % to 30 % of what would fill the scene; turned by at most 15 degrees",
+            Edit::Paste => {
+                "the picture's sides, from 95 % to 30 % of what would fill the scene; turned by at most 15 degrees"
+            }
             Edit::Screenshot => "the picture's share of the screen, from 90 % to 28 %",
             Edit::Meme => "the height of the bands, from 8 % to 60 % of the picture's",
         }
@@ -192,13 +197,7 @@ impl Edit {
     pub fn is_seeded(self) -> bool {
         !matches!(
             self,
-            Edit::Flip
-                | Edit::FlipVertical
-                | Edit::Resize
-                | Edit::Blur
-                | Edit::Grey
-                | Edit::Jpeg
-                | Edit::Pixelise
+            Edit::Flip | Edit::FlipVertical | Edit::Resize | Edit::Blur | Edit::Grey | Edit::Jpeg | Edit::Pixelise
         )
     }
 
@@ -234,7 +233,9 @@ impl FromStr for Edit {
             other => other,
         };
         let known = Edit::ALL.into_iter().find(|edit| edit.name() == wanted);
-        known.ok_or_else(|| EditError::UnknownEdit { name: name.chars().take(64).collect() })
+        known.ok_or_else(|| EditError::UnknownEdit {
+            name: name.chars().take(64).collect(),
+        })
     }
 }
 
@@ -295,20 +296,17 @@ pub fn apply_within(
         let prepared = prepare(image, edit, checked(strength)?, limits)?.into_image()?;
         return Ok(encode_jpeg(&prepared, jpeg_quality(strength))?);
     }
-    Ok(encode_jpeg(&apply_pixels(image, edit, strength, seed, limits)?, OUTPUT_QUALITY)?)
+    Ok(encode_jpeg(
+        &apply_pixels(image, edit, strength, seed, limits)?,
+        OUTPUT_QUALITY,
+    )?)
 }
 
 /// Edits a picture and returns its pixels, so that edits chain without loss between them.
 ///
 /// # Errors
 /// As [`apply`].
-pub fn apply_pixels(
-    image: &Image,
-    edit: Edit,
-    strength: f32,
-    seed: u64,
-    limits: &Limits,
-) -> Result<Image, EditError> {
+pub fn apply_pixels(image: &Image, edit: Edit, strength: f32, seed: u64, limits: &Limits) -> Result<Image, EditError> {
     let amount = checked(strength)?;
     let mut random = Random::new(edit.name(), seed);
     let random = &mut random;
@@ -342,8 +340,18 @@ pub fn apply_pixels(
         }
         Edit::Jpeg => {
             let bytes = encode_jpeg(&canvas.into_image()?, jpeg_quality(strength))?;
-            let unlimited = Limits { max_bytes: u64::MAX, max_pixels: u64::MAX, max_memory: u64::MAX };
-            Canvas::from_image(&decode(&bytes, &DecodeOptions { limits: unlimited, ..DecodeOptions::default() })?)
+            let unlimited = Limits {
+                max_bytes: u64::MAX,
+                max_pixels: u64::MAX,
+                max_memory: u64::MAX,
+            };
+            Canvas::from_image(&decode(
+                &bytes,
+                &DecodeOptions {
+                    limits: unlimited,
+                    ..DecodeOptions::default()
+                },
+            )?)
         }
         Edit::Pixelise => {
             degrade::pixelise(&mut canvas, amount);
@@ -369,13 +377,7 @@ pub fn apply_pixels(
 ///
 /// # Errors
 /// As [`apply`].
-pub fn apply_onto(
-    image: &Image,
-    other: &Image,
-    strength: f32,
-    seed: u64,
-    limits: &Limits,
-) -> Result<Image, EditError> {
+pub fn apply_onto(image: &Image, other: &Image, strength: f32, seed: u64, limits: &Limits) -> Result<Image, EditError> {
     let amount = checked(strength)?;
     let mut random = Random::new("onto", seed);
     let canvas = prepare(image, Edit::Paste, amount, limits)?;
@@ -384,7 +386,11 @@ pub fn apply_onto(
 }
 
 fn checked(strength: f32) -> Result<f64, EditError> {
-    if (0.0..=1.0).contains(&strength) { Ok(f64::from(strength)) } else { Err(EditError::Strength { value: strength }) }
+    if (0.0..=1.0).contains(&strength) {
+        Ok(f64::from(strength))
+    } else {
+        Err(EditError::Strength { value: strength })
+    }
 }
 
 fn jpeg_quality(strength: f32) -> u8 {
@@ -396,14 +402,19 @@ fn room(image: &Image, limits: &Limits) -> u64 {
     let area = u64::from(image.width()) * u64::from(image.height());
     let growth = area.saturating_mul(4).max(1 << 20);
     let smallest = u64::from(MIN_SIDE) * u64::from(MIN_SIDE);
-    growth.min(limits.max_pixels).min(limits.max_memory / WORKING_BYTES).max(smallest)
+    growth
+        .min(limits.max_pixels)
+        .min(limits.max_memory / WORKING_BYTES)
+        .max(smallest)
 }
 
 /// The picture as the edit starts from it: neither side under [`MIN_SIDE`], and so small that the result has room.
 fn prepare(image: &Image, edit: Edit, strength: f64, limits: &Limits) -> Result<Canvas, EditError> {
     let room = room(image, limits);
     let [width, height] = [image.width(), image.height()].map(|side| f64::from(side.max(MIN_SIDE)));
-    let scale = (room as f64 / edit.largest_area(width, height, strength)).sqrt().min(1.0);
+    let scale = (room as f64 / edit.largest_area(width, height, strength))
+        .sqrt()
+        .min(1.0);
     let (width, height) = bounded(width * scale, height * scale, room);
     if (width, height) == (image.width(), image.height()) {
         return Ok(Canvas::from_image(image));
@@ -425,6 +436,13 @@ fn fitted(canvas: Canvas, room: u64) -> Result<Canvas, EditError> {
 fn bounded(width: f64, height: f64, room: u64) -> (u32, u32) {
     let side = |length: f64| (length.round() as u32).clamp(MIN_SIDE, MAX_SIDE);
     let (width, height) = (side(width), side(height));
-    let along = |short: u32, long: u32| long.min((room / u64::from(short)).min(u64::from(MAX_SIDE)) as u32).max(MIN_SIDE);
-    if width < height { (width, along(width, height)) } else { (along(height, width), height) }
+    let along = |short: u32, long: u32| {
+        long.min((room / u64::from(short)).min(u64::from(MAX_SIDE)) as u32)
+            .max(MIN_SIDE)
+    };
+    if width < height {
+        (width, along(width, height))
+    } else {
+        (along(height, width), height)
+    }
 }

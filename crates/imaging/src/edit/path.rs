@@ -65,7 +65,11 @@ impl Path {
     pub(super) fn polygon(corners: &[[f64; 2]]) -> Self {
         let mut path = Self::default();
         for (index, &[x, y]) in corners.iter().enumerate() {
-            if index == 0 { path.move_to(x, y) } else { path.line_to(x, y) }
+            if index == 0 {
+                path.move_to(x, y)
+            } else {
+                path.line_to(x, y)
+            }
         }
         path.close();
         path
@@ -75,7 +79,10 @@ impl Path {
         const CORNERS: usize = 72;
         let corner = |index: usize| {
             let angle = core::f64::consts::TAU * index as f64 / CORNERS as f64;
-            [centre[0] + radius_x * libm::cos(angle), centre[1] + radius_y * libm::sin(angle)]
+            [
+                centre[0] + radius_x * libm::cos(angle),
+                centre[1] + radius_y * libm::sin(angle),
+            ]
         };
         Self::polygon(&core::array::from_fn::<_, CORNERS, _>(corner))
     }
@@ -105,7 +112,11 @@ impl Path {
         let (sin, cos) = (libm::sin(angle) * scale, libm::cos(angle) * scale);
         let moved = |[x, y]: [f64; 2]| [origin[0] + cos * x - sin * y, origin[1] + sin * x + cos * y];
         let edges = self.edges.iter().map(|edge| edge.map(moved)).collect();
-        Self { edges, start: moved(self.start), end: moved(self.end) }
+        Self {
+            edges,
+            start: moved(self.start),
+            end: moved(self.end),
+        }
     }
 
     /// The shape grown by `distance` to all sides: the union of eight shifted copies and itself. Exact enough while the
@@ -138,7 +149,9 @@ impl Path {
 
     /// Fills by the non-zero winding rule with `paint(x, y)`, mixed in by `opacity` (0..=1).
     pub(super) fn fill(&self, canvas: &mut Canvas, opacity: f64, paint: impl Fn(usize, usize) -> [u8; 3]) {
-        let Some([left, top, right, bottom]) = self.bounds() else { return };
+        let Some([left, top, right, bottom]) = self.bounds() else {
+            return;
+        };
         let inside = |place: f64, length: usize| (place.max(0.0) as usize).min(length);
         let (first_column, end_column) = (inside(left.floor(), canvas.width), inside(right.ceil(), canvas.width));
         let (first_row, end_row) = (inside(top.floor(), canvas.height), inside(bottom.ceil(), canvas.height));
@@ -166,7 +179,11 @@ impl Path {
                 for pair in crossings.windows(2) {
                     winding += pair[0].1;
                     if winding != 0 {
-                        cover(&mut coverage, pair[0].0 - first_column as f64, pair[1].0 - first_column as f64);
+                        cover(
+                            &mut coverage,
+                            pair[0].0 - first_column as f64,
+                            pair[1].0 - first_column as f64,
+                        );
                     }
                 }
             }
@@ -198,7 +215,13 @@ impl Edge {
     fn new(&[from, to]: &[[f64; 2]; 2]) -> Option<Self> {
         let (upper, lower, direction) = if from[1] < to[1] { (from, to, 1) } else { (to, from, -1) };
         let slope = (lower[0] - upper[0]) / (lower[1] - upper[1]);
-        slope.is_finite().then_some(Self { top: upper[1], bottom: lower[1], x: upper[0], slope, direction })
+        slope.is_finite().then_some(Self {
+            top: upper[1],
+            bottom: lower[1],
+            x: upper[0],
+            slope,
+            direction,
+        })
     }
 
     fn x_at(&self, y: f64) -> f64 {

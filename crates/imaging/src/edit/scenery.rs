@@ -13,7 +13,8 @@ use super::random::Random;
 
 /// The scene is drawn at most this long and enlarged from there: descriptors see a few hundred pixels.
 const LONGEST_DRAWN: f64 = 640.0;
-const LEAVES: usize = 500;
+/// Shapes far away, out of focus, and near ones before them.
+const LEAVES: [usize; 2] = [160, 140];
 const OCTAVES: usize = 6;
 
 /// A picture of the given size (each side at least 24).
@@ -23,7 +24,10 @@ pub(super) fn scene(width: usize, height: usize, random: &mut Random) -> Result<
     let mut canvas = Canvas::filled(drawn(width), drawn(height), [0; 3]);
     let palette: [[f64; 3]; 5] = core::array::from_fn(|_| muted_colour(random));
     sky(&mut canvas, random.pick(&palette), random.pick(&palette));
-    leaves(&mut canvas, &palette, random);
+    leaves(&mut canvas, LEAVES[0], &palette, random);
+    let distance = canvas.short_side() as f64 * random.between(0.004, 0.012);
+    blur::gaussian(&mut canvas, distance);
+    leaves(&mut canvas, LEAVES[1], &palette, random);
     texture(&mut canvas, random);
     let softness = random.between(0.3, 0.9);
     blur::gaussian(&mut canvas, softness);
@@ -33,7 +37,7 @@ pub(super) fn scene(width: usize, height: usize, random: &mut Random) -> Result<
 /// Natural colours are mostly grey, and their channels rise and fall together.
 fn muted_colour(random: &mut Random) -> [f64; 3] {
     let lightness = random.between(30.0, 225.0);
-    core::array::from_fn(|_| lightness + random.between(-45.0, 45.0))
+    core::array::from_fn(|_| lightness + random.between(-24.0, 24.0))
 }
 
 fn to_bytes(colour: [f64; 3]) -> [u8; 3] {
@@ -43,34 +47,44 @@ fn to_bytes(colour: [f64; 3]) -> [u8; 3] {
 fn sky(canvas: &mut Canvas, top: [f64; 3], bottom: [f64; 3]) {
     for y in 0..canvas.height {
         let share = (y as f64 + 0.5) / canvas.height as f64;
-        let colour = to_bytes(core::array::from_fn(|channel| top[channel] + (bottom[channel] - top[channel]) * share));
+        let colour = to_bytes(core::array::from_fn(|channel| {
+            top[channel] + (bottom[channel] - top[channel]) * share
+        }));
         for pixel in canvas.row_mut(y).chunks_exact_mut(3) {
             pixel.copy_from_slice(&colour);
         }
     }
 }
 
-fn leaves(canvas: &mut Canvas, palette: &[[f64; 3]], random: &mut Random) {
+fn leaves(canvas: &mut Canvas, count: usize, palette: &[[f64; 3]], random: &mut Random) {
     let (w, h) = (canvas.width as f64, canvas.height as f64);
     let longest = w.max(h);
-    let (smallest, largest) = (0.012 * longest, 0.3 * longest);
+    let (smallest, largest) = (0.025 * longest, 0.35 * longest);
     let horizon = random.between(0.0, 0.6);
-    for _ in 0..LEAVES {
+    for _ in 0..count {
         // Inverse of the distribution function of a density ∝ r⁻³ between the two radii.
         let (low, high) = (1.0 / (largest * largest), 1.0 / (smallest * smallest));
         let radius = 1.0 / random.between(low, high).sqrt();
-        let centre = [random.between(-0.1, 1.1) * w, (horizon + (1.05 - horizon) * random.unit()) * h];
+        let centre = [
+            random.between(-0.1, 1.1) * w,
+            (horizon + (1.05 - horizon) * random.unit()) * h,
+        ];
         let flatness = random.between(0.35, 1.0);
-        let unit = if random.below(3) == 0 {
+        let unit = if random.below(5) == 0 {
             Path::rectangle(-1.0, -flatness, 2.0, 2.0 * flatness, 0.0)
         } else {
             Path::ellipse([0.0, 0.0], 1.0, flatness)
         };
         let leaf = unit.placed(centre, radius, random.between(0.0, core::f64::consts::PI));
         let shift = random.between(-25.0, 25.0);
-        let colour = random.pick(palette).map(|channel| channel + shift + random.between(-8.0, 8.0));
+        let colour = random
+            .pick(palette)
+            .map(|channel| channel + shift + random.between(-8.0, 8.0));
         // Light falls from one side: up to ±30 grey levels across the leaf.
-        let (dx, dy) = (random.between(-30.0, 30.0) / radius, random.between(-30.0, 30.0) / radius);
+        let (dx, dy) = (
+            random.between(-30.0, 30.0) / radius,
+            random.between(-30.0, 30.0) / radius,
+        );
         leaf.fill(canvas, 1.0, |x, y| {
             let light = dx * (x as f64 - centre[0]) + dy * (y as f64 - centre[1]);
             to_bytes(colour.map(|channel| channel + light))
@@ -78,7 +92,7 @@ fn leaves(canvas: &mut Canvas, palette: &[[f64; 3]], random: &mut Random) {
     }
 }
 
-/// Multiplies the luminance by 1 ± 0.3 of 1/f noise.
+/// Multiplies the luminance by 1 ± 0.45 of 1/f noise.
 fn texture(canvas: &mut Canvas, random: &mut Random) {
     let longest = canvas.width.max(canvas.height) as f64;
     let lattices: Vec<Lattice> = (0..OCTAVES)
@@ -92,7 +106,7 @@ fn texture(canvas: &mut Canvas, random: &mut Random) {
             let (sum, _) = lattices.iter().fold((0.0, 0.5), |(sum, amplitude), lattice| {
                 (sum + amplitude * lattice.at(x as f64, y as f64), amplitude / 2.0)
             });
-            let gain = ((1.0 + 0.6 * (sum - 0.5)) * 256.0) as u32;
+            let gain = ((1.0 + 0.9 * (sum - 0.5)) * 256.0) as u32;
             let start = 3 * (y * canvas.width + x);
             for value in &mut canvas.pixels[start..start + 3] {
                 *value = ((u32::from(*value) * gain) >> 8).min(255) as u8;
@@ -111,7 +125,11 @@ struct Lattice {
 impl Lattice {
     fn new(cells: usize, spacing: f64, random: &mut Random) -> Self {
         let stride = cells + 2;
-        Self { stride, spacing, values: (0..stride * stride).map(|_| random.unit()).collect() }
+        Self {
+            stride,
+            spacing,
+            values: (0..stride * stride).map(|_| random.unit()).collect(),
+        }
     }
 
     /// In [0, 1).

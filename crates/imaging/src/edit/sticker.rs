@@ -45,8 +45,10 @@ pub(super) fn emoji(canvas: &mut Canvas, strength: f64, random: &mut Random) {
     for _ in 0..1 + (5.0 * strength).round() as usize {
         let sticker = random.pick(&STICKERS);
         let diameter = (short * (0.08 + 0.42 * strength * random.between(0.5, 1.0))).max(4.0);
-        let centre =
-            [canvas.width as f64 * random.between(0.08, 0.92), canvas.height as f64 * random.between(0.08, 0.92)];
+        let centre = [
+            canvas.width as f64 * random.between(0.08, 0.92),
+            canvas.height as f64 * random.between(0.08, 0.92),
+        ];
         let angle = random.between(-0.44, 0.44);
         for (shape, colour) in sticker.layers() {
             shape.placed(centre, diameter / 2.0, angle).fill_flat(canvas, colour);
@@ -90,7 +92,10 @@ impl Sticker {
                 (smile(0.18, 0.46), BROWN),
             ]),
             Self::Heart => vec![(heart(), [176, 22, 44]), (heart().placed([0.0, 0.0], 0.9, 0.0), RED)],
-            Self::Star => vec![(star(5, 0.45), AMBER), (star(5, 0.45).placed([0.0, 0.0], 0.86, 0.0), YELLOW)],
+            Self::Star => vec![
+                (star(5, 0.45), AMBER),
+                (star(5, 0.45).placed([0.0, 0.0], 0.86, 0.0), YELLOW),
+            ],
             Self::Sun => vec![(star(12, 0.68), AMBER), (Path::ellipse([0.0, 0.0], 0.6, 0.6), YELLOW)],
             Self::Bubble => {
                 let tail = Path::polygon(&[[-0.5, 0.3], [-0.1, 0.4], [-0.62, 0.92]]);

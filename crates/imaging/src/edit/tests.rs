@@ -4,7 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_bytes: 64 << 20, max_pixels: 100_000_000, max_memory: 512 << 20 };
+const LIMITS: Limits = Limits {
+    max_bytes: 64 << 20,
+    max_pixels: 100_000_000,
+    max_memory: 512 << 20,
+};
 
 /// A picture with edges, gradients, colour and texture at several scales.
 fn picture(width: u32, height: u32) -> Image {
@@ -14,7 +18,11 @@ fn picture(width: u32, height: u32) -> Image {
             let wave = (x * 7 + y * 3) % 256;
             let square = if (x / 9 + y / 11) % 2 == 0 { 60 } else { 0 };
             let slope = 255 * x / width.max(1);
-            pixels.extend([(wave / 2 + square) as u8, (slope / 2 + 40) as u8, ((x ^ y) % 90 + slope / 3) as u8]);
+            pixels.extend([
+                (wave / 2 + square) as u8,
+                (slope / 2 + 40) as u8,
+                ((x ^ y) % 90 + slope / 3) as u8,
+            ]);
         }
     }
     Image::new(width, height, pixels).expect("the buffer fits")
@@ -27,7 +35,12 @@ fn edited(image: &Image, edit: Edit, strength: f32, seed: u64) -> Image {
 /// Mean absolute difference in grey levels, after bringing both pictures to one size.
 fn difference(one: &Image, other: &Image) -> f64 {
     let other = resize(other, one.width(), one.height(), Filter::Bilinear).expect("sizes are valid");
-    let sum: u64 = one.pixels().iter().zip(other.pixels()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    let sum: u64 = one
+        .pixels()
+        .iter()
+        .zip(other.pixels())
+        .map(|(a, b)| u64::from(a.abs_diff(*b)))
+        .sum();
     sum as f64 / one.pixels().len() as f64
 }
 
@@ -47,7 +60,11 @@ fn an_unknown_edit_is_refused_with_the_list_of_edits() {
     let error = "sepia".parse::<Edit>().expect_err("there is no such edit");
     assert_eq!(error.to_string(), "unknown edit \"sepia\"");
     for edit in Edit::ALL {
-        assert!(error.hint().contains(edit.name()), "{edit} is missing in: {}", error.hint());
+        assert!(
+            error.hint().contains(edit.name()),
+            "{edit} is missing in: {}",
+            error.hint()
+        );
     }
     let endless = "x".repeat(1 << 20).parse::<Edit>().expect_err("there is no such edit");
     assert!(endless.to_string().len() < 100);
@@ -74,9 +91,15 @@ fn every_edit_survives_awkward_sizes_within_its_bounds() {
             for strength in [0.0, 0.5, 1.0] {
                 let result = edited(&image, edit, strength, 11);
                 for side in [result.width(), result.height()] {
-                    assert!((MIN_SIDE..=MAX_SIDE).contains(&side), "{edit} {strength}: {width}x{height} → {result:?}");
+                    assert!(
+                        (MIN_SIDE..=MAX_SIDE).contains(&side),
+                        "{edit} {strength}: {width}x{height} → {result:?}"
+                    );
                 }
-                assert!(u64::from(result.width()) * u64::from(result.height()) <= largest, "{edit}: {result:?}");
+                assert!(
+                    u64::from(result.width()) * u64::from(result.height()) <= largest,
+                    "{edit}: {result:?}"
+                );
             }
         }
     }
@@ -94,8 +117,14 @@ fn a_side_longer_than_a_jpeg_can_hold_is_shortened() {
 #[test]
 fn results_stay_within_the_callers_limits() {
     let image = picture(300, 200);
-    let few_pixels = Limits { max_pixels: 20_000, ..LIMITS };
-    let little_memory = Limits { max_memory: 320_000, ..LIMITS };
+    let few_pixels = Limits {
+        max_pixels: 20_000,
+        ..LIMITS
+    };
+    let little_memory = Limits {
+        max_memory: 320_000,
+        ..LIMITS
+    };
     for edit in Edit::ALL {
         for limits in [few_pixels, little_memory] {
             let result = apply_pixels(&image, edit, 0.9, 5, &limits).unwrap_or_else(|error| panic!("{edit}: {error}"));
@@ -156,9 +185,15 @@ fn the_effect_grows_with_the_strength() {
     ];
     for edit in graded {
         let effects = [0.1, 0.4, 1.0].map(|strength| {
-            (0..8).map(|seed| difference(&image, &edited(&image, edit, strength, seed))).sum::<f64>() / 8.0
+            (0..8)
+                .map(|seed| difference(&image, &edited(&image, edit, strength, seed)))
+                .sum::<f64>()
+                / 8.0
         });
-        assert!(effects[0] < effects[1] && effects[1] < effects[2], "{edit}: {effects:?}");
+        assert!(
+            effects[0] < effects[1] && effects[1] < effects[2],
+            "{edit}: {effects:?}"
+        );
     }
 }
 
@@ -170,7 +205,10 @@ fn sizes_follow_the_documented_units() {
         (f64::from(result.width()), f64::from(result.height()))
     };
     let (w, h) = size(Edit::Crop, 1.0);
-    assert!((w * h / 80_000.0 - 0.1).abs() < 0.01, "crop keeps 10 % of the area: {w}x{h}");
+    assert!(
+        (w * h / 80_000.0 - 0.1).abs() < 0.01,
+        "crop keeps 10 % of the area: {w}x{h}"
+    );
     let (w, h) = size(Edit::Resize, 0.5);
     assert_eq!((w, h), (119.0, 59.0), "resize scales by 2^-1.75");
     let (w, h) = size(Edit::Aspect, 1.0);
@@ -178,7 +216,10 @@ fn sizes_follow_the_documented_units() {
     let change = (w / h / 2.0).max(2.0 * h / w);
     assert!((2.25..=2.85).contains(&change), "aspect changes the ratio by {change}");
     let (w, h) = size(Edit::Screenshot, 1.0);
-    assert!((80_000.0 / (w * h) - 0.28).abs() < 0.02, "the picture is 28 % of the screen: {w}x{h}");
+    assert!(
+        (80_000.0 / (w * h) - 0.28).abs() < 0.02,
+        "the picture is 28 % of the screen: {w}x{h}"
+    );
     let (w, h) = size(Edit::Meme, 1.0);
     assert_eq!((w, h), (400.0, 320.0), "bands of 60 %");
     assert_eq!(size(Edit::Grey, 0.3), (400.0, 200.0));
@@ -188,7 +229,10 @@ fn sizes_follow_the_documented_units() {
 fn grey_at_full_strength_has_no_colour() {
     let result = edited(&picture(50, 40), Edit::Grey, 1.0, 0);
     for pixel in result.pixels().chunks_exact(3) {
-        assert!(pixel[0].abs_diff(pixel[1]) <= 1 && pixel[1].abs_diff(pixel[2]) <= 1, "{pixel:?}");
+        assert!(
+            pixel[0].abs_diff(pixel[1]) <= 1 && pixel[1].abs_diff(pixel[2]) <= 1,
+            "{pixel:?}"
+        );
     }
 }
 
@@ -216,11 +260,24 @@ fn blur_has_the_stated_standard_deviation_and_keeps_flat_areas() {
             *value = if *value == 255 { 250 } else { 0 };
         }
         blur::gaussian(&mut canvas, sigma);
-        let profile: Vec<f64> = canvas.row(30).chunks_exact(3).map(|pixel| f64::from(pixel[0])).collect();
+        let profile: Vec<f64> = canvas
+            .row(30)
+            .chunks_exact(3)
+            .map(|pixel| f64::from(pixel[0]))
+            .collect();
         let mass: f64 = profile.iter().sum();
-        let moment: f64 = profile.iter().enumerate().map(|(x, v)| v * (x as f64 - 120.0).powi(2)).sum::<f64>() / mass;
+        let moment: f64 = profile
+            .iter()
+            .enumerate()
+            .map(|(x, v)| v * (x as f64 - 120.0).powi(2))
+            .sum::<f64>()
+            / mass;
         // 8-bit rounding cuts the far tails off, the more the wider the profile.
-        assert!((moment.sqrt() / sigma - 1.0).abs() < 0.08, "sigma {sigma}: measured {}", moment.sqrt());
+        assert!(
+            (moment.sqrt() / sigma - 1.0).abs() < 0.08,
+            "sigma {sigma}: measured {}",
+            moment.sqrt()
+        );
     }
     let mut flat = Canvas::filled(70, 50, [255, 128, 3]);
     blur::gaussian(&mut flat, 9.0);
@@ -231,9 +288,17 @@ fn blur_has_the_stated_standard_deviation_and_keeps_flat_areas() {
 fn a_filled_path_covers_its_area() {
     let mut canvas = Canvas::filled(100, 100, [0; 3]);
     path::Path::ellipse([50.3, 49.6], 30.0, 20.0).fill_flat(&mut canvas, [255; 3]);
-    let covered = canvas.pixels.chunks_exact(3).map(|pixel| f64::from(pixel[0])).sum::<f64>() / 255.0;
+    let covered = canvas
+        .pixels
+        .chunks_exact(3)
+        .map(|pixel| f64::from(pixel[0]))
+        .sum::<f64>()
+        / 255.0;
     let expected = std::f64::consts::PI * 600.0;
-    assert!((covered / expected - 1.0).abs() < 0.01, "{covered} instead of {expected}");
+    assert!(
+        (covered / expected - 1.0).abs() < 0.01,
+        "{covered} instead of {expected}"
+    );
 }
 
 #[test]
@@ -255,7 +320,10 @@ fn pasting_onto_a_given_picture_keeps_its_size_and_shows_both() {
         assert_eq!((result.width(), result.height()), (120, 200));
         let light = result.pixels().iter().filter(|&&value| value > 200).count() as f64 / 72_000.0;
         // The picture fills the width at scale 1.5; at strength ½ its sides are 62.5 % of that.
-        assert!((0.10..=0.18).contains(&light), "seed {seed}: the picture covers {light}");
+        assert!(
+            (0.10..=0.18).contains(&light),
+            "seed {seed}: the picture covers {light}"
+        );
     }
 }
 
@@ -264,7 +332,12 @@ fn the_jpeg_edit_shrinks_the_file_itself() {
     let image = picture(300, 200);
     let light = apply(&image, Edit::Jpeg, 0.0, 0).expect("the strength is valid");
     let heavy = apply(&image, Edit::Jpeg, 1.0, 0).expect("the strength is valid");
-    assert!(heavy.len() * 3 < light.len(), "{} bytes at quality 5, {} at 90", heavy.len(), light.len());
+    assert!(
+        heavy.len() * 3 < light.len(),
+        "{} bytes at quality 5, {} at 90",
+        heavy.len(),
+        light.len()
+    );
 }
 
 /// FNV-1a, 64 bits.
@@ -272,22 +345,44 @@ fn checksum(image: &Image) -> u64 {
     let size = [image.width().to_le_bytes(), image.height().to_le_bytes()].concat();
     size.iter()
         .chain(image.pixels())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 #[test]
 fn pixels_are_the_same_on_every_machine() {
     let image = picture(96, 64);
-    let expected: [(Edit, u64); 0] = [];
-    for (edit, expected) in expected {
+    let expected: [(Edit, u64); 20] = [
+        (Edit::Crop, 0xb36f_fff7_6d87_b433),
+        (Edit::Rotate, 0xde08_f9d0_5700_aa4a),
+        (Edit::Turn, 0xa729_46d7_d2ad_c95d),
+        (Edit::Flip, 0xb86d_e56c_48b1_cb49),
+        (Edit::FlipVertical, 0x25d3_4c97_7fb4_2851),
+        (Edit::Resize, 0x2744_58a4_f31b_6c51),
+        (Edit::Aspect, 0xe0fd_5dff_162a_c39b),
+        (Edit::Perspective, 0xa0c9_d2f7_d871_56d0),
+        (Edit::Pad, 0xe7cb_5f29_c119_eaa7),
+        (Edit::Blur, 0xec0d_e27a_8f20_60cf),
+        (Edit::Noise, 0xcd9a_b189_89f6_e4e7),
+        (Edit::Jitter, 0xf2ed_83c6_8a4b_c000),
+        (Edit::Grey, 0xda36_a199_40c8_ecdb),
+        (Edit::Jpeg, 0xce2a_b549_c353_a572),
+        (Edit::Pixelise, 0xf543_fae2_330e_114e),
+        (Edit::Text, 0xe607_2155_167f_1a5c),
+        (Edit::Emoji, 0x9a45_4f94_0403_fe9a),
+        (Edit::Paste, 0xc94d_364b_dfdf_a9a0),
+        (Edit::Screenshot, 0xfd9a_abbc_c63b_808e),
+        (Edit::Meme, 0xc544_373c_3a98_ad6a),
+    ];
+    for (edit, (pinned, expected)) in Edit::ALL.into_iter().zip(expected) {
         let found = checksum(&edited(&image, edit, 0.5, 7));
-        assert_eq!(found, expected, "{edit}: {found:#018x}");
+        assert_eq!((edit, found), (pinned, expected), "{edit}: {found:#018x}");
     }
-    for edit in Edit::ALL { println!("(Edit::{edit:?}, {:#018x}),", checksum(&edited(&image, edit, 0.5, 7))); }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn the_same_seed_gives_the_same_bytes_and_they_decode(
@@ -309,7 +404,7 @@ proptest! {
 
     #[test]
     fn edits_chain(
-        edits in proptest::collection::vec((0_usize..Edit::ALL.len(), 0.0_f32..=1.0), 1..6),
+        edits in proptest::collection::vec((0_usize..Edit::ALL.len(), 0.0_f32..=1.0), 1..4),
         seed in any::<u64>(),
     ) {
         let mut image = picture(60, 45);

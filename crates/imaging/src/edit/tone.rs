@@ -7,13 +7,13 @@ const ONE: f64 = 65_536.0;
 /// Luma weights of ITU-R BT.601.
 const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
 
-/// Brightness ×(1 ± 0.6·strength), contrast ×(1 ± 0.7·strength) about the mean luma, saturation ×(1 ± 0.9·strength),
+/// Brightness ×(1 ± 0.5·strength), contrast ×(1 ± 0.6·strength) about the mean luma, saturation ×(1 ± 0.8·strength),
 /// hue turned by up to ±60°·strength. Each amount is drawn from the outer 60 % of its range.
 pub(super) fn jitter(canvas: &mut Canvas, strength: f64, random: &mut Random) {
     let mut amount = |most: f64| random.sign() * random.between(0.4, 1.0) * most * strength;
-    let brightness = 1.0 + amount(0.6);
-    let contrast = 1.0 + amount(0.7);
-    let saturation = 1.0 + amount(0.9);
+    let brightness = 1.0 + amount(0.5);
+    let contrast = 1.0 + amount(0.6);
+    let saturation = 1.0 + amount(0.8);
     let turn = amount(core::f64::consts::FRAC_PI_3);
     let [red, green, blue] = canvas.mean_colour();
     let pivot = f64::from(luma(red, green, blue)) * brightness;
@@ -58,7 +58,12 @@ fn affine(canvas: &mut Canvas, matrix: &[[f64; 3]; 3], offset: f64) {
     for pixel in canvas.pixels.chunks_exact_mut(3) {
         let old = [i64::from(pixel[0]), i64::from(pixel[1]), i64::from(pixel[2])];
         for (value, row) in pixel.iter_mut().zip(&matrix) {
-            let sum = row.iter().zip(old).map(|(weight, channel)| weight * channel).sum::<i64>() + offset;
+            let sum = row
+                .iter()
+                .zip(old)
+                .map(|(weight, channel)| weight * channel)
+                .sum::<i64>()
+                + offset;
             *value = (sum >> 16).clamp(0, 255) as u8;
         }
     }

@@ -23,7 +23,17 @@ impl Homography {
         let determinant = dx1 * dy2 - dx2 * dy1;
         let g = (sx * dy2 - dx2 * sy) / determinant;
         let h = (dx1 * sy - sx * dy1) / determinant;
-        Self([x1 - x0 + g * x1, x3 - x0 + h * x3, x0, y1 - y0 + g * y1, y3 - y0 + h * y3, y0, g, h, 1.0])
+        Self([
+            x1 - x0 + g * x1,
+            x3 - x0 + h * x3,
+            x0,
+            y1 - y0 + g * y1,
+            y3 - y0 + h * y3,
+            y0,
+            g,
+            h,
+            1.0,
+        ])
     }
 
     /// The inverse up to a factor, which a homography does not feel: the adjugate.
@@ -152,8 +162,8 @@ pub(super) fn perspective(canvas: &Canvas, strength: f64, random: &mut Random) -
     });
     let scale = (doubled_area.abs() / 2.0 / (w * h)).sqrt().min(1.0);
     let source = canvas.resized(w * scale, h * scale)?;
-    let forward = Homography::from_unit_square(corners)
-        .after_scaling(1.0 / source.width as f64, 1.0 / source.height as f64);
+    let forward =
+        Homography::from_unit_square(corners).after_scaling(1.0 / source.width as f64, 1.0 / source.height as f64);
     let mut bent = Canvas::filled(canvas.width, canvas.height, fill);
     lay_over(&mut bent, &source, forward);
     Ok(bent)
