@@ -8,13 +8,13 @@ MAKEFLAGS += --no-print-directory
 export COPYMATCH_LOCAL ?= $(CURDIR)/.local
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PG_MAJOR ?= 15
-export GPU PG_CONFIG DESTDIR
+export GPU PG_CONFIG DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
 
 PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
-.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke eval-model \
+.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval-model \
 	bare-root
 
 help: ## list these targets
@@ -71,14 +71,17 @@ status: ## is the private server running, and where
 install: ## install into the system's PostgreSQL (PG_CONFIG=path: another one; GPU=1: with CUDA)
 	@scripts/packages.sh && scripts/tools.sh && scripts/build.sh --system
 
-train-smoke: ## the training recipe, end to end, in about a minute on a CPU
-	@$(MAKE) -C train smoke
+train-smoke: ## the training recipe, every part once on 300 pictures
+	@scripts/train.sh smoke
 
-train: ## train the default model (needs a GPU or patience)
-	@$(MAKE) -C train train
+train-test: ## the training package's tests (PyTorch)
+	@scripts/train.sh test
 
-eval-model: ## measure the default model on the detection benchmark
-	@$(MAKE) -C train eval
+train: ## train a model: pictures, fit, export, background, calibration (hours)
+	@scripts/train.sh train
+
+eval-model: ## the default model's figures on the detection benchmark
+	@scripts/train.sh eval
 
 bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)
 	@scripts/bare-root.sh

@@ -24,6 +24,9 @@ ONNXRUNTIME_VERSION=1.31.1
 
 QUIET=${QUIET:-}
 
+# make exports its variables also when they are empty; pgrx would take an empty PG_CONFIG for a path.
+if [ -z "${PG_CONFIG:-}" ]; then unset PG_CONFIG; fi
+
 say() { if [ -z "$QUIET" ]; then printf '%s\n' "copymatch: $*"; fi; }
 die() {
     printf '%s\n' "copymatch: error: $*" >&2

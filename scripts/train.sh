@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# The training recipe's commands, in order, with their places filled in. train/README.md says what each one does.
+#
+#   train.sh smoke   every part of the recipe on 300 pictures: the machinery runs
+#   train.sh test    the package's own tests
+#   train.sh train   the default model: pictures, training, export, background, calibration, into MODEL
+#   train.sh eval    MODEL on the detection benchmark
+#
+#   TRAIN_PYTHON   a Python that has what requirements-train.txt lists (default: .local/train-venv, made on first use)
+#   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
+#   TRAIN_CONFIG   configuration of `train` (default train/configs/small.yaml)
+#   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
+#   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$ROOT"
+data=${TRAIN_DATA:-../shared/data}
+benchmark=${BENCHMARK:-../shared/bench/detection}
+config=${TRAIN_CONFIG:-train/configs/small.yaml}
+
+if [ -z "${TRAIN_PYTHON:-}" ]; then
+    prepare_local
+    TRAIN_PYTHON=$LOCAL/train-venv/bin/python
+    stamp=$(file_stamp "$ROOT/requirements-train.txt")
+    if [ "$(cat "$LOCAL/train-venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "Python environment with PyTorch in $LOCAL/train-venv (some gigabytes)"
+        [ -x "$TRAIN_PYTHON" ] || "$PYTHON" -m venv "$LOCAL/train-venv"
+        "$TRAIN_PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+            --requirement "$ROOT/requirements-train.txt"
+        printf '%s\n' "$stamp" >"$LOCAL/train-venv/.stamp"
+    fi
+fi
+export PYTHONPATH=$ROOT/train${PYTHONPATH:+:$PYTHONPATH}
+step() { # step MODULE ARGUMENTS…
+    say "$*"
+    "$TRAIN_PYTHON" -m "copymatch_train.$1" "${@:2}"
+}
+need_data() { [ -e "$data/train.csv" ] || die "no training pictures in $data; set TRAIN_DATA"; }
+checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; }
+
+# From a configuration and a store of pictures to a model folder.
+build() { # build CONFIG FOLDER
+    step fit "$1" "$(dirname "$(checkpoint "$1")")"
+    step export "$1" "$2" --checkpoint "$(checkpoint "$1")"
+}
+
+case ${1:-} in
+    smoke)
+        need_data
+        [ -e train/runs/pictures-smoke/index.json ] || step pictures "$data" train/runs/pictures-smoke --limit 300
+        rm -rf train/runs/smoke
+        build train/configs/smoke.yaml train/runs/smoke-model
+        ;;
+    test) "$TRAIN_PYTHON" -m pytest -q train/tests ;;
+    train)
+        need_data
+        model=${MODEL:-train/runs/model}
+        [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
+        build "$config" "$model"
+        step background "$config" "$model"
+        step calibrate "$config" "$model"
+        ;;
+    eval)
+        [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
+        step evaluate "${MODEL:-models/default}" "$benchmark" --speed
+        ;;
+    *) die "train.sh smoke, test, train or eval" ;;
+esac
