@@ -46,7 +46,12 @@ pub fn detail(image: &Image) -> Detail {
     for &level in &luminance {
         classes[(level as usize / 8).min(31)] += 1;
     }
-    let entropy = classes.iter().filter(|&&n| n > 0).map(|&n| n as f32 / count).map(|p| -p * p.log2()).sum();
+    let entropy = classes
+        .iter()
+        .filter(|&&n| n > 0)
+        .map(|&n| n as f32 / count)
+        .map(|p| -p * p.log2())
+        .sum();
 
     let beyond = |second: f32| (second.abs() - DEAD_ZONE).clamp(0.0, CEILING - DEAD_ZONE);
     let mut structure = 0.0;
@@ -58,7 +63,11 @@ pub fn detail(image: &Image) -> Detail {
         }
     }
     let most = 2.0 * ((SIDE - 2) * (SIDE - 2)) as f32 * (CEILING - DEAD_ZONE);
-    Detail { score: 100.0 * structure / most, contrast, entropy }
+    Detail {
+        score: 100.0 * structure / most,
+        contrast,
+        entropy,
+    }
 }
 
 /// Why a picture is too featureless to be matched, or `None` when it is not.
@@ -66,7 +75,11 @@ pub fn refusal(detail: &Detail) -> Option<String> {
     if detail.score >= REFUSED_BELOW {
         return None;
     }
-    let looks = if detail.contrast < 2.0 { "it is a single colour" } else { "it is blank or a smooth gradient" };
+    let looks = if detail.contrast < 2.0 {
+        "it is a single colour"
+    } else {
+        "it is blank or a smooth gradient"
+    };
     Some(format!(
         "{looks}: its structure score is {:.2} of 100, below {REFUSED_BELOW:.2} (contrast {:.1}, entropy {:.1} bits)",
         detail.score, detail.contrast, detail.entropy

@@ -14,7 +14,10 @@ pub fn encode_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100))
         .write_image(image.pixels(), image.width(), image.height(), ExtendedColorType::Rgb8)
-        .map_err(|error| ImageError::Encode { format: Format::Jpeg, reason: error.to_string() })?;
+        .map_err(|error| ImageError::Encode {
+            format: Format::Jpeg,
+            reason: error.to_string(),
+        })?;
     Ok(bytes)
 }
 
@@ -26,6 +29,9 @@ pub fn encode_png(image: &Image) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes)
         .write_image(image.pixels(), image.width(), image.height(), ExtendedColorType::Rgb8)
-        .map_err(|error| ImageError::Encode { format: Format::Png, reason: error.to_string() })?;
+        .map_err(|error| ImageError::Encode {
+            format: Format::Png,
+            reason: error.to_string(),
+        })?;
     Ok(bytes)
 }

@@ -28,7 +28,9 @@ pub enum ImageError {
         limit: u64,
     },
     /// Decoding could need more than [`crate::Limits::max_memory`].
-    #[error("decoding this {format} image of {width}x{height} pixels may need {needed} bytes of memory, more than the limit of {limit}")]
+    #[error(
+        "decoding this {format} image of {width}x{height} pixels may need {needed} bytes of memory, more than the limit of {limit}"
+    )]
     TooMuchMemory {
         /// The format.
         format: Format,
@@ -126,14 +128,23 @@ impl ImageError {
     }
 
     pub(crate) fn corrupt(format: Format, reason: impl Into<String>) -> Self {
-        ImageError::Corrupt { format, reason: reason.into() }
+        ImageError::Corrupt {
+            format,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn unsupported(format: Format, feature: impl Into<String>) -> Self {
-        ImageError::Unsupported { format, feature: feature.into() }
+        ImageError::Unsupported {
+            format,
+            feature: feature.into(),
+        }
     }
 
     pub(crate) fn truncated(format: Format, bytes: &[u8]) -> Self {
-        ImageError::Truncated { format, bytes: bytes.len() as u64 }
+        ImageError::Truncated {
+            format,
+            bytes: bytes.len() as u64,
+        }
     }
 }

@@ -42,23 +42,34 @@ mod tests {
 
     fn block(big_endian: bool, kind: u16, value: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut put16 = |bytes: &mut Vec<u8>, v: u16| {
-            bytes.extend(if big_endian { v.to_be_bytes() } else { v.to_le_bytes() })
-        };
+        let put16 =
+            |bytes: &mut Vec<u8>, v: u16| bytes.extend(if big_endian { v.to_be_bytes() } else { v.to_le_bytes() });
         bytes.extend(if big_endian { b"MM" } else { b"II" });
         put16(&mut bytes, 42);
-        bytes.extend(if big_endian { 8u32.to_be_bytes() } else { 8u32.to_le_bytes() });
+        bytes.extend(if big_endian {
+            8u32.to_be_bytes()
+        } else {
+            8u32.to_le_bytes()
+        });
         put16(&mut bytes, 2);
         put16(&mut bytes, 0x010F);
         bytes.extend([0; 10]);
         put16(&mut bytes, ORIENTATION);
         put16(&mut bytes, kind);
-        bytes.extend(if big_endian { 1u32.to_be_bytes() } else { 1u32.to_le_bytes() });
+        bytes.extend(if big_endian {
+            1u32.to_be_bytes()
+        } else {
+            1u32.to_le_bytes()
+        });
         if kind == 3 {
             put16(&mut bytes, value as u16);
             put16(&mut bytes, 0);
         } else {
-            bytes.extend(if big_endian { value.to_be_bytes() } else { value.to_le_bytes() });
+            bytes.extend(if big_endian {
+                value.to_be_bytes()
+            } else {
+                value.to_le_bytes()
+            });
         }
         bytes.extend([0; 4]);
         bytes

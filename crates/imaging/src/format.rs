@@ -45,9 +45,27 @@ impl Format {
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::WebP),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Ok(Format::Gif),
             // "BM" alone starts many a text: the header that follows must have one of the known lengths.
-            [b'B', b'M', _, _, _, _, _, _, _, _, _, _, _, _, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0, ..] => {
-                Ok(Format::Bmp)
-            }
+            [
+                b'B',
+                b'M',
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                12 | 16 | 40 | 52 | 56 | 64 | 108 | 124,
+                0,
+                0,
+                0,
+                ..,
+            ] => Ok(Format::Bmp),
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Format::Tiff),
             _ => Err(ImageError::UnknownFormat { found: describe(bytes) }),
         }
@@ -64,9 +82,21 @@ impl std::fmt::Display for Format {
 fn describe(bytes: &[u8]) -> String {
     let known = match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', b'f' | b's', ..] => Some("an AVIF picture"),
-        [_, _, _, _, b'f', b't', b'y', b'p', b'h' | b'm', b'e' | b'i', b'i' | b'v' | b'f', _, ..] => {
-            Some("a HEIF picture")
-        }
+        [
+            _,
+            _,
+            _,
+            _,
+            b'f',
+            b't',
+            b'y',
+            b'p',
+            b'h' | b'm',
+            b'e' | b'i',
+            b'i' | b'v' | b'f',
+            _,
+            ..,
+        ] => Some("a HEIF picture"),
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => Some("an MP4 or QuickTime film"),
         [0xFF, 0x0A, ..] | [0, 0, 0, 0x0C, b'J', b'X', b'L', b' ', ..] => Some("a JPEG XL picture"),
         [0, 0, 0, 0x0C, b'j', b'P', b' ', b' ', ..] | [0xFF, 0x4F, 0xFF, 0x51, ..] => Some("a JPEG 2000 picture"),
@@ -85,6 +115,11 @@ fn describe(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     match known {
         Some(name) => format!("{name} (starts with {})", hex.join(" ")),
-        None => format!("{} byte{} starting with {}", bytes.len(), if bytes.len() == 1 { "" } else { "s" }, hex.join(" ")),
+        None => format!(
+            "{} byte{} starting with {}",
+            bytes.len(),
+            if bytes.len() == 1 { "" } else { "s" },
+            hex.join(" ")
+        ),
     }
 }

@@ -16,7 +16,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_pixels: 100_000_000, max_memory: 512 << 20 }
+        Self {
+            max_bytes: 64 << 20,
+            max_pixels: 100_000_000,
+            max_memory: 512 << 20,
+        }
     }
 }
 
@@ -24,27 +28,34 @@ impl Limits {
     pub(crate) fn check_bytes(&self, bytes: &[u8]) -> Result<(), ImageError> {
         match bytes.len() as u64 {
             0 => Err(ImageError::Empty),
-            found if found > self.max_bytes => Err(ImageError::TooManyBytes { found, limit: self.max_bytes }),
+            found if found > self.max_bytes => Err(ImageError::TooManyBytes {
+                found,
+                limit: self.max_bytes,
+            }),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn check_pixels(&self, width: u32, height: u32) -> Result<(), ImageError> {
         if u64::from(width) * u64::from(height) > self.max_pixels {
-            return Err(ImageError::TooManyPixels { width, height, limit: self.max_pixels });
+            return Err(ImageError::TooManyPixels {
+                width,
+                height,
+                limit: self.max_pixels,
+            });
         }
         Ok(())
     }
 
-    pub(crate) fn check_memory(
-        &self,
-        format: Format,
-        width: u32,
-        height: u32,
-        needed: u64,
-    ) -> Result<(), ImageError> {
+    pub(crate) fn check_memory(&self, format: Format, width: u32, height: u32, needed: u64) -> Result<(), ImageError> {
         if needed > self.max_memory {
-            return Err(ImageError::TooMuchMemory { format, width, height, needed, limit: self.max_memory });
+            return Err(ImageError::TooMuchMemory {
+                format,
+                width,
+                height,
+                needed,
+                limit: self.max_memory,
+            });
         }
         Ok(())
     }

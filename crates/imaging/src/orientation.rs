@@ -15,8 +15,7 @@ pub(crate) fn apply(image: Image, orientation: u8) -> Result<Image, ImageError> 
             // Shown pixel (x, y) is stored pixel (column, row); 5 and 8 read stored columns left to right, 6 and 7
             // right to left, and so on: each stored row becomes one shown column.
             let mut shown = vec![0u8; pixels.len()];
-            let (columns_reversed, rows_reversed) =
-                (matches!(orientation, 7 | 8), matches!(orientation, 6 | 7));
+            let (columns_reversed, rows_reversed) = (matches!(orientation, 7 | 8), matches!(orientation, 6 | 7));
             // Tiles keep both sides of the transposition in the cache.
             const TILE: usize = 32;
             for top in (0..height).step_by(TILE) {

@@ -21,7 +21,12 @@ impl Image {
         }
         let expected = u64::from(width) * u64::from(height) * 3;
         if pixels.len() as u64 != expected {
-            return Err(ImageError::WrongLength { width, height, expected, found: pixels.len() as u64 });
+            return Err(ImageError::WrongLength {
+                width,
+                height,
+                expected,
+                found: pixels.len() as u64,
+            });
         }
         Ok(Self { width, height, pixels })
     }

@@ -22,7 +22,11 @@ pub(crate) struct Poll<'a> {
 
 impl<'a> Poll<'a> {
     pub(crate) fn new(should_stop: &'a dyn Fn() -> bool) -> Self {
-        Self { should_stop, stopped: Cell::new(false), panic: RefCell::new(None) }
+        Self {
+            should_stop,
+            stopped: Cell::new(false),
+            panic: RefCell::new(None),
+        }
     }
 
     /// Asks the caller. Once true, always true.
@@ -74,7 +78,13 @@ pub(crate) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(crate) fn new(bytes: &'a [u8], poll: &'a Poll<'a>, ran_out: &'a Cell<bool>) -> Self {
-        Self { bytes, position: 0, next_poll: 0, poll, ran_out }
+        Self {
+            bytes,
+            position: 0,
+            next_poll: 0,
+            poll,
+            ran_out,
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub fn resize(image: &Image, width: u32, height: u32, filter: Filter) -> Result<
     let mut pixels = vec![0u8; bytes as usize];
     let mut target = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).map_err(|_| invalid())?;
     let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|_| invalid())?;
+    Resizer::new()
+        .resize_typed(&source, &mut target, &options)
+        .map_err(|_| invalid())?;
     Image::new(width, height, pixels)
 }

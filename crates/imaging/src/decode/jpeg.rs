@@ -24,8 +24,17 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
             return Ok(image);
         }
     }
-    input.options.limits.check_memory(Format::Jpeg, width, height, input.header.memory())?;
-    let source = Source { bytes: input.bytes, position: 0, next_poll: 0, poll: input.poll, ran_out: input.ran_out };
+    input
+        .options
+        .limits
+        .check_memory(Format::Jpeg, width, height, input.header.memory())?;
+    let source = Source {
+        bytes: input.bytes,
+        position: 0,
+        next_poll: 0,
+        poll: input.poll,
+        ran_out: input.ran_out,
+    };
     let options = DecoderOptions::default()
         .set_max_width(width as usize)
         .set_max_height(height as usize)
@@ -33,10 +42,15 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let mut decoder = JpegDecoder::new_with_options(source, options);
     decoder.decode_headers().map_err(|error| failure(input, error))?;
     if decoder.dimensions() != Some((width as usize, height as usize)) {
-        return Err(ImageError::corrupt(Format::Jpeg, "its frame headers give different sizes"));
+        return Err(ImageError::corrupt(
+            Format::Jpeg,
+            "its frame headers give different sizes",
+        ));
     }
     let mut pixels = vec![0u8; input.header.pixels() as usize * 3];
-    decoder.decode_into(&mut pixels).map_err(|error| failure(input, error))?;
+    decoder
+        .decode_into(&mut pixels)
+        .map_err(|error| failure(input, error))?;
     if input.ran_out.get() {
         return Err(ImageError::truncated(Format::Jpeg, input.bytes));
     }
@@ -46,7 +60,8 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
 fn failure(input: &Input, error: DecodeErrors) -> ImageError {
     match error {
         DecodeErrors::Unsupported(scheme) => ImageError::unsupported(Format::Jpeg, format!("{scheme:?}")),
-        DecodeErrors::ExhaustedData => ImageError::truncated(Format::Jpeg, input.bytes),
+        // Reading fails for nothing but the end of the bytes, and for a stop, which wins over this.
+        DecodeErrors::ExhaustedData | DecodeErrors::IoErrors(_) => ImageError::truncated(Format::Jpeg, input.bytes),
         other => input.failure(format!("{other:?}")),
     }
 }
@@ -142,7 +157,11 @@ impl ZByteReaderTrait for Source<'_> {
     #[inline]
     fn is_eof(&mut self) -> Result<bool, ZByteIoError> {
         self.keep_going()?;
+        // Asked only in the middle of entropy-coded data and in search of a marker: what comes next is missing.
         let end = self.position >= self.bytes.len();
+        if end {
+            self.ran_out.set(true);
+        }
         Ok(end)
     }
 

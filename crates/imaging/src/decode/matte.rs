@@ -30,7 +30,11 @@ pub(super) fn rgba_to_rgb(mut pixels: Vec<u8>, matte: [u8; 3]) -> Vec<u8> {
     let count = pixels.len() / 4;
     for index in 0..count {
         let [red, green, blue, alpha] = [0, 1, 2, 3].map(|channel| pixels[index * 4 + channel]);
-        let rgb = [over(red, matte[0], alpha), over(green, matte[1], alpha), over(blue, matte[2], alpha)];
+        let rgb = [
+            over(red, matte[0], alpha),
+            over(green, matte[1], alpha),
+            over(blue, matte[2], alpha),
+        ];
         // Never ahead of what is still to be read: 3·index ≤ 4·index.
         pixels[index * 3..index * 3 + 3].copy_from_slice(&rgb);
     }

@@ -31,7 +31,12 @@ pub struct DecodeOptions<'a> {
 impl Default for DecodeOptions<'_> {
     /// Default limits, full size, white matte, never stopped.
     fn default() -> Self {
-        Self { limits: Limits::default(), min_side: None, matte: [255; 3], should_stop: &|| false }
+        Self {
+            limits: Limits::default(),
+            min_side: None,
+            matte: [255; 3],
+            should_stop: &|| false,
+        }
     }
 }
 
@@ -59,12 +64,20 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image, ImageError
     options.limits.check_pixels(header.width, header.height)?;
     // A JPEG that may be reduced is held to what that takes, by its own module.
     if header.format != Format::Jpeg || options.min_side.is_none() {
-        options.limits.check_memory(header.format, header.width, header.height, header.memory())?;
+        options
+            .limits
+            .check_memory(header.format, header.width, header.height, header.memory())?;
     }
     let poll = Poll::new(options.should_stop);
     poll.check()?;
     let ran_out = Cell::new(false);
-    let input = Input { bytes, header: &header, options, poll: &poll, ran_out: &ran_out };
+    let input = Input {
+        bytes,
+        header: &header,
+        options,
+        poll: &poll,
+        ran_out: &ran_out,
+    };
     let image = poll.contain(header.format, || match header.format {
         Format::Jpeg => jpeg::decode(&input),
         Format::Png => png::decode(&input),

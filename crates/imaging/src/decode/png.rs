@@ -9,7 +9,9 @@ use crate::{Format, Image, ImageError};
 pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let (width, height) = (input.header.width as usize, input.header.height as usize);
     let source = Source::new(input.bytes, input.poll, input.ran_out);
-    let limits = png::Limits { bytes: usize::try_from(input.options.limits.max_memory).unwrap_or(usize::MAX) };
+    let limits = png::Limits {
+        bytes: usize::try_from(input.options.limits.max_memory).unwrap_or(usize::MAX),
+    };
     let mut decoder = png::Decoder::new_with_limits(source, limits);
     // Neither changes a pixel, and both may be compressed: nothing is unpacked that nobody reads.
     decoder.set_ignore_text_chunk(true);
@@ -19,7 +21,10 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let channels = reader.output_color_type().0.samples();
     let (claimed, row_bytes) = (reader.info().size(), width * channels);
     if claimed != (input.header.width, input.header.height) || reader.output_line_size(claimed.0) != Some(row_bytes) {
-        return Err(ImageError::corrupt(Format::Png, "its chunks contradict each other about the size"));
+        return Err(ImageError::corrupt(
+            Format::Png,
+            "its chunks contradict each other about the size",
+        ));
     }
 
     let mut pixels = vec![0u8; width * height * 3];

@@ -23,14 +23,24 @@ fn read<D: ImageDecoder>(input: &Input, decoder: Result<D, CodecError>) -> Resul
     if (width, height) != (input.header.width, input.header.height) {
         return Err(ImageError::corrupt(
             input.header.format,
-            format!("its parts give different sizes, {}x{} and {width}x{height}", input.header.width, input.header.height),
+            format!(
+                "its parts give different sizes, {}x{} and {width}x{height}",
+                input.header.width, input.header.height
+            ),
         ));
     }
     let colour = decoder.color_type();
     let total = decoder.total_bytes();
-    let conversion = if colour.channel_count() < 3 { 3 * input.header.pixels() } else { 0 };
+    let conversion = if colour.channel_count() < 3 {
+        3 * input.header.pixels()
+    } else {
+        0
+    };
     let needed = total.saturating_add(conversion);
-    input.options.limits.check_memory(input.header.format, width, height, needed)?;
+    input
+        .options
+        .limits
+        .check_memory(input.header.format, width, height, needed)?;
     let mut limits = image::Limits::no_limits();
     limits.max_image_width = Some(width);
     limits.max_image_height = Some(height);
@@ -47,7 +57,9 @@ fn read<D: ImageDecoder>(input: &Input, decoder: Result<D, CodecError>) -> Resul
 /// 0 to 1.
 fn to_rgb(mut pixels: Vec<u8>, colour: ColorType, background: [u8; 3]) -> Vec<u8> {
     match colour.bytes_per_pixel() / colour.channel_count() {
-        2 => narrow(&mut pixels, 2, |sample| (u16::from_ne_bytes([sample[0], sample[1]]) >> 8) as u8),
+        2 => narrow(&mut pixels, 2, |sample| {
+            (u16::from_ne_bytes([sample[0], sample[1]]) >> 8) as u8
+        }),
         4 => narrow(&mut pixels, 4, |sample| {
             let value = f32::from_ne_bytes([sample[0], sample[1], sample[2], sample[3]]);
             // A NaN becomes 0: `as` saturates.

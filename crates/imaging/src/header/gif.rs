@@ -1,6 +1,6 @@
 //! GIF blocks (GIF89a specification, sections 17–26).
 
-use super::{Fields, Header};
+use super::{Fields, Header, area};
 use crate::{Format, ImageError};
 
 const EXTENSION: u8 = 0x21;
@@ -28,9 +28,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
                 at = skip_sub_blocks(&fields, at + 2);
             }
             IMAGE => {
-                let (Some(left), Some(top), Some(frame_width), Some(frame_height), Some(flags)) =
-                    (fields.u16(at + 1), fields.u16(at + 3), fields.u16(at + 5), fields.u16(at + 7), fields.u8(at + 9))
-                else {
+                let (Some(left), Some(top), Some(frame_width), Some(frame_height), Some(flags)) = (
+                    fields.u16(at + 1),
+                    fields.u16(at + 3),
+                    fields.u16(at + 5),
+                    fields.u16(at + 7),
+                    fields.u8(at + 9),
+                ) else {
                     break;
                 };
                 first.get_or_insert((left, top, u32::from(frame_width), u32::from(frame_height)));
@@ -48,8 +52,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         });
     };
     let covers = (left, top) == (0, 0) && (frame_width, frame_height) == (width, height);
-    let pixels = u64::from(width) * u64::from(height);
-    let frame_pixels = u64::from(frame_width) * u64::from(frame_height);
+    let (pixels, frame_pixels) = (area(width, height), area(frame_width, frame_height));
     Ok(Header {
         format: Format::Gif,
         width,
@@ -61,7 +64,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         colour: "palette",
         // RGBA of the canvas and of a frame that does not cover it, and the frame's palette indices.
         codec_bytes: 4 * pixels + 5 * frame_pixels,
-        conversion_bytes: 0,
+        // RGBA becomes RGB in place, but giving the rest back may copy it.
+        conversion_bytes: 7 * pixels,
     })
 }
 

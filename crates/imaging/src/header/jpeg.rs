@@ -1,6 +1,6 @@
 //! JPEG markers up to the first scan (ITU-T T.81, annex B).
 
-use super::{Fields, Header};
+use super::{Fields, Header, area};
 use crate::{Format, ImageError, exif};
 
 const SOI: u8 = 0xD8;
@@ -33,14 +33,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         }
         let length = usize::from(fields.u16(at).ok_or_else(truncated)?);
         if length < 2 {
-            return Err(ImageError::corrupt(Format::Jpeg, format!("segment 0xFF{marker:02X} has length {length}")));
+            return Err(ImageError::corrupt(
+                Format::Jpeg,
+                format!("segment 0xFF{marker:02X} has length {length}"),
+            ));
         }
         let body = at + 2;
         let segment = bytes.get(body..at + length).ok_or_else(truncated)?;
         match marker {
             0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
                 if frame.is_some() {
-                    return Err(ImageError::unsupported(Format::Jpeg, "hierarchical coding (several frames)"));
+                    return Err(ImageError::unsupported(
+                        Format::Jpeg,
+                        "hierarchical coding (several frames)",
+                    ));
                 }
                 frame = Some(Frame::read(marker, segment)?);
             }
@@ -84,16 +90,25 @@ impl Frame {
         }
         let precision = fields.u8(0).ok_or_else(short)?;
         if precision != 8 {
-            return Err(ImageError::unsupported(Format::Jpeg, format!("{precision} bits a sample")));
+            return Err(ImageError::unsupported(
+                Format::Jpeg,
+                format!("{precision} bits a sample"),
+            ));
         }
         let height = u32::from(fields.u16(1).ok_or_else(short)?);
         let width = u32::from(fields.u16(3).ok_or_else(short)?);
         if height == 0 {
-            return Err(ImageError::unsupported(Format::Jpeg, "a height that is given after the first scan (DNL)"));
+            return Err(ImageError::unsupported(
+                Format::Jpeg,
+                "a height that is given after the first scan (DNL)",
+            ));
         }
         let components = fields.u8(5).ok_or_else(short)?;
         if !matches!(components, 1 | 3 | 4) {
-            return Err(ImageError::unsupported(Format::Jpeg, format!("{components} colour components")));
+            return Err(ImageError::unsupported(
+                Format::Jpeg,
+                format!("{components} colour components"),
+            ));
         }
         let mut sampling = Vec::with_capacity(usize::from(components));
         for component in 0..usize::from(components) {
@@ -107,7 +122,12 @@ impl Frame {
             }
             sampling.push((horizontal, vertical));
         }
-        Ok(Self { width, height, progressive: marker == 0xC2, sampling })
+        Ok(Self {
+            width,
+            height,
+            progressive: marker == 0xC2,
+            sampling,
+        })
     }
 
     fn header(&self, orientation: u8, adobe_transform: Option<u8>, components_in_scan: u8) -> Header {
@@ -118,7 +138,7 @@ impl Frame {
             (_, Some(2)) => "YCCK",
             _ => "CMYK",
         };
-        let pixels = u64::from(self.width) * u64::from(self.height);
+        let pixels = area(self.width, self.height);
         let horizontal = u64::from(self.sampling.iter().map(|s| s.0).max().unwrap_or(1));
         let vertical = u64::from(self.sampling.iter().map(|s| s.1).max().unwrap_or(1));
         let columns = u64::from(self.width).div_ceil(8 * horizontal);

@@ -7,6 +7,7 @@ mod fields;
 mod gif;
 mod jpeg;
 mod png;
+mod prefix_codes;
 mod tiff;
 mod webp;
 
@@ -46,8 +47,11 @@ pub struct ImageInfo {
 pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageError> {
     limits.check_bytes(bytes)?;
     let header = Header::read(bytes)?;
-    let (width, height) =
-        if header.is_transposed() { (header.height, header.width) } else { (header.width, header.height) };
+    let (width, height) = if header.is_transposed() {
+        (header.height, header.width)
+    } else {
+        (header.width, header.height)
+    };
     Ok(ImageInfo {
         format: header.format,
         width,
@@ -81,6 +85,11 @@ pub(crate) struct Header {
     pub conversion_bytes: u64,
 }
 
+/// Pixels, capped where no memory could hold them, so that no formula over them overflows.
+fn area(width: u32, height: u32) -> u64 {
+    (u64::from(width) * u64::from(height)).min(1 << 48)
+}
+
 impl Header {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, ImageError> {
         let format = Format::of(bytes)?;
@@ -102,7 +111,7 @@ impl Header {
     }
 
     pub(crate) fn pixels(&self) -> u64 {
-        u64::from(self.width) * u64::from(self.height)
+        area(self.width, self.height)
     }
 
     /// Orientations 5 to 8 swap rows and columns.

@@ -1,13 +1,16 @@
 //! PNG chunks (ISO/IEC 15948, sections 5 and 11; APNG's `acTL` is in its third edition).
 
-use super::{Fields, Header};
+use super::{Fields, Header, area};
 use crate::{Format, ImageError, exif};
 
 pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     let fields = Fields::big_endian(bytes);
     let truncated = || ImageError::truncated(Format::Png, bytes);
     if fields.bytes(12).ok_or_else(truncated)? != *b"IHDR" || fields.u32(8) != Some(13) {
-        return Err(ImageError::corrupt(Format::Png, "its first chunk is not a 13-byte IHDR"));
+        return Err(ImageError::corrupt(
+            Format::Png,
+            "its first chunk is not a 13-byte IHDR",
+        ));
     }
     let width = fields.u32(16).ok_or_else(truncated)?;
     let height = fields.u32(20).ok_or_else(truncated)?;
@@ -21,7 +24,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         (4, 8 | 16) => ("grey", true, 2),
         (6, 8 | 16) => ("RGB", true, 4),
         _ => {
-            return Err(ImageError::corrupt(Format::Png, format!("colour type {colour_type} with {bits} bits")));
+            return Err(ImageError::corrupt(
+                Format::Png,
+                format!("colour type {colour_type} with {bits} bits"),
+            ));
         }
     };
 
@@ -42,7 +48,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         at = end.saturating_add(4);
     }
 
-    let pixels = u64::from(width) * u64::from(height);
+    let pixels = area(width, height);
     let row = u64::from(width) * channels * u64::from(bits.max(8)) / 8;
     // 8-bit samples as expanded: palette to RGB or RGBA, grey and transparent colours to a channel more.
     let expanded = match (colour_type, has_alpha) {

@@ -19,7 +19,12 @@ const EXTRA_SAMPLES: u16 = 338;
 pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     let file = File::open(bytes).ok_or_else(|| ImageError::truncated(Format::Tiff, bytes))?;
     let truncated = || ImageError::truncated(Format::Tiff, bytes);
-    let mut page = Page { bits: 1, samples: 1, orientation: 1, ..Page::default() };
+    let mut page = Page {
+        bits: 1,
+        samples: 1,
+        orientation: 1,
+        ..Page::default()
+    };
     let entries = file.entries(file.first).ok_or_else(truncated)?;
     for entry in 0..entries {
         let (tag, value) = file.entry(file.first, entry).ok_or_else(truncated)?;
@@ -47,20 +52,29 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     };
     let sample_bytes = u64::from(page.bits).div_ceil(8).clamp(1, 8);
     let stored = pixels.saturating_mul(u64::from(page.samples.clamp(1, 16)) * sample_bytes);
-    let chunk = page.tile.saturating_mul(u64::from(page.samples.clamp(1, 16)) * sample_bytes);
+    let chunk = page
+        .tile
+        .saturating_mul(u64::from(page.samples.clamp(1, 16)) * sample_bytes);
     Ok(Header {
         format: Format::Tiff,
         width: u32::try_from(page.width).unwrap_or(u32::MAX),
         height: u32::try_from(page.height).unwrap_or(u32::MAX),
-        orientation: if (1..=8).contains(&page.orientation) { page.orientation as u8 } else { 1 },
+        orientation: if (1..=8).contains(&page.orientation) {
+            page.orientation as u8
+        } else {
+            1
+        },
         frames,
         bits_per_channel: u8::try_from(page.bits).unwrap_or(u8::MAX),
         has_alpha: page.extra_samples,
         colour,
         // Samples as read, as handed over, and the strip or tile being read.
-        codec_bytes: stored.saturating_mul(2).saturating_add(chunk).saturating_add(bytes.len() as u64),
+        codec_bytes: stored
+            .saturating_mul(2)
+            .saturating_add(chunk)
+            .saturating_add(bytes.len() as u64),
         // Grey becomes RGB in a second buffer; the others shrink in place.
-        conversion_bytes: stored.saturating_add(3 * pixels.min(u64::MAX / 4)),
+        conversion_bytes: stored.saturating_add(pixels.saturating_mul(3)),
     })
 }
 
@@ -102,9 +116,17 @@ struct File<'a> {
 
 impl<'a> File<'a> {
     fn open(bytes: &'a [u8]) -> Option<Self> {
-        let fields = if bytes.starts_with(b"II") { Fields::little_endian(bytes) } else { Fields::big_endian(bytes) };
+        let fields = if bytes.starts_with(b"II") {
+            Fields::little_endian(bytes)
+        } else {
+            Fields::big_endian(bytes)
+        };
         let big = fields.u16(2)? == 43;
-        let first = if big { usize::try_from(fields.u64(8)?).ok()? } else { fields.u32(4)? as usize };
+        let first = if big {
+            usize::try_from(fields.u64(8)?).ok()?
+        } else {
+            fields.u32(4)? as usize
+        };
         Some(Self { fields, big, first })
     }
 
@@ -123,8 +145,11 @@ impl<'a> File<'a> {
         let at = directory.checked_add(head)?.checked_add(entry.checked_mul(step)?)?;
         let tag = self.fields.u16(at)?;
         let kind = self.fields.u16(at + 2)?;
-        let count =
-            if self.big { self.fields.u64(at + 4)? } else { u64::from(self.fields.u32(at + 4)?) };
+        let count = if self.big {
+            self.fields.u64(at + 4)?
+        } else {
+            u64::from(self.fields.u32(at + 4)?)
+        };
         let mut value_at = at + if self.big { 12 } else { 8 };
         let size: u64 = match kind {
             1 | 2 | 6 | 7 => 1,
@@ -156,7 +181,9 @@ impl<'a> File<'a> {
             let at = directory.checked_add(8)?.checked_add(entries.checked_mul(20)?)?;
             usize::try_from(self.fields.u64(at)?).ok()
         } else {
-            self.fields.u32(directory.checked_add(2 + entries * 12)?).map(|next| next as usize)
+            self.fields
+                .u32(directory.checked_add(2 + entries * 12)?)
+                .map(|next| next as usize)
         }
     }
 }

@@ -1,7 +1,10 @@
 //! WebP's RIFF chunks (RFC 9649).
 
-use super::{Fields, Header};
+use super::{Fields, Header, prefix_codes};
 use crate::{Format, ImageError, exif};
+
+/// The decoder allocates a partition of a lossy frame by its 24-bit length before it finds the data missing.
+const LOSSY_PARTITION: u64 = 1 << 24;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     let fields = Fields::little_endian(bytes);
@@ -19,6 +22,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         codec_bytes: 0,
         conversion_bytes: 0,
     };
+    let mut codes = 0;
     match &kind {
         b"VP8 " => {
             if fields.bytes(23).ok_or_else(truncated)? != [0x9D, 0x01, 0x2A] {
@@ -36,49 +40,84 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
             header.height = ((packed >> 14) & 0x3FFF) + 1;
             header.has_alpha = packed >> 28 & 1 != 0;
             header.colour = "RGB";
+            codes = prefix_codes::memory(&bytes[20..], header.width, header.height, false);
         }
         b"VP8X" => {
             let flags = fields.u8(20).ok_or_else(truncated)?;
             header.has_alpha = flags & 0x10 != 0;
             header.width = fields.u24(24).ok_or_else(truncated)? + 1;
             header.height = fields.u24(27).ok_or_else(truncated)? + 1;
-            read_chunks(bytes, &fields, &mut header);
+            codes = read_chunks(bytes, &fields, &mut header);
         }
         _ => {
             let name = String::from_utf8_lossy(&kind).into_owned();
-            return Err(ImageError::corrupt(Format::WebP, format!("its first chunk is {name:?}")));
+            return Err(ImageError::corrupt(
+                Format::WebP,
+                format!("its first chunk is {name:?}"),
+            ));
         }
     }
-    let pixels = u64::from(header.width) * u64::from(header.height);
-    // The largest of three ways, with the macroblock padding of 16 pixels a side:
-    //   lossy: planes 1.5, macroblock records, RGBA 4, and with alpha its own lossless decode 4 + 1 + 1;
-    //   lossless: RGBA 4, transforms and entropy image up to 1, and RGB 3;
-    //   animated: a frame of either kind, canvas 4, result 4.
+    // The largest of three ways, with macroblock padding up to 16 pixels a side:
+    //   lossy: planes 1.5 and macroblock records 0.5, RGBA 4, and with alpha its own lossless decode 4 + 1 + 1;
+    //   lossless: RGBA 4, transforms and group numbers up to 1, and RGB 3;
+    //   animated: a frame of either kind 4 to 8, canvas 4, result 4.
     let padded = (u64::from(header.width) + 16) * (u64::from(header.height) + 16);
-    let per_pixel = if header.frames > 1 || header.colour == "animation" { 16 } else { 12 };
-    header.codec_bytes = per_pixel * padded.max(pixels) + 3 * bytes.len() as u64;
+    let per_pixel = if header.frames > 1 { 16 } else { 12 };
+    let partition = if header.colour == "YCbCr" { LOSSY_PARTITION } else { 0 };
+    header.codec_bytes = per_pixel * padded + partition + codes + 3 * bytes.len() as u64;
     Ok(header)
 }
 
-/// Chunks of an extended file: frames, orientation, and how the first picture is coded.
-fn read_chunks(bytes: &[u8], fields: &Fields, header: &mut Header) {
+/// Chunks of an extended file: frames, orientation, and how the first picture is coded. Gives the memory that the
+/// prefix codes of the first picture take.
+fn read_chunks(bytes: &[u8], fields: &Fields, header: &mut Header) -> u64 {
     let mut at = 30;
     let mut animation_frames = 0u32;
+    let mut codes = 0u64;
     while let (Some(kind), Some(length)) = (fields.bytes::<4>(at), fields.u32(at + 4)) {
         let body = at + 8;
         let end = body.saturating_add(length as usize);
         match &kind {
             b"ANMF" => {
-                if animation_frames == 0 && fields.bytes(body + 16) == Some(*b"VP8L") {
-                    header.colour = "RGB";
-                }
                 animation_frames = animation_frames.saturating_add(1);
+                if animation_frames == 1 {
+                    let (width, height) = (
+                        fields.u24(body + 6).unwrap_or(0) + 1,
+                        fields.u24(body + 9).unwrap_or(0) + 1,
+                    );
+                    // A frame holds a picture of one or two chunks: alpha and lossy, or lossless.
+                    let mut part = body + 16;
+                    for _ in 0..2 {
+                        let (Some(kind), Some(length)) = (fields.bytes::<4>(part), fields.u32(part + 4)) else {
+                            break;
+                        };
+                        codes += read_picture(&kind, bytes.get(part + 8..).unwrap_or(&[]), width, height, header);
+                        part = (part + 8)
+                            .saturating_add(length as usize)
+                            .saturating_add(length as usize & 1);
+                    }
+                }
             }
-            b"VP8L" => header.colour = "RGB",
             b"EXIF" => header.orientation = bytes.get(body..end).map_or(1, exif::orientation),
-            _ => {}
+            kind => {
+                let data = bytes.get(body..end.min(bytes.len())).unwrap_or(&[]);
+                codes += read_picture(kind, data, header.width, header.height, header);
+            }
         }
         at = end.saturating_add(length as usize & 1);
     }
     header.frames = animation_frames.max(1);
+    codes
+}
+
+fn read_picture(kind: &[u8; 4], data: &[u8], width: u32, height: u32, header: &mut Header) -> u64 {
+    match (kind, data) {
+        (b"VP8L", _) => {
+            header.colour = "RGB";
+            prefix_codes::memory(data, width, height, false)
+        }
+        // Compression method 1 in the lowest two bits.
+        (b"ALPH", [flags, stream @ ..]) if flags & 3 == 1 => prefix_codes::memory(stream, width, height, true),
+        _ => 0,
+    }
 }

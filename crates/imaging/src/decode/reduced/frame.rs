@@ -17,9 +17,10 @@ pub(super) struct Component {
     pub horizontal: usize,
     pub vertical: usize,
     pub quantisation: usize,
-    /// Pixels a side that a block becomes: 1, 2, 4 or 8.
-    pub size: usize,
-    /// Zigzag index to position among the `size × size` kept ones, or [`DROPPED`].
+    /// Pixels that a block becomes across and down, 1, 2, 4 or 8 each.
+    pub across: usize,
+    pub down: usize,
+    /// Zigzag index to position among the `down × across` kept ones, or [`DROPPED`].
     pub kept: [u8; 64],
     /// Blocks in a row and rows of blocks, padded to whole MCUs.
     pub columns: usize,
@@ -27,7 +28,7 @@ pub(super) struct Component {
     /// Blocks that a scan of this component alone holds.
     pub own_columns: usize,
     pub own_rows: usize,
-    /// Samples, `columns × size` wide.
+    /// Samples, `columns × across` wide.
     pub samples: Vec<u8>,
     /// Progressive only: kept coefficients by block, and for every block which of its 64 are not zero yet: the
     /// refinement scans need to know that even of dropped ones.
@@ -40,7 +41,12 @@ pub(super) struct Component {
 
 impl Component {
     pub(super) fn stride(&self) -> usize {
-        self.columns * self.size
+        self.columns * self.across
+    }
+
+    /// Coefficients kept of a block.
+    pub(super) fn kept_count(&self) -> usize {
+        self.across * self.down
     }
 }
 
@@ -63,8 +69,13 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn read(progressive: bool, segment: &[u8], halvings: u32) -> Option<Self> {
-        let &[precision, h1, h0, w1, w0, count, ref specifications @ ..] = segment else { return None };
-        let (height, width) = (u32::from(u16::from_be_bytes([h1, h0])), u32::from(u16::from_be_bytes([w1, w0])));
+        let &[precision, h1, h0, w1, w0, count, ref specifications @ ..] = segment else {
+            return None;
+        };
+        let (height, width) = (
+            u32::from(u16::from_be_bytes([h1, h0])),
+            u32::from(u16::from_be_bytes([w1, w0])),
+        );
         if precision != 8 || height == 0 || width == 0 || !matches!(count, 1 | 3) {
             return None;
         }
@@ -89,8 +100,8 @@ impl Frame {
             }
             // A component with fewer samples keeps more frequencies, so that less has to be interpolated: at half size
             // the chroma of 4:2:0 is transformed at its full resolution and needs no upsampling at all.
-            let spare = (horizontal / h).min(vertical / v);
-            let component_size = (size * spare).min(8);
+            let across = (size * (horizontal / h)).min(8);
+            let down = (size * (vertical / v)).min(8);
             let own_width = (width as usize * h).div_ceil(horizontal);
             let own_height = (height as usize * v).div_ceil(vertical);
             components.push(Component {
@@ -98,8 +109,9 @@ impl Frame {
                 horizontal: h,
                 vertical: v,
                 quantisation: usize::from(specification[2]),
-                size: component_size,
-                kept: kept(component_size),
+                across,
+                down,
+                kept: kept(across, down),
                 columns: mcu_columns * h,
                 rows: mcu_rows * v,
                 own_columns: own_width.div_ceil(8),
@@ -134,7 +146,7 @@ impl Frame {
             .components
             .iter()
             .map(|c| {
-                let kept = (c.size * c.size) as u64;
+                let kept = c.kept_count() as u64;
                 (c.columns * c.rows) as u64 * (kept + if self.progressive { 2 * kept + 8 } else { 0 })
             })
             .sum();
@@ -145,7 +157,7 @@ impl Frame {
     pub(super) fn allocate(mut self) -> Self {
         for component in &mut self.components {
             let blocks = component.columns * component.rows;
-            let kept = component.size * component.size;
+            let kept = component.kept_count();
             component.samples = vec![0; blocks * kept];
             if self.progressive {
                 component.coefficients = vec![0; blocks * kept];
@@ -170,7 +182,7 @@ impl Frame {
             component.nonzero = Vec::new();
             let Some(steps) = component.steps else { continue };
             let steps = kept_steps(&steps, &component.kept);
-            let kept = component.size * component.size;
+            let kept = component.kept_count();
             let stride = component.stride();
             let mut block = [0i32; 64];
             for (index, quantised) in coefficients.chunks_exact(kept).enumerate() {
@@ -178,18 +190,27 @@ impl Frame {
                     *value = i32::from(quantised) * step;
                 }
                 let (row, column) = (index / component.columns, index % component.columns);
-                let start = row * component.size * stride + column * component.size;
-                idct::block(component.size, &block, &mut component.samples[start..], stride);
+                let start = row * component.down * stride + column * component.across;
+                idct::block(
+                    (component.across, component.down),
+                    &block,
+                    &mut component.samples[start..],
+                    stride,
+                );
             }
         }
     }
 }
 
-/// Which zigzag indices belong to the lowest `size × size` frequencies, and where among them.
-fn kept(size: usize) -> [u8; 64] {
+/// Which zigzag indices belong to the lowest `down × across` frequencies, and where among them.
+fn kept(across: usize, down: usize) -> [u8; 64] {
     ZIGZAG.map(|natural| {
         let (row, column) = (usize::from(natural) / 8, usize::from(natural) % 8);
-        if row < size && column < size { (row * size + column) as u8 } else { DROPPED }
+        if row < down && column < across {
+            (row * across + column) as u8
+        } else {
+            DROPPED
+        }
     })
 }
 

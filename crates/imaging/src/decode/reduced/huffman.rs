@@ -59,7 +59,13 @@ pub(super) struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at, buffer: 0, available: 0, invented: 0 }
+        Self {
+            bytes,
+            at,
+            buffer: 0,
+            available: 0,
+            invented: 0,
+        }
     }
 
     /// Position of the marker that ended the bits, or of the next unread byte.
@@ -93,7 +99,10 @@ impl<'a> Bits<'a> {
         if self.available >= 32 {
             return;
         }
-        if let Some(&[a, b, c, d]) = self.bytes.get(self.at..self.at + 4).and_then(|four| <&[u8; 4]>::try_from(four).ok())
+        if let Some(&[a, b, c, d]) = self
+            .bytes
+            .get(self.at..self.at + 4)
+            .and_then(|four| <&[u8; 4]>::try_from(four).ok())
             && a != 0xFF
             && b != 0xFF
             && c != 0xFF
@@ -185,6 +194,10 @@ impl<'a> Bits<'a> {
     #[inline(always)]
     pub(super) fn signed(&mut self, count: u32) -> i32 {
         let value = self.number(count);
-        if count > 0 && value < 1 << (count - 1) { value - (1 << count) + 1 } else { value }
+        if count > 0 && value < 1 << (count - 1) {
+            value - (1 << count) + 1
+        } else {
+            value
+        }
     }
 }

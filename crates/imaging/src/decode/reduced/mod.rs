@@ -26,7 +26,10 @@ const MAX_SCANS: usize = 100;
 /// By how many halvings a `width × height` picture can be shrunk, 3 at most, with both sides staying at least `min_side`.
 pub(super) fn halvings(width: u32, height: u32, min_side: u32) -> u32 {
     let shorter = width.min(height);
-    (1..=3).rev().find(|&halvings| shorter.div_ceil(1 << halvings) >= min_side.max(1)).unwrap_or(0)
+    (1..=3)
+        .rev()
+        .find(|&halvings| shorter.div_ceil(1 << halvings) >= min_side.max(1))
+        .unwrap_or(0)
 }
 
 /// Decodes at `1 / 2^halvings` of the size, rounded up. `None`: let the full-size decoder see to it.
@@ -74,7 +77,9 @@ fn read_scans(input: &Input, halvings: u32) -> Option<Frame> {
             0xC0..=0xC2 if frame.is_none() => {
                 let read = Frame::read(marker == 0xC2, segment, halvings)?;
                 let limits = input.options.limits;
-                limits.check_memory(Format::Jpeg, read.width, read.height, read.memory()).ok()?;
+                limits
+                    .check_memory(Format::Jpeg, read.width, read.height, read.memory())
+                    .ok()?;
                 frame = Some(read.allocate());
             }
             0xC4 => tables.read_huffman(segment)?,

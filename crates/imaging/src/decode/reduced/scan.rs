@@ -97,7 +97,12 @@ pub(super) fn decode(
             return None;
         }
         let (high, low) = (approximation >> 4, u32::from(approximation & 15));
-        (low <= 13).then_some(Some(Band { first, last, refines: high != 0, low }))?
+        (low <= 13).then_some(Some(Band {
+            first,
+            last,
+            refines: high != 0,
+            low,
+        }))?
     } else {
         None
     };
@@ -115,7 +120,11 @@ pub(super) fn decode(
     let steps: Vec<[i32; 64]> = members
         .iter()
         .map(|member| &frame.components[member.component])
-        .map(|component| component.steps.map_or([0; 64], |steps| kept_steps(&steps, &component.kept)))
+        .map(|component| {
+            component
+                .steps
+                .map_or([0; 64], |steps| kept_steps(&steps, &component.kept))
+        })
         .collect();
     let mut bits = Bits::new(bytes, start);
     let mut end_of_band_run = 0u32;
@@ -129,14 +138,21 @@ pub(super) fn decode(
                 if until_restart == 0 {
                     bits.restart()?;
                     end_of_band_run = 0;
-                    frame.components.iter_mut().for_each(|component| component.prediction = 0);
+                    frame
+                        .components
+                        .iter_mut()
+                        .for_each(|component| component.prediction = 0);
                     until_restart = tables.restart_interval;
                 }
                 until_restart -= 1;
             }
             for (member, steps) in members.iter().zip(&steps) {
                 let component = &mut frame.components[member.component];
-                let (across, down) = if alone { (1, 1) } else { (component.horizontal, component.vertical) };
+                let (across, down) = if alone {
+                    (1, 1)
+                } else {
+                    (component.horizontal, component.vertical)
+                };
                 for v in 0..down {
                     for h in 0..across {
                         let (x, y) = (column * across + h, row * down + v);
@@ -194,8 +210,8 @@ fn baseline_block(
         }
         index += 1;
     }
-    let (size, stride) = (component.size, component.stride());
-    let target = component.samples.get_mut(y * size * stride + x * size..)?;
+    let (size, stride) = ((component.across, component.down), component.stride());
+    let target = component.samples.get_mut(y * size.1 * stride + x * size.0..)?;
     if flat {
         idct::flat_block(size, block[0], target, stride);
     } else {
@@ -214,7 +230,7 @@ fn progressive_block(
     y: usize,
 ) -> Option<()> {
     let index = y * component.columns + x;
-    let kept = component.size * component.size;
+    let kept = component.kept_count();
     let coefficients = component.coefficients.get_mut(index * kept..(index + 1) * kept)?;
     let nonzero = component.nonzero.get_mut(index)?;
     if band.first == 0 {
