@@ -71,6 +71,20 @@ fn an_unknown_edit_is_refused_with_the_list_of_edits() {
 }
 
 #[test]
+fn the_manual_describes_every_edit_as_the_code_does() {
+    let manual = include_str!("../../EDITS.md");
+    for edit in Edit::ALL {
+        let seeded = if edit.is_seeded() { "yes" } else { "no" };
+        let row = format!(
+            "| `{edit}` | {} | {} | {seeded} |",
+            edit.description(),
+            edit.strength_means()
+        );
+        assert!(manual.contains(&row), "EDITS.md lacks the row: {row}");
+    }
+}
+
+#[test]
 fn a_strength_out_of_range_is_refused_with_its_value() {
     let image = picture(32, 32);
     for strength in [-0.001, 1.001, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
