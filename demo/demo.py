@@ -70,7 +70,7 @@ def main() -> int:
             bar = Progress(len(plan.ORIGINALS) + len(plan.BYSTANDERS) + 2 * len(plan.queries()))
             store_references(connection, pictures, bar)
             make_uploads(connection, pictures, bar)
-            outcomes = ask(connection, names, bar)
+            outcomes = ask(connection, bar)
             runtime = describe_runtime(connection)
             bar.close()
     except psycopg.OperationalError as error:
@@ -79,7 +79,7 @@ def main() -> int:
         return complain(f"{error.sqlstate}: {error}", "The database copymatch_demo is left as it was then.")
 
     print_table(outcomes, names)
-    summary = summarise(outcomes, names)
+    summary = summarise(outcomes)
     print(f"\n{summary.line}")
     page_path = LOCAL / "demo.html"
     page_path.write_text(page.render(outcomes, names, pictures, summary, runtime), encoding="utf-8")
@@ -168,7 +168,7 @@ def make_uploads(connection: psycopg.Connection, pictures: dict[str, bytes], bar
         bar.step()
 
 
-def ask(connection: psycopg.Connection, names: dict[str, plan.Photograph], bar: Progress) -> list[Outcome]:
+def ask(connection: psycopg.Connection, bar: Progress) -> list[Outcome]:
     """Asks copy_match about every upload, as an application would: bytes in, rows out."""
     bar.stage("asking copy_match")
     titles = {str(row.id): row.title for row in connection.execute("SELECT id, title FROM reference_images")}
@@ -196,12 +196,13 @@ def describe_runtime(connection: psycopg.Connection) -> str:
 
 
 def print_table(outcomes: list[Outcome], names: dict[str, plan.Photograph]) -> None:
-    colours = {"copy": "32", "review": "33", "different": "2"} if sys.stdout.isatty() else {}
+    colourful = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colours = {"copy": "32", "review": "33", "different": "2"} if colourful else {}
 
     def paint(text: str, colour: str | None) -> str:
-        return f"\033[{colour}m{text}\033[0m" if colour else text
+        return f"\033[{colour}m{text}\033[0m" if colour and text else text
 
-    alarm = "31" if sys.stdout.isatty() else None
+    alarm = "31" if colourful else None
     header = f"{'':>3}  {'query':<18} {'edit':<19} {'found reference':<18} {'score':>7} {'probability':>11}  verdict"
     print(f"\n{header}\n{'─' * len(header)}")
     for outcome in outcomes:
@@ -247,7 +248,7 @@ class Summary:
         )
 
 
-def summarise(outcomes: list[Outcome], names: dict[str, plan.Photograph]) -> Summary:
+def summarise(outcomes: list[Outcome]) -> Summary:
     copies = [outcome for outcome in outcomes if outcome.query.stored]
     right = [outcome for outcome in copies if outcome.is_right]
     times = sorted(outcome.milliseconds for outcome in outcomes)
@@ -275,4 +276,7 @@ Try next:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
