@@ -24,6 +24,7 @@ pub struct Encoder {
     manifest: Manifest,
     preprocessor: Preprocessor,
     network: Network,
+    threads: usize,
     fallback: Option<String>,
 }
 
@@ -81,6 +82,7 @@ impl Encoder {
             manifest: manifest.clone(),
             preprocessor,
             network,
+            threads: options.threads,
             fallback: None,
         };
         encoder.check_parity()?;
@@ -91,8 +93,9 @@ impl Encoder {
     ///
     /// Each image is embedded at every size of the manifest; the L2-normalised descriptors are averaged and the mean
     /// is L2-normalised ("Bag of Tricks and A Strong Baseline for Image Copy Detection", section on testing).
-    /// `should_stop` is polled on the calling thread before each image is resized and before each run of at most
-    /// eight images at 224 pixels or as many pixels at another size; no run is interrupted.
+    /// On the CPU a run takes one image for each thread, at most eight at 224 pixels or as many pixels at another size;
+    /// on a device eight times that. `should_stop` is polled on the calling thread before each image is resized and
+    /// before each run; no run is interrupted.
     ///
     /// # Errors
     /// [`EncoderError::Cancelled`] when `should_stop` returned true; [`EncoderError::Inference`] and
@@ -104,7 +107,7 @@ impl Encoder {
         let mut tensor = Vec::new();
         let mut raw = Vec::new();
         for &size in self.manifest.input_sizes() {
-            let batch = batch_size(self.network.provider(), size);
+            let batch = batch_size(self.network.provider(), self.threads, size);
             for (start, chunk) in (0..).step_by(batch).zip(images.chunks(batch)) {
                 tensor.clear();
                 for image in chunk {
@@ -187,12 +190,14 @@ fn stop_if(should_stop: &dyn Fn() -> bool) -> Result<(), EncoderError> {
     }
 }
 
-fn batch_size(provider: Provider, size: u32) -> usize {
+/// One thread computes eight images no faster together than one by one, but needs eight times the memory for it, so a
+/// batch on the CPU is only as large as there are threads.
+fn batch_size(provider: Provider, threads: usize, size: u32) -> usize {
     let (pixels, most) = match provider {
         Provider::Cuda | Provider::TensorRt => (DEVICE_BATCH_PIXELS, 64),
-        Provider::Auto | Provider::Cpu => (CPU_BATCH_PIXELS, 8),
+        Provider::Auto | Provider::Cpu => (CPU_BATCH_PIXELS, threads.min(8)),
     };
-    (pixels / (size * size)).clamp(1, most) as usize
+    ((pixels / (size * size)) as usize).clamp(1, most.max(1))
 }
 
 /// 1 / |v|; `None` where a component is not finite, `Some(None)` where the length is zero.

@@ -197,8 +197,8 @@ impl Manifest {
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let manifest: ManifestV1 =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| ManifestError::Syntax {
-                field: error.path().to_string(),
-                problem: error.inner().to_string(),
+                field: shorten(error.path().to_string()),
+                problem: shorten(error.inner().to_string()),
             })?;
         deserializer.end().map_err(|error| ManifestError::Syntax {
             field: ".".to_owned(),
@@ -286,14 +286,19 @@ impl Manifest {
 }
 
 fn refuse(field: impl Into<String>, value: impl fmt::Display, allowed: impl Into<String>) -> ManifestError {
-    let mut value = value.to_string();
-    if value.chars().count() > 80 {
-        value = value.chars().take(80).chain("...".chars()).collect();
-    }
     ManifestError::Value {
         field: field.into(),
-        value,
+        value: shorten(value.to_string()),
         allowed: allowed.into(),
+    }
+}
+
+/// A message quotes the manifest, which may be megabytes long; its reader needs the beginning.
+fn shorten(text: String) -> String {
+    const MOST: usize = 300;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

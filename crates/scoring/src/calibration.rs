@@ -121,8 +121,8 @@ impl Calibration {
     ///
     /// # Errors
     /// [`CalibrationError`] with the path of the first field that is missing, unknown, of the wrong type or out of
-    /// range: `neighbours` 1..=1000; `factor` above 0, at most 100; `clamp` 0 < low <= high <= 1 (a stretch of zero or
-    /// less would erase or reverse the order of the references); `similarity_weight` at least 0 (more alike is never
+    /// range: `neighbours` 1..=1000; `factor` 0.01..=100; `clamp` 0.001 <= low <= high <= 1 (a stretch of zero or less
+    /// would erase or reverse the order of the references); `similarity_weight` at least 0 (more alike is never
     /// less probable); all weights finite, in -1e6..=1e6; probabilities 0 <= review <= copy <= 1.
     pub fn from_json(json: &str) -> Result<Self, CalibrationError> {
         if json.len() > MAX_CALIBRATION_BYTES {
@@ -146,15 +146,15 @@ impl Calibration {
         if !(1..=MAX_NEIGHBOURS).contains(&record.neighbours) {
             return refuse("neighbours", record.neighbours as f64, "it must be in 1..=1000");
         }
-        if !(record.factor > 0.0 && record.factor <= 100.0) {
-            return refuse("factor", record.factor, "it must be above 0 and at most 100");
+        if !(0.01..=100.0).contains(&record.factor) {
+            return refuse("factor", record.factor, "it must be in 0.01..=100");
         }
         let [low, high] = record.clamp;
-        if !(low > 0.0 && low <= 1.0) {
+        if !(0.001..=1.0).contains(&low) {
             return refuse(
                 "clamp[0]",
                 low,
-                "it must be above 0 and at most 1, or the stretch would lose the order",
+                "it must be in 0.001..=1, or the stretch would lose the order",
             );
         }
         if !(high >= low && high <= 1.0) {

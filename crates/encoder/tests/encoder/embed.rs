@@ -7,7 +7,7 @@ use imaging::{Filter, Image, resize};
 use serde_json::json;
 
 use crate::onnx_builder::{colour_sum, identity, log_of_mean_colour, mean_colour};
-use crate::setup::{assert_close, load, manifest, manifest_json, noise, read, solid, unit};
+use crate::setup::{assert_close, load, load_batching, manifest, manifest_json, noise, read, solid, unit};
 
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const STD: [f64; 3] = [0.229, 0.224, 0.225];
@@ -81,8 +81,14 @@ fn an_image_is_resized_to_the_square_by_the_filter_of_the_manifest() {
 #[test]
 fn images_keep_their_order_over_several_batches_and_do_not_depend_on_their_neighbours() {
     let images: Vec<Image> = (0..19).map(|seed| noise(16 + seed % 3, 16, seed)).collect();
-    let mut encoder = identity_encoder();
+    let weights = identity(16).model();
+    let mut encoder = load_batching(&weights, manifest(&weights, 768, &[16])).expect("loads");
     let together = encoder.embed(&images, &never).expect("embeds");
+    assert_eq!(
+        together,
+        identity_encoder().embed(&images, &never).expect("embeds"),
+        "as one by one"
+    );
     assert_eq!(together.len(), images.len());
     for (image, descriptor) in images.iter().zip(&together) {
         let alone = encoder
@@ -133,7 +139,7 @@ fn a_descriptor_that_is_not_finite_is_an_error_that_names_the_image() {
     let mut json = manifest_json(&weights, 3, &[32]);
     json["input"]["mean"] = json!([0, 0, 0]);
     json["input"]["std"] = json!([1, 1, 1]);
-    let mut encoder = load(&weights, read(&json)).expect("loads");
+    let mut encoder = load_batching(&weights, read(&json)).expect("loads");
     let mut images = vec![solid(32, 32, [80, 90, 100]); 12];
     assert_eq!(encoder.embed(&images, &never).expect("embeds").len(), 12);
     images[9] = solid(32, 32, [0, 0, 0]);

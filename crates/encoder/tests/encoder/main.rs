@@ -1,5 +1,6 @@
 //! The encoder against a real ONNX Runtime, on networks that the tests write themselves.
 
+mod builtin;
 mod checks;
 mod embed;
 mod library;

@@ -145,6 +145,20 @@ fn a_missing_or_unknown_field_is_refused_by_its_name() {
 }
 
 #[test]
+fn a_message_does_not_repeat_megabytes_of_the_manifest() {
+    let long = "\u{e9}".repeat(1_000_000);
+    for pointer in ["/name", "/input/resize", "/licence"] {
+        let mut json = valid();
+        *json.pointer_mut(pointer).expect(pointer) = json!(long);
+        assert!(error(&json).to_string().len() < 2000, "{pointer}");
+    }
+    let mut json = valid();
+    json[&long] = json!(1);
+    json["input"][&long] = json!(1);
+    assert!(error(&json).to_string().len() < 2000);
+}
+
+#[test]
 fn a_pattern_recorded_twice_is_refused() {
     let mut json = valid();
     json["parity"] = json!([json["parity"][0], json["parity"][0]]);

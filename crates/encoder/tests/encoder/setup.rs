@@ -66,6 +66,18 @@ pub fn load(weights: &[u8], manifest: Manifest) -> Result<Encoder, EncoderError>
     Encoder::load(weights, manifest, &options())
 }
 
+/// On four threads, which take a batch of four images at a time.
+pub fn load_batching(weights: &[u8], manifest: Manifest) -> Result<Encoder, EncoderError> {
+    Encoder::load(
+        weights,
+        manifest,
+        &RuntimeOptions {
+            threads: 4,
+            ..options()
+        },
+    )
+}
+
 pub fn solid(width: u32, height: u32, colour: [u8; 3]) -> Image {
     Image::new(width, height, colour.repeat((width * height) as usize)).expect("an image")
 }
