@@ -29,7 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = Manifest::from_json(&std::fs::read_to_string(model.join("manifest.json"))?)?;
     let side = manifest.input_sizes().iter().copied().max().unwrap_or(224);
     let weights = std::fs::read(model.join("model.onnx"))?;
-    let options = RuntimeOptions { library, provider: Provider::Cpu, threads: 1 };
+    let options = RuntimeOptions {
+        library,
+        provider: Provider::Cpu,
+        threads: 1,
+    };
     let mut encoder = Encoder::load(&weights, manifest, &options)?;
     println!("file,width,height,decode_full_ms,decode_reduced_ms,resize_ms,embed_decoded_ms");
     for path in arguments {
@@ -42,10 +46,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let full = decode(&bytes, &options(None))?;
         let reduced = decode(&bytes, &options(Some(side)))?;
-        let decode_full = median(|| Ok(drop(decode(&bytes, &options(None))?)))?;
-        let decode_reduced = median(|| Ok(drop(decode(&bytes, &options(Some(side)))?)))?;
-        let resizing = median(|| Ok(drop(resize(&reduced, side, side, Filter::Bilinear)?)))?;
-        let embedding = median(|| Ok(drop(encoder.embed(std::slice::from_ref(&reduced), &|| false)?)))?;
+        let decode_full = median(|| {
+            decode(&bytes, &options(None))?;
+            Ok(())
+        })?;
+        let decode_reduced = median(|| {
+            decode(&bytes, &options(Some(side)))?;
+            Ok(())
+        })?;
+        let resizing = median(|| {
+            resize(&reduced, side, side, Filter::Bilinear)?;
+            Ok(())
+        })?;
+        let embedding = median(|| {
+            encoder.embed(std::slice::from_ref(&reduced), &|| false)?;
+            Ok(())
+        })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         println!(
             "{name},{},{},{decode_full:.3},{decode_reduced:.3},{resizing:.3},{embedding:.3}",

@@ -178,8 +178,8 @@ pub(crate) fn library_has_cuda(options: &RuntimeOptions) -> Result<bool, Encoder
 /// Settings for a process that computes one image now and then beside much other work: no thread spins while idle, and
 /// no arena or memory plan keeps the largest batch's activations for ever.
 fn configure(builder: SessionBuilder, threads: usize) -> Result<SessionBuilder, String> {
-    let configured = || -> Result<SessionBuilder, ort::Error<SessionBuilder>> {
-        builder
+    let configured = || -> ort::Result<SessionBuilder> {
+        Ok(builder
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
@@ -189,7 +189,7 @@ fn configure(builder: SessionBuilder, threads: usize) -> Result<SessionBuilder, 
             .with_memory_pattern(false)?
             .with_log_level(LogLevel::Fatal)?
             // Without this the library guesses the format and would also take its own, which nothing here has checked.
-            .with_config_entry("session.load_model_format", "ONNX")
+            .with_config_entry("session.load_model_format", "ONNX")?)
     };
     configured().map_err(|error| error.to_string())
 }
