@@ -2,8 +2,8 @@
 //!
 //! Within an aggregate the state is changed in place, as PostgreSQL's own float8_accum does; elsewhere it is copied.
 //! (`sum` needs no code: its transition function is addition.)
-use pgrx::prelude::*;
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 use vectors::{Error, MAX_DIMENSIONS};
 
 use super::arrays::NumberArray;
@@ -44,7 +44,11 @@ fn add_to(state: &mut State, count: f64, sums: impl Iterator<Item = f64>) {
 
 /// A copy of the state, unless the caller is an aggregate, which lets its state be changed.
 fn own(state: State, fcinfo: pg_sys::FunctionCallInfo) -> State {
-    if in_aggregate(fcinfo) { state } else { State::from_elements(state.elements().iter().copied()) }
+    if in_aggregate(fcinfo) {
+        state
+    } else {
+        State::from_elements(state.elements().iter().copied())
+    }
 }
 
 fn accumulate<E: SqlElement>(

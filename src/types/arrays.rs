@@ -55,7 +55,12 @@ impl Shape {
             let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
             let lengths: *mut i32 = array.add(1).cast();
             if (*array).ndim > 1 {
-                report(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, "array must be 1-D".into(), None, None);
+                report(
+                    PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+                    "array must be 1-D".into(),
+                    None,
+                    None,
+                );
             }
             if (*array).dataoffset != 0 && pg_sys::array_contains_nulls(array) {
                 let code = PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED;
@@ -97,7 +102,11 @@ impl<T: Number> NumberArray<T> {
             for (i, element) in elements.enumerate().take(count) {
                 *data.add(i) = element;
             }
-            NumberArray { data, elements: count, array }
+            NumberArray {
+                data,
+                elements: count,
+                array,
+            }
         }
     }
 
@@ -132,7 +141,11 @@ impl<T: Number> NumberArray<T> {
                 let message = format!("invalid {} value", T::ARRAY);
                 report(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, message, None, None);
             }
-            NumberArray { data: array.byte_add(offset).cast(), elements, array }
+            NumberArray {
+                data: array.byte_add(offset).cast(),
+                elements,
+                array,
+            }
         }
     }
 }

@@ -15,9 +15,13 @@ use super::io::declared;
 /// Refuses an array that makes no vector of the declared length, before anything is allocated for it.
 fn check_length<E: SqlElement>(elements: usize, typmod: i32) {
     match elements {
-        0 => raise(Error::NoDimensions { type_name: E::TYPE_NAME }),
+        0 => raise(Error::NoDimensions {
+            type_name: E::TYPE_NAME,
+        }),
         1..=MAX_DIMENSIONS => expect_dimensions(declared(typmod), elements).or_raise(),
-        _ => raise(Error::TooManyDimensions { type_name: E::TYPE_NAME }),
+        _ => raise(Error::TooManyDimensions {
+            type_name: E::TYPE_NAME,
+        }),
     }
 }
 

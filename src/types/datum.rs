@@ -82,10 +82,14 @@ impl<E: SqlElement> Packed<E> {
     pub(crate) fn build(dimensions: usize, fill: impl FnOnce(&mut [E])) -> Self {
         let bytes = HEADER + dimensions * size_of::<E>();
         let Ok(stated) = i16::try_from(dimensions) else {
-            raise(Error::TooManyDimensions { type_name: E::TYPE_NAME })
+            raise(Error::TooManyDimensions {
+                type_name: E::TYPE_NAME,
+            })
         };
         if dimensions > MAX_DIMENSIONS {
-            raise(Error::TooManyDimensions { type_name: E::TYPE_NAME })
+            raise(Error::TooManyDimensions {
+                type_name: E::TYPE_NAME,
+            })
         }
         // SAFETY: palloc0 returns `bytes` zeroed, MAXALIGNed bytes or raises an ERROR; `bytes` is at most 64,008, so
         // the length fits the varlena header; zero is a valid f32 and f16; the slice covers what was allocated.
@@ -94,8 +98,15 @@ impl<E: SqlElement> Packed<E> {
             set_varsize_4b(start.cast(), bytes as i32);
             let header = start.cast::<Header>();
             (*header).dimensions = stated;
-            fill(std::slice::from_raw_parts_mut(start.byte_add(HEADER).cast::<E>(), dimensions));
-            Packed { header: NonNull::new_unchecked(header), owned: false, element: PhantomData }
+            fill(std::slice::from_raw_parts_mut(
+                start.byte_add(HEADER).cast::<E>(),
+                dimensions,
+            ));
+            Packed {
+                header: NonNull::new_unchecked(header),
+                owned: false,
+                element: PhantomData,
+            }
         }
     }
 
@@ -116,6 +127,30 @@ impl<E: SqlElement> Packed<E> {
         self.elements().len()
     }
 
+    /// The elements of a datum that lies uncompressed in memory and is sound, else `None`. Neither allocates nor raises.
+    ///
+    /// # Safety
+    /// `datum` must be a non-null varlena that PostgreSQL handed out and that stays valid as long as the result is used.
+    #[inline(always)]
+    pub(super) unsafe fn in_place<'a>(datum: pg_sys::Datum) -> Option<&'a [E]> {
+        // SAFETY: the caller vouches for the varlena; the header is read only after `bytes` shows that it is there, the
+        // elements are handed out only when `bytes` covers them.
+        unsafe {
+            let varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+            if !varatt_is_4b_u(varlena) {
+                return None;
+            }
+            let bytes = varsize_4b(varlena);
+            let dimensions = if bytes < HEADER {
+                0
+            } else {
+                usize::try_from((*varlena.cast::<Header>()).dimensions).ok()?
+            };
+            ((1..=MAX_DIMENSIONS).contains(&dimensions) && bytes == HEADER + dimensions * size_of::<E>())
+                .then(|| std::slice::from_raw_parts(varlena.byte_add(HEADER).cast::<E>(), dimensions))
+        }
+    }
+
     /// Reads a datum in place when it lies there uncompressed, else detoasts a copy into the current memory context.
     ///
     /// Raises an ERROR when the value's length and its dimensions disagree.
@@ -123,17 +158,27 @@ impl<E: SqlElement> Packed<E> {
     /// # Safety
     /// `datum` must be a non-null varlena that PostgreSQL handed out and that stays valid as long as the result is used.
     #[inline(always)]
-    unsafe fn read(datum: pg_sys::Datum, free_copy: bool) -> Self {
-        let given = datum.cast_mut_ptr::<pg_sys::varlena>();
-        // SAFETY: the caller vouches for the varlena; the header is read only after `bytes` shows that it is there.
+    pub(super) unsafe fn read(datum: pg_sys::Datum, free_copy: bool) -> Self {
+        // SAFETY: the caller vouches for the varlena, and pg_detoast_datum returns another that is uncompressed.
         unsafe {
-            let varlena = if varatt_is_4b_u(given) { given } else { pg_sys::pg_detoast_datum(given) };
-            let bytes = varsize_4b(varlena);
-            let dimensions = if bytes < HEADER { 0 } else { (*varlena.cast::<Header>()).dimensions as i32 };
-            let sound = (1..=MAX_DIMENSIONS as i32).contains(&dimensions)
-                && bytes == HEADER + dimensions as usize * size_of::<E>();
-            if !sound {
-                raise(Error::Corrupted { type_name: E::TYPE_NAME, bytes, dimensions });
+            let given = datum.cast_mut_ptr::<pg_sys::varlena>();
+            let varlena = if varatt_is_4b_u(given) {
+                given
+            } else {
+                pg_sys::pg_detoast_datum(given)
+            };
+            if Self::in_place(pg_sys::Datum::from(varlena)).is_none() {
+                let bytes = varsize_4b(varlena);
+                let dimensions = if bytes < HEADER {
+                    0
+                } else {
+                    (*varlena.cast::<Header>()).dimensions
+                };
+                raise(Error::Corrupted {
+                    type_name: E::TYPE_NAME,
+                    bytes,
+                    dimensions: dimensions.into(),
+                });
             }
             Packed {
                 header: NonNull::new_unchecked(varlena.cast()),
@@ -234,7 +279,9 @@ unsafe impl<'fcx, E: SqlElement> ArgAbi<'fcx> for Packed<E> {
     #[inline(always)]
     unsafe fn unbox_nullable_arg(arg: Arg<'_, 'fcx>) -> Nullable<Self> {
         // SAFETY: as above.
-        unsafe { arg.unbox_arg_using_from_datum::<ArgumentOf<E>>() }.map(|value| value.0).into()
+        unsafe { arg.unbox_arg_using_from_datum::<ArgumentOf<E>>() }
+            .map(|value| value.0)
+            .into()
     }
 }
 

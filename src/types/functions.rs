@@ -1,5 +1,4 @@
-//! Distances, arithmetic, parts and order: one thin function per SQL name, none of which calls back into PostgreSQL
-//! unless it makes a new value or a value is toasted.
+//! Arithmetic, parts and order: one thin function per SQL name.
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -47,42 +46,24 @@ unsafe impl SqlTranslatable for Bits {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("bit")));
 }
 
-/// `$name(a, b) -> $result` for each, by a function of the crate that may refuse its operands.
+/// `$name(a, b)` for each, by a function of the crate that may refuse its operands.
 macro_rules! binary {
-    ($vector:ty, $result:ty: $($name:ident = $function:path),* $(,)?) => {
+    ($vector:ty: $($name:ident = $function:path),* $(,)?) => {
         $(
             #[pg_extern(sql = false, immutable, strict, parallel_safe)]
-            fn $name(a: $vector, b: $vector) -> $result {
+            fn $name(a: $vector, b: $vector) -> $vector {
                 $function(a.elements(), b.elements()).or_raise().into()
             }
         )*
     };
 }
-binary!(Vector, f64:
-    vector_l2_distance = vectors::l2_distance,
-    vector_l2_squared_distance = vectors::l2_squared,
-    vector_inner_product = vectors::inner_product,
-    vector_negative_inner_product = vectors::negative_inner_product,
-    vector_cosine_distance = vectors::cosine_distance,
-    vector_spherical_distance = vectors::spherical_distance,
-    vector_l1_distance = vectors::l1_distance,
-);
-binary!(HalfVector, f64:
-    halfvec_l2_distance = vectors::l2_distance,
-    halfvec_l2_squared_distance = vectors::l2_squared,
-    halfvec_inner_product = vectors::inner_product,
-    halfvec_negative_inner_product = vectors::negative_inner_product,
-    halfvec_cosine_distance = vectors::cosine_distance,
-    halfvec_spherical_distance = vectors::spherical_distance,
-    halfvec_l1_distance = vectors::l1_distance,
-);
-binary!(Vector, Vector:
+binary!(Vector:
     vector_add = vectors::add,
     vector_sub = vectors::subtract,
     vector_mul = vectors::multiply,
     vector_concat = vectors::concat,
 );
-binary!(HalfVector, HalfVector:
+binary!(HalfVector:
     halfvec_add = vectors::add,
     halfvec_sub = vectors::subtract,
     halfvec_mul = vectors::multiply,

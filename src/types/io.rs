@@ -3,7 +3,6 @@ use std::ffi::{CStr, CString};
 
 use half::f16;
 
-
 use pgrx::callconv::FcInfo;
 use pgrx::prelude::*;
 use pgrx::{Internal, pg_sys};
@@ -30,14 +29,24 @@ fn output<E: SqlElement>(value: &Packed<E>) -> CString {
 
 fn receive<E: SqlElement>(message: Internal, typmod: i32) -> Packed<E> {
     let Some(message) = message.unwrap() else {
-        report(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "no message to read".into(), None, None)
+        report(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "no message to read".into(),
+            None,
+            None,
+        )
     };
     // SAFETY: a receive function's first argument is the StringInfo that holds one field of a message; it lives as
     // long as the call. What lies between cursor and len is initialised.
     let bytes = unsafe {
         let message = &mut *message.cast_mut_ptr::<pg_sys::StringInfoData>();
         let (Ok(start), Ok(end)) = (usize::try_from(message.cursor), usize::try_from(message.len)) else {
-            report(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, "invalid message".into(), None, None)
+            report(
+                PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
+                "invalid message".into(),
+                None,
+                None,
+            )
         };
         message.cursor = message.len;
         std::slice::from_raw_parts(message.data.cast::<u8>().add(start), end.saturating_sub(start))

@@ -23,7 +23,11 @@ pub(crate) fn same_dimensions<E: Element>(a: &[E], b: &[E]) -> Result<(), Error>
     if a.len() == b.len() {
         Ok(())
     } else {
-        Err(Error::DifferentDimensions { type_name: E::TYPE_NAME, left: a.len(), right: b.len() })
+        Err(Error::DifferentDimensions {
+            type_name: E::TYPE_NAME,
+            left: a.len(),
+            right: b.len(),
+        })
     }
 }
 
@@ -41,16 +45,25 @@ pub fn subtract<E: Element>(a: &[E], b: &[E]) -> Result<Vec<E>, Error> {
 /// although no factor is.
 pub fn multiply<E: Element>(a: &[E], b: &[E]) -> Result<Vec<E>, Error> {
     let product = elementwise(a, b, |x, y| x * y)?;
-    let vanished = product.iter().zip(a.iter().zip(b)).any(|(p, (x, y))| {
-        *p == E::ZERO && *x != E::ZERO && *y != E::ZERO
-    });
+    let vanished = product
+        .iter()
+        .zip(a.iter().zip(b))
+        .any(|(p, (x, y))| *p == E::ZERO && *x != E::ZERO && *y != E::ZERO);
     if vanished { Err(Error::Underflow) } else { Ok(product) }
 }
 
 fn elementwise<E: Element>(a: &[E], b: &[E], operation: impl Fn(f32, f32) -> f32) -> Result<Vec<E>, Error> {
     same_dimensions(a, b)?;
-    let result: Vec<E> = a.iter().zip(b).map(|(x, y)| E::nearest(operation(x.to_f32(), y.to_f32()))).collect();
-    if result.iter().all(|element| element.is_finite()) { Ok(result) } else { Err(Error::Overflow) }
+    let result: Vec<E> = a
+        .iter()
+        .zip(b)
+        .map(|(x, y)| E::nearest(operation(x.to_f32(), y.to_f32())))
+        .collect();
+    if result.iter().all(|element| element.is_finite()) {
+        Ok(result)
+    } else {
+        Err(Error::Overflow)
+    }
 }
 
 /// The elements of `a`, then those of `b`.
@@ -76,15 +89,27 @@ pub fn normalize<E: Element>(a: &[E]) -> Result<Vec<E>, Error> {
     if norm == 0.0 {
         return Ok(vec![E::ZERO; a.len()]);
     }
-    let unit: Vec<E> = a.iter().map(|x| E::nearest((f64::from(x.to_f32()) / norm) as f32)).collect();
-    if unit.iter().all(|element| element.is_finite()) { Ok(unit) } else { Err(Error::Overflow) }
+    let unit: Vec<E> = a
+        .iter()
+        .map(|x| E::nearest((f64::from(x.to_f32()) / norm) as f32))
+        .collect();
+    if unit.iter().all(|element| element.is_finite()) {
+        Ok(unit)
+    } else {
+        Err(Error::Overflow)
+    }
 }
 
 /// One bit per element, set where it is above zero; the first element is the highest bit of the first byte, as in SQL's
 /// `bit`. Unused bits of the last byte are 0.
 pub fn binary_quantize<E: Element>(a: &[E]) -> Vec<u8> {
     a.chunks(8)
-        .map(|eight| eight.iter().enumerate().fold(0, |byte, (i, x)| byte | (u8::from(*x > E::ZERO) << (7 - i))))
+        .map(|eight| {
+            eight
+                .iter()
+                .enumerate()
+                .fold(0, |byte, (i, x)| byte | (u8::from(*x > E::ZERO) << (7 - i)))
+        })
         .collect()
 }
 
@@ -110,9 +135,17 @@ mod tests {
         assert_eq!(subtract(&[-3e38f32], &[3e38]), Err(Error::Overflow));
         assert_eq!(multiply(&[1e37f32], &[1e37]), Err(Error::Overflow));
         assert_eq!(multiply(&[1e-37f32], &[1e-37]), Err(Error::Underflow));
-        assert_eq!(multiply(&[1e-37f32, 0.0], &[0.0, 1e-37]), Ok(vec![0.0, 0.0]), "zero is no underflow");
+        assert_eq!(
+            multiply(&[1e-37f32, 0.0], &[0.0, 1e-37]),
+            Ok(vec![0.0, 0.0]),
+            "zero is no underflow"
+        );
         let large = [f16::from_f32(60000.0)];
-        assert_eq!(add(&large, &large), Err(Error::Overflow), "f16 overflows where f32 does not");
+        assert_eq!(
+            add(&large, &large),
+            Err(Error::Overflow),
+            "f16 overflows where f32 does not"
+        );
         let small = [f16::from_f32(1e-4)];
         assert_eq!(multiply(&small, &small), Err(Error::Underflow));
     }
@@ -125,7 +158,11 @@ mod tests {
         assert_eq!(subvector(&a, -1, 3), Ok(&a[..1]));
         assert_eq!(subvector(&a, 3, i32::MAX), Ok(&a[2..]));
         for (start, count) in [(1, 0), (6, 1), (1, -1), (i32::MIN, 5), (i32::MAX, i32::MAX), (-5, 3)] {
-            assert_eq!(subvector(&a, start, count), Err(Error::NoDimensions { type_name: "vector" }), "{start} {count}");
+            assert_eq!(
+                subvector(&a, start, count),
+                Err(Error::NoDimensions { type_name: "vector" }),
+                "{start} {count}"
+            );
         }
     }
 
@@ -133,23 +170,45 @@ mod tests {
     fn sixteen_thousand_is_the_limit() {
         let half = vec![1f32; 8000];
         assert_eq!(concat(&half, &half).unwrap().len(), 16000);
-        assert_eq!(concat(&half, &vec![1f32; 8001]), Err(Error::TooManyDimensions { type_name: "vector" }));
-        assert_eq!(check(&vec![f16::ZERO; 16001]).unwrap_err().to_string(), "halfvec cannot have more than 16000 dimensions");
-        assert_eq!(check::<f32>(&[]).unwrap_err().to_string(), "vector must have at least 1 dimension");
-        assert_eq!(check(&[f32::NAN, f32::INFINITY]).unwrap_err().to_string(), "NaN not allowed in vector");
-        assert_eq!(check(&[1.0, f32::INFINITY]).unwrap_err().to_string(), "infinite value not allowed in vector");
+        assert_eq!(
+            concat(&half, &vec![1f32; 8001]),
+            Err(Error::TooManyDimensions { type_name: "vector" })
+        );
+        assert_eq!(
+            check(&vec![f16::ZERO; 16001]).unwrap_err().to_string(),
+            "halfvec cannot have more than 16000 dimensions"
+        );
+        assert_eq!(
+            check::<f32>(&[]).unwrap_err().to_string(),
+            "vector must have at least 1 dimension"
+        );
+        assert_eq!(
+            check(&[f32::NAN, f32::INFINITY]).unwrap_err().to_string(),
+            "NaN not allowed in vector"
+        );
+        assert_eq!(
+            check(&[1.0, f32::INFINITY]).unwrap_err().to_string(),
+            "infinite value not allowed in vector"
+        );
     }
 
     #[test]
     fn bits_start_at_the_highest() {
-        assert_eq!(binary_quantize(&[1f32, -1.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.5, 3.0]), [0b1001_0001, 0b1000_0000]);
+        assert_eq!(
+            binary_quantize(&[1f32, -1.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.5, 3.0]),
+            [0b1001_0001, 0b1000_0000]
+        );
     }
 
     #[test]
     fn normalizing_zeros_keeps_them() {
         assert_eq!(normalize(&[0f32, 0.0]), Ok(vec![0.0, 0.0]));
         assert_eq!(normalize(&[3f32, 4.0]), Ok(vec![0.6, 0.8]));
-        assert_eq!(normalize(&[3e38f32, 3e38]).unwrap(), [0.5f32.sqrt(); 2], "the norm is taken in f64");
+        assert_eq!(
+            normalize(&[3e38f32, 3e38]).unwrap(),
+            [0.5f32.sqrt(); 2],
+            "the norm is taken in f64"
+        );
     }
 
     proptest! {

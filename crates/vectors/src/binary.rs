@@ -23,7 +23,9 @@ pub fn parse_binary<E: Element>(message: &[u8], expected: Option<usize>) -> Resu
         expected: HEADER + dimensions * size_of::<E>(),
         actual: message.len(),
     };
-    let &[d0, d1, u0, u1, ref body @ ..] = message else { return Err(short(0)) };
+    let &[d0, d1, u0, u1, ref body @ ..] = message else {
+        return Err(short(0));
+    };
     // The field is signed; what pgvector would read as negative has no dimensions here either.
     let dimensions = usize::try_from(i16::from_be_bytes([d0, d1])).unwrap_or(0);
     Error::check_dimensions::<E>(dimensions)?;
@@ -49,8 +51,14 @@ mod tests {
 
     #[test]
     fn the_layout_is_pgvectors() {
-        assert_eq!(encode_binary(&[1f32, -2.0]), [0, 2, 0, 0, 0x3f, 0x80, 0, 0, 0xc0, 0, 0, 0]);
-        assert_eq!(encode_binary(&[f16::ONE, f16::from_f32(-2.0)]), [0, 2, 0, 0, 0x3c, 0, 0xc0, 0]);
+        assert_eq!(
+            encode_binary(&[1f32, -2.0]),
+            [0, 2, 0, 0, 0x3f, 0x80, 0, 0, 0xc0, 0, 0, 0]
+        );
+        assert_eq!(
+            encode_binary(&[f16::ONE, f16::from_f32(-2.0)]),
+            [0, 2, 0, 0, 0x3c, 0, 0xc0, 0]
+        );
     }
 
     #[test]
@@ -60,15 +68,30 @@ mod tests {
             assert!(matches!(refused(&[0; 4][..length]), Error::MessageLength { .. }));
         }
         assert_eq!(refused(&[0, 0, 0, 0]), Error::NoDimensions { type_name: "vector" });
-        assert_eq!(refused(&[0xff, 0xff, 0, 0]), Error::NoDimensions { type_name: "vector" });
-        assert_eq!(refused(&[0x3e, 0x81, 0, 0]), Error::TooManyDimensions { type_name: "vector" });
+        assert_eq!(
+            refused(&[0xff, 0xff, 0, 0]),
+            Error::NoDimensions { type_name: "vector" }
+        );
+        assert_eq!(
+            refused(&[0x3e, 0x81, 0, 0]),
+            Error::TooManyDimensions { type_name: "vector" }
+        );
         assert_eq!(refused(&[0, 1, 0, 1, 0, 0, 0, 0]), Error::UnusedField { value: 1 });
-        assert_eq!(refused(&[0, 1, 0, 0, 0x7f, 0xc0, 0, 0]), Error::NotANumber { type_name: "vector" });
-        assert_eq!(refused(&[0, 1, 0, 0, 0xff, 0x80, 0, 0]), Error::Infinite { type_name: "vector" });
+        assert_eq!(
+            refused(&[0, 1, 0, 0, 0x7f, 0xc0, 0, 0]),
+            Error::NotANumber { type_name: "vector" }
+        );
+        assert_eq!(
+            refused(&[0, 1, 0, 0, 0xff, 0x80, 0, 0]),
+            Error::Infinite { type_name: "vector" }
+        );
         let cut = refused(&[0, 2, 0, 0, 0x3f, 0x80, 0, 0]);
         assert_eq!(cut.to_string(), "a binary vector of 2 dimensions takes 12 bytes, not 8");
         assert_eq!(cut.sqlstate(), "22P03");
-        assert!(matches!(refused(&[0, 1, 0, 0, 0, 0, 0, 0, 0]), Error::MessageLength { actual: 9, .. }));
+        assert!(matches!(
+            refused(&[0, 1, 0, 0, 0, 0, 0, 0, 0]),
+            Error::MessageLength { actual: 9, .. }
+        ));
         let error = parse_binary::<f32>(&[0, 1, 0, 0, 0, 0, 0, 0], Some(3)).unwrap_err();
         assert_eq!(error.to_string(), "expected 3 dimensions, not 1");
     }

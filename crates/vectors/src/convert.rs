@@ -8,14 +8,22 @@ use crate::{Element, Error};
 #[inline]
 pub fn from_f32<E: Element>(value: f32) -> Result<E, Error> {
     let element = E::nearest(value);
-    if element.is_finite() { Ok(element) } else { Err(refuse::<E>(f64::from(value))) }
+    if element.is_finite() {
+        Ok(element)
+    } else {
+        Err(refuse::<E>(f64::from(value)))
+    }
 }
 
 /// As [`from_f32`], rounding to `f32` on the way, as PostgreSQL casts `float8` to `float4`.
 #[inline]
 pub fn from_f64<E: Element>(value: f64) -> Result<E, Error> {
     let element = E::nearest(value as f32);
-    if element.is_finite() { Ok(element) } else { Err(refuse::<E>(value)) }
+    if element.is_finite() {
+        Ok(element)
+    } else {
+        Err(refuse::<E>(value))
+    }
 }
 
 /// As [`from_f32`], for whole numbers.
@@ -45,7 +53,11 @@ fn refuse<E: Element>(value: f64) -> Error {
     }
     let single = value as f32;
     let mut text = String::new();
-    if single.is_finite() { format_float(single, &mut text) } else { text = format!("{value:e}") }
+    if single.is_finite() {
+        format_float(single, &mut text)
+    } else {
+        text = format!("{value:e}")
+    }
     Error::OutOfRange { type_name, value: text }
 }
 
@@ -56,16 +68,35 @@ mod tests {
     #[test]
     fn numbers_that_f16_cannot_hold_are_named() {
         assert_eq!(from_f32::<f16>(65504.0).unwrap().to_f32(), 65504.0);
-        assert_eq!(from_f32::<f16>(65519.0).unwrap().to_f32(), 65504.0, "rounds down to the largest");
-        assert_eq!(from_f32::<f16>(65520.0).unwrap_err().to_string(), "\"65520\" is out of range for type halfvec");
-        assert_eq!(from_i32::<f16>(-1_000_000).unwrap_err().to_string(), "\"-1e+06\" is out of range for type halfvec");
-        assert_eq!(from_f64::<f32>(1e300).unwrap_err().to_string(), "\"1e300\" is out of range for type vector");
+        assert_eq!(
+            from_f32::<f16>(65519.0).unwrap().to_f32(),
+            65504.0,
+            "rounds down to the largest"
+        );
+        assert_eq!(
+            from_f32::<f16>(65520.0).unwrap_err().to_string(),
+            "\"65520\" is out of range for type halfvec"
+        );
+        assert_eq!(
+            from_i32::<f16>(-1_000_000).unwrap_err().to_string(),
+            "\"-1e+06\" is out of range for type halfvec"
+        );
+        assert_eq!(
+            from_f64::<f32>(1e300).unwrap_err().to_string(),
+            "\"1e300\" is out of range for type vector"
+        );
     }
 
     #[test]
     fn nan_and_infinity_are_refused_for_what_they_are() {
-        assert_eq!(from_f32::<f32>(f32::NAN).unwrap_err().to_string(), "NaN not allowed in vector");
-        assert_eq!(from_f64::<f16>(f64::INFINITY).unwrap_err().to_string(), "infinite value not allowed in halfvec");
+        assert_eq!(
+            from_f32::<f32>(f32::NAN).unwrap_err().to_string(),
+            "NaN not allowed in vector"
+        );
+        assert_eq!(
+            from_f64::<f16>(f64::INFINITY).unwrap_err().to_string(),
+            "infinite value not allowed in halfvec"
+        );
     }
 
     #[test]

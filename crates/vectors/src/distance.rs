@@ -71,13 +71,22 @@ mod tests {
     #[test]
     fn lengths_that_differ_are_named() {
         let error = l2_distance(&[1f32, 2.0], &[1.0]).unwrap_err();
-        assert_eq!((error.to_string().as_str(), error.sqlstate()), ("different vector dimensions 2 and 1", "22000"));
+        assert_eq!(
+            (error.to_string().as_str(), error.sqlstate()),
+            ("different vector dimensions 2 and 1", "22000")
+        );
         assert_eq!(
             l1_distance(&[f16::ONE], &[f16::ONE, f16::ONE]).unwrap_err().to_string(),
             "different halfvec dimensions 1 and 2"
         );
-        for refused in [l2_squared, inner_product, negative_inner_product, cosine_distance, spherical_distance, l1_distance]
-        {
+        for refused in [
+            l2_squared,
+            inner_product,
+            negative_inner_product,
+            cosine_distance,
+            spherical_distance,
+            l1_distance,
+        ] {
             assert!(refused(&[1f32], &[1.0, 2.0]).is_err());
         }
     }
@@ -87,7 +96,11 @@ mod tests {
         assert!(cosine_distance(&[0f32, 0.0], &[1.0, 2.0]).unwrap().is_nan());
         assert_eq!(cosine_distance(&[1f32, 2.0], &[2.0, 4.0]), Ok(0.0));
         assert_eq!(cosine_distance(&[1f32, 1.0], &[-1.0, -1.0]), Ok(2.0));
-        assert_eq!(cosine_distance(&[1.1f32, 1.1], &[1.1, 1.1]), Ok(0.0), "rounding does not make it negative");
+        assert_eq!(
+            cosine_distance(&[1.1f32, 1.1], &[1.1, 1.1]),
+            Ok(0.0),
+            "rounding does not make it negative"
+        );
         assert_eq!(spherical_distance(&[1.1f32, 1.1], &[1.1, 1.1]), Ok(0.0));
         assert_eq!(spherical_distance(&[1f32, 0.0], &[0.0, 1.0]), Ok(0.5));
     }

@@ -138,9 +138,9 @@ impl Error {
                 "The column, cast or aggregate takes vectors of one length only; vector_dims() tells the length of a value."
             }
             Error::Syntax { .. } => "Write a vector as numbers in brackets, for instance [1,2.5,-3e-2].",
-            Error::OutOfRange { type_name: "halfvec", .. } => {
-                "halfvec holds numbers up to 65504; use vector for larger ones."
-            }
+            Error::OutOfRange {
+                type_name: "halfvec", ..
+            } => "halfvec holds numbers up to 65504; use vector for larger ones.",
             Error::Corrupted { .. } => "The value was not written by this extension, or its page is damaged.",
             _ => return None,
         })
@@ -149,9 +149,13 @@ impl Error {
     /// Refuses a number of dimensions outside 1 to [`MAX_DIMENSIONS`].
     pub(crate) fn check_dimensions<E: Element>(dimensions: usize) -> Result<(), Error> {
         match dimensions {
-            0 => Err(Error::NoDimensions { type_name: E::TYPE_NAME }),
+            0 => Err(Error::NoDimensions {
+                type_name: E::TYPE_NAME,
+            }),
             1..=MAX_DIMENSIONS => Ok(()),
-            _ => Err(Error::TooManyDimensions { type_name: E::TYPE_NAME }),
+            _ => Err(Error::TooManyDimensions {
+                type_name: E::TYPE_NAME,
+            }),
         }
     }
 }

@@ -9,7 +9,11 @@ const QUOTED: usize = 200;
 /// Reads a vector. White space may stand around brackets, commas and numbers.
 pub fn parse_text<E: Element>(text: &[u8]) -> Result<Vec<E>, Error> {
     let type_name = E::TYPE_NAME;
-    let syntax = |detail| Error::Syntax { type_name, text: quote(text), detail };
+    let syntax = |detail| Error::Syntax {
+        type_name,
+        text: quote(text),
+        detail,
+    };
 
     let Some(mut rest) = skip_space(text).strip_prefix(b"[") else {
         return Err(syntax(Some("Vector contents must start with \"[\".")));
@@ -23,7 +27,10 @@ pub fn parse_text<E: Element>(text: &[u8]) -> Result<Vec<E>, Error> {
             return Err(Error::TooManyDimensions { type_name });
         }
         rest = skip_space(rest);
-        let end = rest.iter().position(|&c| c == b',' || c == b']' || is_space(c)).ok_or_else(|| syntax(None))?;
+        let end = rest
+            .iter()
+            .position(|&c| c == b',' || c == b']' || is_space(c))
+            .ok_or_else(|| syntax(None))?;
         let (number, after) = rest.split_at(end);
         elements.push(parse_number(number).ok_or_else(|| syntax(None))??);
         rest = skip_space(after);
@@ -48,10 +55,16 @@ fn parse_number<E: Element>(number: &[u8]) -> Option<Result<E, Error>> {
     let value: f32 = text.parse().ok()?;
     // "1e39" reads as infinite although it does not say so.
     if value.is_infinite() && text.bytes().any(|c| c.is_ascii_digit()) {
-        return Some(Err(Error::OutOfRange { type_name: E::TYPE_NAME, value: quote(number) }));
+        return Some(Err(Error::OutOfRange {
+            type_name: E::TYPE_NAME,
+            value: quote(number),
+        }));
     }
     Some(match crate::from_f32(value) {
-        Err(Error::OutOfRange { type_name, .. }) => Err(Error::OutOfRange { type_name, value: quote(number) }),
+        Err(Error::OutOfRange { type_name, .. }) => Err(Error::OutOfRange {
+            type_name,
+            value: quote(number),
+        }),
         other => other,
     })
 }
@@ -68,7 +81,10 @@ fn quote(text: &[u8]) -> String {
     if text.len() <= QUOTED {
         String::from_utf8_lossy(text).into_owned()
     } else {
-        format!("{}...", String::from_utf8_lossy(&text[..QUOTED]).trim_end_matches('\u{fffd}'))
+        format!(
+            "{}...",
+            String::from_utf8_lossy(&text[..QUOTED]).trim_end_matches('\u{fffd}')
+        )
     }
 }
 
@@ -93,7 +109,10 @@ struct Scientific {
 impl Write for Scientific {
     fn write_str(&mut self, part: &str) -> std::fmt::Result {
         let end = self.length + part.len();
-        self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.bytes
+            .get_mut(self.length..end)
+            .ok_or(std::fmt::Error)?
+            .copy_from_slice(part.as_bytes());
         self.length = end;
         Ok(())
     }
@@ -179,8 +198,12 @@ pub(crate) fn format_float(value: f32, out: &mut String) {
 
 /// Whether `decimal` lies exactly between `value` and one of its neighbours.
 fn is_midpoint(decimal: &str, value: f32) -> bool {
-    let Ok(decimal) = decimal.parse::<f64>() else { return false };
-    [value.next_down(), value.next_up()].iter().any(|&other| decimal == (f64::from(value) + f64::from(other)) / 2.0)
+    let Ok(decimal) = decimal.parse::<f64>() else {
+        return false;
+    };
+    [value.next_down(), value.next_up()]
+        .iter()
+        .any(|&other| decimal == (f64::from(value) + f64::from(other)) / 2.0)
 }
 
 #[cfg(test)]
@@ -228,27 +251,60 @@ mod tests {
     #[test]
     fn texts_that_are_no_vector_are_refused_by_cause() {
         let refused = |text: &str| parse_text::<f32>(text.as_bytes()).unwrap_err();
-        for text in ["[", "[ ", "[,", "[,]", "[1,]", "[1", "[1,2", "[1a]", "[1,,3]", "[1, ,3]", "[1 2]", "[0x10]", "[1e]", "[é]"] {
-            assert_eq!(refused(text), Error::Syntax { type_name: "vector", text: text.into(), detail: None }, "{text}");
+        for text in [
+            "[", "[ ", "[,", "[,]", "[1,]", "[1", "[1,2", "[1a]", "[1,,3]", "[1, ,3]", "[1 2]", "[0x10]", "[1e]", "[é]",
+        ] {
+            assert_eq!(
+                refused(text),
+                Error::Syntax {
+                    type_name: "vector",
+                    text: text.into(),
+                    detail: None
+                },
+                "{text}"
+            );
         }
         assert_eq!(refused("").detail(), Some("Vector contents must start with \"[\"."));
         assert_eq!(refused("1,2").detail(), Some("Vector contents must start with \"[\"."));
         assert_eq!(refused("[1]9").detail(), Some("Junk after closing right brace."));
-        assert_eq!(refused("[1]9").to_string(), "invalid input syntax for type vector: \"[1]9\"");
+        assert_eq!(
+            refused("[1]9").to_string(),
+            "invalid input syntax for type vector: \"[1]9\""
+        );
         assert_eq!(refused("[ ]"), Error::NoDimensions { type_name: "vector" });
         assert_eq!(refused("[NaN]"), Error::NotANumber { type_name: "vector" });
         assert_eq!(refused("[1,-Infinity]"), Error::Infinite { type_name: "vector" });
-        assert_eq!(refused("[4e38,1]").to_string(), "\"4e38\" is out of range for type vector");
+        assert_eq!(
+            refused("[4e38,1]").to_string(),
+            "\"4e38\" is out of range for type vector"
+        );
         let error = parse_text::<f16>(b"[65520]").unwrap_err();
-        assert_eq!((error.to_string().as_str(), error.sqlstate()), ("\"65520\" is out of range for type halfvec", "22003"));
-        assert_eq!(refused(&format!("[{}1]", "1,".repeat(16000))), Error::TooManyDimensions { type_name: "vector" });
-        assert!(refused(&format!("[{}", "9".repeat(1 << 20))).to_string().len() < 300, "a long text is cut");
+        assert_eq!(
+            (error.to_string().as_str(), error.sqlstate()),
+            ("\"65520\" is out of range for type halfvec", "22003")
+        );
+        assert_eq!(
+            refused(&format!("[{}1]", "1,".repeat(16000))),
+            Error::TooManyDimensions { type_name: "vector" }
+        );
+        assert!(
+            refused(&format!("[{}", "9".repeat(1 << 20))).to_string().len() < 300,
+            "a long text is cut"
+        );
     }
 
     #[test]
     fn white_space_and_small_numbers_are_accepted() {
-        assert_eq!(parse_text(b" \t[ 1 ,\n2.,\x0b.5,+3e0,1e-50 ]\r\x0c").as_deref(), Ok(&[1f32, 2.0, 0.5, 3.0, 0.0][..]));
-        assert_eq!(parse_text::<f32>(format!("[{}1]", "1,".repeat(15999)).as_bytes()).unwrap().len(), 16000);
+        assert_eq!(
+            parse_text(b" \t[ 1 ,\n2.,\x0b.5,+3e0,1e-50 ]\r\x0c").as_deref(),
+            Ok(&[1f32, 2.0, 0.5, 3.0, 0.0][..])
+        );
+        assert_eq!(
+            parse_text::<f32>(format!("[{}1]", "1,".repeat(15999)).as_bytes())
+                .unwrap()
+                .len(),
+            16000
+        );
     }
 
     #[test]

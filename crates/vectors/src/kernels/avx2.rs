@@ -96,7 +96,10 @@ pub(super) unsafe fn sum<E: Load, const TERM: u8>(a: *const E, b: *const E, n: u
             sums[1] = add_term::<TERM>(sums[1], load_tail(a.add(i), n - i), load_tail(b.add(i), n - i));
         }
     }
-    across(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])))
+    across(_mm256_add_ps(
+        _mm256_add_ps(sums[0], sums[1]),
+        _mm256_add_ps(sums[2], sums[3]),
+    ))
 }
 
 /// # Safety
@@ -146,8 +149,17 @@ pub(super) unsafe fn norm_squared<E: Load>(a: *const E, n: usize) -> f64 {
     let mut i = 0;
     while i < n {
         // SAFETY: the load starts at i and ends at most at n.
-        let x = unsafe { if n - i >= LANES { E::load(a.add(i)) } else { load_tail(a.add(i), n - i) } };
-        let (first, second) = (_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x)));
+        let x = unsafe {
+            if n - i >= LANES {
+                E::load(a.add(i))
+            } else {
+                load_tail(a.add(i), n - i)
+            }
+        };
+        let (first, second) = (
+            _mm256_cvtps_pd(_mm256_castps256_ps128(x)),
+            _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x)),
+        );
         low = _mm256_fmadd_pd(first, first, low);
         high = _mm256_fmadd_pd(second, second, high);
         i += LANES;

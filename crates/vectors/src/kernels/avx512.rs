@@ -92,11 +92,18 @@ pub(super) unsafe fn sum<E: Load, const TERM: u8>(a: *const E, b: *const E, n: u
         }
         while i < n {
             let lanes = mask(n - i);
-            sums[0] = add_term::<TERM>(sums[0], E::load_masked(a.add(i), lanes), E::load_masked(b.add(i), lanes));
+            sums[0] = add_term::<TERM>(
+                sums[0],
+                E::load_masked(a.add(i), lanes),
+                E::load_masked(b.add(i), lanes),
+            );
             i += LANES;
         }
     }
-    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])))
+    _mm512_reduce_add_ps(_mm512_add_ps(
+        _mm512_add_ps(sums[0], sums[1]),
+        _mm512_add_ps(sums[2], sums[3]),
+    ))
 }
 
 /// # Safety

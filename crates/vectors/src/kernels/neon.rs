@@ -145,7 +145,13 @@ pub(super) unsafe fn norm_squared<E: Load>(a: *const E, n: usize) -> f64 {
     let mut i = 0;
     while i < n {
         // SAFETY: the load starts at i and ends at most at n.
-        let x = unsafe { if n - i >= LANES { E::load(a.add(i)) } else { load_tail(a.add(i), n - i) } };
+        let x = unsafe {
+            if n - i >= LANES {
+                E::load(a.add(i))
+            } else {
+                load_tail(a.add(i), n - i)
+            }
+        };
         let (first, second) = (vcvt_f64_f32(vget_low_f32(x)), vcvt_high_f64_f32(x));
         low = vfmaq_f64(low, first, first);
         high = vfmaq_f64(high, second, second);

@@ -30,7 +30,10 @@ fn agrees(what: &str, n: usize, actual: f32, exact: f64, magnitude: f64) {
         return;
     }
     let error = (f64::from(actual) - exact).abs();
-    assert!(error <= bound(n, magnitude), "{what}, length {n}: {actual} instead of {exact}, off by {error:e}");
+    assert!(
+        error <= bound(n, magnitude),
+        "{what}, length {n}: {actual} instead of {exact}, off by {error:e}"
+    );
 }
 
 fn check<E: Element>(kernels: &[&'static Kernels<E>], scale: impl Fn(f32) -> f32) {
@@ -40,7 +43,11 @@ fn check<E: Element>(kernels: &[&'static Kernels<E>], scale: impl Fn(f32) -> f32
         let a: Vec<E> = (0..n + 2).map(|_| E::nearest(scale(numbers.unit()))).collect();
         let b: Vec<E> = (0..n + 2).map(|_| E::nearest(scale(numbers.unit()))).collect();
         let (a, b) = (&a[1..=n], &b[1..=n]);
-        let pairs = || a.iter().zip(b).map(|(x, y)| (f64::from(x.to_f32()), f64::from(y.to_f32())));
+        let pairs = || {
+            a.iter()
+                .zip(b)
+                .map(|(x, y)| (f64::from(x.to_f32()), f64::from(y.to_f32())))
+        };
         for kernel in kernels {
             let name = kernel.name();
             let sum = |term: fn((f64, f64)) -> f64| pairs().map(term).sum::<f64>();
@@ -56,7 +63,10 @@ fn check<E: Element>(kernels: &[&'static Kernels<E>], scale: impl Fn(f32) -> f32
             check("cosine left", parts.left, |(x, _)| x * x);
             check("cosine right", parts.right, |(_, y)| y * y);
             let (norm, exact) = (kernel.norm_squared(a), sum(|(x, _)| x * x));
-            assert!((norm - exact).abs() <= 1e-13 * exact, "{name} norm, length {n}: {norm} instead of {exact}");
+            assert!(
+                (norm - exact).abs() <= 1e-13 * exact,
+                "{name} norm, length {n}: {norm} instead of {exact}"
+            );
         }
     }
 }
@@ -89,7 +99,10 @@ fn every_kernel_agrees_with_the_oracle_on_mixed_magnitudes() {
 
 #[test]
 fn every_f16_is_loaded_as_its_value() {
-    let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|half| half.is_finite()).collect();
+    let all: Vec<f16> = (0..=u16::MAX)
+        .map(f16::from_bits)
+        .filter(|half| half.is_finite())
+        .collect();
     for kernel in available_f16() {
         for part in all.chunks(16) {
             for &half in part {
@@ -98,7 +111,12 @@ fn every_f16_is_loaded_as_its_value() {
                     let mut padded = vec![f16::ZERO; before + 1 + after];
                     padded[before] = half;
                     let ones = vec![f16::ONE; padded.len()];
-                    assert_eq!(kernel.inner_product(&padded, &ones), half.to_f32(), "{} {half}", kernel.name());
+                    assert_eq!(
+                        kernel.inner_product(&padded, &ones),
+                        half.to_f32(),
+                        "{} {half}",
+                        kernel.name()
+                    );
                 }
             }
         }
@@ -116,6 +134,13 @@ fn the_oracle_is_always_there_and_comes_last() {
 fn lengths_that_differ_use_the_shorter() {
     for kernel in available_f32() {
         assert_eq!(kernel.inner_product(&[1.0; 100], &[1.0; 40]), 40.0);
-        assert_eq!(kernel.cosine(&[2.0; 7], &[1.0; 40]), CosineParts { dot: 14.0, left: 28.0, right: 7.0 });
+        assert_eq!(
+            kernel.cosine(&[2.0; 7], &[1.0; 40]),
+            CosineParts {
+                dot: 14.0,
+                left: 28.0,
+                right: 7.0
+            }
+        );
     }
 }
