@@ -28,6 +28,8 @@ class LinearHead(nn.Module):
         mean = features.mean(0)
         centred = features - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
+        if not values[-1] > 0:
+            raise ValueError(f"whitening: the {len(features)} features do not vary, or are not finite")
         dimensions = self.short.out_features
         values, vectors = values.flip(0)[:dimensions], vectors.flip(1)[:, :dimensions]
         weight = (vectors / (values + shrink * values.mean()).sqrt()).T
