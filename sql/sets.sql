@@ -170,7 +170,11 @@ BEGIN
         RAISE EXCEPTION 'reference set "%" has no image column', chosen.name USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', chosen.relation, chosen.image_column, chosen.descriptor_column) INTO waiting;
-    FOR part IN SELECT p.relid FROM pg_catalog.pg_partition_tree(chosen.relation) p WHERE p.isleaf LOOP
+    -- A table that is no partition tree is its own only leaf.
+    FOR part IN SELECT p.relid FROM pg_catalog.pg_partition_tree(chosen.relation) p WHERE p.isleaf
+                UNION ALL
+                SELECT c.oid::regclass FROM pg_catalog.pg_class c
+                WHERE c.oid = chosen.relation AND c.relkind = 'r' AND NOT c.relispartition LOOP
         -- Rows that the loop rewrites move behind this end; they have their descriptor already.
         pages := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
         page := 0;
