@@ -29,7 +29,8 @@ FILTERS = {
 @functools.cache
 def program() -> str:
     """Builds the example; gives its path."""
-    command = ["cargo", "build", "--quiet", "--package", "imaging", "--example", "pixels"]
+    # The profile of `cargo test`, which has built it already when `make test` comes here.
+    command = ["cargo", "build", "--quiet", "--profile", "test", "--package", "imaging", "--example", "pixels"]
     subprocess.run(command, cwd=ROOT, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     return str(target / "debug" / "examples" / "pixels")
@@ -188,12 +189,14 @@ def test_a_reduced_jpeg_is_the_picture_that_pillows_draft_mode_gives(run, pictur
                     continue
                 jobs.append((data, min(size), None, None))
                 names.append((kind, scale))
-                expected.append(draft)
+                expected.append((draft, opened(data).convert("RGB").reduce(scale)))
     assert len(jobs) > 20
-    for name, ours, theirs in zip(names, run(jobs), expected, strict=True):
-        apart = difference(ours, theirs)
-        # libjpeg-turbo's 4 x 4 transform keeps some higher frequencies besides.
-        assert apart.mean() < 2.5, (name, apart.mean())
+    for name, ours, (draft, mean) in zip(names, run(jobs), expected, strict=True):
+        # The same means, but of 4:2:2 libjpeg-turbo keeps less chroma.
+        limit = 3.5 if name[0] == "4:2:2" else 1.0
+        assert difference(ours, draft).mean() < limit, (name, difference(ours, draft).mean())
+        # Nearer to the mean of the pixels is better: never farther off than Pillow is.
+        assert difference(ours, mean).mean() <= difference(np.asarray(draft), mean).mean() + 0.25, name
 
 
 def test_lossy_webp_decodes_to_pillows_pixels(run, pictures):

@@ -19,7 +19,7 @@ impl Image {
         if width == 0 || height == 0 {
             return Err(ImageError::InvalidSize { width, height });
         }
-        let expected = u64::from(width) * u64::from(height) * 3;
+        let expected = (u64::from(width) * u64::from(height)).saturating_mul(3);
         if pixels.len() as u64 != expected {
             return Err(ImageError::WrongLength {
                 width,

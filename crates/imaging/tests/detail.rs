@@ -110,7 +110,7 @@ fn photographs_drawings_text_and_night_scenes_are_accepted() {
 fn the_score_lies_between_0_and_100_and_grows_with_structure() {
     let flat = detail(&picture(100, 100, |_, _| 9.0));
     assert_eq!((flat.score, flat.contrast, flat.entropy), (0.0, 0.0, 0.0));
-    let scores: Vec<f32> = [64u32, 16, 8]
+    let scores: Vec<f32> = [128u32, 64, 16]
         .map(|cell| {
             detail(&picture(512, 512, |x, y| {
                 if (x / cell + y / cell) % 2 == 0 { 20.0 } else { 235.0 }

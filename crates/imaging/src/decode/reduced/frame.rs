@@ -20,7 +20,7 @@ pub(super) struct Component {
     /// Pixels that a block becomes across and down, 1, 2, 4 or 8 each.
     pub across: usize,
     pub down: usize,
-    /// Zigzag index to position among the `down × across` kept ones, or [`DROPPED`].
+    /// Zigzag index to position among the kept ones, or [`DROPPED`].
     pub kept: [u8; 64],
     /// Blocks in a row and rows of blocks, padded to whole MCUs.
     pub columns: usize,
@@ -46,7 +46,7 @@ impl Component {
 
     /// Coefficients kept of a block.
     pub(super) fn kept_count(&self) -> usize {
-        self.across * self.down
+        idct::frequencies(self.across).len() * idct::frequencies(self.down).len()
     }
 }
 
@@ -146,8 +146,8 @@ impl Frame {
             .components
             .iter()
             .map(|c| {
-                let kept = c.kept_count() as u64;
-                (c.columns * c.rows) as u64 * (kept + if self.progressive { 2 * kept + 8 } else { 0 })
+                let (samples, kept) = ((c.across * c.down) as u64, c.kept_count() as u64);
+                (c.columns * c.rows) as u64 * (samples + if self.progressive { 2 * kept + 8 } else { 0 })
             })
             .sum();
         let result = 3 * u64::from(self.out_width) * u64::from(self.out_height);
@@ -158,7 +158,7 @@ impl Frame {
         for component in &mut self.components {
             let blocks = component.columns * component.rows;
             let kept = component.kept_count();
-            component.samples = vec![0; blocks * kept];
+            component.samples = vec![0; blocks * component.across * component.down];
             if self.progressive {
                 component.coefficients = vec![0; blocks * kept];
                 component.nonzero = vec![0; blocks];
@@ -202,14 +202,15 @@ impl Frame {
     }
 }
 
-/// Which zigzag indices belong to the lowest `down × across` frequencies, and where among them.
+/// Which zigzag indices count for a block of `down × across` pixels, and where they are kept.
 fn kept(across: usize, down: usize) -> [u8; 64] {
+    let (columns, rows) = (idct::frequencies(across), idct::frequencies(down));
     ZIGZAG.map(|natural| {
-        let (row, column) = (usize::from(natural) / 8, usize::from(natural) % 8);
-        if row < down && column < across {
-            (row * across + column) as u8
-        } else {
-            DROPPED
+        let place =
+            |frequencies: &[usize], frequency: u8| frequencies.iter().position(|&f| f == usize::from(frequency));
+        match (place(rows, natural / 8), place(columns, natural % 8)) {
+            (Some(row), Some(column)) => (row * columns.len() + column) as u8,
+            _ => DROPPED,
         }
     })
 }

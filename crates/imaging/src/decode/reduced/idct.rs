@@ -1,29 +1,41 @@
-//! The inverse DCT of a block's lowest frequencies, 1, 2, 4 or 8 of them in each direction.
-//!
-//! With JPEG's orthonormal 8-point coefficients, the N-point transform that keeps the mean has the basis √(1/8) for
-//! frequency 0 and ½·cos((2x+1)uπ / 2N) for the others, whatever N: the scale √(N/8) of the shorter transform cancels.
+//! The inverse DCT of a block to 1, 2, 4 or 8 pixels in each direction: each pixel is the mean of the full-size pixels it
+//! stands for, computed without those. The mean of a wave over 2, 4 or 8 neighbours is a wave again, and for some
+//! frequencies zero: these need not even be read (libjpeg's reduced transforms leave out the same ones).
 
 use std::sync::LazyLock;
 
-fn basis<const N: usize>() -> [[f32; N]; N] {
-    std::array::from_fn(|frequency| {
-        std::array::from_fn(|x| {
-            if frequency == 0 {
-                return 0.125f32.sqrt();
-            }
-            let angle = ((2 * x + 1) * frequency) as f64 * std::f64::consts::PI / (2 * N) as f64;
-            (0.5 * angle.cos()) as f32
+/// The frequencies that a block of `size` pixels is made of.
+pub(super) fn frequencies(size: usize) -> &'static [usize] {
+    match size {
+        1 => &[0],
+        2 => &[0, 1, 3, 5, 7],
+        4 => &[0, 1, 2, 3, 5, 6, 7],
+        _ => &[0, 1, 2, 3, 4, 5, 6, 7],
+    }
+}
+
+/// By frequency and pixel: the mean, over the 8 / N full-size positions of the pixel, of the orthonormal basis of T.81,
+/// A.3.3: √(1/8) for frequency 0, ½·cos((2p + 1)uπ / 16) for the others.
+fn basis<const K: usize, const N: usize>() -> [[f32; N]; K] {
+    let group = 8 / N;
+    std::array::from_fn(|index| {
+        let frequency = frequencies(N)[index] as f64;
+        std::array::from_fn(|pixel| {
+            let wave = |position: usize| ((2 * position + 1) as f64 * frequency * std::f64::consts::PI / 16.0).cos();
+            let sum: f64 = (pixel * group..(pixel + 1) * group).map(wave).sum();
+            let scale = if frequency == 0.0 { 0.125f64.sqrt() } else { 0.5 };
+            (scale * sum / group as f64) as f32
         })
     })
 }
 
 const BASIS_1: [[f32; 1]; 1] = [[0.353_553_38]];
-static BASIS_2: LazyLock<[[f32; 2]; 2]> = LazyLock::new(basis::<2>);
-static BASIS_4: LazyLock<[[f32; 4]; 4]> = LazyLock::new(basis::<4>);
-static BASIS_8: LazyLock<[[f32; 8]; 8]> = LazyLock::new(basis::<8>);
+static BASIS_2: LazyLock<[[f32; 2]; 5]> = LazyLock::new(basis::<5, 2>);
+static BASIS_4: LazyLock<[[f32; 4]; 7]> = LazyLock::new(basis::<7, 4>);
+static BASIS_8: LazyLock<[[f32; 8]; 8]> = LazyLock::new(basis::<8, 8>);
 
-/// Transforms `down × across` dequantised coefficients (row-major, at the start of `coefficients`) into as many pixels
-/// at the start of `target`; `size` is (across, down).
+/// Transforms dequantised coefficients (of the frequencies that count, row-major, at the start of `coefficients`) into
+/// pixels at the start of `target`; `size` is (across, down).
 pub(super) fn block(size: (usize, usize), coefficients: &[i32; 64], target: &mut [u8], stride: usize) {
     macro_rules! transform {
         ($across:expr, $down:expr) => {
@@ -58,16 +70,16 @@ pub(super) fn flat_block(size: (usize, usize), mean: i32, target: &mut [u8], str
 }
 
 #[inline(always)]
-fn transform<const X: usize, const Y: usize>(
-    across: &[[f32; X]; X],
-    down: &[[f32; Y]; Y],
+fn transform<const X: usize, const U: usize, const Y: usize, const V: usize>(
+    across: &[[f32; X]; U],
+    down: &[[f32; Y]; V],
     coefficients: &[i32; 64],
     target: &mut [u8],
     stride: usize,
 ) {
     // Along the rows, then down the columns; the inner loops run over neighbouring pixels.
-    let mut rows = [[0f32; X]; Y];
-    for (row, coefficients) in rows.iter_mut().zip(coefficients.chunks_exact(X)) {
+    let mut rows = [[0f32; X]; V];
+    for (row, coefficients) in rows.iter_mut().zip(coefficients.chunks_exact(U)) {
         for (&coefficient, wave) in coefficients.iter().zip(across) {
             if coefficient != 0 {
                 let coefficient = coefficient as f32;
@@ -164,18 +176,33 @@ mod tests {
     }
 
     #[test]
-    fn a_smooth_wave_is_sampled_where_the_smaller_pixels_lie() {
-        let mut coefficients = [0; 64];
-        coefficients[1] = 200;
-        let mut full = [0u8; 64];
-        block((8, 8), &coefficients, &mut full, 8);
-        let mut small = [0; 64];
-        small[1] = 200;
-        let mut quarter = [0u8; 8];
-        block((2, 2), &small, &mut quarter, 4);
-        for x in 0..2 {
-            let mean = full[x * 4..x * 4 + 4].iter().map(|&p| f64::from(p)).sum::<f64>() / 4.0;
-            assert!((f64::from(quarter[x]) - mean).abs() < 3.0);
+    fn the_smaller_transforms_are_means_of_the_full_one() {
+        for seed in 0..20 {
+            let natural = noise(seed, 64, 25);
+            let exact = reference(&natural);
+            for (across, down) in [(4, 4), (2, 2), (1, 1), (4, 2), (2, 4), (8, 4), (4, 8), (2, 1), (1, 4)] {
+                let mut kept = [0; 64];
+                let (columns, rows) = (frequencies(across), frequencies(down));
+                for (row, &v) in rows.iter().enumerate() {
+                    for (column, &u) in columns.iter().enumerate() {
+                        kept[row * columns.len() + column] = natural[v * 8 + u];
+                    }
+                }
+                let mut pixels = [0u8; 64];
+                block((across, down), &kept, &mut pixels, 8);
+                let (w, h) = (8 / across, 8 / down);
+                for y in 0..down {
+                    for x in 0..across {
+                        let covered = (0..w * h).map(|i| exact[(y * h + i / w) * 8 + x * w + i % w]);
+                        let mean = (covered.sum::<f64>() / (w * h) as f64).clamp(0.0, 255.0);
+                        let pixel = f64::from(pixels[y * 8 + x]);
+                        assert!(
+                            (pixel - mean).abs() <= 0.51,
+                            "{across}x{down} at {x},{y}: {pixel}, not {mean}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! JPEG at 1/2, 1/4 or 1/8 of its size, scaled in the frequency domain: of every 8 × 8 block only the N × N lowest
-//! frequencies are kept and transformed back to N × N pixels (N = 4, 2, 1), as libjpeg does for Pillow's draft mode.
+//! JPEG at 1/2, 1/4 or 1/8 of its size, scaled in the frequency domain: every 8 × 8 block is transformed straight to
+//! 4 × 4, 2 × 2 or 1 pixel, each the mean of those it stands for, as libjpeg does for Pillow's draft mode.
 //! That saves most of the inverse transform, the colour conversion and the memory; what remains is Huffman decoding.
 //!
 //! Why not the `jpeg-decoder` crate, which can scale: even without its `rayon` feature it starts a thread per colour
