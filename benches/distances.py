@@ -4,11 +4,12 @@ functions, the same loops in C as the compiler vectorises them (in a library and
     make bench-distances [ARGS="--rows 2000 --dimensions 256"]
 
 Every figure is the best of many short repetitions, because the machine may be busy with other things; the server's are of
-`SELECT count(*) FROM t WHERE v <-> q < 0` less the same scan with `id < 0`, the table in shared buffers.
+`SELECT count(*) FROM t WHERE v <-> q < -1e30` less the same scan with `id < 0`, the table in memory.
 """
 
 import argparse
 import ctypes
+import functools
 import os
 import pathlib
 import shutil
@@ -16,8 +17,11 @@ import subprocess
 import tempfile
 import time
 
-import numpy as np
-import psycopg
+# One thread for everybody; numpy reads this when it is imported.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import psycopg  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The optimisation flags of pgvector's Makefile, over PostgreSQL's own -O2.
@@ -43,7 +47,9 @@ def report(group: str, name: str, nanoseconds: float):
 def crate(rows: int, dimensions: int, scan: str | None):
     """The kernels, from the crate's example `scan`."""
     command = [scan] if scan else ["cargo", "run", "-q", "--release", "-p", "vectors", "--example", "scan", "--"]
-    output = subprocess.run([*command, str(rows), str(dimensions)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    output = subprocess.run(
+        [*command, str(rows), str(dimensions)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
     for line in output.stdout.splitlines():
         kind, kernel, metric, nanoseconds = line.split()
         report("crate", f"{kind} {metric}, {kernel}", float(nanoseconds))
@@ -72,7 +78,7 @@ def c_loops(folder: pathlib.Path, matrix: np.ndarray, query: np.ndarray):
             scan = getattr(loaded, f"scan_{metric}")
             scan.restype = ctypes.c_double
             arguments = (*matrix.shape, matrix.ctypes.data_as(pointer), query.ctypes.data_as(pointer))
-            report("c", f"{metric}, {label}", best(lambda: scan(*arguments)) * 1e9 / len(matrix))
+            report("c", f"{metric}, {label}", best(functools.partial(scan, *arguments)) * 1e9 / len(matrix))
 
 
 def numpy_loops(matrix: np.ndarray, query: np.ndarray):
@@ -89,21 +95,22 @@ def server(folder: pathlib.Path, matrix: np.ndarray, query: np.ndarray):
     with psycopg.connect(os.environ["COPYMATCH_DSN"], autocommit=True) as db:
         db.execute("SET max_parallel_workers_per_gather = 0; SET jit = off; SET client_min_messages = warning")
         db.execute("CREATE EXTENSION IF NOT EXISTS copymatch CASCADE")
-        db.execute(f"CREATE TEMP TABLE t (id int, v vector({dimensions}), h halfvec({dimensions}))")
-        db.execute("ALTER TABLE t ALTER v SET STORAGE PLAIN, ALTER h SET STORAGE PLAIN; SET temp_buffers = '256MB'")
-        with db.cursor().copy("COPY t (id, v, h) FROM STDIN") as copy:
-            for i, row in enumerate(matrix):
-                literal = "[" + ",".join(map(str, row.tolist())) + "]"
-                copy.write_row([i, literal, literal])
-        db.execute("VACUUM ANALYZE t")
+        db.execute("SET temp_buffers = '256MB'")
+        for kind in ["vector", "halfvec"]:
+            db.execute(f"CREATE TEMP TABLE {kind}s (id int, v {kind}({dimensions}))")
+            db.execute(f"ALTER TABLE {kind}s ALTER v SET STORAGE PLAIN")
+            with db.cursor().copy(f"COPY {kind}s FROM STDIN") as copy:
+                for i, row in enumerate(matrix):
+                    copy.write_row([i, "[" + ",".join(map(str, row.tolist())) + "]"])
+            db.execute(f"VACUUM ANALYZE {kind}s")
         literal = "[" + ",".join(map(str, query.tolist())) + "]"
         functions = {
             "vector <->": f"v <-> '{literal}'",
             "vector <#>": f"v <#> '{literal}'",
             "vector <=>": f"v <=> '{literal}'",
             "vector <+>": f"v <+> '{literal}'",
-            "halfvec <->": f"h <-> '{literal}'",
-            "halfvec <=>": f"h <=> '{literal}'",
+            "halfvec <->": f"v <-> '{literal}'",
+            "halfvec <=>": f"v <=> '{literal}'",
             "vector_dims, the cost of any call": "vector_dims(v)",
         }
         include = subprocess.run(
@@ -115,21 +122,26 @@ def server(folder: pathlib.Path, matrix: np.ndarray, query: np.ndarray):
                 db.execute(f"""CREATE FUNCTION pg_temp.{name}(vector, vector) RETURNS float8
                     AS '{library}', '{name}' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE""")
             functions["l2 in C, -march=native"] = f"pg_temp.bench_l2_distance(v, '{literal}')"
-            functions["negative inner product in C, -march=native"] = f"pg_temp.bench_negative_inner_product(v, '{literal}')"
+            functions["negative inner product in C, -march=native"] = (
+                f"pg_temp.bench_negative_inner_product(v, '{literal}')"
+            )
 
-        def scan(condition: str):
-            return lambda: db.execute(f"SELECT count(*) FROM t WHERE {condition}", prepare=True).fetchone()
+        def scan(table: str, condition: str):
+            return lambda: db.execute(f"SELECT count(*) FROM {table} WHERE {condition}", prepare=True).fetchone()
 
-        empty = best(scan("id < 0"))
+        table = {name: "halfvecs" if name.startswith("halfvec") else "vectors" for name in functions}
+        empty = dict.fromkeys(["vectors", "halfvecs"], float("inf"))
         times = dict.fromkeys(functions, float("inf"))
         # Turn by turn, so that a disturbance hits all alike.
         for _ in range(3):
             for name, expression in functions.items():
-                times[name] = min(times[name], best(scan(f"{expression} < -1e30"), 50))
-            empty = min(empty, best(scan("id < 0"), 50))
+                times[name] = min(times[name], best(scan(table[name], f"{expression} < -1e30"), 50))
+            for name in empty:
+                empty[name] = min(empty[name], best(scan(name, "id < 0"), 50))
         for name, seconds in times.items():
-            report("server", name, (seconds - empty) * 1e9 / rows)
-        report("server", "the scan itself, per row (left out above)", empty * 1e9 / rows)
+            report("server", name, (seconds - empty[table[name]]) * 1e9 / rows)
+        for name, seconds in empty.items():
+            report("server", f"the scan of {name} itself, per row (left out above)", seconds * 1e9 / rows)
 
 
 def main():
@@ -141,9 +153,11 @@ def main():
     random = np.random.default_rng(1)
     matrix = random.normal(size=(options.rows, options.dimensions)).astype(np.float32)
     query = random.normal(size=options.dimensions).astype(np.float32)
-    # One core for everybody; numpy's BLAS would take them all.
+    # And one core, the same from start to end.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(f"{options.rows} rows of {options.dimensions} dimensions; nanoseconds and millions per second of one distance")
+    print(
+        f"{options.rows} rows of {options.dimensions} dimensions; nanoseconds and millions per second of one distance"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)

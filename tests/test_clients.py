@@ -25,7 +25,8 @@ def test_vectors_go_in_and_come_out_as_pgvector_objects(client, binary):
     cursor = client.cursor(binary=binary)
     placeholder = "%b" if binary else "%t"
     cursor.execute(
-        f"INSERT INTO items (v, h) VALUES ({placeholder}, {placeholder}), (NULL, NULL)", [Vector(VALUES), HalfVector(VALUES)]
+        f"INSERT INTO items (v, h) VALUES ({placeholder}, {placeholder}), (NULL, NULL)",
+        [Vector(VALUES), HalfVector(VALUES)],
     )
     rows = cursor.execute("SELECT v, h FROM items ORDER BY id").fetchall()
     assert elements(rows[0][0]) == VALUES
@@ -92,5 +93,7 @@ def test_a_vector_of_the_wrong_length_is_an_error_the_client_can_catch(client):
 
 def test_pipelines_and_prepared_statements(client):
     with client.pipeline():
-        cursors = [client.execute("SELECT %b::vector <-> '[0,0,0]'", [Vector([i, 0, 0])], prepare=True) for i in range(10)]
+        cursors = [
+            client.execute("SELECT %b::vector <-> '[0,0,0]'", [Vector([i, 0, 0])], prepare=True) for i in range(10)
+        ]
     assert [cursor.fetchone()[0] for cursor in cursors] == list(range(10))

@@ -222,7 +222,12 @@ def test_only_vector_becomes_an_array_or_a_halfvec_by_itself(db, sqlstate):
         )
     }
     expected = {(source, target): "a" for source in ARRAYS for target in TYPES}
-    expected |= {("vector", "vector"): "i", ("halfvec", "halfvec"): "i", ("vector", "real[]"): "i", ("halfvec", "real[]"): "a"}
+    expected |= {
+        ("vector", "vector"): "i",
+        ("halfvec", "halfvec"): "i",
+        ("vector", "real[]"): "i",
+        ("halfvec", "real[]"): "a",
+    }
     expected |= {("vector", "halfvec"): "i", ("halfvec", "vector"): "a"}
     assert kinds == expected
     with sqlstate("42883"):
@@ -248,8 +253,13 @@ def test_vector_and_halfvec_become_each_other(db, sqlstate):
 def test_arrays_of_vectors_hold_them(db, kind):
     db.execute(f"CREATE TABLE t (v {kind}(2)[])")
     db.execute(f"INSERT INTO t VALUES (ARRAY['[1,2]', NULL, '[3,4]']::{kind}[])")
-    assert db.execute("SELECT v[1]::text, v[2], v[3]::text, array_length(v, 1) FROM t").fetchone() == ("[1,2]", None, "[3,4]", 3)
-    assert one(db, f"SELECT avg(e)::text FROM t, unnest(v) AS e") == "[2,3]"
+    assert db.execute("SELECT v[1]::text, v[2], v[3]::text, array_length(v, 1) FROM t").fetchone() == (
+        "[1,2]",
+        None,
+        "[3,4]",
+        3,
+    )
+    assert one(db, "SELECT avg(e)::text FROM t, unnest(v) AS e") == "[2,3]"
     assert one(db, f"SELECT '[3,4]'::{kind} = ANY (v) FROM t")
 
 
@@ -277,7 +287,10 @@ def test_dump_and_restore_keeps_every_value(server, new_db, connect, tmp_path, k
     other = connect(copy)
     rows = "SELECT id, v::text, w::text, a::text FROM t ORDER BY id"
     assert other.execute(rows).fetchall() == db.execute(rows).fetchall()
-    assert other.execute("SELECT * FROM close ORDER BY id").fetchall() == db.execute("SELECT * FROM close ORDER BY id").fetchall()
+    assert (
+        other.execute("SELECT * FROM close ORDER BY id").fetchall()
+        == db.execute("SELECT * FROM close ORDER BY id").fetchall()
+    )
     with pytest.raises(other.DataError):
         other.execute("INSERT INTO t VALUES (3, '[1]')")
 
@@ -287,6 +300,8 @@ def test_the_types_work_in_a_schema_outside_the_search_path(new_db, connect):
     db.execute("CREATE SCHEMA elsewhere; CREATE EXTENSION copymatch SCHEMA elsewhere CASCADE")
     assert one(db, "SELECT elsewhere.l2_distance('[1,2]'::elsewhere.vector, '[4,6]')") == 5
     assert one(db, "SELECT '[1,2]'::elsewhere.vector OPERATOR(elsewhere.<->) '[4,6]'") == 5
-    db.execute("CREATE TABLE t (v elsewhere.halfvec(2)); CREATE INDEX ON t (v); INSERT INTO t VALUES ('[1,2]'), ('[3,4]')")
+    db.execute(
+        "CREATE TABLE t (v elsewhere.halfvec(2)); CREATE INDEX ON t (v); INSERT INTO t VALUES ('[1,2]'), ('[3,4]')"
+    )
     assert one(db, "SELECT elsewhere.avg(v)::text FROM t") == "[2,3]"
     assert one(db, "SELECT v::text FROM t ORDER BY t.v DESC LIMIT 1") == "[3,4]"
