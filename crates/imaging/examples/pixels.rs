@@ -49,7 +49,7 @@ fn run(job: &str) -> Result<f32, Box<dyn std::error::Error>> {
     }
     if output != "-" {
         let mut file = std::io::BufWriter::new(std::fs::File::create(output)?);
-        write!(file, "P6 {} {} 255\n", image.width(), image.height())?;
+        writeln!(file, "P6 {} {} 255", image.width(), image.height())?;
         file.write_all(image.pixels())?;
         file.flush()?;
     }

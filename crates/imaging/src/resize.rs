@@ -25,7 +25,8 @@ pub enum Filter {
 const MAX_BYTES: u64 = 1 << 31;
 
 /// Resizes to exactly `width × height`; the aspect ratio is not kept. Within one grey level of Pillow's
-/// `Image.resize((width, height), filter)` on RGB pictures.
+/// `Image.resize((width, height), filter)` on RGB pictures; with the negative lobes of bicubic and Lanczos two in about
+/// one sample of 100,000.
 ///
 /// # Errors
 /// [`ImageError::InvalidSize`] for a side of zero, or when the result, or the picture between the passes (`width` by the

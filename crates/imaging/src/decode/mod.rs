@@ -19,7 +19,8 @@ pub struct DecodeOptions<'a> {
     /// What the picture may cost.
     pub limits: Limits,
     /// The caller will shrink the picture anyway and needs no side shorter than this: a JPEG may then be decoded at
-    /// 1/2, 1/4 or 1/8 of its size, as long as both sides stay at least this long. `None` decodes at full size.
+    /// 1/4 or 1/8 of its size, as long as both sides stay at least this long; at 1/2 only where the full size would
+    /// exceed the memory limit. `None` decodes at full size.
     pub min_side: Option<u32>,
     /// The colour under transparent pixels, red, green, blue.
     pub matte: [u8; 3],
