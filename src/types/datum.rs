@@ -198,7 +198,10 @@ impl<E: SqlElement> Packed<E> {
                 return known;
             }
             let found = pg_sys::getExtensionType(extension, E::SQL_NAME.as_ptr());
-            E::cached_oid().set((extension, found));
+            // While CREATE EXTENSION runs, the extension is there before its type is.
+            if found != pg_sys::Oid::INVALID {
+                E::cached_oid().set((extension, found));
+            }
             found
         }
     }
