@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from copymatch_train import background, calibrate, checkpoint, export, fit, losses
+from copymatch_train import background, calibrate, checkpoint, export, fit, losses, whiten
 from copymatch_train.config import from_dict
 from copymatch_train.initialise import pooled_features
 from copymatch_train.network import CopyNetwork, Outputs
@@ -137,6 +137,13 @@ def test_export_background_and_calibration_fit_together(store, tmp_path, monkeyp
     import yaml
 
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+    torch.save(dict(network=network.state_dict()), tmp_path / "trained.pt")
+    monkeypatch.setattr(sys, "argv", ["whiten", str(tmp_path / "config.yaml"), str(tmp_path / "trained.pt"), str(tmp_path / "whitened.pt"), "--pictures", "20"])
+    whiten.main()
+    again = CopyNetwork(config.network)
+    checkpoint.load_for_inference(tmp_path / "whitened.pt", again, config)
+    assert torch.equal(again.trunk.stages[0][0].weight, network.trunk.stages[0][0].weight)
+    assert not torch.allclose(again.head.short.weight, network.head.short.weight)
     monkeypatch.setattr(sys, "argv", ["background", str(tmp_path / "config.yaml"), str(tmp_path), "--rows", "20"])
     background.main()
     assert background.unpack((tmp_path / "background.bin").read_bytes()).shape == (20, 8)
