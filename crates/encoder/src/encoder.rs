@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use imaging::Image;
+use ndarray::Array4;
 use sha2::{Digest, Sha256};
 
 use crate::error::EncoderError;
@@ -104,26 +105,23 @@ impl Encoder {
     pub fn embed(&mut self, images: &[Image], should_stop: &dyn Fn() -> bool) -> Result<Vec<Vec<f32>>, EncoderError> {
         let dimensions = self.manifest.dimensions();
         let mut descriptors = vec![vec![0.0_f32; dimensions]; images.len()];
-        let mut tensor = Vec::new();
-        let mut raw = Vec::new();
         for &size in self.manifest.input_sizes() {
+            let side = size as usize;
             let batch = batch_size(self.network.provider(), self.threads, size);
             for (start, chunk) in (0..).step_by(batch).zip(images.chunks(batch)) {
-                tensor.clear();
-                for image in chunk {
+                let mut tensor = Array4::<f32>::zeros((chunk.len(), 3, side, side));
+                for (image, planes) in chunk.iter().zip(tensor.outer_iter_mut()) {
                     stop_if(should_stop)?;
-                    self.preprocessor.append(image, size, &mut tensor)?;
+                    self.preprocessor.fill(image, size, planes)?;
                 }
                 stop_if(should_stop)?;
-                raw.clear();
-                self.network
-                    .run(&tensor, chunk.len(), size, |output| raw.extend_from_slice(output))?;
-                for (i, output) in raw.chunks_exact(dimensions).enumerate() {
+                let outputs = self.network.run(tensor.view())?;
+                for (i, output) in outputs.outer_iter().enumerate() {
                     let image = start + i;
-                    let scale = inverse_norm(output)
+                    let scale = inverse_norm(&output)
                         .ok_or(EncoderError::NonFiniteDescriptor { image, size })?
                         .ok_or(EncoderError::ZeroDescriptor { image })?;
-                    for (sum, value) in descriptors[image].iter_mut().zip(output) {
+                    for (sum, value) in descriptors[image].iter_mut().zip(&output) {
                         *sum += (f64::from(*value) * scale) as f32;
                     }
                 }
@@ -131,7 +129,7 @@ impl Encoder {
         }
         for (image, descriptor) in descriptors.iter_mut().enumerate() {
             // Opposite descriptors at two sizes may cancel out.
-            let scale = inverse_norm(descriptor)
+            let scale = inverse_norm(&*descriptor)
                 .flatten()
                 .ok_or(EncoderError::ZeroDescriptor { image })?;
             descriptor
@@ -201,8 +199,8 @@ fn batch_size(provider: Provider, threads: usize, size: u32) -> usize {
 }
 
 /// 1 / |v|; `None` where a component is not finite, `Some(None)` where the length is zero.
-fn inverse_norm(vector: &[f32]) -> Option<Option<f64>> {
-    let squared: f64 = vector.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+fn inverse_norm<'a>(vector: impl IntoIterator<Item = &'a f32>) -> Option<Option<f64>> {
+    let squared: f64 = vector.into_iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     squared
         .is_finite()
         .then(|| (squared > 0.0).then(|| squared.sqrt().recip()))

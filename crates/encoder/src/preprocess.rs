@@ -1,6 +1,7 @@
 //! From RGB8 pixels to the network's input tensor.
 
 use imaging::{Filter, Image};
+use ndarray::ArrayViewMut3;
 
 use crate::error::EncoderError;
 use crate::manifest::{Colour, Manifest, Resize};
@@ -34,8 +35,8 @@ impl Preprocessor {
         Self { filter, planes }
     }
 
-    /// Appends 3 x `size` x `size` values to `tensor`.
-    pub(crate) fn append(&self, image: &Image, size: u32, tensor: &mut Vec<f32>) -> Result<(), EncoderError> {
+    /// Fills one image's planes of the input tensor, 3 x `size` x `size`.
+    pub(crate) fn fill(&self, image: &Image, size: u32, mut planes: ArrayViewMut3<f32>) -> Result<(), EncoderError> {
         let resized;
         let square = if (image.width(), image.height()) == (size, size) {
             image
@@ -43,13 +44,10 @@ impl Preprocessor {
             resized = imaging::resize(image, size, size, self.filter)?;
             &resized
         };
-        for (channel, levels) in &self.planes {
-            tensor.extend(
-                square
-                    .pixels()
-                    .chunks_exact(3)
-                    .map(|pixel| levels[usize::from(pixel[*channel])]),
-            );
+        for (mut plane, (channel, levels)) in planes.outer_iter_mut().zip(&self.planes) {
+            for (value, pixel) in plane.iter_mut().zip(square.pixels().chunks_exact(3)) {
+                *value = levels[usize::from(pixel[*channel])];
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ndarray::{Array2, ArrayView4, Ix2};
 use ort::ep::{self, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -129,14 +130,8 @@ impl Network {
         self.provider
     }
 
-    /// Runs `count` images of `size` x `size` in NCHW order and hands the raw output, `count` x dimensions, to `take`.
-    pub(crate) fn run(
-        &mut self,
-        input: &[f32],
-        count: usize,
-        size: u32,
-        take: impl FnOnce(&[f32]),
-    ) -> Result<(), EncoderError> {
+    /// Runs images (N x 3 x S x S) and returns the raw output, N x dimensions.
+    pub(crate) fn run(&mut self, input: ArrayView4<f32>) -> Result<Array2<f32>, EncoderError> {
         let failed = |error: ort::Error| EncoderError::Inference {
             reason: one_line(&error.to_string()),
         };
@@ -144,8 +139,8 @@ impl Network {
         let _signals = SignalsBlocked::new().map_err(|error| EncoderError::Signals {
             reason: error.to_string(),
         })?;
-        let side = size as usize;
-        let tensor = TensorRef::from_array_view(([count, 3, side, side], input)).map_err(failed)?;
+        let count = input.shape()[0];
+        let tensor = TensorRef::from_array_view(input).map_err(failed)?;
         let outputs = self
             .session
             .run_with_options(ort::inputs![tensor], &self.run_options)
@@ -157,15 +152,15 @@ impl Network {
                 found: "no output".to_owned(),
                 expected: expected(),
             })?;
-        let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
-        if shape.len() != 2 || shape[0] != count as i64 || shape[1] != self.dimensions as i64 {
-            return Err(EncoderError::OutputShape {
-                found: format!("{shape}"),
-                expected: expected(),
-            });
+        let values = output.try_extract_array::<f32>().map_err(failed)?;
+        let mismatch = EncoderError::OutputShape {
+            found: format!("{:?}", values.shape()),
+            expected: expected(),
+        };
+        match values.into_dimensionality::<Ix2>() {
+            Ok(descriptors) if descriptors.dim() == (count, self.dimensions) => Ok(descriptors.to_owned()),
+            _ => Err(mismatch),
         }
-        take(values);
-        Ok(())
     }
 }
 
