@@ -75,7 +75,9 @@ def main() -> None:
             cold.append(float(milliseconds(db, small)))
             warm.append(statistics.median(float(milliseconds(db, small)) for _ in range(5)))
             after.append(memory(db.info.backend_pid))
-    print(f"first {statistics.median(cold):.0f} ms (worst of 10: {max(cold):.0f}), then {statistics.median(warm):.1f} ms")
+    print(
+        f"first {statistics.median(cold):.0f} ms (worst of 10: {max(cold):.0f}), then {statistics.median(warm):.1f} ms"
+    )
     for kind in ("resident", "own"):
         first, last = (statistics.median(x[kind] for x in rows) for rows in (before, after))
         print(f"memory per backend, {kind}: {first:.1f} MiB before, {last:.1f} MiB after")
@@ -126,7 +128,9 @@ def main() -> None:
                 session.run(None, {manifest["input"]["name"]: batch})
             rounds.append((in_sql, 64 / (time.perf_counter() - started)))
     in_sql, bare = (statistics.median(x) for x in zip(*rounds, strict=True))
-    print(f"in SQL, decoding included: {in_sql:.1f}; bare session, ready-made tensors: {bare:.1f}; ratio {in_sql / bare:.2f}")
+    print(
+        f"in SQL, decoding included: {in_sql:.1f}; bare session, ready-made tensors: {bare:.1f}; ratio {in_sql / bare:.2f}"
+    )
     with connect(dsn, "postgres") as admin:
         admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
 

@@ -18,7 +18,12 @@ pub struct Failure {
 impl Failure {
     /// An error with a SQLSTATE and a message that names the cause.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Failure { code, message: message.into(), detail: None, hint: None }
+        Failure {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     /// What the user can do about it.
@@ -110,9 +115,12 @@ pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
             None => resume_unwind(payload),
             Some(text) => {
                 pgrx::log!("copymatch: panic: {text}");
-                Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "copymatch met an internal error")
-                    .hint("The cause is in the server log. Please report it with the statement that led to it.")
-                    .raise()
+                Failure::new(
+                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                    "copymatch met an internal error",
+                )
+                .hint("The cause is in the server log. Please report it with the statement that led to it.")
+                .raise()
             }
         },
     }
@@ -120,7 +128,10 @@ pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
 
 /// The text of a Rust panic; none for the payloads in which pgrx carries PostgreSQL's own errors.
 fn panic_text(payload: &(dyn Any + Send)) -> Option<String> {
-    payload.downcast_ref::<&'static str>().map(|text| (*text).to_owned()).or_else(|| payload.downcast_ref::<String>().cloned())
+    payload
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
 }
 
 /// Whether PostgreSQL wants this statement to end. Polled between and within images; never jumps.

@@ -27,7 +27,9 @@ impl Home {
                     "the schema of extension copymatch is gone",
                 ));
             }
-            let schema = std::ffi::CStr::from_ptr(pg_sys::quote_identifier(name)).to_string_lossy().into_owned();
+            let schema = std::ffi::CStr::from_ptr(pg_sys::quote_identifier(name))
+                .to_string_lossy()
+                .into_owned();
             let vector = pg_sys::GetSysCacheOid(
                 pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
                 pg_sys::Anum_pg_type_oid as pg_sys::AttrNumber,

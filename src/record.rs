@@ -14,8 +14,10 @@ pub struct Record(pg_sys::Datum);
 impl Record {
     /// Forms the row from its columns, in the order of the declaration.
     pub fn form(fcinfo: pg_sys::FunctionCallInfo, columns: Vec<Option<pg_sys::Datum>>) -> Result<Record, Failure> {
-        let mut datums: Vec<pg_sys::Datum> =
-            columns.iter().map(|column| column.unwrap_or_else(|| pg_sys::Datum::from(0usize))).collect();
+        let mut datums: Vec<pg_sys::Datum> = columns
+            .iter()
+            .map(|column| column.unwrap_or_else(|| pg_sys::Datum::from(0usize)))
+            .collect();
         let mut nulls: Vec<bool> = columns.iter().map(Option::is_none).collect();
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
         // SAFETY: fcinfo is this call's; the descriptor is checked to have as many columns as there are datums, whose types are

@@ -29,12 +29,18 @@ pub struct Parameter {
 impl Parameter {
     /// A parameter of a built-in type.
     pub fn of<T: IntoDatum>(value: T) -> Self {
-        Parameter { oid: T::type_oid(), datum: value.into_datum() }
+        Parameter {
+            oid: T::type_oid(),
+            datum: value.into_datum(),
+        }
     }
 
     /// A parameter of a type whose OID is not fixed, such as `vector`.
     pub fn typed<T: IntoDatum>(value: T, oid: pg_sys::Oid) -> Self {
-        Parameter { oid, datum: value.into_datum() }
+        Parameter {
+            oid,
+            datum: value.into_datum(),
+        }
     }
 }
 
@@ -89,10 +95,14 @@ pub fn select<T>(
     parameters: &[Parameter],
     mut map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
-    let mut datums: Vec<pg_sys::Datum> =
-        parameters.iter().map(|p| p.datum.unwrap_or_else(|| pg_sys::Datum::from(0usize))).collect();
-    let nulls: Vec<std::ffi::c_char> =
-        parameters.iter().map(|p| if p.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char).collect();
+    let mut datums: Vec<pg_sys::Datum> = parameters
+        .iter()
+        .map(|p| p.datum.unwrap_or_else(|| pg_sys::Datum::from(0usize)))
+        .collect();
+    let nulls: Vec<std::ffi::c_char> = parameters
+        .iter()
+        .map(|p| if p.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
+        .collect();
     // SAFETY: SPI is connected and finished in pairs (an ERROR unwinds past SPI_finish; transaction abort then cleans up); the
     // plan has as many parameters as there are datums and nulls; rows are read before SPI_finish frees them.
     unsafe {
@@ -116,7 +126,10 @@ pub fn select<T>(
         let count = usize::try_from(pg_sys::SPI_processed).unwrap_or(0);
         let mut rows = Vec::with_capacity(count);
         for index in 0..count {
-            let row = Row { tuple: *(*table).vals.add(index), descriptor: (*table).tupdesc };
+            let row = Row {
+                tuple: *(*table).vals.add(index),
+                descriptor: (*table).tupdesc,
+            };
             match map(&row) {
                 Ok(value) => rows.push(value),
                 Err(failure) => {
@@ -164,5 +177,8 @@ unsafe fn kept_plan(sql: &str, parameters: &[Parameter]) -> Result<pg_sys::SPIPl
 }
 
 fn internal(what: &str, status: i32) -> Failure {
-    Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("{what} failed with status {status}"))
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("{what} failed with status {status}"),
+    )
 }

@@ -34,7 +34,8 @@ impl From<ExecutionProvider> for encoder::Provider {
 }
 
 static DEFAULT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
-static EXECUTION_PROVIDER: GucSetting<ExecutionProvider> = GucSetting::<ExecutionProvider>::new(ExecutionProvider::Auto);
+static EXECUTION_PROVIDER: GucSetting<ExecutionProvider> =
+    GucSetting::<ExecutionProvider>::new(ExecutionProvider::Auto);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
@@ -119,7 +120,10 @@ pub fn register() {
 
 /// The model named by `copymatch.default_model`, if one is.
 pub fn default_model() -> Option<String> {
-    DEFAULT_MODEL.get().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty())
+    DEFAULT_MODEL
+        .get()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
 }
 
 /// The setting of `copymatch.execution_provider`.
@@ -134,7 +138,11 @@ pub fn threads() -> usize {
 
 /// Where ONNX Runtime's shared library lies.
 pub fn onnxruntime_library() -> PathBuf {
-    match ONNXRUNTIME_LIBRARY.get().and_then(|path| path.into_string().ok()).filter(|path| !path.is_empty()) {
+    match ONNXRUNTIME_LIBRARY
+        .get()
+        .and_then(|path| path.into_string().ok())
+        .filter(|path| !path.is_empty())
+    {
         Some(path) => PathBuf::from(path),
         None => library_directory().join("copymatch").join("libonnxruntime.so"),
     }

@@ -59,7 +59,10 @@ def test_batch_equals_single_calls_and_keeps_order_and_nulls(db):
 
 
 def test_empty_batch_gives_an_empty_array(db):
-    assert db.execute("SELECT array_length(copy_embed_batch('{}'), 1), copy_embed_batch('{}') IS NULL").fetchone() == (None, False)
+    assert db.execute("SELECT array_length(copy_embed_batch('{}'), 1), copy_embed_batch('{}') IS NULL").fetchone() == (
+        None,
+        False,
+    )
 
 
 def test_batch_error_names_the_image(db, sqlstate):
@@ -173,11 +176,17 @@ def test_gif_frames_are_counted_and_the_first_one_is_embedded(db):
 def test_edits_are_listed_reproducible_and_seeded(db):
     image = jpeg(scene(9))
     edits = [edit for (edit,) in db.execute("SELECT edit FROM copy_edits() WHERE description <> ''")]
-    assert {"crop", "rotate", "flip", "blur", "noise", "jitter", "grey", "jpeg", "pad", "text", "paste", "meme"} <= set(edits)
+    assert {"crop", "rotate", "flip", "blur", "noise", "jitter", "grey", "jpeg", "pad", "text", "paste", "meme"} <= set(
+        edits
+    )
     for edit in edits:
-        first, again = db.execute("SELECT copy_edit(%s, %s, 0.5, 7), copy_edit(%s, %s, 0.5, 7)", [image, edit, image, edit]).fetchone()
+        first, again = db.execute(
+            "SELECT copy_edit(%s, %s, 0.5, 7), copy_edit(%s, %s, 0.5, 7)", [image, edit, image, edit]
+        ).fetchone()
         assert first == again and first != image
-    one, two = db.execute("SELECT copy_edit(%s, 'crop', 0.5, 1), copy_edit(%s, 'crop', 0.5, 2)", [image, image]).fetchone()
+    one, two = db.execute(
+        "SELECT copy_edit(%s, 'crop', 0.5, 1), copy_edit(%s, 'crop', 0.5, 2)", [image, image]
+    ).fetchone()
     assert one != two
 
 
@@ -240,9 +249,7 @@ def test_threads_of_the_runtime_take_no_signals(db):
 
 def test_settings_have_help_and_misspelt_ones_are_refused(db, sqlstate):
     db.execute("LOAD 'copymatch'")  # or the first use of any of its functions
-    rows = db.execute(
-        "SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'copymatch.%'"
-    ).fetchall()
+    rows = db.execute("SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'copymatch.%'").fetchall()
     assert len(rows) >= 7 and all(short and extra for _, short, extra in rows)
     with sqlstate("42602"):
         db.execute("SET copymatch.no_such_setting = 1")
@@ -272,8 +279,6 @@ def test_parallel_workers_embed_as_the_leader_does(db):
     for n in range(1, 25):
         db.execute("UPDATE pictures SET image = %s WHERE n = %s", [jpeg(scene(n)), n])
     serial = db.execute("SELECT n, copy_embed(image)::text FROM pictures ORDER BY n").fetchall()
-    db.execute(
-        "SET debug_parallel_query = on" if db.info.server_version >= 160000 else "SET force_parallel_mode = on"
-    )
+    db.execute("SET debug_parallel_query = on" if db.info.server_version >= 160000 else "SET force_parallel_mode = on")
     db.execute("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
     assert db.execute("SELECT n, copy_embed(image)::text FROM pictures ORDER BY n").fetchall() == serial

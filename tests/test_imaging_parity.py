@@ -16,7 +16,9 @@ import pytest
 try:
     from PIL import Image, ImageOps
 except ImportError as missing:  # a test that cannot run must not pass
-    raise RuntimeError("the parity tests need Pillow: run them through `make test`, whose environment has it") from missing
+    raise RuntimeError(
+        "the parity tests need Pillow: run them through `make test`, whose environment has it"
+    ) from missing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILTERS = {

@@ -18,7 +18,12 @@ def licensed(db):
     db.execute("CREATE TABLE reference_images (id bigserial PRIMARY KEY, title text, image bytea NOT NULL)")
     for seed in range(20):
         db.execute("INSERT INTO reference_images (title, image) VALUES (%s, %s)", [f"scene {seed}", jpeg(scene(seed))])
-    assert db.execute("SELECT copy_create_set('licensed', 'reference_images', key => 'id', image => 'image')").fetchone()[0] == 20
+    assert (
+        db.execute("SELECT copy_create_set('licensed', 'reference_images', key => 'id', image => 'image')").fetchone()[
+            0
+        ]
+        == 20
+    )
     yield db
     db.execute("RESET ROLE; DELETE FROM copymatch.reference_set")
 
@@ -54,7 +59,9 @@ def test_score_is_the_papers_stretched_distance_computed_independently(licensed)
     low, high = calibration["clamp"]
     stretched = calibration["factor"] * np.clip(top.mean(), low, high) * query
     for _, reference, _, similarity, background, score, probability, verdict in rows:
-        text = licensed.execute("SELECT descriptor::text FROM reference_images WHERE id = %s::bigint", [reference]).fetchone()[0]
+        text = licensed.execute(
+            "SELECT descriptor::text FROM reference_images WHERE id = %s::bigint", [reference]
+        ).fetchone()[0]
         descriptor = np.array(json.loads(text))
         assert background == pytest.approx(top.mean(), abs=2e-4)
         assert similarity == pytest.approx(query @ descriptor, abs=1e-5)
@@ -77,9 +84,13 @@ def test_neighbours_are_those_of_plain_pgvector_sql(licensed):
     image = jpeg(scene(8), 30)
     plain = [
         str(row[0])
-        for row in licensed.execute("SELECT id FROM reference_images ORDER BY descriptor <=> copy_embed(%s) LIMIT 7", [image])
+        for row in licensed.execute(
+            "SELECT id FROM reference_images ORDER BY descriptor <=> copy_embed(%s) LIMIT 7", [image]
+        )
     ]
-    assert [row[0] for row in licensed.execute("SELECT reference FROM copy_match(%s, k => 7) ORDER BY rank", [image])] == plain
+    assert [
+        row[0] for row in licensed.execute("SELECT reference FROM copy_match(%s, k => 7) ORDER BY rank", [image])
+    ] == plain
 
 
 def test_stored_descriptor_matches_as_its_image_does(licensed):
@@ -88,7 +99,8 @@ def test_stored_descriptor_matches_as_its_image_does(licensed):
     by_descriptor = licensed.execute(f"SELECT {COLUMNS} FROM copy_match_descriptor(copy_embed(%s))", [image]).fetchall()
     assert by_image == by_descriptor and len(by_image) == 10
     scaled = licensed.execute(
-        "SELECT reference FROM copy_match_descriptor((SELECT array_agg(x * 3) FROM unnest(copy_embed(%s)::real[]) x)::real[]::vector)", [image]
+        "SELECT reference FROM copy_match_descriptor((SELECT array_agg(x * 3) FROM unnest(copy_embed(%s)::real[]) x)::real[]::vector)",
+        [image],
     ).fetchall()
     assert [r[0] for r in scaled] == [r[1] for r in by_image], "length does not matter, direction does"
 
@@ -181,7 +193,9 @@ def test_callers_privileges_and_row_level_security_hold(licensed, sqlstate):
         licensed.execute("RESET ROLE; GRANT SELECT ON reference_images TO onlooker")
         licensed.execute("ALTER TABLE reference_images ENABLE ROW LEVEL SECURITY")
         licensed.execute("CREATE POLICY odd ON reference_images TO onlooker USING (id % 2 = 1); SET ROLE onlooker")
-        seen = {int(row[0]) for row in licensed.execute("SELECT reference FROM copy_match(%s, k => 20)", [jpeg(scene(4))])}
+        seen = {
+            int(row[0]) for row in licensed.execute("SELECT reference FROM copy_match(%s, k => 20)", [jpeg(scene(4))])
+        }
         assert seen == set(range(1, 21, 2))
         licensed.execute("RESET ROLE")
         everything = licensed.execute("SELECT count(*) FROM copy_match(%s, k => 20)", [jpeg(scene(4))]).fetchone()[0]
@@ -194,9 +208,13 @@ def test_all_readable_sets_are_searched_when_the_set_is_null(licensed):
     licensed.execute("CREATE TABLE banned (code text PRIMARY KEY, picture bytea)")
     licensed.execute("INSERT INTO banned VALUES ('b-1', %s)", [jpeg(scene(100))])
     licensed.execute("SELECT copy_create_set('banned', 'banned', key => 'code', image => 'picture')")
-    row = licensed.execute("SELECT reference_set, reference FROM copy_match(%s, NULL, 1)", [jpeg(scene(100), 50)]).fetchone()
+    row = licensed.execute(
+        "SELECT reference_set, reference FROM copy_match(%s, NULL, 1)", [jpeg(scene(100), 50)]
+    ).fetchone()
     assert row == ("banned", "b-1")
-    row = licensed.execute("SELECT reference_set, reference FROM copy_match(%s, NULL, 1)", [jpeg(scene(7), 50)]).fetchone()
+    row = licensed.execute(
+        "SELECT reference_set, reference FROM copy_match(%s, NULL, 1)", [jpeg(scene(7), 50)]
+    ).fetchone()
     assert row == ("licensed", "8")
     assert licensed.execute("SELECT count(*) FROM copy_match(%s, NULL, 30)", [jpeg(scene(7))]).fetchone()[0] == 21
 
@@ -204,16 +222,22 @@ def test_all_readable_sets_are_searched_when_the_set_is_null(licensed):
 def test_views_and_partitioned_tables_can_be_sets(licensed):
     licensed.execute("CREATE VIEW recent AS SELECT id AS key, descriptor AS d FROM reference_images WHERE id > 10")
     licensed.execute("SELECT copy_create_set('recent', 'recent', key => 'key', image => NULL, descriptor => 'd')")
-    found = {int(r[0]) for r in licensed.execute("SELECT reference FROM copy_match(%s, 'recent', 20)", [jpeg(scene(3))])}
+    found = {
+        int(r[0]) for r in licensed.execute("SELECT reference FROM copy_match(%s, 'recent', 20)", [jpeg(scene(3))])
+    }
     assert found == set(range(11, 21))
     licensed.execute("CREATE TABLE parts (id int, image bytea) PARTITION BY RANGE (id)")
     licensed.execute("CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)")
     licensed.execute("CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20)")
     licensed.execute("INSERT INTO parts VALUES (1, %s), (11, %s)", [jpeg(scene(201)), jpeg(scene(211))])
-    assert licensed.execute("SELECT copy_create_set('parts', 'parts', key => 'id', image => 'image')").fetchone()[0] == 2
+    assert (
+        licensed.execute("SELECT copy_create_set('parts', 'parts', key => 'id', image => 'image')").fetchone()[0] == 2
+    )
     licensed.execute("INSERT INTO parts VALUES (12, %s)", [jpeg(scene(212))])
     for seed, key in [(201, "1"), (211, "11"), (212, "12")]:
-        row = licensed.execute("SELECT reference, verdict FROM copy_match(%s, 'parts', 1)", [jpeg(scene(seed), 60)]).fetchone()
+        row = licensed.execute(
+            "SELECT reference, verdict FROM copy_match(%s, 'parts', 1)", [jpeg(scene(seed), 60)]
+        ).fetchone()
         assert row == (key, "copy")
 
 
@@ -231,7 +255,9 @@ def test_lateral_use_over_a_table_of_uploads(licensed):
 def test_rows_of_the_same_transaction_are_seen(licensed):
     with licensed.transaction(force_rollback=True):
         licensed.execute("INSERT INTO reference_images (id, image) VALUES (777, %s)", [jpeg(scene(777))])
-        assert licensed.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(777))]).fetchone()[0] == "777"
+        assert (
+            licensed.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(777))]).fetchone()[0] == "777"
+        )
     assert licensed.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(777))]).fetchone()[0] != "777"
 
 
@@ -245,7 +271,8 @@ def test_comparing_across_models_is_an_error(licensed, sqlstate):
     try:
         with sqlstate("42804") as error:
             licensed.execute(
-                "SELECT * FROM copy_match_descriptor(copy_embed(%s, 'other-model'), model => 'other-model')", [jpeg(scene(1))]
+                "SELECT * FROM copy_match_descriptor(copy_embed(%s, 'other-model'), model => 'other-model')",
+                [jpeg(scene(1))],
             )
         assert "other-model" in str(error.value) and "copy_embed" in error.value.diag.message_hint
     finally:
@@ -255,7 +282,10 @@ def test_comparing_across_models_is_an_error(licensed, sqlstate):
 def test_statement_timeout_ends_copy_match(licensed, sqlstate):
     licensed.execute("SET statement_timeout = '200ms'")
     with sqlstate("57014"):
-        licensed.execute("SELECT count(*) FROM generate_series(1, 100000) n, LATERAL copy_match(%s || int4send(n)) m", [jpeg(scene(1))])
+        licensed.execute(
+            "SELECT count(*) FROM generate_series(1, 100000) n, LATERAL copy_match(%s || int4send(n)) m",
+            [jpeg(scene(1))],
+        )
 
 
 def test_every_object_of_the_extension_has_a_comment(db):

@@ -1,9 +1,8 @@
 """Reference sets: made, kept current, filled, dropped; who may do what; what survives dump, crash and replication."""
 
 import pytest
-from pictures import blank, jpeg, scene
-
 from conftest import ROOT
+from pictures import blank, jpeg, scene
 
 
 @pytest.fixture
@@ -49,7 +48,9 @@ def test_image_changed_by_another_trigger_is_embedded_as_it_is_stored(references
     )
     references.execute("CREATE TABLE stock (image bytea)")
     references.execute("INSERT INTO stock VALUES (%s)", [two])
-    references.execute("CREATE TRIGGER swap BEFORE UPDATE OF note ON refs FOR EACH ROW EXECUTE FUNCTION replace_image()")
+    references.execute(
+        "CREATE TRIGGER swap BEFORE UPDATE OF note ON refs FOR EACH ROW EXECUTE FUNCTION replace_image()"
+    )
     references.execute("INSERT INTO refs (image) VALUES (%s)", [jpeg(scene(1))])
     references.execute("UPDATE refs SET note = 'x'")
     assert descriptor(references, 1) == references.execute("SELECT copy_embed(%s)::text", [two]).fetchone()[0]
@@ -57,7 +58,9 @@ def test_image_changed_by_another_trigger_is_embedded_as_it_is_stored(references
 
 def test_update_of_other_columns_does_not_embed_again(references):
     references.execute("INSERT INTO refs (image) VALUES (%s)", [jpeg(scene(1))])
-    references.execute("ALTER TABLE refs DISABLE TRIGGER USER; UPDATE refs SET descriptor = NULL; ALTER TABLE refs ENABLE TRIGGER USER")
+    references.execute(
+        "ALTER TABLE refs DISABLE TRIGGER USER; UPDATE refs SET descriptor = NULL; ALTER TABLE refs ENABLE TRIGGER USER"
+    )
     references.execute("UPDATE refs SET note = 'seen'")
     assert descriptor(references, 1) is None, "the image did not change, so nothing was embedded"
 
@@ -96,7 +99,9 @@ def test_large_table_is_filled_in_committed_batches_and_resumed(db, connect, sql
     filled = "SELECT count(descriptor) FROM large"
     assert db.execute(filled).fetchone()[0] == 0
     # A reference that fails half-way, for a reason that is not the image's: what was committed stays.
-    db.execute("CREATE FUNCTION stop_at_25() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 25 THEN RAISE 'stopped'; END IF; RETURN NEW; END $$")
+    db.execute(
+        "CREATE FUNCTION stop_at_25() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 25 THEN RAISE 'stopped'; END IF; RETURN NEW; END $$"
+    )
     db.execute("CREATE TRIGGER stop BEFORE UPDATE ON large FOR EACH ROW EXECUTE FUNCTION stop_at_25()")
     with sqlstate("P0001"):
         db.execute("CALL copy_fill_set('large', 1)")
@@ -114,7 +119,9 @@ def test_dropping_a_set_leaves_the_table_and_optionally_its_descriptors(referenc
     assert descriptor(references, 1) is not None
     references.execute("INSERT INTO refs (image) VALUES (%s)", [jpeg(scene(2))])
     assert descriptor(references, 2) is None, "the trigger is gone"
-    assert references.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')").fetchone()[0] == 1, "only what is missing"
+    assert references.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')").fetchone()[0] == 1, (
+        "only what is missing"
+    )
     references.execute("SELECT copy_drop_set('refs', drop_descriptors => true)")
     with sqlstate("42703"):
         references.execute("SELECT descriptor FROM refs")
@@ -143,9 +150,15 @@ def test_wrong_arguments_name_what_is_wrong(references, sqlstate):
 
 def test_trigger_used_by_hand_in_the_wrong_way_is_refused(references, sqlstate):
     references.execute("CREATE TABLE other (id int, image bytea)")
-    for timing, each, argument in [("AFTER INSERT", "ROW", "'refs'"), ("BEFORE INSERT", "STATEMENT", "'refs'"), ("BEFORE INSERT", "ROW", "")]:
+    for timing, each, argument in [
+        ("AFTER INSERT", "ROW", "'refs'"),
+        ("BEFORE INSERT", "STATEMENT", "'refs'"),
+        ("BEFORE INSERT", "ROW", ""),
+    ]:
         with references.transaction(force_rollback=True):
-            references.execute(f"CREATE TRIGGER t {timing} ON other FOR EACH {each} EXECUTE FUNCTION copy_maintain_descriptor({argument})")
+            references.execute(
+                f"CREATE TRIGGER t {timing} ON other FOR EACH {each} EXECUTE FUNCTION copy_maintain_descriptor({argument})"
+            )
             with sqlstate("39P01"), references.transaction():
                 references.execute("INSERT INTO other VALUES (1, NULL)")
     with sqlstate("39P01"):
@@ -159,26 +172,32 @@ def test_trigger_used_by_hand_in_the_wrong_way_is_refused(references, sqlstate):
 def test_hostile_names_stay_names(db):
     db.execute('CREATE SCHEMA "we""ird; x"')
     db.execute('CREATE TABLE "we""ird; x"."t\'able" ("k""ey" text, "im age" bytea)')
-    name = "se't; DROP TABLE \"x\"; --"
+    name = 'se\'t; DROP TABLE "x"; --'
     db.execute(
         "SELECT copy_create_set(%s, %s::regclass, %s, 'im age', 'de\"scr')", [name, '"we""ird; x"."t\'able"', 'k"ey']
     )
     db.execute('INSERT INTO "we""ird; x"."t\'able" VALUES (%s, %s)', ["ke'y", jpeg(scene(1))])
-    assert db.execute("SELECT reference_set, reference FROM copy_match(%s, %s, 1)", [jpeg(scene(1)), name]).fetchone() == (name, "ke'y")
+    assert db.execute(
+        "SELECT reference_set, reference FROM copy_match(%s, %s, 1)", [jpeg(scene(1)), name]
+    ).fetchone() == (name, "ke'y")
     db.execute("SELECT copy_drop_set(%s, true)", [name])
     db.execute('DROP SCHEMA "we""ird; x" CASCADE')
 
 
 def test_only_owners_make_change_and_drop_sets(references, sqlstate):
     schema = references.execute("SELECT current_schema()").fetchone()[0]
-    references.execute(f"CREATE ROLE artist; GRANT USAGE, CREATE ON SCHEMA {schema} TO artist; CREATE TABLE foreign_refs (id int, image bytea)")
+    references.execute(
+        f"CREATE ROLE artist; GRANT USAGE, CREATE ON SCHEMA {schema} TO artist; CREATE TABLE foreign_refs (id int, image bytea)"
+    )
     references.execute("GRANT ALL ON foreign_refs, refs TO artist; SET ROLE artist")
     try:
         with sqlstate("42501"):
             references.execute("SELECT copy_create_set('mine', 'foreign_refs', 'id', 'image')")
         with sqlstate("42501"):
             references.execute("SELECT copy_drop_set('refs')")
-        references.execute("CREATE TABLE own_refs (id int, image bytea); SELECT copy_create_set('own', 'own_refs', 'id', 'image')")
+        references.execute(
+            "CREATE TABLE own_refs (id int, image bytea); SELECT copy_create_set('own', 'own_refs', 'id', 'image')"
+        )
         with sqlstate("42501"):
             references.execute("SELECT copy_default_set('own')")
         references.execute("INSERT INTO own_refs VALUES (1, %s)", [jpeg(scene(1))])
@@ -187,8 +206,14 @@ def test_only_owners_make_change_and_drop_sets(references, sqlstate):
                 "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration)"
                 " SELECT 'trojan', 'foreign_refs', 'id', 'image', model, calibration FROM copymatch.reference_set LIMIT 1"
             )
-        assert references.execute("UPDATE copymatch.reference_set SET key_column = 'x' WHERE name = 'refs'").rowcount == 0
-        for call in ("copy_add_model('m', '', '{}')", "copy_drop_model('m')", "copymatch.inspect_model('', '{}', NULL)"):
+        assert (
+            references.execute("UPDATE copymatch.reference_set SET key_column = 'x' WHERE name = 'refs'").rowcount == 0
+        )
+        for call in (
+            "copy_add_model('m', '', '{}')",
+            "copy_drop_model('m')",
+            "copymatch.inspect_model('', '{}', NULL)",
+        ):
             with sqlstate("42501"):
                 references.execute(f"SELECT {call}")
         references.execute("SELECT copy_drop_set('own')")
@@ -204,9 +229,13 @@ def test_calibrations_are_immutable(db, sqlstate):
 def test_extension_works_in_another_schema(new_db, connect):
     other = connect(new_db(extension=False))
     other.execute('CREATE SCHEMA "my ext"; CREATE EXTENSION copymatch SCHEMA "my ext"')
-    other.execute('CREATE TABLE refs (id int, image bytea); SELECT "my ext".copy_create_set(\'refs\', \'refs\', \'id\', \'image\')')
+    other.execute(
+        "CREATE TABLE refs (id int, image bytea); SELECT \"my ext\".copy_create_set('refs', 'refs', 'id', 'image')"
+    )
     other.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
-    assert other.execute('SELECT reference, verdict FROM "my ext".copy_match(%s)', [jpeg(scene(1), 60)]).fetchall() == [("1", "copy")]
+    assert other.execute('SELECT reference, verdict FROM "my ext".copy_match(%s)', [jpeg(scene(1), 60)]).fetchall() == [
+        ("1", "copy")
+    ]
     other.execute("DROP EXTENSION copymatch CASCADE")
     assert other.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'copymatch'").fetchone()[0] == 0
 
@@ -221,7 +250,12 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
     calibration = json.loads((model / "calibration.json").read_text())
     db.execute(
         "SELECT copy_add_model('second', %s, %s, %s, %s)",
-        [(model / "model.onnx").read_bytes(), json.dumps(manifest), (model / "background.bin").read_bytes(), json.dumps(calibration)],
+        [
+            (model / "model.onnx").read_bytes(),
+            json.dumps(manifest),
+            (model / "background.bin").read_bytes(),
+            json.dumps(calibration),
+        ],
     )
     db.execute("CREATE TABLE refs (id serial PRIMARY KEY, image bytea)")
     db.execute("SELECT copy_create_set('first', 'refs', 'id', 'image')")
@@ -232,7 +266,11 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
             db.execute(f"INSERT INTO {table} (image) VALUES (%s)", [jpeg(scene(seed))])
     # A descriptor that embedding would not give: it must come back as it is.
     db.execute("UPDATE refs SET descriptor = (SELECT descriptor FROM refs WHERE id = 3) WHERE id = 1")
-    server.run("/bin/bash", "-c", f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(source)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'")
+    server.run(
+        "/bin/bash",
+        "-c",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(source)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+    )
     restored = connect(target)
     for query in (
         "SELECT name, relation::text, key_column, image_column, descriptor_column, model, is_default FROM copymatch.reference_set ORDER BY name",
@@ -242,10 +280,17 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
         "SELECT id, model, intercept FROM copymatch.calibration ORDER BY id",
     ):
         assert restored.execute(query).fetchall() == db.execute(query).fetchall()
-    assert restored.execute("SELECT reference, verdict FROM copy_match(%s, 'with second', 1)", [jpeg(scene(2), 60)]).fetchone() == ("3", "copy")
+    assert restored.execute(
+        "SELECT reference, verdict FROM copy_match(%s, 'with second', 1)", [jpeg(scene(2), 60)]
+    ).fetchone() == ("3", "copy")
     restored.execute("INSERT INTO refs (image) VALUES (%s)", [jpeg(scene(5))])
     assert restored.execute("SELECT count(descriptor) FROM refs").fetchone()[0] == 4, "the trigger came along"
-    assert restored.execute("INSERT INTO copymatch.calibration SELECT (c).* FROM (SELECT c FROM copymatch.calibration c LIMIT 0) x RETURNING id").fetchall() == []
+    assert (
+        restored.execute(
+            "INSERT INTO copymatch.calibration SELECT (c).* FROM (SELECT c FROM copymatch.calibration c LIMIT 0) x RETURNING id"
+        ).fetchall()
+        == []
+    )
 
 
 def test_killed_server_loses_no_committed_descriptor_and_filling_goes_on(fresh_cluster):
@@ -253,7 +298,10 @@ def test_killed_server_loses_no_committed_descriptor_and_filling_goes_on(fresh_c
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch; CREATE TABLE refs (id int PRIMARY KEY, image bytea, padding text)")
         for number in range(60):
-            db.execute("INSERT INTO refs SELECT %s, %s || int4send(%s), repeat('x', 1500)", [number, jpeg(scene(number % 3)), number])
+            db.execute(
+                "INSERT INTO refs SELECT %s, %s || int4send(%s), repeat('x', 1500)",
+                [number, jpeg(scene(number % 3)), number],
+            )
         db.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image', embed => false)")
     import threading
 
@@ -277,7 +325,9 @@ def test_killed_server_loses_no_committed_descriptor_and_filling_goes_on(fresh_c
         assert seen <= kept < 60
         db.execute("CALL copy_fill_set('refs', 8)")
         assert db.execute("SELECT count(descriptor), count(*) FROM refs").fetchone() == (60, 60)
-        wrong = db.execute("SELECT count(*) FROM refs WHERE (descriptor <-> copy_embed(image)) > 1e-4 AND id < 6").fetchone()[0]
+        wrong = db.execute(
+            "SELECT count(*) FROM refs WHERE (descriptor <-> copy_embed(image)) > 1e-4 AND id < 6"
+        ).fetchone()[0]
         assert wrong == 0
 
 
@@ -314,4 +364,7 @@ def test_sessions_insert_references_at_the_same_time(references, connect):
     for thread in threads:
         thread.join()
     assert references.execute("SELECT count(descriptor) FROM refs").fetchone()[0] == 18
-    assert references.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(203), 60)]).fetchone()[0] == "203"
+    assert (
+        references.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(203), 60)]).fetchone()[0]
+        == "203"
+    )

@@ -30,8 +30,11 @@ pub fn hashes() -> &'static ([u8; 32], [u8; 32]) {
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("the built-in model is broken: {error}"))
-        .hint("Build and install the extension again.")
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("the built-in model is broken: {error}"),
+    )
+    .hint("Build and install the extension again.")
 }
 
 #[pg_extern(sql = false)]

@@ -30,7 +30,11 @@ impl Model {
     pub fn find(name: Option<&str>) -> Result<Model, Failure> {
         let name = name.map(str::to_owned).or_else(settings::default_model);
         let found = match &name {
-            None => select(&format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.built_in"), &[], Model::read)?,
+            None => select(
+                &format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.built_in"),
+                &[],
+                Model::read,
+            )?,
             Some(name) => select(
                 &format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.name = $1"),
                 &[Parameter::of(name.as_str())],
@@ -68,9 +72,14 @@ impl Model {
             if !current {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("the installed library no longer carries model \"{}\" of the catalogue", self.name),
+                    format!(
+                        "the installed library no longer carries model \"{}\" of the catalogue",
+                        self.name
+                    ),
                 )
-                .hint("Run ALTER EXTENSION copymatch UPDATE, or install the library that the catalogue was made with."));
+                .hint(
+                    "Run ALTER EXTENSION copymatch UPDATE, or install the library that the catalogue was made with.",
+                ));
             }
             let background = Background::from_static(builtin::BACKGROUND).map_err(invalid_background)?;
             return use_parts(builtin::manifest()?, builtin::WEIGHTS, Some(background));
@@ -78,7 +87,13 @@ impl Model {
         let parts = select(
             "SELECT m.manifest::text, m.weights, m.background FROM copymatch.model m WHERE m.name = $1",
             &[Parameter::of(self.name.as_str())],
-            |row| Ok((row.required::<String>(1)?, row.required::<Vec<u8>>(2)?, row.get::<Vec<u8>>(3))),
+            |row| {
+                Ok((
+                    row.required::<String>(1)?,
+                    row.required::<Vec<u8>>(2)?,
+                    row.get::<Vec<u8>>(3),
+                ))
+            },
         )?;
         let Some((manifest, weights, background)) = parts.into_iter().next() else {
             return Err(Failure::new(
@@ -94,8 +109,11 @@ impl Model {
 /// Parses a manifest; the error names the field.
 pub fn parse_manifest(text: &str) -> Result<Manifest, Failure> {
     Manifest::from_json(text).map_err(|error| {
-        Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("the model's manifest is not valid: {error}"))
-            .hint(error.hint())
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("the model's manifest is not valid: {error}"),
+        )
+        .hint(error.hint())
     })
 }
 

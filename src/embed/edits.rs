@@ -12,7 +12,9 @@ fn copy_edit(image: &[u8], edit: &str, strength: f32, seed: i64) -> Vec<u8> {
     boundary(|| {
         let invalid = |error: EditError| match error {
             EditError::Image(error) => Failure::from(error),
-            error => Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, error.to_string()).hint(error.hint()),
+            error => {
+                Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, error.to_string()).hint(error.hint())
+            }
         };
         let edit: Edit = edit.parse().map_err(invalid)?;
         let image = picture::read(image, None)?;
@@ -22,5 +24,9 @@ fn copy_edit(image: &[u8], edit: &str, strength: f32, seed: i64) -> Vec<u8> {
 
 #[pg_extern(sql = false)]
 fn copy_edits() -> TableIterator<'static, (name!(edit, String), name!(description, String))> {
-    TableIterator::new(Edit::ALL.iter().map(|edit| (edit.name().to_owned(), edit.description().to_owned())))
+    TableIterator::new(
+        Edit::ALL
+            .iter()
+            .map(|edit| (edit.name().to_owned(), edit.description().to_owned())),
+    )
 }

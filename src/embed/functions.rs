@@ -27,7 +27,10 @@ pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
     let image = read_matchable(bytes, session::input_side(model)?)?;
     let mut descriptors = session::embed(model, std::slice::from_ref(&image))?;
     descriptors.pop().ok_or_else(|| {
-        Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the network returned no descriptor")
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "the network returned no descriptor",
+        )
     })
 }
 
@@ -51,7 +54,8 @@ fn copy_embed_batch(images: Option<Array<&[u8]>>, model: Option<&str>) -> Option
         for (index, bytes) in images.iter().enumerate() {
             result.push(None);
             let Some(bytes) = bytes else { continue };
-            let image = read_matchable(bytes, side).map_err(|failure| failure.at(format_args!("image {}", index + 1)))?;
+            let image =
+                read_matchable(bytes, side).map_err(|failure| failure.at(format_args!("image {}", index + 1)))?;
             waiting.push((index, image));
             if waiting.len() == DECODED_AT_ONCE {
                 embed_waiting(&model, &mut waiting, &mut result)?;
@@ -93,7 +97,12 @@ fn embed_reference(image: Option<&[u8]>, model: &str, reference: Option<&str>, t
         let descriptor = match embed_one(bytes, &model) {
             Ok(descriptor) => Some(Vector::from_elements(&descriptor)),
             Err(failure) if failure.is_about_the_image() => {
-                failure.at(format_args!("reference {} has no descriptor", reference.unwrap_or("NULL"))).warn();
+                failure
+                    .at(format_args!(
+                        "reference {} has no descriptor",
+                        reference.unwrap_or("NULL")
+                    ))
+                    .warn();
                 None
             }
             Err(failure) => return Err(failure),
@@ -111,7 +120,12 @@ fn say_progress(total: i64) {
     let line = PROGRESS.with_borrow_mut(|progress| {
         let current = match progress {
             Some(current) if current.statement == statement => current,
-            _ => progress.insert(Progress { statement, started: now, said: now, done: 0 }),
+            _ => progress.insert(Progress {
+                statement,
+                started: now,
+                said: now,
+                done: 0,
+            }),
         };
         current.done += 1;
         if now - current.said < PROGRESS_EVERY {
@@ -120,7 +134,10 @@ fn say_progress(total: i64) {
         current.said = now;
         let rate = current.done as f64 / (now - current.started).as_secs_f64();
         let left = (total - current.done).max(0) as f64 / rate;
-        Some(format!("{} of {total} images embedded, {rate:.0} a second, about {left:.0} s to go", current.done))
+        Some(format!(
+            "{} of {total} images embedded, {rate:.0} a second, about {left:.0} s to go",
+            current.done
+        ))
     });
     if let Some(line) = line {
         notice!("{line}");
@@ -180,7 +197,10 @@ fn inspect_model(
             if background.dimensions() != dimensions {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!("the background descriptors have {} dimensions, the model has {dimensions}", background.dimensions()),
+                    format!(
+                        "the background descriptors have {} dimensions, the model has {dimensions}",
+                        background.dimensions()
+                    ),
                 ));
             }
         }
@@ -200,7 +220,5 @@ fn inspect_model(
 
 #[pg_extern(sql = false)]
 fn check_calibration(calibration: JsonB) {
-    boundary(|| {
-        catalogue::check_calibration(&calibration.0).map(|_| ())
-    });
+    boundary(|| catalogue::check_calibration(&calibration.0).map(|_| ()));
 }

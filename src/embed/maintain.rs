@@ -69,10 +69,16 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
         if !before_row || !(update || operation == pg_sys::TRIGGER_EVENT_INSERT) || definition.tgnargs != 1 {
             return Err(misused());
         }
-        std::ffi::CStr::from_ptr(*definition.tgargs).to_string_lossy().into_owned()
+        std::ffi::CStr::from_ptr(*definition.tgargs)
+            .to_string_lossy()
+            .into_owned()
     };
     let set = find_set(&name)?;
-    let tuple = if update { trigger.tg_newtuple } else { trigger.tg_trigtuple };
+    let tuple = if update {
+        trigger.tg_newtuple
+    } else {
+        trigger.tg_trigtuple
+    };
     // SAFETY: tg_relation is open for the trigger's duration.
     let descriptor = unsafe { (*trigger.tg_relation).rd_att };
     let image_number = column(trigger, &set.image, &name, Some(pg_sys::BYTEAOID))?;
@@ -146,9 +152,14 @@ fn column(
         let relation = unsafe { PgRelation::from_pg(trigger.tg_relation) };
         Failure::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-            format!("column \"{column}\" of relation \"{}\", which reference set \"{set}\" names, {what}", relation.name()),
+            format!(
+                "column \"{column}\" of relation \"{}\", which reference set \"{set}\" names, {what}",
+                relation.name()
+            ),
         )
-        .hint(format!("Drop the set with copy_drop_set('{set}') and make it again with copy_create_set."))
+        .hint(format!(
+            "Drop the set with copy_drop_set('{set}') and make it again with copy_create_set."
+        ))
     };
     let name = CString::new(column).map_err(|_| missing("does not exist"))?;
     // SAFETY: the relation's tuple descriptor is valid and only read; SPI_gettypeid is asked for a column that exists.
@@ -159,7 +170,9 @@ fn column(
             return Err(missing("does not exist"));
         }
         match expected {
-            Some(expected) if pg_sys::SPI_gettypeid(descriptor, number) != expected => Err(missing("has another type now")),
+            Some(expected) if pg_sys::SPI_gettypeid(descriptor, number) != expected => {
+                Err(missing("has another type now"))
+            }
             _ => Ok(number),
         }
     }
@@ -176,7 +189,11 @@ fn text(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, number: i32) ->
     // SAFETY: as for value(); the result is NUL-terminated, or null for NULL.
     unsafe {
         let text = pg_sys::SPI_getvalue(tuple, descriptor, number);
-        if text.is_null() { "NULL".to_owned() } else { std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned() }
+        if text.is_null() {
+            "NULL".to_owned()
+        } else {
+            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
     }
 }
 

@@ -14,7 +14,12 @@ pub const DETAIL_SIDE: u32 = 224;
 
 /// Decodes an image. `min_side`: a JPEG may come at a reduced scale whose sides are no shorter.
 pub fn read(bytes: &[u8], min_side: Option<u32>) -> Result<Image, Failure> {
-    let options = DecodeOptions { limits: settings::image_limits(), min_side, matte: MATTE, should_stop: &should_stop };
+    let options = DecodeOptions {
+        limits: settings::image_limits(),
+        min_side,
+        matte: MATTE,
+        should_stop: &should_stop,
+    };
     Ok(imaging::decode(bytes, &options)?)
 }
 

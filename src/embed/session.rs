@@ -74,7 +74,11 @@ fn load(model: &Model, provider: ExecutionProvider, threads: usize) -> Result<Lo
     model.with_parts(|manifest, weights, background| {
         let encoder = load_encoder(weights, manifest, provider, threads)?;
         if let Some(reason) = encoder.fallback() {
-            pgrx::log!("copymatch: model \"{}\" runs on {}: {reason}", model.name, encoder.provider());
+            pgrx::log!(
+                "copymatch: model \"{}\" runs on {}: {reason}",
+                model.name,
+                encoder.provider()
+            );
         }
         Ok(Loaded {
             sha256: model.sha256.clone(),
@@ -96,33 +100,46 @@ pub fn load_encoder(
     provider: ExecutionProvider,
     threads: usize,
 ) -> Result<Encoder, Failure> {
-    let options =
-        RuntimeOptions { library: settings::onnxruntime_library(), provider: provider.into(), threads };
+    let options = RuntimeOptions {
+        library: settings::onnxruntime_library(),
+        provider: provider.into(),
+        threads,
+    };
     Encoder::load(weights, manifest, &options).map_err(encoder_failure)
 }
 
 /// Descriptors (unit vectors) of images, in their order.
 pub fn embed(model: &Model, images: &[Image]) -> Result<Vec<Vec<f32>>, Failure> {
-    with_loaded(model, |loaded| loaded.encoder.embed(images, &should_stop).map_err(encoder_failure))
+    with_loaded(model, |loaded| {
+        loaded.encoder.embed(images, &should_stop).map_err(encoder_failure)
+    })
 }
 
 /// The longest side, in pixels, that the network looks at: larger pictures may be decoded at reduced scale.
 pub fn input_side(model: &Model) -> Result<u32, Failure> {
-    with_loaded(model, |loaded| Ok(loaded.encoder.manifest().input_sizes().iter().copied().max().unwrap_or(224)))
+    with_loaded(model, |loaded| {
+        Ok(loaded
+            .encoder
+            .manifest()
+            .input_sizes()
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or(224))
+    })
 }
 
 /// Passes the model's background descriptors to `work`.
-pub fn with_background<T>(
-    model: &Model,
-    work: impl FnOnce(&Background) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    with_loaded(model, |loaded| match &loaded.background {
+pub fn with_background<T>(model: &Model, work: impl FnOnce(&Background) -> Result<T, Failure>) -> Result<T, Failure> {
+    with_loaded(model, |loaded| {
+        match &loaded.background {
         Some(background) => work(background),
         None => Err(Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("model \"{}\" has no background descriptors", loaded.name),
         )
         .hint("copy_add_model takes them; without them descriptors can be compared, but scores are not comparable across images.")),
+    }
     })
 }
 

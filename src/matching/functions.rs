@@ -52,7 +52,9 @@ fn copy_match(
     ),
 > {
     boundary(|| {
-        let Some(image) = image else { return Ok(TableIterator::empty()) };
+        let Some(image) = image else {
+            return Ok(TableIterator::empty());
+        };
         let k = neighbours_wanted(k)?;
         let home = Home::of(fcinfo)?;
         let mut embedded: Vec<(Model, Vec<f32>)> = Vec::new();
@@ -96,7 +98,9 @@ fn copy_match_descriptor(
     ),
 > {
     boundary(|| {
-        let Some(descriptor) = descriptor else { return Ok(TableIterator::empty()) };
+        let Some(descriptor) = descriptor else {
+            return Ok(TableIterator::empty());
+        };
         let k = neighbours_wanted(k)?;
         let home = Home::of(fcinfo)?;
         let mut found = Vec::new();
@@ -165,7 +169,9 @@ fn neighbours_wanted(k: Option<i32>) -> Result<usize, Failure> {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("k is {}", k.map_or("NULL".to_owned(), |k| k.to_string())),
         )
-        .hint(format!("k is the number of references to return, 1 to {MOST_NEIGHBOURS}."))),
+        .hint(format!(
+            "k is the number of references to return, 1 to {MOST_NEIGHBOURS}."
+        ))),
     }
 }
 
@@ -183,9 +189,16 @@ fn unit(elements: &[f32], model: &Model) -> Result<Vec<f32>, Failure> {
             PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
             format!("expected {} dimensions, not {}", model.dimensions, elements.len()),
         )
-        .hint(format!("Descriptors of model \"{}\" have {} dimensions.", model.name, model.dimensions)));
+        .hint(format!(
+            "Descriptors of model \"{}\" have {} dimensions.",
+            model.name, model.dimensions
+        )));
     }
-    let norm = elements.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    let norm = elements
+        .iter()
+        .map(|x| f64::from(*x) * f64::from(*x))
+        .sum::<f64>()
+        .sqrt();
     if norm == 0.0 {
         return Err(Failure::new(
             PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
@@ -197,9 +210,15 @@ fn unit(elements: &[f32], model: &Model) -> Result<Vec<f32>, Failure> {
 
 fn background_similarity(model: &Model, descriptor: &[f32], neighbours: usize) -> Result<f64, Failure> {
     with_background(model, |background| {
-        background.mean_top_k(descriptor, neighbours).map(f64::from).map_err(|error| {
-            Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, format!("background descriptors of model \"{}\": {error}", model.name))
-        })
+        background
+            .mean_top_k(descriptor, neighbours)
+            .map(f64::from)
+            .map_err(|error| {
+                Failure::new(
+                    PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+                    format!("background descriptors of model \"{}\": {error}", model.name),
+                )
+            })
     })
 }
 
@@ -232,6 +251,15 @@ fn ranked(mut found: Vec<Match>, k: usize) -> TableIterator<'static, Found> {
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     found.truncate(k);
     TableIterator::new(found.into_iter().zip(1..).map(|(m, rank)| {
-        (m.set, m.reference, rank, m.similarity, m.background, m.score, m.probability, m.verdict)
+        (
+            m.set,
+            m.reference,
+            rank,
+            m.similarity,
+            m.background,
+            m.score,
+            m.probability,
+            m.verdict,
+        )
     }))
 }

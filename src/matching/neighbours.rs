@@ -17,19 +17,31 @@ pub struct Neighbour {
 
 /// The `k` references of `set` nearest to the unit vector `descriptor`, nearest first.
 pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) -> Result<Vec<Neighbour>, Failure> {
-    let ReferenceSet { relation, key, descriptor: column, .. } = set;
+    let ReferenceSet {
+        relation,
+        key,
+        descriptor: column,
+        ..
+    } = set;
     let schema = &home.schema;
     // `k` stands in the text: the planner then knows how few rows are wanted.
     let sql = format!(
         "SELECT {key}::pg_catalog.text, ({column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
          FROM {relation} ORDER BY {column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
     );
-    let rows = select(&sql, &[Parameter::typed(Vector::from_elements(descriptor), home.vector)], |row| {
-        // A reference without a descriptor, or with one that has no direction, resembles nothing.
-        Ok(row.get::<f64>(2).filter(|distance| !distance.is_nan()).map(|distance| Neighbour {
-            reference: row.get::<String>(1).unwrap_or_default(),
-            similarity: 1.0 - distance,
-        }))
-    })?;
+    let rows = select(
+        &sql,
+        &[Parameter::typed(Vector::from_elements(descriptor), home.vector)],
+        |row| {
+            // A reference without a descriptor, or with one that has no direction, resembles nothing.
+            Ok(row
+                .get::<f64>(2)
+                .filter(|distance| !distance.is_nan())
+                .map(|distance| Neighbour {
+                    reference: row.get::<String>(1).unwrap_or_default(),
+                    similarity: 1.0 - distance,
+                }))
+        },
+    )?;
     Ok(rows.into_iter().flatten().collect())
 }

@@ -59,7 +59,9 @@ impl ReferenceSet {
             Some(recorded) => recorded.check(),
             None => {
                 // Raises the error that lists the sets there are.
-                select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| Ok(()))?;
+                select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| {
+                    Ok(())
+                })?;
                 Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                     format!("reference set \"{name}\" has no calibration"),
@@ -121,7 +123,10 @@ fn read(row: &Row) -> Result<Recorded, Failure> {
 
 impl Recorded {
     fn check(self) -> Result<ReferenceSet, Failure> {
-        let again = format!("Drop the set with copy_drop_set('{}') and make it again with copy_create_set.", self.name);
+        let again = format!(
+            "Drop the set with copy_drop_set('{}') and make it again with copy_create_set.",
+            self.name
+        );
         let Some(relation) = self.relation else {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -132,14 +137,20 @@ impl Recorded {
         if let Some(column) = self.missing_column {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                format!("column \"{column}\" of relation {relation}, which reference set \"{}\" names, no longer exists", self.name),
+                format!(
+                    "column \"{column}\" of relation {relation}, which reference set \"{}\" names, no longer exists",
+                    self.name
+                ),
             )
             .hint(again));
         }
         let calibration = Calibration::from_json(&self.calibration).map_err(|error| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                format!("the calibration of reference set \"{}\" is not valid: {error}", self.name),
+                format!(
+                    "the calibration of reference set \"{}\" is not valid: {error}",
+                    self.name
+                ),
             )
         })?;
         Ok(ReferenceSet {

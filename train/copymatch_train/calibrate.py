@@ -92,7 +92,9 @@ def main() -> None:
         for number, which in enumerate(plan):
             draw = random.Random(a.seed * 1_000_003 + number)
             source = references[which] if which >= 0 else strangers[-1 - which]
-            image, _ = edits.edited(pictures.image(int(source)), draw, STRENGTHS[number % len(STRENGTHS)], lambda: pictures.image(int(training[draw.randrange(len(training))])))
+            image, _ = edits.edited(
+                pictures.image(int(source)), draw, STRENGTHS[number % len(STRENGTHS)], lambda: pictures.image(int(training[draw.randrange(len(training))]))
+            )
             yield image
 
     query_descriptors = describe_all(run, queries(), manifest["input"], label="queries", total=len(plan))
@@ -127,8 +129,12 @@ def main() -> None:
         taken = p >= threshold
         hits, total = int(c[taken].sum()), int(taken.sum())
         return dict(
-            matches=total, correct=hits, precision=round(hits / max(total, 1), 4), precision_interval=[round(v, 4) for v in wilson(hits, total)],
-            recall=round(hits / max(1, int((t >= 0).sum())), 4), false_matches_on_unrelated=int((taken & unrelated).sum()),
+            matches=total,
+            correct=hits,
+            precision=round(hits / max(total, 1), 4),
+            precision_interval=[round(v, 4) for v in wilson(hits, total)],
+            recall=round(hits / max(1, int((t >= 0).sum())), 4),
+            false_matches_on_unrelated=int((taken & unrelated).sum()),
         )
 
     edges = np.linspace(0, 1, 11)
@@ -138,12 +144,25 @@ def main() -> None:
         for inside in [(p >= lo) & (p < hi + (hi == 1))]
     ]
     record = dict(
-        neighbours=5, factor=2.5, clamp=[round(v, 6) for v in clamp], intercept=round(intercept, 6), similarity_weight=round(w_similarity, 6),
-        background_weight=round(w_background, 6), copy_probability=round(copy + 5e-7, 6), review_probability=round(review, 6),
+        neighbours=5,
+        factor=2.5,
+        clamp=[round(v, 6) for v in clamp],
+        intercept=round(intercept, 6),
+        similarity_weight=round(w_similarity, 6),
+        background_weight=round(w_background, 6),
+        copy_probability=round(copy + 5e-7, 6),
+        review_probability=round(review, 6),
         evidence=dict(
-            seed=a.seed, references=len(references), copies=a.copies, unrelated=a.unrelated, strengths=list(STRENGTHS), weights_sha256=manifest["weights_sha256"],
-            background_rows=len(background), threshold_half=dict(queries=len(p), copies=int((t >= 0).sum()), unrelated=int(unrelated.sum()), copy=at(copy), review=at(review)),
-            recall_at_1=round(float(correct.sum() / (truth >= 0).sum()), 4), reliability=reliability,
+            seed=a.seed,
+            references=len(references),
+            copies=a.copies,
+            unrelated=a.unrelated,
+            strengths=list(STRENGTHS),
+            weights_sha256=manifest["weights_sha256"],
+            background_rows=len(background),
+            threshold_half=dict(queries=len(p), copies=int((t >= 0).sum()), unrelated=int(unrelated.sum()), copy=at(copy), review=at(review)),
+            recall_at_1=round(float(correct.sum() / (truth >= 0).sum()), 4),
+            reliability=reliability,
             note="edits of held-out training pictures by train/copymatch_train/edits.py; top-1 neighbours; one half fits the curve, the other sets the thresholds",
         ),
     )

@@ -66,11 +66,15 @@ class Network:
             _check(1 <= getattr(self, name) <= 65536, f"network.{name}", getattr(self, name), "is outside 1…65536")
         _check(
             self.init == "random" or self.init.endswith((".tflite", ".pt")),
-            "network.init", self.init, "is not random, a .tflite file or a .pt checkpoint",
+            "network.init",
+            self.init,
+            "is not random, a .tflite file or a .pt checkpoint",
         )
         _check(
             not (self.init.endswith(".tflite") and (self.trunk != "mobilenet_v2" or self.batch_norm)),
-            "network.init", self.init, "fits only trunk mobilenet_v2 with batch_norm false",
+            "network.init",
+            self.init,
+            "fits only trunk mobilenet_v2 with batch_norm false",
         )
 
 
@@ -212,11 +216,15 @@ class Config:
         loss, head = self.loss, self.network.head
         _check(
             self.run.processes == 1 or loss.sampled_classes == 0,
-            "run.processes", self.run.processes, "does not go with loss.sampled_classes, whose draws would differ",
+            "run.processes",
+            self.run.processes,
+            "does not go with loss.sampled_classes, whose draws would differ",
         )
         _check(
             self.run.processes == 1 or not (loss.cross_entropy_short or loss.cross_entropy_wide),
-            "run.processes", self.run.processes, "does not go with cross-entropy, whose classifier is not reduced",
+            "run.processes",
+            self.run.processes,
+            "does not go with cross-entropy, whose classifier is not reduced",
         )
         _check(self.optimiser.classes % self.run.processes == 0, "optimiser.classes", self.optimiser.classes, "is not divisible by run.processes")
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0

@@ -107,7 +107,10 @@ def text(image, rng, strength, other):
 
 def _star(cx: float, cy: float, r: float, points: int, turn: float) -> list[tuple[float, float]]:
     return [
-        (cx + (r if i % 2 == 0 else r * 0.45) * math.cos(turn + i * math.pi / points), cy + (r if i % 2 == 0 else r * 0.45) * math.sin(turn + i * math.pi / points))
+        (
+            cx + (r if i % 2 == 0 else r * 0.45) * math.cos(turn + i * math.pi / points),
+            cy + (r if i % 2 == 0 else r * 0.45) * math.sin(turn + i * math.pi / points),
+        )
         for i in range(2 * points)
     ]
 
@@ -199,7 +202,9 @@ def perspective(image, rng, strength, other):
     return image.transform((w, h), Image.PERSPECTIVE, tuple(coefficients), Image.BILINEAR, fillcolor=fill)
 
 
-WORDS = "when you see it wait for this no way best day ever follow me sale off true story repost LOL breaking good morning share original 2021 never again".split()
+WORDS = (
+    "when you see it wait for this no way best day ever follow me sale off true story repost LOL breaking good morning share original 2021 never again".split()
+)
 
 
 def _phrase(rng: random.Random) -> str:
@@ -216,7 +221,12 @@ def meme(image, rng, strength, other):
     below = rng.random() < 0.2
     out.paste(image, (0, 0 if below else band))
     draw = ImageDraw.Draw(out)
-    draw.text((w * rng.uniform(0.02, 0.15), (h if below else 0) + band * 0.2), _phrase(rng), font=random_font(rng, int(band * rng.uniform(0.3, 0.6))), fill=(0, 0, 0) if light else (255, 255, 255))
+    draw.text(
+        (w * rng.uniform(0.02, 0.15), (h if below else 0) + band * 0.2),
+        _phrase(rng),
+        font=random_font(rng, int(band * rng.uniform(0.3, 0.6))),
+        fill=(0, 0, 0) if light else (255, 255, 255),
+    )
     return out
 
 

@@ -84,7 +84,11 @@ def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int
             verdicts = {}
             for name, low, high in (("copy", c["copy_probability"], 2.0), ("review", c["review_probability"], c["copy_probability"])):
                 inside = (p >= low) & (p < high)
-                verdicts[name] = dict(true=int((inside & (nearest == truth)).sum()), false=int((inside & (nearest != truth)).sum()), on_unrelated=int((inside & (truth < 0)).sum()))
+                verdicts[name] = dict(
+                    true=int((inside & (nearest == truth)).sum()),
+                    false=int((inside & (nearest != truth)).sum()),
+                    on_unrelated=int((inside & (truth < 0)).sum()),
+                )
             out["verdicts"] = verdicts
     return out
 

@@ -43,8 +43,14 @@ def to_onnx(network: CopyNetwork, side: int) -> onnx.ModelProto:
     batch = torch.export.Dim("batch", min=1, max=4096)
     buffer = io.BytesIO()
     program = torch.onnx.export(
-        network, (example,), dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["descriptor"],
-        dynamic_shapes={"x": {0: batch}}, verbose=False,
+        network,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=["descriptor"],
+        dynamic_shapes={"x": {0: batch}},
+        verbose=False,
         # Optimising would fold batch normalisation into the weights after they were rounded; ONNX Runtime does it at load.
         optimize=False,
     )
@@ -121,9 +127,15 @@ def export(network: CopyNetwork, config: Config, out: Path, licence: str, source
     if not difference <= 1e-3:
         raise RuntimeError(f"ONNX Runtime differs from PyTorch by {difference:.2e}, limit 1e-3")
     manifest = dict(
-        manifest_version=1, name=e.name, version=e.version, dimensions=config.network.dimensions,
+        manifest_version=1,
+        name=e.name,
+        version=e.version,
+        dimensions=config.network.dimensions,
         input=dict(name="image", sizes=e.sizes, layout="NCHW", colour="RGB", resize=e.resize, mean=e.mean, std=e.std),
-        output=dict(name="descriptor"), weights_sha256=hashlib.sha256(weights).hexdigest(), licence=licence, source=source,
+        output=dict(name="descriptor"),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        licence=licence,
+        source=source,
     )
     parity = describe(run, [waves_v1()], manifest["input"])[0]
     manifest["parity"] = [dict(pattern="waves-v1", descriptor=[round(float(v), 6) for v in parity], tolerance=0.005)]

@@ -89,8 +89,12 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
             print(f"resuming {path} at step {done} of {config.schedule.steps}", file=sys.stderr)
     batches = PKBatches(config, pictures, training, rank, world)
     loader = DataLoader(
-        batches, sampler=range(done, config.schedule.steps), batch_size=None, num_workers=config.data.workers,
-        prefetch_factor=4 if config.data.workers else None, pin_memory=device == "cuda",
+        batches,
+        sampler=range(done, config.schedule.steps),
+        batch_size=None,
+        num_workers=config.data.workers,
+        prefetch_factor=4 if config.data.workers else None,
+        pin_memory=device == "cuda",
     )
     validation = Validation(config, pictures, held_out, training) if rank == 0 else None
     mean = torch.tensor(config.export.mean, device=device)[:, None, None]
@@ -159,8 +163,16 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
                 values = {k: round(v, 4) for k, v in values.items()}
                 report(
                     dict(
-                        kind="train", step=step, loss=round(loss.item(), 4), **values, rate=factor, strength=round(edit_strength(step, config.schedule.steps, config.edits), 3),
-                        gem_p=round(float(network.pool.p.detach()), 3) if hasattr(network.pool, "p") else 1.0, images_per_second=round(seen / spent, 1), waiting=round(waited / spent, 3), seconds=round(spent, 1),
+                        kind="train",
+                        step=step,
+                        loss=round(loss.item(), 4),
+                        **values,
+                        rate=factor,
+                        strength=round(edit_strength(step, config.schedule.steps, config.edits), 3),
+                        gem_p=round(float(network.pool.p.detach()), 3) if hasattr(network.pool, "p") else 1.0,
+                        images_per_second=round(seen / spent, 1),
+                        waiting=round(waited / spent, 3),
+                        seconds=round(spent, 1),
                     )
                 )
                 bar.set_postfix(values | {"img/s": round(seen / spent, 1)})

@@ -42,7 +42,7 @@ class CopyNetwork(nn.Module):
         for stage in self.trunk.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "CopyNetwork":
+    def train(self, mode: bool = True) -> CopyNetwork:
         """Frozen stages stay in evaluation mode, so that their batch statistics stay too."""
         super().train(mode)
         for stage in self.trunk.stages[: self.frozen_stages]:

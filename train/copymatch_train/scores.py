@@ -47,7 +47,9 @@ def recall_at_precision(scores: np.ndarray, correct: np.ndarray, positives: int,
     return float(hits[ok[-1]] / positives), float(s[ok[-1]])
 
 
-def summary(queries: np.ndarray, references: np.ndarray, truth: np.ndarray, background: np.ndarray | None = None, k: int = 10, neighbours: int = 5, factor: float = 2.5) -> dict[str, float]:
+def summary(
+    queries: np.ndarray, references: np.ndarray, truth: np.ndarray, background: np.ndarray | None = None, k: int = 10, neighbours: int = 5, factor: float = 2.5
+) -> dict[str, float]:
     """Figures over the k nearest references of every query. `truth[i]` is the reference's row, −1 where there is none."""
     similarity = queries @ references.T
     k = min(k, references.shape[0])

@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from . import checkpoint
+from . import checkpoint, edits
 from . import config as configuration
-from . import edits
 from .config import Config
 from .network import CopyNetwork
 from .pictures import Pictures
@@ -26,7 +25,9 @@ from .projector import LinearHead
 
 
 @torch.no_grad()
-def features_of_pictures_and_copies(network: CopyNetwork, pictures: Pictures, chosen: np.ndarray, training: np.ndarray, config: Config, side: int, batch: int = 32) -> torch.Tensor:
+def features_of_pictures_and_copies(
+    network: CopyNetwork, pictures: Pictures, chosen: np.ndarray, training: np.ndarray, config: Config, side: int, batch: int = 32
+) -> torch.Tensor:
     """(2·len(chosen), channels): every chosen picture as it is, then once edited at a strength of 0.5 to 1."""
     network.eval()
     e, rows, pending = config.export, [], []

@@ -87,8 +87,10 @@ def test_triplet_equals_brute_force_over_all_triplets():
     for a in range(9):
         worst = max(
             float((x[a] - x[p]).norm() - (x[a] - x[n]).norm())
-            for p in range(9) if p != a and labels[p] == labels[a]
-            for n in range(9) if labels[n] != labels[a]
+            for p in range(9)
+            if p != a and labels[p] == labels[a]
+            for n in range(9)
+            if labels[n] != labels[a]
         )
         total += math.log1p(math.exp(worst))
     assert float(losses.soft_batch_hard_triplet(x, labels)) == pytest.approx(total / 9, rel=1e-6)

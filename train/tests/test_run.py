@@ -23,7 +23,17 @@ def tiny(store, **changes):
         run=dict(name="tiny", seed=3, log_every=1, checkpoint_every=2, validate_every=6, validation_side=32, validation_references=12, validation_queries=6),
         data=dict(store=str(store), held_out=0.4, workers=0),
         network=dict(trunk="mobilenet_v2", batch_norm=True, waveblock=True, head="projector", projector_hidden=16, projector_wide=24, dimensions=8),
-        loss=dict(infonce=1.0, memory=32, koleo=0.1, cross_entropy_wide=1.0, cross_entropy_short=1.0, distillation=1.0, triplet=1.0, sampled_classes=8, barlow_twins=0.01),
+        loss=dict(
+            infonce=1.0,
+            memory=32,
+            koleo=0.1,
+            cross_entropy_wide=1.0,
+            cross_entropy_short=1.0,
+            distillation=1.0,
+            triplet=1.0,
+            sampled_classes=8,
+            barlow_twins=0.01,
+        ),
         edits=dict(side=32),
         schedule=dict(steps=6, warmup=2, flat=1),
         optimiser=dict(classes=4, views=2, learning_rate=1e-3, ema=0.9),
@@ -62,8 +72,11 @@ def test_a_checkpoint_of_another_configuration_is_refused(store, tmp_path):
 
 def test_training_lowers_the_loss(store, tmp_path):
     config = tiny(
-        store, loss=dict(infonce=1.0, temperature=0.1, koleo=0.0, cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, barlow_twins=0.0),
-        network=dict(head="linear", waveblock=False, batch_norm=True), schedule=dict(steps=40, warmup=2), edits=dict(strength_from=0.0, strength_to=0.0, side=32),
+        store,
+        loss=dict(infonce=1.0, temperature=0.1, koleo=0.0, cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, barlow_twins=0.0),
+        network=dict(head="linear", waveblock=False, batch_norm=True),
+        schedule=dict(steps=40, warmup=2),
+        edits=dict(strength_from=0.0, strength_to=0.0, side=32),
         run=dict(validate_every=1000),
     )
     fit.train(config, tmp_path)

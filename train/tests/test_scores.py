@@ -24,7 +24,7 @@ def test_stretching_is_minus_the_squared_distance_of_the_scaled_query():
     rng = np.random.default_rng(0)
     q, r = rng.normal(size=8), rng.normal(size=8)
     q, r = q / np.linalg.norm(q), r / np.linalg.norm(r)
-    assert stretched(q @ r, 0.3) == pytest.approx(-np.linalg.norm(2.5 * 0.3 * q - r) ** 2)
+    assert stretched(q @ r, 0.3) == pytest.approx(-(np.linalg.norm(2.5 * 0.3 * q - r) ** 2))
 
 
 def test_background_similarity_is_the_mean_of_the_five_nearest():

@@ -200,7 +200,10 @@ fn batch_size(provider: Provider, threads: usize, size: u32) -> usize {
 
 /// 1 / |v|; `None` where a component is not finite, `Some(None)` where the length is zero.
 fn inverse_norm<'a>(vector: impl IntoIterator<Item = &'a f32>) -> Option<Option<f64>> {
-    let squared: f64 = vector.into_iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    let squared: f64 = vector
+        .into_iter()
+        .map(|&value| f64::from(value) * f64::from(value))
+        .sum();
     squared
         .is_finite()
         .then(|| (squared > 0.0).then(|| squared.sqrt().recip()))
