@@ -9,6 +9,8 @@ export COPYMATCH_LOCAL ?= $(CURDIR)/.local
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PG_MAJOR ?= 15
 export GPU PG_CONFIG DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
+# ONNX Runtime's Linux wheels would otherwise report the models that they run.
+export ORT_DISABLE_TELEMETRY := 1
 
 PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.

@@ -15,6 +15,8 @@ PG_MAJOR=${PG_MAJOR:-15}
 PYTHON=${PYTHON:-python3}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 PATH=$PATH:$HOME/.cargo/bin
+# For every Python that loads ONNX Runtime; the extension switches its telemetry off for itself.
+export ORT_DISABLE_TELEMETRY=1
 
 # Pinned. A change here is a change of what everybody builds with.
 # shellcheck disable=SC2034

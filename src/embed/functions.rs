@@ -19,6 +19,9 @@ use crate::types::Vector;
 /// Images decoded at a time in a batch: enough to keep the network busy, few enough to stay small.
 const DECODED_AT_ONCE: usize = 16;
 
+/// Pixels decoded at a time in a batch: images that cannot be read at reduced scale are embedded before more are decoded.
+const PIXELS_AT_ONCE: u64 = 8_000_000;
+
 /// How often bulk work says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,14 +54,17 @@ fn copy_embed_batch(images: Option<Array<&[u8]>>, model: Option<&str>) -> Option
         let side = session::input_side(&model)?;
         let mut result: Vec<Option<Vector>> = Vec::with_capacity(images.len());
         let mut waiting: Vec<(usize, Image)> = Vec::with_capacity(DECODED_AT_ONCE);
+        let mut pixels = 0;
         for (index, bytes) in images.iter().enumerate() {
             result.push(None);
             let Some(bytes) = bytes else { continue };
             let image =
                 read_matchable(bytes, side).map_err(|failure| failure.at(format_args!("image {}", index + 1)))?;
+            pixels += u64::from(image.width()) * u64::from(image.height());
             waiting.push((index, image));
-            if waiting.len() == DECODED_AT_ONCE {
+            if waiting.len() == DECODED_AT_ONCE || pixels > PIXELS_AT_ONCE {
                 embed_waiting(&model, &mut waiting, &mut result)?;
+                pixels = 0;
             }
         }
         embed_waiting(&model, &mut waiting, &mut result)?;
