@@ -37,7 +37,9 @@ def features_of_pictures_and_copies(
             yield pictures.image(int(i))
         for number, i in enumerate(chosen):
             draw = random.Random(f"whiten/{config.run.seed}/{number}")
-            yield edits.edited(pictures.image(int(i)), draw, draw.uniform(0.5, 1.0), lambda: pictures.image(int(training[draw.randrange(len(training))])))[0]
+            yield edits.edited(
+                pictures.image(int(i)), draw, draw.uniform(0.5, 1.0), lambda draw=draw: pictures.image(int(training[draw.randrange(len(training))]))
+            )[0]
 
     def flush():
         rows.append(network.features(torch.from_numpy(np.stack(pending)).contiguous(memory_format=torch.channels_last)).float())

@@ -118,7 +118,7 @@ impl Encoder {
                 let outputs = self.network.run(tensor.view())?;
                 for (i, output) in outputs.outer_iter().enumerate() {
                     let image = start + i;
-                    let scale = inverse_norm(&output)
+                    let scale = inverse_norm(output)
                         .ok_or(EncoderError::NonFiniteDescriptor { image, size })?
                         .ok_or(EncoderError::ZeroDescriptor { image })?;
                     for (sum, value) in descriptors[image].iter_mut().zip(&output) {
