@@ -1,6 +1,6 @@
 //! The models that this backend has loaded: on first use, a bounded number of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use encoder::{Encoder, EncoderError, Manifest, RuntimeOptions};
@@ -27,6 +27,7 @@ struct Loaded {
 }
 
 thread_local! {
+    static FALLBACK_SAID: Cell<bool> = const { Cell::new(false) };
     /// Most recently used last.
     static LOADED: RefCell<Vec<Loaded>> = const { RefCell::new(Vec::new()) };
 }
@@ -93,6 +94,26 @@ fn load(model: &Model, provider: ExecutionProvider, threads: usize) -> Result<Lo
     })
 }
 
+/// Why `auto` ended on the CPU, if it did.
+fn fallback_reason(provider: ExecutionProvider, encoder: &Encoder) -> Option<String> {
+    let fell_back = provider == ExecutionProvider::Auto && encoder.provider() == "cpu";
+    fell_back.then(|| {
+        encoder
+            .fallback()
+            .unwrap_or("the installed ONNX Runtime has no CUDA")
+            .to_owned()
+    })
+}
+
+/// One line in the server's log, once per backend.
+fn say_fallback(provider: ExecutionProvider, encoder: &Encoder) {
+    if let Some(reason) = fallback_reason(provider, encoder)
+        && !FALLBACK_SAID.replace(true)
+    {
+        pgrx::log!("copymatch.execution_provider is auto: the CPU runs the network ({reason})");
+    }
+}
+
 /// Loads a network with this backend's settings and checks it against its manifest.
 pub fn load_encoder(
     weights: &[u8],
@@ -148,7 +169,7 @@ pub fn running(model: &Model) -> Result<Running, Failure> {
     with_loaded(model, |loaded| {
         Ok(Running {
             provider: loaded.encoder.provider().to_owned(),
-            fallback: loaded.encoder.fallback().map(str::to_owned),
+            fallback: fallback_reason(loaded.provider, &loaded.encoder),
             load_milliseconds: loaded.load_milliseconds,
         })
     })
