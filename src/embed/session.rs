@@ -74,13 +74,7 @@ fn load(model: &Model, provider: ExecutionProvider, threads: usize) -> Result<Lo
     let started = Instant::now();
     model.with_parts(|manifest, weights, background| {
         let encoder = load_encoder(weights, manifest, provider, threads)?;
-        if let Some(reason) = encoder.fallback() {
-            pgrx::log!(
-                "copymatch: model \"{}\" runs on {}: {reason}",
-                model.name,
-                encoder.provider()
-            );
-        }
+        say_fallback(provider, &encoder);
         Ok(Loaded {
             sha256: model.sha256.clone(),
             background_sha256: model.background_sha256.clone(),
