@@ -21,6 +21,8 @@ except ImportError as missing:  # a test that cannot run must not pass
     ) from missing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Run alone, the first test compiles.
+pytestmark = pytest.mark.timeout(900)
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -31,8 +33,8 @@ FILTERS = {
 @functools.cache
 def program() -> str:
     """Builds the example; gives its path."""
-    # The profile of `cargo test`, which has built it already when `make test` comes here.
-    command = ["cargo", "build", "--quiet", "--profile", "test", "--package", "imaging", "--example", "pixels"]
+    # Packages and profile as in `make test`, which has built the example already: nothing is compiled twice.
+    command = ["cargo", "build", "--quiet", "--profile", "test", "--workspace", "--exclude", "copymatch", "--examples"]
     subprocess.run(command, cwd=ROOT, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     return str(target / "debug" / "examples" / "pixels")
