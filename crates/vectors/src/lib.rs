@@ -19,6 +19,7 @@ mod distance;
 mod element;
 mod error;
 pub mod kernels;
+pub mod quantised;
 mod text;
 
 pub use arithmetic::{add, binary_quantize, check, compare, concat, multiply, normalize, subtract, subvector};

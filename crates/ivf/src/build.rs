@@ -1,0 +1,479 @@
+//! Building: sample, train, encode on threads, write every page once.
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use vectors::quantised::Integers;
+
+use crate::code::{self, Record, Scratch};
+use crate::directory::{self, BranchEntry, ListEntry, OwnedCentroid};
+use crate::geometry::Geometry;
+use crate::kmeans::{self, Control, NEAR_BRANCHES, Rows, Tree};
+use crate::list;
+use crate::meta::{Meta, Metric, SEED};
+use crate::page::{Kind, NONE, Page};
+use crate::rotation::Rotation;
+use crate::search::normalised;
+use crate::split::ROWS_PER_LIST;
+use crate::{Error, PageStore, PageWrite, Result, Tid};
+
+/// The most lists of an index.
+const MOST_LISTS: f64 = 1_000_000.0;
+
+/// The number of lists for a number of rows.
+pub fn automatic_lists(rows: f64) -> u32 {
+    (rows / ROWS_PER_LIST as f64).clamp(1.0, MOST_LISTS) as u32
+}
+
+/// Rows from which centroids are trained.
+pub struct Sample {
+    geometry: Geometry,
+    metric: Metric,
+    rotation: Rotation,
+    rows: Rows,
+    most: usize,
+    rotated: Vec<f32>,
+}
+
+impl Sample {
+    /// Room for at most `most_rows`.
+    pub fn new(dimensions: usize, metric: Metric, most_rows: usize) -> Result<Sample> {
+        let geometry = Geometry::new(dimensions)?;
+        Ok(Sample {
+            geometry,
+            metric,
+            rotation: Rotation::new(&geometry, SEED),
+            rows: Rows::new(geometry.rotated),
+            most: most_rows,
+            rotated: vec![0.0; geometry.rotated],
+        })
+    }
+
+    /// Memory that one row takes, with what training adds.
+    pub fn bytes_per_row(dimensions: usize) -> usize {
+        dimensions.next_multiple_of(64) + size_of::<f32>() + 4 * size_of::<u32>()
+    }
+
+    /// Adds a row. False: it has no place in the index, or there is no more room.
+    pub fn add(&mut self, vector: &[f32]) -> Result<bool> {
+        if vector.len() != self.geometry.dimensions {
+            return Err(Error::Dimensions {
+                expected: self.geometry.dimensions,
+                actual: vector.len(),
+            });
+        }
+        if self.rows.len() >= self.most || !rotate(self.metric, &self.rotation, vector, &mut self.rotated) {
+            return Ok(false);
+        }
+        self.rows.push(&self.rotated);
+        Ok(true)
+    }
+
+    /// Rows in it.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() == 0
+    }
+}
+
+/// Rotates a vector as the metric wants it. False: it has no place in the index.
+fn rotate(metric: Metric, rotation: &Rotation, vector: &[f32], out: &mut [f32]) -> bool {
+    match metric {
+        Metric::Cosine => match normalised(vector) {
+            Some(vector) => rotation.apply(&vector, out),
+            None => return false,
+        },
+        Metric::L2 | Metric::InnerProduct => rotation.apply(vector, out),
+    }
+    true
+}
+
+/// Centroids, ready to encode rows.
+pub struct Trained {
+    geometry: Geometry,
+    metric: Metric,
+    rotation: Rotation,
+    tree: Tree,
+    /// The first list of each branch.
+    starts: Vec<u32>,
+    lists: u32,
+}
+
+impl Trained {
+    /// Trains `lists` centroids, fewer when the sample has fewer rows. Long: watches `cancel`, tells thousandths in
+    /// `progress`, starts `threads` threads when these are more than one.
+    pub fn train(
+        sample: Sample,
+        lists: u32,
+        threads: usize,
+        cancel: &AtomicBool,
+        progress: &AtomicU64,
+    ) -> Result<Trained> {
+        let control = Control {
+            threads,
+            cancel,
+            progress,
+        };
+        let tree = kmeans::train(&sample.rows, lists as usize, SEED, &control)?;
+        Ok(Self::of(sample.geometry, sample.metric, sample.rotation, tree))
+    }
+
+    fn of(geometry: Geometry, metric: Metric, rotation: Rotation, tree: Tree) -> Self {
+        let mut starts = Vec::with_capacity(tree.lists.len());
+        let mut lists = 0;
+        for branch in &tree.lists {
+            starts.push(lists);
+            lists += branch.len() as u32;
+        }
+        Trained {
+            geometry,
+            metric,
+            rotation,
+            tree,
+            starts,
+            lists,
+        }
+    }
+
+    /// Number of lists.
+    pub fn lists(&self) -> u32 {
+        self.lists
+    }
+
+    /// Bytes of an encoded row.
+    pub fn record_bytes(&self) -> usize {
+        Record::bytes(&self.geometry)
+    }
+
+    /// The part of all rows that is expected in a list.
+    pub fn expected_share(&self, list: u32) -> f64 {
+        self.tree.shares.get(list as usize).copied().unwrap_or(0.0)
+    }
+
+    /// The nearest list of a rotated row.
+    fn nearest(&self, rotated: &[f32], near: &mut Vec<(f32, usize)>) -> (u32, &OwnedCentroid) {
+        let integers = Integers::new(rotated);
+        let kernels = vectors::quantised::kernels();
+        let rank = |centroid: &OwnedCentroid| {
+            let dot = kernels.dot_bytes(&centroid.code, &integers) as f32;
+            centroid.squared - 2.0 * integers.step * centroid.scale * dot
+        };
+        near.clear();
+        near.extend(self.tree.branches.iter().enumerate().map(|(at, centroid)| (rank(centroid), at)));
+        let keep = NEAR_BRANCHES.min(near.len());
+        near.select_nth_unstable_by(keep - 1, |a, b| a.0.total_cmp(&b.0));
+        let mut best = (f32::INFINITY, 0, 0);
+        for &(_, branch) in &near[..keep] {
+            for (at, centroid) in self.tree.lists[branch].iter().enumerate() {
+                let rank = rank(centroid);
+                if rank < best.0 {
+                    best = (rank, branch, at);
+                }
+            }
+        }
+        let (_, branch, at) = best;
+        (self.starts[branch] + at as u32, &self.tree.lists[branch][at])
+    }
+
+    fn encode(&self, batch: Batch) -> Result<Encoded> {
+        let mut encoded = Encoded {
+            lists: Vec::with_capacity(batch.tids.len()),
+            records: Vec::with_capacity(batch.tids.len() * self.record_bytes()),
+            refused: 0,
+        };
+        let mut rotated = vec![0.0; self.geometry.rotated];
+        let mut near = Vec::new();
+        let mut scratch = Scratch::default();
+        for (tid, vector) in batch.tids.iter().zip(batch.vectors.chunks_exact(self.geometry.dimensions)) {
+            if !rotate(self.metric, &self.rotation, vector, &mut rotated) {
+                encoded.refused += 1;
+                continue;
+            }
+            let (list, centroid) = self.nearest(&rotated, &mut near);
+            code::encode(
+                self.metric,
+                &self.geometry,
+                &rotated,
+                centroid.view(),
+                *tid,
+                &mut scratch,
+                &mut encoded.records,
+            );
+            encoded.lists.push(list);
+        }
+        Ok(encoded)
+    }
+}
+
+/// Rows on their way to be encoded.
+struct Batch {
+    tids: Vec<Tid>,
+    vectors: Vec<f32>,
+}
+
+/// Encoded rows: for each its list, and its record of [`Trained::record_bytes`].
+pub struct Encoded {
+    /// The list of each row.
+    pub lists: Vec<u32>,
+    /// The records, one after the other.
+    pub records: Vec<u8>,
+    /// Rows that have no place in the index.
+    pub refused: usize,
+}
+
+/// Threads that encode batches of rows.
+pub struct Encoders {
+    dimensions: usize,
+    work: Option<SyncSender<Batch>>,
+    done: Receiver<Result<Encoded>>,
+    pending: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Encoders {
+    /// Starts the threads, at least one. They inherit the caller's signal mask.
+    pub fn start(trained: &Arc<Trained>, threads: usize) -> Encoders {
+        let threads = threads.max(1);
+        let (work, batches) = sync_channel::<Batch>(2 * threads);
+        let (results, done) = channel();
+        let batches = Arc::new(Mutex::new(batches));
+        let threads = (0..threads)
+            .map(|_| {
+                let (trained, batches, results) = (Arc::clone(trained), Arc::clone(&batches), results.clone());
+                std::thread::spawn(move || encode_batches(&trained, &batches, &results))
+            })
+            .collect();
+        Encoders {
+            dimensions: trained.geometry.dimensions,
+            work: Some(work),
+            done,
+            pending: 0,
+            threads,
+        }
+    }
+
+    /// Hands over rows, their vectors one after the other; gives them back when all threads are busy.
+    ///
+    /// # Errors
+    /// Vectors that are not as many as the rows, or of other dimensions.
+    #[allow(clippy::type_complexity)]
+    pub fn submit(&mut self, tids: Vec<Tid>, vectors: Vec<f32>) -> Result<Option<(Vec<Tid>, Vec<f32>)>> {
+        if vectors.len() != tids.len() * self.dimensions {
+            return Err(Error::Dimensions {
+                expected: self.dimensions,
+                actual: vectors.len() / tids.len().max(1),
+            });
+        }
+        let Some(work) = &self.work else {
+            return Err(Error::Cancelled);
+        };
+        match work.try_send(Batch { tids, vectors }) {
+            Ok(()) => {
+                self.pending += 1;
+                Ok(None)
+            }
+            Err(TrySendError::Full(batch)) => Ok(Some((batch.tids, batch.vectors))),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Store("the encoding threads ended".into())),
+        }
+    }
+
+    /// An encoded batch. With `wait`, none when all that was submitted has been received; without, none when none is
+    /// ready yet.
+    pub fn receive(&mut self, wait: bool) -> Result<Option<Encoded>> {
+        if self.pending == 0 {
+            return Ok(None);
+        }
+        let ended = || Error::Store("the encoding threads ended".into());
+        let encoded = if wait {
+            self.done.recv().map_err(|_| ended())?
+        } else {
+            match self.done.try_recv() {
+                Ok(encoded) => encoded,
+                Err(std::sync::mpsc::TryRecvError::Empty) => return Ok(None),
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return Err(ended()),
+            }
+        };
+        self.pending -= 1;
+        encoded.map(Some)
+    }
+}
+
+impl Drop for Encoders {
+    fn drop(&mut self) {
+        self.work = None;
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing more to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn encode_batches(trained: &Trained, batches: &Mutex<Receiver<Batch>>, results: &Sender<Result<Encoded>>) {
+    loop {
+        let batch = {
+            let batches = batches.lock().unwrap_or_else(PoisonError::into_inner);
+            batches.recv()
+        };
+        let Ok(batch) = batch else { return };
+        if results.send(trained.encode(batch)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes the pages of an index that nobody knows yet: lists in ascending order, then their directories.
+pub struct Writer<'s, S: PageStore> {
+    store: &'s S,
+    trained: &'s Trained,
+    entries: Vec<ListEntry>,
+    rows: u64,
+}
+
+impl<'s, S: PageStore> Writer<'s, S> {
+    /// Begins with block 0, which stays invalid until [`finish`](Self::finish).
+    pub fn new(store: &'s S, trained: &'s Trained) -> Result<Self> {
+        let block = store.append(&Page::new(Kind::Meta, 0, 0))?;
+        if block != 0 {
+            return Err(Error::Store(format!("the index's first page has block {block}")));
+        }
+        Ok(Writer {
+            store,
+            trained,
+            entries: Vec::with_capacity(trained.lists as usize),
+            rows: 0,
+        })
+    }
+
+    /// Writes a list. Lists come in ascending order; those left out are empty.
+    pub fn add_list(&mut self, list: u32, records: &mut dyn Iterator<Item = &[u8]>) -> Result<()> {
+        if list >= self.trained.lists || (list as usize) < self.entries.len() {
+            return Err(Error::Store(format!("list {list} out of order")));
+        }
+        self.skip_to(list);
+        let records: Vec<&[u8]> = records.collect();
+        let geometry = &self.trained.geometry;
+        let first = self.store.len()?;
+        let blocks: Vec<u32> = (0..list::pages_for(geometry, records.len()) as u32).map(|at| first + at).collect();
+        for (page, &expected) in list::pages_of(geometry, list, 0, &records, &blocks).iter().zip(&blocks) {
+            self.append_at(page, expected)?;
+        }
+        self.entries.push(ListEntry {
+            list,
+            generation: 0,
+            head: blocks.first().copied().unwrap_or(NONE),
+            count: records.len() as u32,
+            reach: reach(geometry, self.trained.metric, &records),
+        });
+        self.rows += records.len() as u64;
+        self.store.interrupts()
+    }
+
+    /// Writes directories, branches and block 0.
+    pub fn finish(mut self) -> Result<Meta> {
+        self.skip_to(self.trained.lists);
+        let geometry = &self.trained.geometry;
+        let tree = &self.trained.tree;
+        let mut branches = Vec::with_capacity(tree.lists.len());
+        for (branch, centroids) in tree.lists.iter().enumerate() {
+            let start = self.trained.starts[branch] as usize;
+            let directory = self.write_chain(Kind::Directory, centroids.len(), |page, at, i| {
+                directory::put_centroid(geometry, page, at, centroids[i].view());
+                directory::put_list_entry(geometry, page, at, self.entries[start + i]);
+            })?;
+            branches.push(BranchEntry {
+                directory,
+                lists: centroids.len() as u32,
+            });
+        }
+        let branch_block = self.write_chain(Kind::Branch, branches.len(), |page, at, i| {
+            directory::put_centroid(geometry, page, at, tree.branches[i].view());
+            directory::put_branch_entry(geometry, page, at, branches[i]);
+        })?;
+        let meta = Meta {
+            dimensions: geometry.dimensions,
+            metric: self.trained.metric,
+            lists: self.trained.lists,
+            rows: self.rows,
+            branches: branches.len() as u32,
+            curve: Vec::new(),
+            measured_lists: 0,
+            seed: SEED,
+            branch_block,
+            next_list: self.trained.lists,
+        };
+        let mut page = self.store.write(0)?;
+        meta.write(page.page_mut());
+        self.store.commit(vec![page])?;
+        Ok(meta)
+    }
+
+    /// Appends centroid pages, linked in order; gives the first.
+    fn write_chain(&self, kind: Kind, count: usize, put: impl Fn(&mut Page, usize, usize)) -> Result<u32> {
+        let per_page = self.trained.geometry.centroids;
+        let pages = count.div_ceil(per_page).max(1);
+        let first = self.store.len()?;
+        for at in 0..pages {
+            let mut page = Page::new(kind, 0, 0);
+            for i in (at * per_page..count).take(per_page) {
+                put(&mut page, i - at * per_page, i);
+            }
+            if at + 1 < pages {
+                page.set_next(first + at as u32 + 1);
+            }
+            self.append_at(&page, first + at as u32)?;
+            self.store.interrupts()?;
+        }
+        Ok(first)
+    }
+
+    fn append_at(&self, page: &Page, expected: u32) -> Result<()> {
+        let block = self.store.append(page)?;
+        if block != expected {
+            return Err(Error::Store(format!("page {block} was written where {expected} was expected")));
+        }
+        Ok(())
+    }
+
+    fn skip_to(&mut self, list: u32) {
+        for list in self.entries.len() as u32..list {
+            self.entries.push(ListEntry {
+                list,
+                generation: 0,
+                head: NONE,
+                count: 0,
+                reach: 0.0,
+            });
+        }
+    }
+}
+
+/// Root mean square of the residuals, as far as the codes tell: each scale is proportional to its residual's length.
+fn reach(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f32 {
+    let squares: f64 = records
+        .iter()
+        .map(|record| {
+            let refine = Record::refine(record, geometry);
+            let scale = f32::from_le_bytes([refine[0], refine[1], refine[2], refine[3]]);
+            f64::from(code::residual_squared(metric, geometry, scale))
+        })
+        .sum();
+    (squares / records.len().max(1) as f64).sqrt() as f32
+}
+
+/// Makes an index without rows: one branch with one empty list, which splits as it fills.
+pub fn create_empty<S: PageStore>(store: &S, dimensions: usize, metric: Metric) -> Result<Meta> {
+    let geometry = Geometry::new(dimensions)?;
+    let zero = OwnedCentroid::round(&vec![0.0; geometry.rotated]);
+    let tree = Tree {
+        branches: vec![zero.clone()],
+        lists: vec![vec![zero]],
+        shares: vec![1.0],
+    };
+    let trained = Trained::of(geometry, metric, Rotation::new(&geometry, SEED), tree);
+    Writer::new(store, &trained)?.finish()
+}

@@ -1,0 +1,228 @@
+//! Whether an index is sound: every row in exactly one list, every link leads where it should, every count is true.
+use std::collections::HashSet;
+
+use crate::directory::{self, ListEntry};
+use crate::geometry::{BLOCK, Geometry};
+use crate::list;
+use crate::page::{Kind, NONE, Page};
+use crate::store::LockMode;
+use crate::{Error, Meta, PageStore, Result, Tid};
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// What is wrong, with the block where it is.
+    pub problems: Vec<(u32, String)>,
+    /// Rows in all lists.
+    pub rows: u64,
+    /// Lists.
+    pub lists: u32,
+    /// Free pages.
+    pub free: u32,
+    /// Pages that nothing leads to and that are not free: left by a crash, harmless, gone with a REINDEX.
+    pub unused: u32,
+}
+
+/// Checks everything, row pointers being given to `visit` as they come.
+///
+/// What is wrong goes into the report; an error is returned only where the store fails or the work is cancelled.
+pub fn check<S: PageStore>(store: &S, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<Report> {
+    let _structure = store.lock(0, LockMode::Exclusive, true)?;
+    let mut checker = Checker {
+        store,
+        used: HashSet::from([0]),
+        tids: HashSet::new(),
+        report: Report::default(),
+    };
+    let outcome = checker.everything(visit);
+    if let Err(error) = outcome {
+        checker.problem_or_failure(error)?;
+    }
+    Ok(checker.report)
+}
+
+struct Checker<'s, S> {
+    store: &'s S,
+    used: HashSet<u32>,
+    tids: HashSet<Tid>,
+    report: Report,
+}
+
+impl<S: PageStore> Checker<'_, S> {
+    fn problem(&mut self, block: u32, what: impl Into<String>) {
+        self.report.problems.push((block, what.into()));
+    }
+
+    /// Takes what an error says about the index; passes on what it says about the store.
+    fn problem_or_failure(&mut self, error: Error) -> Result<()> {
+        match error {
+            Error::Corrupted { block, what } => self.problem(block, what),
+            Error::Version { .. } => self.problem(0, error.to_string()),
+            Error::Dimensions { .. }
+            | Error::TooManyDimensions { .. }
+            | Error::Memory { .. }
+            | Error::Cancelled
+            | Error::Store(_) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn everything(&mut self, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<()> {
+        let meta = Meta::read(self.store)?;
+        let geometry = meta.geometry()?;
+        let mut directories = Vec::new();
+        let used = &mut self.used;
+        let mut shared = Vec::new();
+        directory::walk(self.store, meta.branch_block, Kind::Branch, |block, page| {
+            if !used.insert(block) {
+                shared.push(block);
+            }
+            for at in 0..directory::entries(&geometry, page) {
+                directories.push(directory::branch_entry(&geometry, page, at).directory);
+            }
+            Ok(())
+        })?;
+        if directories.len() != meta.branches as usize {
+            self.problem(0, format!("{} branches where {} are stated", directories.len(), meta.branches));
+        }
+        let mut entries: Vec<ListEntry> = Vec::new();
+        for first in directories {
+            self.store.interrupts()?;
+            let used = &mut self.used;
+            let walked = directory::walk(self.store, first, Kind::Directory, |block, page| {
+                if !used.insert(block) {
+                    shared.push(block);
+                }
+                entries.extend((0..directory::entries(&geometry, page)).map(|at| directory::list_entry(&geometry, page, at)));
+                Ok(())
+            });
+            if let Err(error) = walked {
+                self.problem_or_failure(error)?;
+            }
+        }
+        for block in shared {
+            self.problem(block, "a centroid page that two chains lead to");
+        }
+        let distinct: HashSet<u32> = entries.iter().map(|entry| entry.list).collect();
+        if distinct.len() != entries.len() {
+            self.problem(0, "two lists have the same number");
+        }
+        if entries.len() != meta.lists as usize {
+            self.problem(0, format!("{} lists where {} are stated", entries.len(), meta.lists));
+        }
+        if distinct.iter().any(|&list| list >= meta.next_list) {
+            self.problem(0, "a list has a number that was never given");
+        }
+        self.report.lists = entries.len() as u32;
+        for entry in entries {
+            self.store.interrupts()?;
+            if let Err(error) = self.list(&geometry, &entry, visit) {
+                self.problem_or_failure(error)?;
+            }
+        }
+        self.unused()
+    }
+
+    fn list(&mut self, geometry: &Geometry, entry: &ListEntry, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<()> {
+        let mut block = entry.head;
+        let mut insert_page = None;
+        let mut in_chain = HashSet::new();
+        while block != NONE {
+            if !self.used.insert(block) {
+                return Err(Error::corrupted(block, format!("a page that two places lead to, list {} among them", entry.list)));
+            }
+            let (tids, places, next) = {
+                let page = self.store.read(block)?;
+                if !page.is(Kind::Scan, entry.list, entry.generation) {
+                    return Err(Error::corrupted(block, format!("not a scan page of list {}", entry.list)));
+                }
+                if block == entry.head {
+                    insert_page = Some(list::insert_page(&page));
+                }
+                let (tids, places) = self.scan_page(geometry, block, &page);
+                (tids, places, page.trailer().next)
+            };
+            in_chain.insert(block);
+            for (refine, most) in places {
+                self.refine_page(geometry, entry, block, refine, most)?;
+            }
+            for tid in tids {
+                if !self.tids.insert(tid) {
+                    self.problem(block, format!("row ({},{}) is in the index twice", tid.block(), tid.offset()));
+                }
+                self.report.rows += 1;
+                visit(tid)?;
+            }
+            block = next;
+        }
+        if let Some(page) = insert_page
+            && page != NONE
+            && !in_chain.contains(&page)
+        {
+            self.problem(entry.head, "the insert page is not in the list");
+        }
+        Ok(())
+    }
+
+    /// Row pointers of a scan page, and its refine pages with the number of records that each must have.
+    fn scan_page(&mut self, geometry: &Geometry, block: u32, page: &Page) -> (Vec<Tid>, Vec<(u32, usize)>) {
+        let used = list::used_blocks(geometry, page);
+        let mut tids = Vec::new();
+        let mut needed = vec![0usize; geometry.refine_pages];
+        for slot in 0..used * BLOCK {
+            if list::live(geometry, page, slot / BLOCK) >> (slot % BLOCK) & 1 == 0 {
+                continue;
+            }
+            let tid = list::tid(geometry, page, slot);
+            if tid.offset() == 0 {
+                self.problem(block, format!("slot {slot} points to no row"));
+            }
+            if !list::factor(geometry, page, slot).is_finite() {
+                self.problem(block, format!("slot {slot} has no number as factor"));
+            }
+            tids.push(tid);
+            let at = slot / geometry.refines;
+            needed[at] = needed[at].max(slot % geometry.refines + 1);
+        }
+        let mut places = Vec::new();
+        for (at, most) in needed.into_iter().enumerate() {
+            let refine = list::refine_block(page, at);
+            if refine != NONE {
+                places.push((refine, most));
+            } else if most > 0 {
+                self.problem(block, format!("refine page {at} is missing"));
+            }
+        }
+        (tids, places)
+    }
+
+    fn refine_page(&mut self, geometry: &Geometry, entry: &ListEntry, scan: u32, block: u32, records: usize) -> Result<()> {
+        if !self.used.insert(block) {
+            self.problem(scan, format!("refine page {block} belongs to two places"));
+            return Ok(());
+        }
+        let page = self.store.read(block)?;
+        if !page.is(Kind::Refine, entry.list, entry.generation) {
+            return Err(Error::corrupted(block, format!("not a refine page of list {}", entry.list)));
+        }
+        if page.used() < crate::page::CONTENT + records * geometry.refine_bytes {
+            return Err(Error::corrupted(block, "a refine page with fewer records than its list has rows there"));
+        }
+        Ok(())
+    }
+
+    fn unused(&mut self) -> Result<()> {
+        for block in 0..self.store.len()? {
+            if self.used.contains(&block) {
+                continue;
+            }
+            let page = self.store.read(block)?;
+            if page.expect(block, Kind::Free).is_ok() {
+                self.report.free += 1;
+            } else {
+                self.report.unused += 1;
+            }
+        }
+        Ok(())
+    }
+}

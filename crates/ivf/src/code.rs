@@ -1,0 +1,249 @@
+//! From a vector to its codes and from codes to distances.
+//!
+//! With `c` the centroid, `o = x − c` the residual, both rotated, a code `u` with scale `d` stands for `o ≈ d·u`, where `d`
+//! makes the projection onto `o` exact: `d = ‖o‖² / ⟨u, o⟩` (RaBitQ's unbiased estimator). The *key* of a row is what
+//! orders it, smaller being nearer: squared distance for L2, minus the inner product otherwise. Both codes store the key as
+//! `base + λ·constant + scale·⟨u, q⟩` with `base` and `λ` known per list and query:
+//!
+//! | | base | λ | constant | scale |
+//! |---|---|---|---|---|
+//! | L2 | ‖q − c‖² | 1 | ‖o‖² + 2d⟨u, c⟩ | −2d |
+//! | otherwise | −⟨q, c⟩ | ⟨q, c⟩ / ‖c‖² | d⟨u, c⟩ − ⟨o, c⟩ | −d |
+//!
+//! so that the error is that of `⟨q − λc, o − d·u⟩`: only the part of the query that the centroid does not explain meets
+//! the part of the residual that the code does not.
+use vectors::quantised::{self, Integers, Tables};
+
+use crate::directory::Centroid;
+use crate::geometry::{Geometry, REFINE_HEADER};
+use crate::{Metric, Tid};
+
+/// The middle of a six-bit code.
+const MIDDLE: f32 = 31.5;
+/// Step of the best uniform quantiser with 64 levels for a normal distribution of unit variance (Max, 1960).
+const NORMAL_STEP: f32 = 0.104_1;
+/// `√(1 − a²)` for `a` = ⟨u, o⟩/‖u‖‖o‖ of a one-bit code of evenly spread residuals, whose expectation is √(2/π).
+const ONE_BIT_ERROR: f32 = 0.602_8;
+/// Standard deviation of a number rounded to integers.
+const ROUNDING_ERROR: f32 = 0.288_7;
+
+/// A vector's codes on the way to their pages.
+///
+/// Row pointer (6 bytes), addend and factor of the one-bit code as bfloat16 (2 + 2), its nibbles, the refine record.
+pub(crate) struct Record;
+
+impl Record {
+    const ADDEND: usize = Tid::SIZE;
+    const FACTOR: usize = Self::ADDEND + 2;
+    const NIBBLES: usize = Self::FACTOR + 2;
+
+    pub fn bytes(geometry: &Geometry) -> usize {
+        Self::NIBBLES + geometry.scanned / 8 + geometry.refine_bytes
+    }
+
+    pub fn tid(record: &[u8]) -> Tid {
+        Tid::get(record)
+    }
+
+    pub fn addend(record: &[u8]) -> [u8; 2] {
+        [record[Self::ADDEND], record[Self::ADDEND + 1]]
+    }
+
+    pub fn factor(record: &[u8]) -> [u8; 2] {
+        [record[Self::FACTOR], record[Self::FACTOR + 1]]
+    }
+
+    pub fn nibbles<'r>(record: &'r [u8], geometry: &Geometry) -> &'r [u8] {
+        &record[Self::NIBBLES..Self::NIBBLES + geometry.scanned / 8]
+    }
+
+    pub fn refine<'r>(record: &'r [u8], geometry: &Geometry) -> &'r [u8] {
+        &record[Self::NIBBLES + geometry.scanned / 8..]
+    }
+}
+
+/// Memory that encoding uses again and again.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    residual: Vec<f32>,
+    centre: Vec<f32>,
+    code: Vec<u8>,
+}
+
+/// Appends the record of a rotated vector `x` in the list of `centroid`; gives ‖o‖².
+pub(crate) fn encode(
+    metric: Metric,
+    geometry: &Geometry,
+    x: &[f32],
+    centroid: Centroid<'_>,
+    tid: Tid,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) -> f32 {
+    let start = out.len();
+    out.resize(start + Record::bytes(geometry), 0);
+    let record = &mut out[start..];
+    let Scratch { residual, centre, code } = scratch;
+    centre.clear();
+    centre.extend(centroid.code.iter().map(|&c| f32::from(c) * centroid.scale));
+    residual.clear();
+    residual.extend(x.iter().zip(&*centre).map(|(x, c)| x - c));
+    let dot = |a: &[f32], b: &[f32]| vectors::inner_product(a, b).unwrap_or(0.0) as f32;
+    let squared = dot(residual, residual);
+    let along = dot(residual, centre);
+    let terms = |d: f32, with_centre: f32| match metric {
+        Metric::L2 => (squared + 2.0 * d * with_centre, -2.0 * d),
+        Metric::InnerProduct | Metric::Cosine => (d * with_centre - along, -d),
+    };
+
+    tid.put(record);
+    let scanned = geometry.scanned;
+    let magnitudes: f32 = residual[..scanned].iter().map(|o| o.abs()).sum();
+    let d = if magnitudes > 0.0 { squared / magnitudes } else { 0.0 };
+    let with_centre: f32 = residual[..scanned]
+        .iter()
+        .zip(&centre[..scanned])
+        .map(|(o, c)| if *o >= 0.0 { *c } else { -*c })
+        .sum();
+    let (addend, factor) = terms(d, with_centre);
+    record[Record::ADDEND..Record::FACTOR].copy_from_slice(&quantised::to_bf16(addend).to_le_bytes());
+    record[Record::FACTOR..Record::NIBBLES].copy_from_slice(&quantised::to_bf16(factor).to_le_bytes());
+    quantised::pack_signs(
+        &residual[..scanned],
+        &mut record[Record::NIBBLES..Record::NIBBLES + scanned / 8],
+    );
+
+    let largest = residual.iter().fold(0.0f32, |m, o| m.max(o.abs()));
+    let deviation = (squared / residual.len() as f32).sqrt();
+    let step = (largest / (MIDDLE + 0.5)).min(NORMAL_STEP * deviation);
+    let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+    code.clear();
+    let (mut with_residual, mut with_centre) = (0.0f32, 0.0f32);
+    for (o, c) in residual.iter().zip(&*centre) {
+        let level = (o * inverse + MIDDLE + 0.5).clamp(0.0, 63.0) as u8;
+        let u = f32::from(level) - MIDDLE;
+        with_residual += u * o;
+        with_centre += u * c;
+        code.push(level);
+    }
+    let d = if with_residual > 0.0 { squared / with_residual } else { 0.0 };
+    let (constant, scale) = terms(d, with_centre);
+    let refine = &mut record[Record::NIBBLES + scanned / 8..];
+    refine[..4].copy_from_slice(&scale.to_le_bytes());
+    refine[4..8].copy_from_slice(&constant.to_le_bytes());
+    quantised::put_six_bit(&mut refine[REFINE_HEADER..], code);
+    squared
+}
+
+/// A rotated vector as far as its refine record knows it.
+pub(crate) fn decode(metric: Metric, refine: &[u8], centroid: Centroid<'_>, code: &mut [u8], out: &mut [f32]) {
+    let (scale, _) = refine_header(refine);
+    let d = match metric {
+        Metric::L2 => -0.5 * scale,
+        Metric::InnerProduct | Metric::Cosine => -scale,
+    };
+    quantised::get_six_bit(&refine[REFINE_HEADER..], code);
+    for ((x, level), c) in out.iter_mut().zip(&*code).zip(centroid.code) {
+        *x = f32::from(*c) * centroid.scale + d * (f32::from(*level) - MIDDLE);
+    }
+}
+
+fn refine_header(refine: &[u8]) -> (f32, f32) {
+    let number = |at: usize| f32::from_le_bytes([refine[at], refine[at + 1], refine[at + 2], refine[at + 3]]);
+    (number(0), number(4))
+}
+
+/// A query, rotated and in every form that the kernels take.
+pub(crate) struct Query {
+    pub integers: Integers,
+    pub tables: Tables,
+    metric: Metric,
+    squared: f32,
+}
+
+/// What of a query is the same for all rows of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct InList {
+    pub base: f32,
+    pub lambda: f32,
+    /// ‖q − λc‖: what the codes' errors are multiplied by.
+    pub unexplained: f32,
+}
+
+impl Query {
+    pub fn new(metric: Metric, geometry: &Geometry, rotated: &[f32]) -> Self {
+        Query {
+            integers: Integers::new(rotated),
+            tables: Tables::new(&rotated[..geometry.scanned]),
+            metric,
+            squared: vectors::inner_product(rotated, rotated).unwrap_or(0.0) as f32,
+        }
+    }
+
+    /// ⟨q, c⟩
+    pub fn dot(&self, centroid: Centroid<'_>) -> f32 {
+        self.integers.step * centroid.scale * quantised::kernels().dot_bytes(centroid.code, &self.integers) as f32
+    }
+
+    /// What orders centroids, smaller being nearer.
+    pub fn rank(&self, dot: f32, centroid_squared: f32) -> f32 {
+        match self.metric {
+            Metric::L2 | Metric::Cosine => centroid_squared - 2.0 * dot,
+            Metric::InnerProduct => -dot,
+        }
+    }
+
+    pub fn in_list(&self, dot: f32, centroid_squared: f32) -> InList {
+        match self.metric {
+            Metric::L2 => {
+                let base = (self.squared + centroid_squared - 2.0 * dot).max(0.0);
+                InList {
+                    base,
+                    lambda: 1.0,
+                    unexplained: base.sqrt(),
+                }
+            }
+            Metric::InnerProduct | Metric::Cosine => {
+                let lambda = if centroid_squared > 0.0 { dot / centroid_squared } else { 0.0 };
+                InList {
+                    base: -dot,
+                    lambda,
+                    unexplained: (self.squared - lambda * dot).max(0.0).sqrt(),
+                }
+            }
+        }
+    }
+
+    pub fn estimate(&self, list: &InList) -> quantised::Estimate {
+        quantised::Estimate {
+            base: list.base,
+            lambda: list.lambda,
+            unit: self.tables.step(),
+            zero: self.tables.bias(),
+        }
+    }
+
+    /// Standard deviation of an estimate by the one-bit code with this factor.
+    pub fn one_bit_error(&self, list: &InList, factor: f32) -> f32 {
+        ONE_BIT_ERROR * factor.abs() * list.unexplained
+    }
+
+    /// A row's key by its refine record, and that key's standard deviation.
+    pub fn refine(&self, list: &InList, refine: &[u8]) -> (f32, f32) {
+        let (scale, constant) = refine_header(refine);
+        let sum = quantised::kernels().dot_six_bit(&refine[REFINE_HEADER..], &self.integers) as f32;
+        let inner = self.integers.step * (sum - MIDDLE * self.integers.sum as f32);
+        let key = list.base + list.lambda * constant + scale * inner;
+        (key, ROUNDING_ERROR * scale.abs() * list.unexplained)
+    }
+}
+
+/// ‖o‖² of a residual whose six-bit code has this scale: a step of a normal distribution's quantiser is a fixed part of
+/// the deviation. Exact enough for a bound on what to skip.
+pub(crate) fn residual_squared(metric: Metric, geometry: &Geometry, scale: f32) -> f32 {
+    let d = match metric {
+        Metric::L2 => 0.5 * scale,
+        Metric::InnerProduct | Metric::Cosine => scale,
+    };
+    (d / NORMAL_STEP).powi(2) * geometry.rotated as f32
+}

@@ -1,0 +1,171 @@
+//! Block 0: what the index is.
+use bytemuck::{Pod, Zeroable};
+
+use crate::geometry::Geometry;
+use crate::page::{CONTENT, Kind, NONE, Page};
+use crate::{Error, PageStore, PageWrite, Result};
+
+/// Most points of a stored curve.
+pub(crate) const MOST_POINTS: usize = 24;
+/// The rotation's seed. Stored, so that another may be chosen some day.
+pub(crate) const SEED: u64 = 0x0063_6f70_796d_6174;
+
+/// How the nearest is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Metric {
+    /// Euclidean distance.
+    L2 = 1,
+    /// The largest inner product.
+    InnerProduct = 2,
+    /// The smallest angle. Vectors are normalised on their way in; zero vectors have no place.
+    Cosine = 3,
+}
+
+/// What a number of probed lists gave.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct CurvePoint {
+    /// Lists probed.
+    pub probes: u32,
+    /// The part of the ten nearest neighbours that lies in them.
+    pub recall: f32,
+}
+
+/// As stored. Everything is little endian, as the machines are that PostgreSQL 14 and later run this on.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Stored {
+    ready: u32,
+    dimensions: u32,
+    metric: u32,
+    lists: u32,
+    seed: u64,
+    rows: u64,
+    branches: u32,
+    branch_block: u32,
+    next_list: u32,
+    measured_lists: u32,
+    points: u32,
+    _spare: u32,
+    curve: [CurvePoint; MOST_POINTS],
+}
+
+/// What block 0 says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Meta {
+    /// Dimensions of the vectors.
+    pub dimensions: usize,
+    /// How the nearest is meant.
+    pub metric: Metric,
+    /// Number of lists.
+    pub lists: u32,
+    /// Rows when last counted: at the build or by a vacuum.
+    pub rows: u64,
+    /// Number of branches.
+    pub branches: u32,
+    /// What probing gave when last measured, by ascending number of probes. Empty: never measured.
+    pub curve: Vec<CurvePoint>,
+    /// Number of lists when that was.
+    pub(crate) measured_lists: u32,
+    pub(crate) seed: u64,
+    pub(crate) branch_block: u32,
+    pub(crate) next_list: u32,
+}
+
+impl Meta {
+    /// Reads block 0.
+    pub fn read<S: PageStore>(store: &S) -> Result<Meta> {
+        let page = store.read(0)?;
+        Self::parse(&page)
+    }
+
+    pub(crate) fn parse(page: &Page) -> Result<Meta> {
+        page.expect(0, Kind::Meta)?;
+        let stored: Stored = page.get(CONTENT);
+        let metric = match stored.metric {
+            1 => Metric::L2,
+            2 => Metric::InnerProduct,
+            3 => Metric::Cosine,
+            other => return Err(Error::corrupted(0, format!("unknown metric {other}"))),
+        };
+        let sound = stored.ready == 1
+            && Geometry::new(stored.dimensions as usize).is_ok()
+            && stored.points as usize <= MOST_POINTS
+            && stored.lists > 0
+            && stored.branches > 0
+            && stored.branch_block != NONE;
+        if !sound {
+            return Err(Error::corrupted(0, "meta page holds impossible values"));
+        }
+        Ok(Meta {
+            dimensions: stored.dimensions as usize,
+            metric,
+            lists: stored.lists,
+            rows: stored.rows,
+            branches: stored.branches,
+            curve: stored.curve[..stored.points as usize].to_vec(),
+            measured_lists: stored.measured_lists,
+            seed: stored.seed,
+            branch_block: stored.branch_block,
+            next_list: stored.next_list,
+        })
+    }
+
+    pub(crate) fn write(&self, page: &mut Page) {
+        let mut curve = [CurvePoint { probes: 0, recall: 0.0 }; MOST_POINTS];
+        let points = self.curve.len().min(MOST_POINTS);
+        curve[..points].copy_from_slice(&self.curve[..points]);
+        page.put(
+            CONTENT,
+            Stored {
+                ready: 1,
+                dimensions: self.dimensions as u32,
+                metric: self.metric as u32,
+                lists: self.lists,
+                seed: self.seed,
+                rows: self.rows,
+                branches: self.branches,
+                branch_block: self.branch_block,
+                next_list: self.next_list,
+                measured_lists: self.measured_lists,
+                points: points as u32,
+                _spare: 0,
+                curve,
+            },
+        );
+        page.set_used(CONTENT + size_of::<Stored>());
+    }
+
+    /// Changes block 0 in a record of its own.
+    pub(crate) fn update<S: PageStore>(store: &S, change: impl FnOnce(&mut Meta)) -> Result<()> {
+        let mut page = store.write(0)?;
+        let mut meta = Self::parse(&page)?;
+        change(&mut meta);
+        meta.write(page.page_mut());
+        store.commit(vec![page])
+    }
+
+    pub(crate) fn geometry(&self) -> Result<Geometry> {
+        Geometry::new(self.dimensions)
+    }
+
+    /// The lists to probe for a part of the nearest neighbours, by the measured curve.
+    pub fn probes_for(&self, target_recall: f32) -> u32 {
+        let before_measuring = || self.lists.div_ceil(8).max(32);
+        // Lists that came since then are probed in proportion.
+        let growth = f64::from(self.lists) / f64::from(self.measured_lists.max(1));
+        let scaled = |probes: u32| (f64::from(probes) * growth.max(1.0)).ceil() as u32;
+        let probes = match self.curve.iter().position(|point| point.recall >= target_recall) {
+            None if self.curve.is_empty() => before_measuring(),
+            None => self.lists,
+            Some(0) => scaled(self.curve[0].probes),
+            Some(at) => {
+                let (a, b) = (self.curve[at - 1], self.curve[at]);
+                let part = (target_recall - a.recall) / (b.recall - a.recall).max(f32::EPSILON);
+                scaled(a.probes + (part * (b.probes - a.probes) as f32).ceil() as u32)
+            }
+        };
+        probes.clamp(1, self.lists)
+    }
+}

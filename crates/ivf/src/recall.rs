@@ -1,0 +1,220 @@
+//! How many lists must be probed: measured on the index itself.
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::code;
+use crate::directory::{self, OwnedCentroid, Probe};
+use crate::geometry::Geometry;
+use crate::list;
+use crate::meta::{CurvePoint, MOST_POINTS};
+use crate::page::Kind;
+use crate::search::{Iteration, Search, SearchOptions};
+use crate::vacuum::read_directory;
+use crate::{Meta, Metric, PageStore, Result, Tid, split};
+
+/// Queries with which the curve is measured.
+const QUERIES: usize = 400;
+/// Neighbours that are to be found.
+const NEIGHBOURS: usize = 10;
+/// How far a perturbed copy lies from its row, in lengths of the row.
+const PERTURBATION: f32 = 0.5;
+
+/// Measures what part of the ten nearest neighbours lies in the nearest lists, by their number, and stores the curve.
+///
+/// Queries are rows of the index, half of them perturbed as edited copies are. What is true is taken from a search that
+/// probes many more lists than any query will need.
+pub fn measure_recall<S: PageStore>(store: &S) -> Result<()> {
+    let meta = Meta::read(store)?;
+    let geometry = meta.geometry()?;
+    let many = (meta.lists / 8).max(256).min(meta.lists);
+    let queries = sample_queries(store, &meta, &geometry)?;
+    let mut ranks = Vec::new();
+    for query in &queries {
+        store.interrupts()?;
+        let options = SearchOptions {
+            probes: Some(many),
+            iteration: Iteration::Off,
+            rerank: false,
+            ..SearchOptions::default()
+        };
+        let mut search = Search::rotated(store, meta.clone(), geometry, &query.vector, options)?;
+        let mut found = 0;
+        while found < NEIGHBOURS
+            && let Some(hit) = search.next(store, &mut ())?
+        {
+            if Some(hit.tid) != query.itself {
+                ranks.push(hit.probe);
+                found += 1;
+            }
+        }
+    }
+    let curve = curve_of(&mut ranks, many, meta.lists);
+    Meta::update(store, |meta| {
+        meta.curve = curve;
+        meta.measured_lists = meta.lists;
+    })
+}
+
+/// Recall at probes that grow by about a third, from the ranks of the lists that hold the neighbours.
+fn curve_of(ranks: &mut [u32], many: u32, lists: u32) -> Vec<CurvePoint> {
+    ranks.sort_unstable();
+    let mut curve: Vec<CurvePoint> = Vec::new();
+    let mut probes = 1u32;
+    while !ranks.is_empty() && curve.len() < MOST_POINTS - 1 {
+        let within = ranks.partition_point(|&rank| rank < probes);
+        let recall = within as f32 / ranks.len() as f32;
+        curve.push(CurvePoint { probes, recall });
+        if probes >= many {
+            break;
+        }
+        probes = (probes * 4).div_ceil(3).max(probes + 1).min(many);
+    }
+    if many < lists {
+        // Beyond what was measured only all lists are certain.
+        for point in &mut curve {
+            point.recall = point.recall.min(0.999);
+        }
+        curve.push(CurvePoint {
+            probes: lists,
+            recall: 1.0,
+        });
+    }
+    curve
+}
+
+struct SampledQuery {
+    /// Rotated.
+    vector: Vec<f32>,
+    /// The row that it is, which is not its own neighbour; none for a perturbed one.
+    itself: Option<Tid>,
+}
+
+fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<SampledQuery>> {
+    let mut random = ChaCha8Rng::seed_from_u64(meta.seed ^ u64::from(meta.lists));
+    let mut directories = Vec::new();
+    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
+        directories.extend((0..directory::entries(geometry, page)).map(|at| directory::branch_entry(geometry, page, at).directory));
+        Ok(())
+    })?;
+    let mut pages = Vec::new();
+    for first in directories {
+        directory::walk(store, first, Kind::Directory, |block, _| {
+            pages.push(block);
+            Ok(())
+        })?;
+    }
+    let mut queries = Vec::with_capacity(QUERIES);
+    for attempt in 0..4 * QUERIES {
+        if queries.len() == QUERIES || pages.is_empty() {
+            break;
+        }
+        store.interrupts()?;
+        let block = pages[random.next_u32() as usize % pages.len()];
+        let (probes, _) = read_directory(store, geometry, block)?;
+        if probes.is_empty() {
+            continue;
+        }
+        let probe = probes[random.next_u32() as usize % probes.len()];
+        if let Some((tid, mut vector)) = random_row(store, meta, geometry, &probe, random.next_u32())? {
+            let perturbed = attempt % 2 == 1;
+            if perturbed {
+                perturb(&mut vector, &mut random);
+            }
+            queries.push(SampledQuery {
+                vector,
+                itself: (!perturbed).then_some(tid),
+            });
+        }
+    }
+    Ok(queries)
+}
+
+/// A row of the list's first page, as far as its six-bit code knows it.
+fn random_row<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    geometry: &Geometry,
+    probe: &Probe,
+    number: u32,
+) -> Result<Option<(Tid, Vec<f32>)>> {
+    let centroid = {
+        let page = store.read(probe.block)?;
+        let view = directory::centroid(geometry, &page, probe.at as usize);
+        OwnedCentroid {
+            code: view.code.to_vec(),
+            scale: view.scale,
+            squared: view.squared,
+        }
+    };
+    let mut row = None;
+    let mut first = true;
+    list::walk(store, probe.entry.head, probe.entry.list, probe.entry.generation, |_, page| {
+        if first {
+            let slots: Vec<usize> = split::live_slots(geometry, page).collect();
+            if !slots.is_empty() {
+                let slot = slots[number as usize % slots.len()];
+                row = Some((list::tid(geometry, page, slot), list::refine_place(geometry, page, slot)));
+            }
+            first = false;
+        }
+        Ok(())
+    })?;
+    let Some((tid, (block, place))) = row else {
+        return Ok(None);
+    };
+    let page = store.read(block)?;
+    if !page.is(Kind::Refine, probe.entry.list, probe.entry.generation) || place >= geometry.refines {
+        return Ok(None);
+    }
+    let mut vector = vec![0.0; geometry.rotated];
+    let mut code = vec![0; geometry.rotated];
+    code::decode(meta.metric, list::refine_record(geometry, &page, place), centroid.view(), &mut code, &mut vector);
+    if meta.metric == Metric::Cosine {
+        rescale(&mut vector, 1.0);
+    }
+    Ok(Some((tid, vector)))
+}
+
+/// Adds noise of a fixed part of the vector's length, and keeps the length.
+fn perturb(vector: &mut [f32], random: &mut ChaCha8Rng) {
+    let length = vectors::norm(vector) as f32;
+    let mut noise: Vec<f32> = vector
+        .iter()
+        // The sum of four uniform numbers is near enough to normal.
+        .map(|_| (0..4).map(|_| random.next_u32() as f32 / u32::MAX as f32 - 0.5).sum())
+        .collect();
+    rescale(&mut noise, PERTURBATION * length);
+    for (x, noise) in vector.iter_mut().zip(noise) {
+        *x += noise;
+    }
+    rescale(vector, length);
+}
+
+fn rescale(vector: &mut [f32], length: f32) {
+    let norm = vectors::norm(vector) as f32;
+    if norm > 0.0 {
+        for x in vector {
+            *x *= length / norm;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_curve_counts_the_neighbours_within_the_probes_and_ends_at_all_lists() {
+        let mut ranks = [vec![0u32; 50], vec![5; 30], vec![200; 20]].concat();
+        let curve = curve_of(&mut ranks, 256, 4096);
+        assert_eq!(curve[0], CurvePoint { probes: 1, recall: 0.5 });
+        assert!(curve.windows(2).all(|w| w[0].probes < w[1].probes && w[0].recall <= w[1].recall));
+        assert_eq!(curve.last().unwrap(), &CurvePoint { probes: 4096, recall: 1.0 });
+        assert!(curve.iter().any(|p| p.probes >= 6 && p.probes <= 200 && p.recall == 0.8));
+        assert!(curve.len() <= MOST_POINTS);
+        let distinct: HashSet<u32> = curve.iter().map(|p| p.probes).collect();
+        assert_eq!(distinct.len(), curve.len());
+    }
+}

@@ -1,0 +1,526 @@
+//! Nearest first: probe lists, keep what the one-bit codes leave, refine lazily, rank by exact distance where asked.
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
+
+use vectors::quantised;
+
+use crate::code::{InList, Query};
+use crate::directory::{Descent, Probe};
+use crate::geometry::{BLOCK, Geometry};
+use crate::list::{self, Walked};
+use crate::page::{Kind, NONE};
+use crate::rotation::Rotation;
+use crate::{Error, Meta, Metric, PageStore, Result, Tid};
+
+/// An estimate by the one-bit code is trusted this many standard deviations below itself, at 256 dimensions.
+const ESTIMATE_MARGIN: f32 = 2.5;
+/// A key by the six-bit code is trusted this many standard deviations below itself, at 256 dimensions.
+const REFINED_MARGIN: f32 = 4.0;
+/// Candidates that a first scan keeps.
+const FIRST_CANDIDATES: usize = 256;
+/// How many times as many candidates a further scan of the same lists keeps.
+const GROWTH: usize = 8;
+
+/// More restarts than this are no coincidence.
+const MOST_RESTARTS: u32 = 100;
+
+/// What happens when the probed lists are used up and more rows are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Iteration {
+    /// The search ends. Rows that would come late are left out.
+    Off,
+    /// The next nearest lists are probed, and every row is given; a row that turns out to be nearer than some given
+    /// before comes late.
+    Relaxed,
+    /// The next nearest lists are probed; rows that would come late are left out.
+    Strict,
+}
+
+/// How to search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SearchOptions {
+    /// Lists to probe, clamped to those there are; by `target_recall` where not given.
+    pub probes: Option<u32>,
+    /// The part of the nearest neighbours to be found, from 0 to 1.
+    pub target_recall: f32,
+    /// Nothing farther is asked for (a distance as the SQL operator gives it), and the search ends with the probed lists.
+    pub bound: Option<f64>,
+    /// What happens behind the probed lists.
+    pub iteration: Iteration,
+    /// Whether rows are ordered by their exact distance instead of the codes'.
+    pub rerank: bool,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        SearchOptions {
+            probes: None,
+            target_recall: 0.98,
+            bound: None,
+            iteration: Iteration::Relaxed,
+            rerank: true,
+        }
+    }
+}
+
+/// Exact distances, from where the rows are.
+pub trait Rerank {
+    /// The distance of a row from the query, as the SQL operator gives it; none for a row that is not visible.
+    fn distance(&mut self, tid: Tid) -> Result<Option<f64>>;
+}
+
+/// No exact distances: for searches without `rerank`.
+impl Rerank for () {
+    fn distance(&mut self, _: Tid) -> Result<Option<f64>> {
+        Ok(None)
+    }
+}
+
+/// A row found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hit {
+    /// Where it is.
+    pub tid: Tid,
+    /// As the SQL operator gives it: exact with `rerank`, else by the six-bit code.
+    pub distance: f64,
+    /// How many lists were nearer than the row's.
+    pub(crate) probe: u32,
+}
+
+/// A number to order by, smallest first in a [`BinaryHeap`].
+#[derive(Debug, Clone, Copy)]
+struct Nearest<T> {
+    key: f64,
+    item: T,
+}
+
+impl<T> PartialEq for Nearest<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl<T> Eq for Nearest<T> {}
+impl<T> PartialOrd for Nearest<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Nearest<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key.total_cmp(&self.key)
+    }
+}
+
+/// A key to order by: NaN (a zero query under cosine, an overflow) comes last, as PostgreSQL sorts it.
+fn last(key: f64) -> f64 {
+    if key.is_nan() { f64::INFINITY } else { key }
+}
+
+/// A row that the one-bit code left.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    estimate: f32,
+    error: f32,
+    tid: Tid,
+    refine: u32,
+    place: u16,
+    probe: u32,
+}
+
+/// The total order of candidates: no two rows of an index are equal in it.
+type Position = (f32, Tid);
+
+fn before(a: Position, b: Position) -> bool {
+    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)) == Ordering::Less
+}
+
+/// A search in progress.
+pub struct Search {
+    meta: Meta,
+    geometry: Geometry,
+    query: Query,
+    options: SearchOptions,
+    bound: Option<f32>,
+    descent: Descent,
+    /// Lists of this round.
+    probes: Vec<(Probe, InList)>,
+    /// Lists probed in all rounds.
+    probed: u32,
+    /// Where this round's scan was cut off: candidates from here on were not kept. None: nothing was left out.
+    cut: Option<Cut>,
+    capacity: usize,
+    candidates: BinaryHeap<Nearest<Candidate>>,
+    refined: BinaryHeap<Nearest<(Tid, f32, u32)>>,
+    ready: BinaryHeap<Nearest<(Tid, u32)>>,
+    last_key: f64,
+    estimate_margin: f32,
+    refined_margin: f32,
+    /// Six-bit codes read.
+    refines: u64,
+    rounds: u32,
+    restarts: u32,
+    given: Vec<Tid>,
+    /// Rows given before lists moved under the search: never given again.
+    skip: HashSet<Tid>,
+    ended: bool,
+}
+
+impl Search {
+    /// Begins a search. No query (SQL NULL) and a zero one under cosine find rows in any order.
+    ///
+    /// # Errors
+    /// A query of other dimensions than the index's; a corrupted page.
+    pub fn new<S: PageStore>(store: &S, query: Option<&[f32]>, options: SearchOptions) -> Result<Search> {
+        let meta = Meta::read(store)?;
+        let geometry = meta.geometry()?;
+        if let Some(query) = query
+            && query.len() != geometry.dimensions
+        {
+            return Err(Error::Dimensions {
+                expected: geometry.dimensions,
+                actual: query.len(),
+            });
+        }
+        let mut rotated = vec![0.0; geometry.rotated];
+        if let Some(query) = query {
+            let scaled = match meta.metric {
+                Metric::Cosine => normalised(query),
+                Metric::L2 | Metric::InnerProduct => Some(query.to_vec()),
+            };
+            if let Some(query) = scaled {
+                Rotation::new(&geometry, meta.seed).apply(&query, &mut rotated);
+            }
+        }
+        Self::rotated(store, meta, geometry, &rotated, options)
+    }
+
+    /// Begins a search with a query that is rotated already.
+    pub(crate) fn rotated<S: PageStore>(
+        store: &S,
+        meta: Meta,
+        geometry: Geometry,
+        rotated: &[f32],
+        options: SearchOptions,
+    ) -> Result<Search> {
+        let query = Query::new(meta.metric, &geometry, rotated);
+        let descent = Descent::new(store, &meta, &geometry, &query)?;
+        let bound = options.bound.map(|distance| match meta.metric {
+            Metric::L2 => (distance.max(0.0) * distance.max(0.0)) as f32,
+            Metric::InnerProduct => distance as f32,
+            Metric::Cosine => (distance - 1.0) as f32,
+        });
+        // The fewer dimensions, the less normal the errors; at 64 the wider margins cover any error.
+        let caution = (256.0 / geometry.rotated as f32).sqrt().max(1.0);
+        Ok(Search {
+            estimate_margin: ESTIMATE_MARGIN * caution,
+            refined_margin: REFINED_MARGIN * caution,
+            geometry,
+            query,
+            options,
+            bound,
+            descent,
+            probes: Vec::new(),
+            probed: 0,
+            cut: None,
+            capacity: FIRST_CANDIDATES,
+            candidates: BinaryHeap::new(),
+            refined: BinaryHeap::new(),
+            ready: BinaryHeap::new(),
+            last_key: f64::NEG_INFINITY,
+            refines: 0,
+            rounds: 0,
+            restarts: 0,
+            given: Vec::new(),
+            skip: HashSet::new(),
+            ended: false,
+            meta,
+        })
+    }
+
+    /// The next nearest row; none when there are no more.
+    pub fn next<S: PageStore, R: Rerank + ?Sized>(&mut self, store: &S, rerank: &mut R) -> Result<Option<Hit>> {
+        loop {
+            let ready = self.ready.peek().map_or(f64::INFINITY, |n| n.key);
+            let refined = self.refined.peek().map_or(f64::INFINITY, |n| n.key);
+            let candidate = self.candidates.peek().map_or(f64::INFINITY, |n| n.key);
+            let cut = self.cut.map_or(f64::INFINITY, |cut| {
+                last(f64::from(cut.position.0 - self.estimate_margin * cut.error))
+            });
+            if !self.ready.is_empty() && ready <= refined.min(candidate).min(cut) {
+                if let Some(hit) = self.give() {
+                    return Ok(Some(hit));
+                }
+            } else if !self.refined.is_empty() && refined <= candidate.min(cut) {
+                self.rank_exactly(rerank)?;
+            } else if !self.candidates.is_empty() && candidate <= cut {
+                self.refine(store)?;
+            } else if let Some(cut) = self.cut {
+                self.capacity = self.capacity.saturating_mul(GROWTH);
+                self.scan(store, Some(cut.position))?;
+            } else if !self.next_round(store)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How many six-bit codes were read so far.
+    pub fn refined_count(&self) -> u64 {
+        self.refines
+    }
+
+    fn give(&mut self) -> Option<Hit> {
+        let Nearest { key, item: (tid, probe) } = self.ready.pop()?;
+        if self.skip.contains(&tid) {
+            return None;
+        }
+        if self.options.iteration != Iteration::Relaxed && key < self.last_key {
+            return None;
+        }
+        self.last_key = self.last_key.max(key);
+        self.given.push(tid);
+        let distance = match self.meta.metric {
+            Metric::L2 => key.max(0.0).sqrt(),
+            Metric::InnerProduct => key,
+            Metric::Cosine => (key + 1.0).clamp(0.0, 2.0),
+        };
+        Some(Hit { tid, distance, probe })
+    }
+
+    fn rank_exactly<R: Rerank + ?Sized>(&mut self, rerank: &mut R) -> Result<()> {
+        let Some(Nearest { item: (tid, key, probe), .. }) = self.refined.pop() else {
+            return Ok(());
+        };
+        let key = if self.options.rerank {
+            match rerank.distance(tid)? {
+                None => return Ok(()),
+                Some(distance) => match self.meta.metric {
+                    Metric::L2 => distance * distance,
+                    Metric::InnerProduct => distance,
+                    Metric::Cosine => distance - 1.0,
+                },
+            }
+        } else {
+            f64::from(key)
+        };
+        let key = last(key);
+        self.ready.push(Nearest { key, item: (tid, probe) });
+        Ok(())
+    }
+
+    fn refine<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        let Some(Nearest { item: candidate, .. }) = self.candidates.pop() else {
+            return Ok(());
+        };
+        self.refines += 1;
+        let (probe, list) = &self.probes[candidate.probe as usize];
+        let page = store.read(candidate.refine)?;
+        let (key, error) = if page.is(Kind::Refine, probe.entry.list, probe.entry.generation)
+            && usize::from(candidate.place) < self.geometry.refines
+        {
+            let record = list::refine_record(&self.geometry, &page, usize::from(candidate.place));
+            self.query.refine(list, record)
+        } else {
+            // The list moved since it was scanned; the estimate is what is left.
+            list::check_recycled(candidate.refine, &page)?;
+            (candidate.estimate, candidate.error)
+        };
+        if self.bound.is_some_and(|bound| key - self.refined_margin * error > bound) {
+            return Ok(());
+        }
+        let margin = if self.options.rerank { self.refined_margin * error } else { 0.0 };
+        let before = (self.probed as usize - self.probes.len()) as u32;
+        self.refined.push(Nearest {
+            key: last(f64::from(key - margin)),
+            item: (candidate.tid, key, before + candidate.probe),
+        });
+        Ok(())
+    }
+
+    /// Probes the next lists. False: there are none, or no more are wanted.
+    fn next_round<S: PageStore>(&mut self, store: &S) -> Result<bool> {
+        let wanted = if self.rounds == 0 {
+            match self.options.probes {
+                Some(probes) => probes.clamp(1, self.meta.lists),
+                None => self.meta.probes_for(self.options.target_recall),
+            }
+        } else if self.options.iteration == Iteration::Off || self.bound.is_some() || self.ended {
+            return Ok(false);
+        } else {
+            self.probed.max(16)
+        };
+        let probes = self.descent.next(store, &self.geometry, &self.query, wanted as usize)?;
+        if probes.is_empty() {
+            self.ended = true;
+            return Ok(false);
+        }
+        self.probed += probes.len() as u32;
+        self.probes = probes
+            .into_iter()
+            .map(|probe| (probe, self.query.in_list(probe.dot, probe.squared)))
+            .collect();
+        self.rounds += 1;
+        if self.rounds > 1 {
+            self.capacity = self.capacity.saturating_mul(GROWTH);
+        }
+        self.scan(store, None)?;
+        Ok(true)
+    }
+
+    /// Scans this round's lists for candidates at or behind `from`, keeping the nearest `capacity` of them.
+    fn scan<S: PageStore>(&mut self, store: &S, from: Option<Position>) -> Result<()> {
+        let mut kept = Kept::new(self.capacity, from);
+        for at in 0..self.probes.len() {
+            store.interrupts()?;
+            if let Some((next, _)) = self.probes.get(at + 1)
+                && next.entry.head != NONE
+            {
+                store.prefetch(next.entry.head);
+            }
+            if self.scan_list(store, at, &mut kept)? == Walked::Moved {
+                return self.start_again(store, at);
+            }
+        }
+        let (candidates, cut) = kept.finish();
+        self.cut = cut;
+        self.candidates.extend(candidates.into_iter().map(|candidate| Nearest {
+            key: last(f64::from(candidate.estimate - self.estimate_margin * candidate.error)),
+            item: candidate,
+        }));
+        Ok(())
+    }
+
+    fn scan_list<S: PageStore>(&self, store: &S, at: usize, kept: &mut Kept) -> Result<Walked> {
+        let (probe, in_list) = &self.probes[at];
+        let geometry = &self.geometry;
+        let kernels = quantised::kernels();
+        let estimate = self.query.estimate(in_list);
+        // What lies farther than the bound by a list's typical error is not looked at.
+        let most = self.bound.map_or(f32::INFINITY, |bound| {
+            let factor = 2.0 * 1.3 * probe.entry.reach / (geometry.scanned as f32).sqrt();
+            bound + 4.0 * self.query.one_bit_error(in_list, factor)
+        });
+        let mut estimates = [0.0; BLOCK];
+        list::walk(store, probe.entry.head, probe.entry.list, probe.entry.generation, |_, page| {
+            for block in 0..list::used_blocks(geometry, page) {
+                let live = list::live(geometry, page, block);
+                let view = list::block(geometry, page, block);
+                let limit = kept.limit().min(most);
+                let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
+                let mut left = if limit == f32::INFINITY { live } else { live & below };
+                while left != 0 {
+                    let within = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    let estimate = estimates[within];
+                    let slot = block * BLOCK + within;
+                    let tid = list::tid(geometry, page, slot);
+                    if !kept.wants((estimate, tid)) {
+                        continue;
+                    }
+                    let (refine, place) = list::refine_place(geometry, page, slot);
+                    kept.push(Candidate {
+                        estimate,
+                        error: self.query.one_bit_error(in_list, list::factor(geometry, page, slot)),
+                        tid,
+                        refine,
+                        place: place as u16,
+                        probe: at as u32,
+                    });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A list moved under the search: everything that was not given out is looked for anew.
+    fn start_again<S: PageStore>(&mut self, store: &S, at: usize) -> Result<()> {
+        self.restarts += 1;
+        if self.restarts > MOST_RESTARTS {
+            let (probe, _) = self.probes[at];
+            return Err(Error::corrupted(probe.block, format!("list {} leads to pages of another", probe.entry.list)));
+        }
+        self.skip.extend(self.given.iter().copied());
+        self.meta = Meta::read(store)?;
+        self.descent = Descent::new(store, &self.meta, &self.geometry, &self.query)?;
+        self.candidates.clear();
+        self.refined.clear();
+        self.ready.clear();
+        self.cut = None;
+        let wanted = self.probed.max(1) as usize;
+        let probes = self.descent.next(store, &self.geometry, &self.query, wanted)?;
+        self.probed = probes.len() as u32;
+        self.probes = probes
+            .into_iter()
+            .map(|probe| (probe, self.query.in_list(probe.dot, probe.squared)))
+            .collect();
+        store.interrupts()?;
+        self.scan(store, None)
+    }
+}
+
+/// The nearest candidates so far, with a running bound.
+struct Kept {
+    candidates: Vec<Candidate>,
+    capacity: usize,
+    from: Option<Position>,
+    /// Candidates from here on are not kept.
+    cut: Option<Cut>,
+}
+
+/// Where candidates end.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    position: Position,
+    /// Standard deviation of the estimate there.
+    error: f32,
+}
+
+impl Kept {
+    fn new(capacity: usize, from: Option<Position>) -> Self {
+        Kept {
+            candidates: Vec::with_capacity(2 * capacity.min(1 << 16)),
+            capacity,
+            from,
+            cut: None,
+        }
+    }
+
+    /// No estimate at or above this is wanted.
+    fn limit(&self) -> f32 {
+        self.cut.map_or(f32::INFINITY, |cut| cut.position.0.next_up())
+    }
+
+    fn wants(&self, position: Position) -> bool {
+        self.cut.is_none_or(|cut| before(position, cut.position)) && self.from.is_none_or(|from| !before(position, from))
+    }
+
+    fn push(&mut self, candidate: Candidate) {
+        self.candidates.push(candidate);
+        if self.candidates.len() >= 2 * self.capacity {
+            self.prune();
+        }
+    }
+
+    fn prune(&mut self) {
+        if self.candidates.len() > self.capacity {
+            let (_, &mut first_out, _) = self.candidates.select_nth_unstable_by(self.capacity, |a, b| {
+                a.estimate.total_cmp(&b.estimate).then(a.tid.cmp(&b.tid))
+            });
+            self.cut = Some(Cut {
+                position: (first_out.estimate, first_out.tid),
+                error: first_out.error,
+            });
+            self.candidates.truncate(self.capacity);
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Candidate>, Option<Cut>) {
+        self.prune();
+        (self.candidates, self.cut)
+    }
+}
+
+/// A vector of length one; none for a zero vector.
+pub(crate) fn normalised(vector: &[f32]) -> Option<Vec<f32>> {
+    let norm = vectors::norm(vector);
+    (norm > 0.0).then(|| vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
+}

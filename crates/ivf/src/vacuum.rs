@@ -1,0 +1,206 @@
+//! Rows that no one can see any more leave; counts and curve become true again.
+use crate::directory::{self, Probe};
+use crate::geometry::{BLOCK, Geometry};
+use crate::list::{self, Walked};
+use crate::page::{Kind, NONE, Page};
+use crate::store::LockMode;
+use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, recall, split};
+
+/// What a vacuum found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// Rows taken out.
+    pub removed: u64,
+    /// Rows left.
+    pub remaining: u64,
+    /// Lists that were split.
+    pub splits: u32,
+}
+
+/// Takes out every row that `is_dead` names.
+///
+/// Visits every row that was in the index when it began: lists are not split meanwhile.
+pub fn bulk_delete<S: PageStore>(store: &S, is_dead: &mut dyn FnMut(Tid) -> bool) -> Result<Vacuumed> {
+    let _structure = store.lock(0, LockMode::Exclusive, true)?;
+    let meta = Meta::read(store)?;
+    let geometry = meta.geometry()?;
+    let mut done = Vacuumed::default();
+    for_each_list(store, &meta, &geometry, |probe| {
+        let (removed, remaining) = sweep(store, &geometry, probe, is_dead)?;
+        done.removed += removed;
+        done.remaining += remaining;
+        Ok(remaining as u32)
+    })?;
+    Meta::update(store, |meta| meta.rows = done.remaining)?;
+    Ok(done)
+}
+
+/// Splits lists that grew too long, counts, and measures the recall anew where the lists have changed much.
+pub fn cleanup<S: PageStore>(store: &S) -> Result<Vacuumed> {
+    let structure = store.lock(0, LockMode::Exclusive, true)?;
+    let meta = Meta::read(store)?;
+    let geometry = meta.geometry()?;
+    let mut done = Vacuumed::default();
+    let mut overfull = Vec::new();
+    for_each_list(store, &meta, &geometry, |probe| {
+        let (_, remaining) = sweep(store, &geometry, probe, &mut |_| false)?;
+        if remaining as usize >= split::OVERFULL {
+            overfull.push(*probe);
+        }
+        done.remaining += remaining;
+        Ok(remaining as u32)
+    })?;
+    for probe in overfull {
+        store.interrupts()?;
+        done.splits += u32::from(split::split(store, &geometry, &probe, true)?);
+    }
+    Meta::update(store, |meta| meta.rows = done.remaining)?;
+    drop(structure);
+    let meta = Meta::read(store)?;
+    let changed = f64::from(meta.lists) / f64::from(meta.measured_lists.max(1));
+    if meta.lists > 1 && (meta.curve.is_empty() || changed > 1.2) {
+        recall::measure_recall(store)?;
+    }
+    Ok(done)
+}
+
+/// Visits every list, and stores the count that `visit` gives.
+fn for_each_list<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    geometry: &Geometry,
+    mut visit: impl FnMut(&Probe) -> Result<u32>,
+) -> Result<()> {
+    let mut directories = Vec::new();
+    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
+        for at in 0..directory::entries(geometry, page) {
+            directories.push(directory::branch_entry(geometry, page, at).directory);
+        }
+        Ok(())
+    })?;
+    for first in directories {
+        let (mut block, mut steps) = (first, 0);
+        while block != NONE {
+            store.interrupts()?;
+            let (probes, next) = read_directory(store, geometry, block)?;
+            let mut counts = Vec::with_capacity(probes.len());
+            for probe in &probes {
+                counts.push(visit(probe)?);
+            }
+            store_counts(store, geometry, block, &probes, &counts)?;
+            steps += 1;
+            if steps > store.len()? {
+                return Err(Error::corrupted(first, "chain of pages runs in a circle"));
+            }
+            block = next;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn read_directory<S: PageStore>(store: &S, geometry: &Geometry, block: u32) -> Result<(Vec<Probe>, u32)> {
+    let page = store.read(block)?;
+    let trailer = page.expect(block, Kind::Directory)?;
+    let probes = (0..directory::entries(geometry, &page))
+        .map(|at| Probe {
+            rank: 0.0,
+            dot: 0.0,
+            squared: 0.0,
+            entry: directory::list_entry(geometry, &page, at),
+            block,
+            at: at as u32,
+        })
+        .collect();
+    Ok((probes, trailer.next))
+}
+
+fn store_counts<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    block: u32,
+    probes: &[Probe],
+    counts: &[u32],
+) -> Result<()> {
+    if probes.iter().zip(counts).all(|(probe, &count)| probe.entry.count == count) {
+        return Ok(());
+    }
+    let mut page = store.write(block)?;
+    page.expect(block, Kind::Directory)?;
+    for (probe, &count) in probes.iter().zip(counts) {
+        let at = probe.at as usize;
+        let mut entry = directory::list_entry(geometry, &page, at);
+        // An insert may have made the list's first page since.
+        if entry.list == probe.entry.list && entry.generation == probe.entry.generation {
+            entry.count = count;
+            directory::put_list_entry(geometry, page.page_mut(), at, entry);
+        }
+    }
+    store.commit(vec![page])
+}
+
+/// Clears the dead rows of a list; gives those removed and those left.
+fn sweep<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    probe: &Probe,
+    is_dead: &mut dyn FnMut(Tid) -> bool,
+) -> Result<(u64, u64)> {
+    let head = probe.entry.head;
+    let (mut removed, mut remaining) = (0, 0);
+    let mut first_with_room = None;
+    let mut pages = Vec::new();
+    let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |block, page| {
+        let dead = dead_slots(geometry, page, is_dead);
+        let lives: u32 = (0..list::used_blocks(geometry, page))
+            .map(|b| list::live(geometry, page, b).count_ones())
+            .sum();
+        let gone: u32 = dead.iter().map(|mask| mask.count_ones()).sum();
+        removed += u64::from(gone);
+        remaining += u64::from(lives - gone);
+        if first_with_room.is_none() && (gone > 0 || list::free_slot(geometry, page).is_some()) {
+            first_with_room = Some(block);
+        }
+        if gone > 0 {
+            pages.push((block, dead));
+        }
+        Ok(())
+    })?;
+    if walked == Walked::Moved {
+        return Err(Error::corrupted(head, "not the head of its list"));
+    }
+    for (block, dead) in pages {
+        store.interrupts()?;
+        // Nobody else clears slots, and nobody fills those that are taken: the masks still hold.
+        let mut page = store.write(block)?;
+        for (b, mask) in dead.into_iter().enumerate() {
+            if mask != 0 {
+                let live = list::live(geometry, &page, b) & !mask;
+                list::set_live(geometry, page.page_mut(), b, live);
+            }
+        }
+        store.commit(vec![page])?;
+    }
+    if removed > 0
+        && let Some(room) = first_with_room
+    {
+        let mut page = store.write(head)?;
+        if list::insert_page(&page) != room {
+            list::set_insert_page(page.page_mut(), room);
+            store.commit(vec![page])?;
+        }
+    }
+    store.interrupts()?;
+    Ok((removed, remaining))
+}
+
+/// For each block, the slots whose rows are dead.
+fn dead_slots(geometry: &Geometry, page: &Page, is_dead: &mut dyn FnMut(Tid) -> bool) -> Vec<u32> {
+    (0..list::used_blocks(geometry, page))
+        .map(|block| {
+            let live = list::live(geometry, page, block);
+            (0..BLOCK)
+                .filter(|within| live >> within & 1 == 1 && is_dead(list::tid(geometry, page, block * BLOCK + within)))
+                .fold(0, |mask, within| mask | 1 << within)
+        })
+        .collect()
+}

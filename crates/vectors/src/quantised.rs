@@ -1,0 +1,295 @@
+//! Kernels over quantised vectors: blocks of one-bit codes, six-bit codes, and bytes.
+//!
+//! A *block* holds the one-bit codes of 32 vectors, four dimensions to a nibble: nibble `m` of vector `j` says which of
+//! the dimensions `4m … 4m+3` are positive. Nibbles of two neighbouring `m` and all 32 vectors fill 32 bytes, so that one
+//! shuffle looks up both in tables of 16 sums (the layout of FAISS's and RaBitQ's fast scan: André et al., "Cache
+//! locality is not enough", VLDB 2015; Gao & Long, "RaBitQ", SIGMOD 2024).
+//!
+//! Every kernel is exact in integers; the scalar ones are the oracle of the others.
+#![allow(unsafe_code)]
+
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+/// Vectors in a block.
+pub const BLOCK: usize = 32;
+
+/// Bytes of the one-bit codes of a block, `dimensions` being a multiple of 8.
+pub const fn block_code_bytes(dimensions: usize) -> usize {
+    dimensions / 8 * BLOCK
+}
+
+/// Bytes of a six-bit code, `dimensions` being a multiple of 64.
+pub const fn six_bit_bytes(dimensions: usize) -> usize {
+    dimensions / 64 * 48
+}
+
+/// A query as the block kernel takes it: for each nibble, the 16 sums that its four dimensions can make.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    bytes: Vec<u8>,
+    step: f32,
+    bias: f32,
+}
+
+impl Tables {
+    /// Tables for a query of a multiple of 8 dimensions: `Σ ±q` is about `step · S + bias`, `S` being a block kernel's sum
+    /// of table entries, which fits 16 bits.
+    pub fn new(query: &[f32]) -> Self {
+        assert!(query.len().is_multiple_of(8), "dimensions must be a multiple of 8");
+        let nibbles = query.len() / 4;
+        // The least sum of a nibble is minus the sum of magnitudes; entries count steps above it.
+        let widest = query
+            .chunks_exact(4)
+            .map(|q| 2.0 * q.iter().map(|x| x.abs()).sum::<f32>())
+            .fold(0.0f32, f32::max);
+        let most = (65_535 / nibbles.max(1)).min(255) as f32;
+        let step = if widest > 0.0 { widest / most } else { 1.0 };
+        let mut bytes = vec![0u8; 16 * nibbles];
+        let mut bias = 0.0f64;
+        for (q, table) in query.chunks_exact(4).zip(bytes.chunks_exact_mut(16)) {
+            let least = -q.iter().map(|x| x.abs()).sum::<f32>();
+            bias += f64::from(least);
+            for (signs, entry) in table.iter_mut().enumerate() {
+                let sum: f32 = (0..4).map(|i| if signs_bit(signs, i) { q[i] } else { -q[i] }).sum();
+                *entry = ((sum - least) / step).round().clamp(0.0, most) as u8;
+            }
+        }
+        Tables {
+            bytes,
+            step,
+            bias: bias as f32,
+        }
+    }
+
+    /// What one unit of a sum is worth.
+    pub fn step(&self) -> f32 {
+        self.step
+    }
+
+    /// What a sum of zero is worth.
+    pub fn bias(&self) -> f32 {
+        self.bias
+    }
+}
+
+fn signs_bit(signs: usize, at: usize) -> bool {
+    signs >> at & 1 == 1
+}
+
+/// How a block's sums become estimates: `base + lambda · addend + factor · (unit · sum + zero)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The same for every vector of the list.
+    pub base: f32,
+    /// Weight of the vectors' addends.
+    pub lambda: f32,
+    /// What one unit of a sum is worth.
+    pub unit: f32,
+    /// What a sum of zero is worth.
+    pub zero: f32,
+}
+
+/// The one-bit codes of a block with each vector's addend and factor as bfloat16, little endian.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a> {
+    /// 32 bytes for every 8 dimensions.
+    pub codes: &'a [u8],
+    /// 64 bytes.
+    pub addends: &'a [u8],
+    /// 64 bytes.
+    pub factors: &'a [u8],
+}
+
+/// A `f32` as bfloat16 bits, rounded to nearest even. Not for NaN.
+pub fn to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// bfloat16 bits as `f32`, exactly.
+pub fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Writes the one-bit code of vector `slot` of a block: bit set where an element is not negative.
+pub fn put_signs(codes: &mut [u8], slot: usize, elements: &[f32]) {
+    let mut nibbles = vec![0; elements.len() / 8];
+    pack_signs(elements, &mut nibbles);
+    put_nibbles(codes, slot, &nibbles);
+}
+
+/// Writes the one-bit code of vector `slot`, given as nibbles in the order of their dimensions, low half of a byte first.
+pub fn put_nibbles(codes: &mut [u8], slot: usize, nibbles: &[u8]) {
+    for (at, &two) in nibbles.iter().enumerate() {
+        for (m, nibble) in [(2 * at, two & 15), (2 * at + 1, two >> 4)] {
+            let (byte, shift) = place(m, slot);
+            codes[byte] = codes[byte] & !(0x0f << shift) | nibble << shift;
+        }
+    }
+}
+
+/// Packs the signs of elements (a multiple of 8) as [`put_nibbles`] takes them.
+pub fn pack_signs(elements: &[f32], nibbles: &mut [u8]) {
+    for (eight, byte) in elements.chunks_exact(8).zip(nibbles) {
+        *byte = eight
+            .iter()
+            .enumerate()
+            .fold(0, |bits, (i, x)| bits | u8::from(*x >= 0.0) << i);
+    }
+}
+
+/// Where nibble `m` of vector `slot` lies in a block: its byte and the shift within it.
+pub fn place(m: usize, slot: usize) -> (usize, u32) {
+    (m / 2 * 32 + m % 2 * 16 + slot % 16, if slot < 16 { 0 } else { 4 })
+}
+
+/// Writes a six-bit code. `code` holds `dimensions` numbers from 0 to 63.
+pub fn put_six_bit(planes: &mut [u8], code: &[u8]) {
+    for (out, six) in planes.chunks_exact_mut(48).zip(code.chunks_exact(64)) {
+        for i in 0..32 {
+            out[i] = six[i] & 15 | (six[32 + i] & 15) << 4;
+        }
+        for i in 0..16 {
+            out[32 + i] = six[i] >> 4 | six[16 + i] >> 4 << 2 | six[32 + i] >> 4 << 4 | six[48 + i] >> 4 << 6;
+        }
+    }
+}
+
+/// Reads a six-bit code back.
+pub fn get_six_bit(planes: &[u8], code: &mut [u8]) {
+    for (chunk, six) in planes.chunks_exact(48).zip(code.chunks_exact_mut(64)) {
+        for i in 0..32 {
+            six[i] = chunk[i] & 15;
+            six[32 + i] = chunk[i] >> 4;
+        }
+        for i in 0..64 {
+            six[i] |= (chunk[32 + i % 16] >> (i / 16 * 2) & 3) << 4;
+        }
+    }
+}
+
+/// A query in 16-bit integers: `query ≈ step · integers`.
+///
+/// Scaled so that an inner product with as many bytes from −127 to 127 fits 32 bits.
+#[derive(Debug, Clone, Default)]
+pub struct Integers {
+    /// The integers.
+    pub values: Vec<i16>,
+    /// What one unit is worth.
+    pub step: f32,
+    /// Their sum.
+    pub sum: i32,
+}
+
+impl Integers {
+    /// Rounds a query.
+    pub fn new(query: &[f32]) -> Self {
+        let largest = query.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let norm = query.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt() as f32;
+        if largest == 0.0 || !norm.is_finite() {
+            return Integers {
+                values: vec![0; query.len()],
+                step: 1.0,
+                sum: 0,
+            };
+        }
+        // |Σ c·q| ≤ ‖c‖‖q‖, ‖c‖ ≤ 127·√n; rounding adds at most 127/2 each.
+        let most_norm = (i32::MAX as f32 - 64.0 * query.len() as f32) / (127.0 * (query.len() as f32).sqrt()) * 0.99;
+        let scale = (32_767.0 / largest).min(most_norm / norm);
+        let values: Vec<i16> = query.iter().map(|x| (x * scale).round() as i16).collect();
+        let sum = values.iter().map(|&v| i32::from(v)).sum();
+        Integers {
+            values,
+            step: 1.0 / scale,
+            sum,
+        }
+    }
+}
+
+type ScanBlock = unsafe fn(&Block<'_>, &[u8], &Estimate, f32, &mut [f32; BLOCK]) -> u32;
+
+/// The kernels of one instruction set.
+pub struct Kernels {
+    name: &'static str,
+    scan_block: ScanBlock,
+    dot_bytes: unsafe fn(*const i8, *const i16, usize) -> i32,
+    dot_six_bit: unsafe fn(*const u8, *const i16, usize) -> i32,
+}
+
+impl Kernels {
+    /// The instruction set.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Estimates for the 32 vectors of a block; the mask says which lie below `bound`.
+    #[inline(always)]
+    pub fn scan_block(
+        &self,
+        block: &Block<'_>,
+        tables: &Tables,
+        estimate: &Estimate,
+        bound: f32,
+        out: &mut [f32; BLOCK],
+    ) -> u32 {
+        assert!(block.codes.len() == tables.bytes.len() && block.addends.len() == 64 && block.factors.len() == 64);
+        // SAFETY: the lengths were just checked, and these kernels are offered only where the processor has them.
+        unsafe { (self.scan_block)(block, &tables.bytes, estimate, bound, out) }
+    }
+
+    /// Σ code·query, `code` being bytes from −127 to 127 and both of the same multiple of 64 elements.
+    #[inline(always)]
+    pub fn dot_bytes(&self, code: &[i8], query: &Integers) -> i32 {
+        assert!(code.len() == query.values.len() && code.len().is_multiple_of(64));
+        // SAFETY: as above.
+        unsafe { (self.dot_bytes)(code.as_ptr(), query.values.as_ptr(), code.len()) }
+    }
+
+    /// Σ code·query, `planes` being a six-bit code of as many dimensions as the query has.
+    #[inline(always)]
+    pub fn dot_six_bit(&self, planes: &[u8], query: &Integers) -> i32 {
+        assert!(query.values.len().is_multiple_of(64) && planes.len() == six_bit_bytes(query.values.len()));
+        // SAFETY: as above.
+        unsafe { (self.dot_six_bit)(planes.as_ptr(), query.values.as_ptr(), query.values.len()) }
+    }
+}
+
+static SCALAR: Kernels = Kernels {
+    name: "scalar",
+    scan_block: scalar::scan_block,
+    dot_bytes: scalar::dot_bytes,
+    dot_six_bit: scalar::dot_six_bit,
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    scan_block: avx2::scan_block,
+    dot_bytes: avx2::dot_bytes,
+    dot_six_bit: avx2::dot_six_bit,
+};
+
+/// Every set of kernels that the processor can run, fastest first; the last is the oracle.
+pub fn available() -> Vec<&'static Kernels> {
+    let mut available = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if avx2::available() {
+        available.push(&AVX2);
+    }
+    available.push(&SCALAR);
+    available
+}
+
+/// The fastest kernels of this machine, chosen once per process.
+#[inline(always)]
+pub fn kernels() -> &'static Kernels {
+    static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| available()[0])
+}
+
+#[cfg(test)]
+mod tests;
