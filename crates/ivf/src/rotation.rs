@@ -4,12 +4,20 @@
 //! Three rounds of random signs and a Walsh–Hadamard transform, which together are near a uniformly random rotation and
 //! take `O(n log n)` (Ailon & Chazelle, 2009). Where the padded dimensions are no power of two, each round transforms
 //! the first and then the last `2^k` of them.
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::geometry::Geometry;
 
 const ROUNDS: usize = 3;
+
+thread_local! {
+    /// The rotation last used: most processes search one index.
+    static LAST: RefCell<Option<(Geometry, u64, Rc<Rotation>)>> = const { RefCell::new(None) };
+}
 
 /// A fixed orthogonal map from the vectors' dimensions to the padded ones.
 #[derive(Debug, Clone)]
@@ -35,6 +43,18 @@ impl Rotation {
             power: 1 << geometry.rotated.ilog2(),
             signs,
         }
+    }
+
+    /// The same, kept for the next call.
+    pub fn shared(geometry: &Geometry, seed: u64) -> Rc<Self> {
+        LAST.with_borrow_mut(|last| match last {
+            Some((of, from, rotation)) if of == geometry && *from == seed => Rc::clone(rotation),
+            _ => {
+                let rotation = Rc::new(Rotation::new(geometry, seed));
+                *last = Some((*geometry, seed, Rc::clone(&rotation)));
+                rotation
+            }
+        })
     }
 
     /// Rotates a vector; `out` has the padded dimensions.

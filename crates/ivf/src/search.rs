@@ -188,7 +188,7 @@ impl Search {
                 Metric::L2 | Metric::InnerProduct => Some(query.to_vec()),
             };
             if let Some(query) = scaled {
-                Rotation::new(&geometry, meta.seed).apply(&query, &mut rotated);
+                Rotation::shared(&geometry, meta.seed).apply(&query, &mut rotated);
             }
         }
         Self::rotated(store, meta, geometry, &rotated, options)
