@@ -1,0 +1,251 @@
+//! `CREATE INDEX` and `REINDEX`: sample the table, train centroids, encode every row, write each list once.
+use std::sync::Arc;
+
+use ivf::{Encoded, Encoders, PageStore, Tid, Trained, Writer};
+use pgrx::prelude::*;
+
+use super::column::{Column, widened};
+use super::error::failure;
+use super::heap::{BuildScan, Row};
+use super::pages::Pages;
+use super::sample::{self, Sampled};
+use super::spill::Gathered;
+use super::train::{self, SignalsBlocked};
+use super::{insert, options};
+use crate::failure::{Failure, boundary};
+
+/// Rows that a thread encodes at a time.
+const BATCH: usize = 512;
+/// Bytes that centroids take for each dimension while a build lasts: rotated, quantised, and in the tree.
+const CENTROID_BYTES: usize = 8;
+
+/// What `pg_stat_progress_create_index` shows. PostgreSQL keeps 1 for "initializing".
+#[derive(Clone, Copy)]
+enum Phase {
+    Sampling = 2,
+    Training,
+    Encoding,
+    Writing,
+    Measuring,
+}
+
+/// The name of a phase.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut core::ffi::c_char {
+    let name = match phase {
+        1 => c"initializing",
+        p if p == Phase::Sampling as i64 => c"sampling table",
+        p if p == Phase::Training as i64 => c"training centroids",
+        p if p == Phase::Encoding as i64 => c"assigning and encoding rows",
+        p if p == Phase::Writing as i64 => c"writing lists",
+        p if p == Phase::Measuring as i64 => c"measuring recall",
+        _ => return std::ptr::null_mut(),
+    };
+    // PostgreSQL reads the text only.
+    name.as_ptr().cast_mut()
+}
+
+/// Builds the index.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn ambuild(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    info: *mut pg_sys::IndexInfo,
+) -> *mut pg_sys::IndexBuildResult {
+    boundary(|| {
+        // SAFETY: PostgreSQL passes open relations and holds the locks that a build needs.
+        let (table_rows, index_rows) = unsafe { build(&BuildScan::new(table, index, info)) }?;
+        // SAFETY: palloc0 gives room for the plain struct.
+        unsafe {
+            let result: *mut pg_sys::IndexBuildResult =
+                pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast();
+            (*result).heap_tuples = table_rows;
+            (*result).index_tuples = index_rows;
+            Ok(result)
+        }
+    })
+}
+
+/// Writes the empty index from which an unlogged one starts after a crash.
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
+    boundary(|| {
+        // SAFETY: PostgreSQL passes an open index whose initialisation fork exists and is empty.
+        unsafe {
+            let (column, dimensions) = (Column::of(index)?, Column::dimensions(index)?);
+            let pages = Pages::of_init_fork(index);
+            ivf::create_empty(&pages, dimensions, column.metric).map_err(|error| failure(error, index))?;
+        }
+        Ok(())
+    });
+}
+
+/// # Safety
+/// The scan's index must be open and new.
+unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
+    let index = scan.index;
+    // SAFETY: the caller vouches for the index.
+    let told = |error: ivf::Error| unsafe { failure(error, index) };
+    // SAFETY: the caller vouches for the index.
+    let (column, dimensions, lists, pages) = unsafe {
+        let dimensions = Column::dimensions(index)?;
+        (Column::of(index)?, dimensions, options::lists(index), Pages::new(index))
+    };
+    if pages.len().map_err(told)? != 0 {
+        return Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "a new ivf index has pages already",
+        ));
+    }
+    let memory = maintenance_memory();
+    enter(Phase::Sampling, 0);
+    let Some(sampled) = sample::take(scan, column, dimensions, lists, memory)? else {
+        return build_empty(scan, column, dimensions, &pages);
+    };
+    let Sampled { sample, lists, rows } = sampled;
+
+    let sampled_rows = sample.len() as u64;
+    enter(Phase::Training, sampled_rows);
+    let trained = train::train(sample, lists, train::threads(), |done| advance(done * sampled_rows / 1000))?;
+    let trained = Arc::new(trained.map_err(told)?);
+
+    enter(Phase::Encoding, rows as u64);
+    let centroids = trained.lists() as usize * dimensions * CENTROID_BYTES;
+    let budget = (memory / 4 * 3).saturating_sub(centroids).max(memory / 4);
+    let mut encoding = Encoding::start(column, dimensions, &trained, budget, rows)?;
+    let table_rows = scan.every_row(|row| encoding.add(row, &told));
+    let gathered = encoding.finish(&told)?;
+
+    enter(Phase::Writing, gathered.rows());
+    let index_rows = gathered.rows() as f64;
+    let mut writer = Writer::new(&pages, &trained).map_err(told)?;
+    gathered.write(&mut writer, advance)?.map_err(told)?;
+    writer.finish().map_err(told)?;
+
+    enter(Phase::Measuring, 0);
+    ivf::measure_recall(&pages).map_err(told)?;
+    Ok((table_rows, index_rows))
+}
+
+/// An index of a table without rows. Those that only earlier transactions still see are inserted one by one.
+fn build_empty(scan: &BuildScan, column: Column, dimensions: usize, pages: &Pages) -> Result<(f64, f64), Failure> {
+    // SAFETY: the scan's index is open.
+    let told = |error: ivf::Error| unsafe { failure(error, scan.index) };
+    ivf::create_empty(pages, dimensions, column.metric).map_err(told)?;
+    enter(Phase::Encoding, 0);
+    let mut index_rows = 0.0;
+    let table_rows = scan.every_row(|row| {
+        if let Some(value) = row.value {
+            // SAFETY: the index is open, the value one of its column.
+            index_rows += f64::from(u8::from(unsafe { insert::insert(scan.index, value, row.tid)? }));
+        }
+        Ok(())
+    });
+    Ok((table_rows, index_rows))
+}
+
+/// Rows on their way from the table through the encoding threads.
+struct Encoding<'t> {
+    column: Column,
+    dimensions: usize,
+    trained: &'t Arc<Trained>,
+    encoders: Encoders,
+    gathered: Gathered,
+    /// Rows that the table probably has.
+    expected: f64,
+    tids: Vec<Tid>,
+    vectors: Vec<f32>,
+}
+
+impl<'t> Encoding<'t> {
+    fn start(
+        column: Column,
+        dimensions: usize,
+        trained: &'t Arc<Trained>,
+        budget: usize,
+        expected: f64,
+    ) -> Result<Self, Failure> {
+        let encoders = {
+            let _blocked = SignalsBlocked::new()?;
+            Encoders::start(trained, train::threads())
+        };
+        Ok(Encoding {
+            column,
+            dimensions,
+            trained,
+            encoders,
+            gathered: Gathered::new(trained, budget),
+            expected,
+            tids: Vec::with_capacity(BATCH),
+            vectors: Vec::with_capacity(BATCH * dimensions),
+        })
+    }
+
+    fn add(&mut self, row: Row, told: &dyn Fn(ivf::Error) -> Failure) -> Result<(), Failure> {
+        let Some(value) = row.value else { return Ok(()) };
+        // SAFETY: a value of the column, valid during this call.
+        let value = unsafe { self.column.read(value)? };
+        let elements = value.elements();
+        if elements.len() != self.dimensions {
+            return Err(told(ivf::Error::Dimensions {
+                expected: self.dimensions,
+                actual: elements.len(),
+            }));
+        }
+        self.tids.push(row.tid);
+        self.vectors.extend_from_slice(&widened(elements));
+        if self.tids.len() == BATCH {
+            self.submit(told)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, told: &dyn Fn(ivf::Error) -> Failure) -> Result<(), Failure> {
+        let mut tids = std::mem::replace(&mut self.tids, Vec::with_capacity(BATCH));
+        let mut vectors = std::mem::replace(&mut self.vectors, Vec::with_capacity(BATCH * self.dimensions));
+        while let Some(refused) = self.encoders.submit(tids, vectors).map_err(told)? {
+            (tids, vectors) = refused;
+            if let Some(encoded) = self.encoders.receive(true).map_err(told)? {
+                self.keep(encoded)?;
+            }
+        }
+        while let Some(encoded) = self.encoders.receive(false).map_err(told)? {
+            self.keep(encoded)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, encoded: Encoded) -> Result<(), Failure> {
+        self.gathered.add(encoded, self.trained, self.expected)?;
+        advance(self.gathered.rows());
+        Ok(())
+    }
+
+    fn finish(mut self, told: &dyn Fn(ivf::Error) -> Failure) -> Result<Gathered, Failure> {
+        self.submit(told)?;
+        while let Some(encoded) = self.encoders.receive(true).map_err(told)? {
+            self.keep(encoded)?;
+        }
+        Ok(self.gathered)
+    }
+}
+
+fn maintenance_memory() -> usize {
+    // SAFETY: a setting of this process, in kilobytes.
+    let kilobytes = unsafe { pg_sys::maintenance_work_mem };
+    usize::try_from(kilobytes).unwrap_or(0) * 1024
+}
+
+fn enter(phase: Phase, rows: u64) {
+    // SAFETY: these set a number in this backend's progress record, or do nothing where there is none.
+    unsafe {
+        pg_sys::pgstat_progress_update_param(pg_sys::PROGRESS_CREATEIDX_SUBPHASE as _, phase as i64);
+        pg_sys::pgstat_progress_update_param(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL as _, rows as i64);
+    }
+    advance(0);
+}
+
+fn advance(rows: u64) {
+    // SAFETY: as above.
+    unsafe { pg_sys::pgstat_progress_update_param(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE as _, rows as i64) }
+}

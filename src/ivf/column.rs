@@ -1,0 +1,174 @@
+//! What an index's one column holds: the element type and the metric come from the operator class, the dimensions from
+//! the type modifier.
+use std::borrow::Cow;
+
+use ivf::Metric;
+use pgrx::datum::Internal;
+use pgrx::prelude::*;
+
+use super::value::{Elements, Value};
+use crate::failure::Failure;
+
+/// The number of the support function that names an operator class's element type and metric.
+pub(super) const KIND_PROCEDURE: u16 = 1;
+/// The strategy of the operator that orders by distance.
+pub(super) const DISTANCE_STRATEGY: u16 = 1;
+/// The strategy of the operator that carries a distance bound.
+pub(super) const BOUND_STRATEGY: u16 = 2;
+/// Dimensions to reckon with where an index does not exist yet.
+pub(super) const USUAL_DIMENSIONS: usize = 256;
+
+/// Added to the metric's number in what a support function returns for `halfvec`.
+const HALF: i32 = 16;
+
+/// How an element is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element {
+    /// `vector`.
+    Single,
+    /// `halfvec`.
+    Half,
+}
+
+/// The column of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Column {
+    pub element: Element,
+    pub metric: Metric,
+}
+
+/// Exports the support function of one operator class.
+macro_rules! support {
+    ($($name:ident: $element:ident, $metric:ident;)*) => {
+        $(
+            #[pg_extern(sql = false, immutable, strict, parallel_safe)]
+            fn $name(_unused: Internal) -> i32 {
+                Column { element: Element::$element, metric: Metric::$metric }.code()
+            }
+        )*
+    };
+}
+support! {
+    ivf_vector_l2: Single, L2;
+    ivf_vector_ip: Single, InnerProduct;
+    ivf_vector_cosine: Single, Cosine;
+    ivf_halfvec_l2: Half, L2;
+    ivf_halfvec_ip: Half, InnerProduct;
+    ivf_halfvec_cosine: Half, Cosine;
+}
+
+impl Column {
+    fn code(self) -> i32 {
+        let half = if self.element == Element::Half { HALF } else { 0 };
+        self.metric as i32 + half
+    }
+
+    fn from_code(code: i32) -> Option<Self> {
+        let (element, metric) = if code > HALF {
+            (Element::Half, code - HALF)
+        } else {
+            (Element::Single, code)
+        };
+        let metric = [Metric::L2, Metric::InnerProduct, Metric::Cosine]
+            .into_iter()
+            .find(|known| *known as i32 == metric)?;
+        Some(Column { element, metric })
+    }
+
+    /// Asks the operator class of an index.
+    ///
+    /// # Safety
+    /// `index` must be an open index of this access method.
+    pub unsafe fn of(index: pg_sys::Relation) -> Result<Self, Failure> {
+        // SAFETY: an index of this access method has one column; the support function takes an argument that it ignores.
+        let code = unsafe {
+            let procedure = pg_sys::index_getprocinfo(index, 1, KIND_PROCEDURE);
+            pg_sys::FunctionCall1Coll(procedure, pg_sys::InvalidOid, pg_sys::Datum::from(0))
+        };
+        Self::from_code(code.value() as i32).ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
+                "support function 1 of the operator class returns an unknown code",
+            )
+        })
+    }
+
+    /// The dimensions that the indexed column's or expression's type modifier states.
+    ///
+    /// # Errors
+    /// None are stated, or more than an index takes.
+    ///
+    /// # Safety
+    /// `index` must be an open index of this access method.
+    pub unsafe fn dimensions(index: pg_sys::Relation) -> Result<usize, Failure> {
+        // SAFETY: an index of this access method has one column.
+        let modifier = unsafe { (*attribute((*index).rd_att)).atttypmod };
+        let dimensions = usize::try_from(modifier).unwrap_or(0);
+        if dimensions == 0 {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "column does not have dimensions",
+            )
+            .hint("An index needs a column type such as vector(256), or an expression such as ((descriptor::vector(256)))."));
+        }
+        if dimensions > ivf::MAX_DIMENSIONS {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!(
+                    "column cannot have more than {} dimensions for ivf index",
+                    ivf::MAX_DIMENSIONS
+                ),
+            ));
+        }
+        Ok(dimensions)
+    }
+
+    /// The distance as the SQL operator computes it.
+    pub fn distance(self, a: Elements<'_>, b: Elements<'_>) -> ivf::Result<f64> {
+        fn of<E: vectors::Element>(metric: Metric, a: &[E], b: &[E]) -> ivf::Result<f64> {
+            match metric {
+                Metric::L2 => vectors::l2_distance(a, b),
+                Metric::InnerProduct => vectors::negative_inner_product(a, b),
+                Metric::Cosine => vectors::cosine_distance(a, b),
+            }
+            .map_err(|_| ivf::Error::Dimensions {
+                expected: b.len(),
+                actual: a.len(),
+            })
+        }
+        match (a, b) {
+            (Elements::Single(a), Elements::Single(b)) => of(self.metric, a, b),
+            (Elements::Half(a), Elements::Half(b)) => of(self.metric, a, b),
+            _ => Err(ivf::Error::Store("a vector of another element type".to_owned())),
+        }
+    }
+
+    /// Reads a value of the column.
+    ///
+    /// # Safety
+    /// `datum` must be a non-null value of the column's type that stays valid as long as the result is used.
+    pub unsafe fn read(self, datum: pg_sys::Datum) -> Result<Value, Failure> {
+        // SAFETY: the caller vouches for the datum.
+        unsafe { Value::read(datum, self.element) }
+    }
+}
+
+/// A vector's elements as the index takes them.
+pub(super) fn widened<'a>(elements: Elements<'a>) -> Cow<'a, [f32]> {
+    match elements {
+        Elements::Single(elements) => Cow::Borrowed(elements),
+        Elements::Half(elements) => Cow::Owned(vectors::widen(elements)),
+    }
+}
+
+#[cfg(feature = "pg18")]
+unsafe fn attribute(descriptor: pg_sys::TupleDesc) -> pg_sys::Form_pg_attribute {
+    // SAFETY: the caller vouches for a descriptor of at least one attribute.
+    unsafe { pg_sys::TupleDescAttr(descriptor, 0) }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe fn attribute(descriptor: pg_sys::TupleDesc) -> pg_sys::Form_pg_attribute {
+    // SAFETY: the caller vouches for a descriptor of at least one attribute.
+    unsafe { (*descriptor).attrs.as_mut_ptr() }
+}

@@ -1,0 +1,42 @@
+//! From the index's errors to PostgreSQL's.
+use pgrx::prelude::*;
+
+use crate::failure::Failure;
+
+/// What the user is told about an error of an index.
+///
+/// # Safety
+/// `index` must be an open relation.
+pub(super) unsafe fn failure(error: ivf::Error, index: pg_sys::Relation) -> Failure {
+    use ivf::Error as E;
+    // SAFETY: an open relation has its row of pg_class.
+    let name = unsafe { pg_sys::name_data_to_str(&(*(*index).rd_rel).relname) };
+    let reindex = || format!("REINDEX INDEX {} builds it anew from the table.", quoted(name));
+    match &error {
+        E::Corrupted { block, what } => Failure::new(
+            PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+            format!("index \"{name}\" is corrupted at block {block}: {what}"),
+        )
+        .hint(reindex()),
+        E::Version { .. } => {
+            let said = error.to_string();
+            let said = said.strip_prefix("index").unwrap_or(&said).to_owned();
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+                format!("index \"{name}\"{said}"),
+            )
+            .hint(reindex())
+        }
+        E::Dimensions { .. } => Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, error.to_string()),
+        E::TooManyDimensions { .. } => Failure::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, error.to_string()),
+        E::Memory { required, .. } => Failure::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, error.to_string())
+            .hint(format!("Set maintenance_work_mem to {required} kB or more.")),
+        E::Cancelled => Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, error.to_string()),
+        E::Store(_) => Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string()),
+    }
+}
+
+/// An identifier as SQL takes it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,36 @@
+//! What PostgreSQL asks of an access method, and who answers.
+use pgrx::datum::Internal;
+use pgrx::prelude::*;
+
+use super::{build, cost, insert, options, scan, vacuum, validate};
+
+/// The handler named by `CREATE ACCESS METHOD`.
+#[pg_extern(sql = false, immutable, strict, parallel_safe)]
+fn ivf_handler(_unused: Internal) -> Internal {
+    // SAFETY: allocates a node in the current memory context, all zeros but its tag: false and none for every field.
+    let mut routine =
+        unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
+    routine.amstrategies = super::column::BOUND_STRATEGY;
+    routine.amsupport = super::column::KIND_PROCEDURE;
+    // It orders by a distance operator, forwards; a scan needs no condition.
+    routine.amcanorderbyop = true;
+    routine.amoptionalkey = true;
+    routine.amusemaintenanceworkmem = true;
+    routine.amparallelvacuumoptions =
+        (pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL | pg_sys::VACUUM_OPTION_PARALLEL_COND_CLEANUP) as u8;
+    routine.amkeytype = pg_sys::InvalidOid;
+    routine.ambuild = Some(build::ambuild);
+    routine.ambuildempty = Some(build::ambuildempty);
+    routine.ambuildphasename = Some(build::ambuildphasename);
+    routine.aminsert = Some(insert::aminsert);
+    routine.ambulkdelete = Some(vacuum::ambulkdelete);
+    routine.amvacuumcleanup = Some(vacuum::amvacuumcleanup);
+    routine.amcostestimate = Some(cost::amcostestimate);
+    routine.amoptions = Some(options::amoptions);
+    routine.amvalidate = Some(validate::amvalidate);
+    routine.ambeginscan = Some(scan::ambeginscan);
+    routine.amrescan = Some(scan::amrescan);
+    routine.amgettuple = Some(scan::amgettuple);
+    routine.amendscan = Some(scan::amendscan);
+    Internal::from(Some(pg_sys::Datum::from(routine.into_pg())))
+}

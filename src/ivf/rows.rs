@@ -1,0 +1,177 @@
+//! Exact distances from the table: each candidate's row is fetched as the scan's snapshot sees it.
+use ivf::{Rerank, Tid};
+use pgrx::prelude::*;
+
+use super::column::Column;
+use super::error::failure;
+use super::insert::item_pointer;
+use super::value::Owned;
+use crate::failure::Failure;
+
+/// Where a row's indexed value comes from.
+enum Source {
+    /// A column of the table.
+    Attribute(i32),
+    /// An expression over the row.
+    Expression {
+        info: *mut pg_sys::IndexInfo,
+        state: *mut pg_sys::EState,
+    },
+}
+
+/// The rows of a table, fetched one by one. PostgreSQL's side of it must be given back with [`end`](Self::end); after an
+/// error PostgreSQL does so itself.
+pub(super) struct Rows {
+    fetch: *mut pg_sys::IndexFetchTableData,
+    slot: *mut pg_sys::TupleTableSlot,
+    snapshot: pg_sys::Snapshot,
+    source: Source,
+}
+
+impl Rows {
+    /// # Safety
+    /// The scan's relations must be open, and its snapshot registered, until [`end`](Self::end). The current memory context must live as
+    /// long.
+    pub unsafe fn begin(scan: &pg_sys::IndexScanDescData) -> Self {
+        // SAFETY: the caller vouches for the scan; an index of this access method has one column, which is an attribute
+        // of the table (above 0; a system column has none of our types) or an expression (0).
+        unsafe {
+            let attribute = *(*(*scan.indexRelation).rd_index).indkey.values.as_ptr();
+            let source = if attribute > 0 {
+                Source::Attribute(i32::from(attribute))
+            } else {
+                let state = pg_sys::CreateExecutorState();
+                Source::Expression {
+                    info: pg_sys::BuildIndexInfo(scan.indexRelation),
+                    state,
+                }
+            };
+            Rows {
+                fetch: pg_sys::table_index_fetch_begin(scan.heapRelation),
+                slot: pg_sys::table_slot_create(scan.heapRelation, std::ptr::null_mut()),
+                snapshot: scan.xs_snapshot,
+                source,
+            }
+        }
+    }
+
+    /// Lets go of the row fetched last.
+    ///
+    /// # Safety
+    /// Not after [`end`](Self::end).
+    pub unsafe fn reset(&mut self) {
+        // SAFETY: both are ours until `end`.
+        unsafe {
+            pg_sys::ExecClearTuple(self.slot);
+            pg_sys::table_index_fetch_reset(self.fetch);
+        }
+    }
+
+    /// Gives back what PostgreSQL lent.
+    ///
+    /// # Safety
+    /// Once only, and in the same query.
+    pub unsafe fn end(&mut self) {
+        // SAFETY: all are ours, and used no more.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::table_index_fetch_end(self.fetch);
+            if let Source::Expression { state, .. } = self.source {
+                pg_sys::FreeExecutorState(state);
+            }
+        }
+    }
+
+    /// The indexed value of the visible version of a row; none where there is none, or it is NULL.
+    fn value(&mut self, row: Tid) -> Option<pg_sys::Datum> {
+        // PostgreSQL turns this into the place of the version that it finds.
+        let mut place = item_pointer(row);
+        let (mut again, mut null) = (false, false);
+        // SAFETY: the fetch, the slot and the snapshot are valid until `end`. With an MVCC snapshot one call finds the
+        // only visible version. The value is valid until the slot holds another row.
+        unsafe {
+            let visible = pg_sys::table_index_fetch_tuple(
+                self.fetch,
+                &mut place,
+                self.snapshot,
+                self.slot,
+                &mut again,
+                std::ptr::null_mut(),
+            );
+            if !visible {
+                return None;
+            }
+            let value = match self.source {
+                Source::Attribute(attribute) => pg_sys::slot_getattr(self.slot, attribute, &mut null),
+                Source::Expression { info, state } => {
+                    let context = per_tuple_context(state);
+                    pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+                    (*context).ecxt_scantuple = self.slot;
+                    let mut value = pg_sys::Datum::from(0);
+                    pg_sys::FormIndexDatum(info, self.slot, state, &mut value, &mut null);
+                    value
+                }
+            };
+            (!null).then_some(value)
+        }
+    }
+}
+
+/// GetPerTupleExprContext, which is a macro.
+///
+/// # Safety
+/// `state` must be a valid executor state.
+unsafe fn per_tuple_context(state: *mut pg_sys::EState) -> *mut pg_sys::ExprContext {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        if (*state).es_per_tuple_exprcontext.is_null() {
+            pg_sys::MakePerTupleExprContext(state)
+        } else {
+            (*state).es_per_tuple_exprcontext
+        }
+    }
+}
+
+/// Exact distances of rows from one query.
+pub(super) struct Exact<'a> {
+    pub rows: &'a mut Rows,
+    pub column: Column,
+    /// None: SQL NULL, from which every distance is NULL, and which sorts last.
+    pub query: Option<&'a Owned>,
+    /// Why a value could not be read.
+    pub failed: Option<Failure>,
+}
+
+impl Rerank for Exact<'_> {
+    fn distance(&mut self, row: Tid) -> ivf::Result<Option<f64>> {
+        let Some(value) = self.rows.value(row) else {
+            return Ok(None);
+        };
+        let Some(query) = self.query else {
+            return Ok(Some(f64::INFINITY));
+        };
+        // SAFETY: a value of the indexed column, valid until the next row is fetched.
+        match unsafe { self.column.read(value) } {
+            Ok(value) => {
+                let distance = self.column.distance(value.elements(), query.elements())?;
+                // NaN (a zero query under the cosine) sorts last as well, but compares with nothing.
+                Ok(Some(if distance.is_nan() { f64::INFINITY } else { distance }))
+            }
+            Err(failed) => {
+                self.failed = Some(failed);
+                Err(ivf::Error::Store("a row's value cannot be read".to_owned()))
+            }
+        }
+    }
+}
+
+impl Exact<'_> {
+    /// What to tell the user about an error of the search.
+    ///
+    /// # Safety
+    /// `index` must be open.
+    pub unsafe fn told(&mut self, error: ivf::Error, index: pg_sys::Relation) -> Failure {
+        // SAFETY: the caller vouches for it.
+        self.failed.take().unwrap_or_else(|| unsafe { failure(error, index) })
+    }
+}

@@ -1,0 +1,135 @@
+//! Threads of a build. They compute and call no PostgreSQL function; the backend waits for them where it can be
+//! interrupted.
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ivf::{Sample, Trained};
+use pgrx::prelude::*;
+
+use crate::failure::Failure;
+
+/// How long an interrupt may wait.
+const POLL: Duration = Duration::from_millis(20);
+/// What a finished training has made of its progress counter.
+const DONE: u64 = 1000;
+
+/// While it lives, this thread has all signals blocked, and so has every thread that it starts: PostgreSQL's signal
+/// handlers must run on the backend's main thread only.
+pub(super) struct SignalsBlocked {
+    previous: libc::sigset_t,
+    // The mask belongs to one thread; the guard must not be dropped on another.
+    not_send: PhantomData<*const ()>,
+}
+
+impl SignalsBlocked {
+    pub fn new() -> Result<Self, Failure> {
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+        let mut previous = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: both sets are valid for writes; sigfillset initialises `all` before pthread_sigmask reads it.
+        let status = unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), previous.as_mut_ptr())
+        };
+        if status != 0 {
+            return Err(no_thread(&io::Error::from_raw_os_error(status)));
+        }
+        Ok(SignalsBlocked {
+            // SAFETY: pthread_sigmask succeeded, so it has written the earlier mask.
+            previous: unsafe { previous.assume_init() },
+            not_send: PhantomData,
+        })
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: `previous` is a mask that the system handed out for this very thread.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.previous, std::ptr::null_mut()) };
+    }
+}
+
+/// A training that runs. Dropped before its end, by an error or an interrupt, it is told to stop and waited for.
+struct Running {
+    thread: Option<JoinHandle<ivf::Result<Trained>>>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.cancel.store(true, Ordering::Relaxed);
+            // What it returns or died of matters no more.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Trains centroids on `threads` threads; `progress` is told the part done, of 1000.
+pub(super) fn train(
+    sample: Sample,
+    lists: u32,
+    threads: usize,
+    mut progress: impl FnMut(u64),
+) -> Result<ivf::Result<Trained>, Failure> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicU64::new(0));
+    let work = {
+        let (cancel, done, backend) = (cancel.clone(), done.clone(), thread::current());
+        move || {
+            let trained = Trained::train(sample, lists, threads, &cancel, &done);
+            backend.unpark();
+            trained
+        }
+    };
+    let thread = {
+        let _blocked = SignalsBlocked::new()?;
+        thread::Builder::new()
+            .name("ivf training".to_owned())
+            .spawn(work)
+            .map_err(|error| no_thread(&error))?
+    };
+    let mut running = Running {
+        thread: Some(thread),
+        cancel,
+    };
+    while running.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        pgrx::check_for_interrupts!();
+        progress(done.load(Ordering::Relaxed).min(DONE));
+        thread::park_timeout(POLL);
+    }
+    let Some(thread) = running.thread.take() else {
+        return Ok(Err(ivf::Error::Cancelled));
+    };
+    thread.join().map_err(|_| {
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "training of an ivf index met an internal error",
+        )
+        .hint("The cause is in the server log.")
+    })
+}
+
+/// Threads of a build: what `copymatch.build_threads` says, or as many as PostgreSQL would use processes and the
+/// machine has cores.
+pub(super) fn threads() -> usize {
+    let set = crate::settings::build_threads();
+    if set > 0 {
+        return set;
+    }
+    // SAFETY: a setting of this process.
+    let workers = unsafe { pg_sys::max_parallel_maintenance_workers };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (usize::try_from(workers).unwrap_or(0) + 1).min(cores)
+}
+
+fn no_thread(error: &io::Error) -> Failure {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+        format!("could not start a thread: {error}"),
+    )
+}
