@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 mod embed;
 mod failure;
 mod home;
+mod ivf;
 mod matching;
 mod record;
 mod select;
@@ -17,6 +18,7 @@ mod types;
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/types.sql", name = "types");
+extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
 extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["catalogue"]);
 extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);
@@ -27,4 +29,5 @@ extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
+    crate::ivf::register();
 }

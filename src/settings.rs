@@ -33,6 +33,20 @@ impl From<ExecutionProvider> for encoder::Provider {
     }
 }
 
+/// `copymatch.iterative_scan`: what an index scan does when more rows are asked for than the probed lists hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum IterativeScan {
+    /// It ends.
+    #[name = c"off"]
+    Off,
+    /// It probes further lists, whose rows may be nearer than some given before.
+    #[name = c"relaxed_order"]
+    RelaxedOrder,
+    /// It probes further lists and leaves out rows that are nearer than one given before.
+    #[name = c"strict_order"]
+    StrictOrder,
+}
+
 static DEFAULT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static EXECUTION_PROVIDER: GucSetting<ExecutionProvider> =
     GucSetting::<ExecutionProvider>::new(ExecutionProvider::Auto);
@@ -41,6 +55,11 @@ static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CS
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(100);
 static MAX_IMAGE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512 * 1024);
+static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.98);
+static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
+static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::RelaxedOrder);
+static RERANK: GucSetting<bool> = GucSetting::<bool>::new(true);
+static BUILD_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// Registers the settings. Called once, when PostgreSQL loads the library.
 pub fn register() {
@@ -108,6 +127,7 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::UNIT_KB,
     );
+    register_index_settings();
     // PostgreSQL then refuses misspelt copymatch.* settings instead of keeping them as placeholders.
     // SAFETY: called from _PG_init with a constant, NUL-terminated prefix.
     unsafe {
@@ -116,6 +136,81 @@ pub fn register() {
         #[cfg(feature = "pg14")]
         pgrx::pg_sys::EmitWarningsOnPlaceholders(c"copymatch".as_ptr());
     }
+}
+
+/// The settings of the access method `ivf`.
+fn register_index_settings() {
+    GucRegistry::define_float_guc(
+        c"copymatch.target_recall",
+        c"The part of the ten nearest neighbours that a scan of an ivf index is to find.",
+        c"From it and from what was measured when the index was built or last vacuumed follows how many lists are probed. Higher finds more and takes longer. copy_index_stats shows what was measured.",
+        &TARGET_RECALL,
+        0.5,
+        1.0,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.probes",
+        c"Lists of an ivf index that a scan probes.",
+        c"0, the default, chooses them by copymatch.target_recall. More than the index has means all of them.",
+        &PROBES,
+        0,
+        1_000_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"copymatch.iterative_scan",
+        c"What a scan of an ivf index does when more rows are asked for than the probed lists hold: off, relaxed_order or strict_order.",
+        c"A filter may leave too few rows for a LIMIT. relaxed_order probes further lists until there are enough; their rows may be nearer than some given before. strict_order leaves such rows out. off ends the scan with the probed lists.",
+        &ITERATIVE_SCAN,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"copymatch.rerank",
+        c"Order the rows that an ivf index finds by their exact distances.",
+        c"Candidates are read from the table for it. off orders by the distances of the index's six-bit codes, which are near but not exact, and reads only the rows that are returned.",
+        &RERANK,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.build_threads",
+        c"Threads that build an ivf index.",
+        c"0, the default, takes one more than max_parallel_maintenance_workers, but no more than there are cores.",
+        &BUILD_THREADS,
+        0,
+        256,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
+/// The setting of `copymatch.target_recall`.
+pub fn target_recall() -> f32 {
+    TARGET_RECALL.get() as f32
+}
+
+/// The setting of `copymatch.probes`; none where it is left to `copymatch.target_recall`.
+pub fn probes() -> Option<u32> {
+    u32::try_from(PROBES.get()).ok().filter(|&probes| probes > 0)
+}
+
+/// The setting of `copymatch.iterative_scan`.
+pub fn iterative_scan() -> IterativeScan {
+    ITERATIVE_SCAN.get()
+}
+
+/// The setting of `copymatch.rerank`.
+pub fn rerank() -> bool {
+    RERANK.get()
+}
+
+/// The setting of `copymatch.build_threads`: 0 where it is left to PostgreSQL's settings and the machine.
+pub fn build_threads() -> usize {
+    usize::try_from(BUILD_THREADS.get()).unwrap_or(0)
 }
 
 /// The model named by `copymatch.default_model`, if one is.
