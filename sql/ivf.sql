@@ -1,7 +1,7 @@
 -- The access method ivf and its operator classes. The callbacks are in src/ivf, what they do in crates/ivf.
 
 CREATE FUNCTION ivf_handler(internal) RETURNS index_am_handler
-    AS 'MODULE_PATHNAME', 'ivf_handler_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_handler' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_handler(internal) IS 'handler of the access method ivf';
 
 CREATE ACCESS METHOD ivf TYPE INDEX HANDLER ivf_handler;
@@ -26,27 +26,27 @@ COMMENT ON OPERATOR <~ (halfvec, float8) IS 'internal: tells an ivf index a dist
 -- Operator classes. Support function 1 names element type and metric.
 
 CREATE FUNCTION ivf_vector_l2(internal) RETURNS integer
-    AS 'MODULE_PATHNAME', 'ivf_vector_l2_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_vector_l2' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_vector_l2(internal) IS 'what vector_l2_ops is to the access method ivf';
 
 CREATE FUNCTION ivf_vector_ip(internal) RETURNS integer
-    AS 'MODULE_PATHNAME', 'ivf_vector_ip_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_vector_ip' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_vector_ip(internal) IS 'what vector_ip_ops is to the access method ivf';
 
 CREATE FUNCTION ivf_vector_cosine(internal) RETURNS integer
-    AS 'MODULE_PATHNAME', 'ivf_vector_cosine_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_vector_cosine' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_vector_cosine(internal) IS 'what vector_cosine_ops is to the access method ivf';
 
 CREATE FUNCTION ivf_halfvec_l2(internal) RETURNS integer
-    AS 'MODULE_PATHNAME', 'ivf_halfvec_l2_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_halfvec_l2' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_halfvec_l2(internal) IS 'what halfvec_l2_ops is to the access method ivf';
 
 CREATE FUNCTION ivf_halfvec_ip(internal) RETURNS integer
-    AS 'MODULE_PATHNAME', 'ivf_halfvec_ip_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_halfvec_ip' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_halfvec_ip(internal) IS 'what halfvec_ip_ops is to the access method ivf';
 
 CREATE FUNCTION ivf_halfvec_cosine(internal) RETURNS integer
-    AS 'MODULE_PATHNAME', 'ivf_halfvec_cosine_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'ivf_halfvec_cosine' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_halfvec_cosine(internal) IS 'what halfvec_cosine_ops is to the access method ivf';
 
 CREATE OPERATOR CLASS vector_l2_ops DEFAULT FOR TYPE vector USING ivf AS

@@ -26,7 +26,10 @@ pub(super) unsafe fn add(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::Inde
     // SAFETY: the planner passes well-formed nodes; an index of this access method has one column.
     unsafe {
         let index = (*path).indexinfo;
-        let Some(order) = items((*path).indexorderbys).next().and_then(|order| operator(order.cast())) else {
+        let Some(order) = items((*path).indexorderbys)
+            .next()
+            .and_then(|order| operator(order.cast()))
+        else {
             return false;
         };
         let operator_oid = pg_sys::get_opfamily_member(

@@ -57,8 +57,7 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
         let (table_rows, index_rows) = unsafe { build(&BuildScan::new(table, index, info)) }?;
         // SAFETY: palloc0 gives room for the plain struct.
         unsafe {
-            let result: *mut pg_sys::IndexBuildResult =
-                pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast();
+            let result: *mut pg_sys::IndexBuildResult = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast();
             (*result).heap_tuples = table_rows;
             (*result).index_tuples = index_rows;
             Ok(result)
@@ -106,7 +105,9 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
 
     let sampled_rows = sample.len() as u64;
     enter(Phase::Training, sampled_rows);
-    let trained = train::train(sample, lists, train::threads(), |done| advance(done * sampled_rows / 1000))?;
+    let trained = train::train(sample, lists, train::threads(), |done| {
+        advance(done * sampled_rows / 1000)
+    })?;
     let trained = Arc::new(trained.map_err(told)?);
 
     enter(Phase::Encoding, rows as u64);

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use ivf::Metric;
-use pgrx::datum::Internal;
 use pgrx::prelude::*;
 
 use super::value::{Elements, Value};
@@ -37,24 +36,29 @@ pub(super) struct Column {
     pub metric: Metric,
 }
 
-/// Exports the support function of one operator class.
+/// Exports the support function of one operator class and the record by which PostgreSQL knows its calling convention.
 macro_rules! support {
-    ($($name:ident: $element:ident, $metric:ident;)*) => {
+    ($($name:ident, $record:ident: $element:ident, $metric:ident;)*) => {
         $(
-            #[pg_extern(sql = false, immutable, strict, parallel_safe)]
-            fn $name(_unused: Internal) -> i32 {
-                Column { element: Element::$element, metric: Metric::$metric }.code()
+            #[unsafe(no_mangle)]
+            extern "C-unwind" fn $name(_: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+                pg_sys::Datum::from(Column { element: Element::$element, metric: Metric::$metric }.code())
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn $record() -> &'static pg_sys::Pg_finfo_record {
+                &pg_sys::Pg_finfo_record { api_version: 1 }
             }
         )*
     };
 }
 support! {
-    ivf_vector_l2: Single, L2;
-    ivf_vector_ip: Single, InnerProduct;
-    ivf_vector_cosine: Single, Cosine;
-    ivf_halfvec_l2: Half, L2;
-    ivf_halfvec_ip: Half, InnerProduct;
-    ivf_halfvec_cosine: Half, Cosine;
+    ivf_vector_l2, pg_finfo_ivf_vector_l2: Single, L2;
+    ivf_vector_ip, pg_finfo_ivf_vector_ip: Single, InnerProduct;
+    ivf_vector_cosine, pg_finfo_ivf_vector_cosine: Single, Cosine;
+    ivf_halfvec_l2, pg_finfo_ivf_halfvec_l2: Half, L2;
+    ivf_halfvec_ip, pg_finfo_ivf_halfvec_ip: Half, InnerProduct;
+    ivf_halfvec_cosine, pg_finfo_ivf_halfvec_cosine: Half, Cosine;
 }
 
 impl Column {

@@ -99,10 +99,8 @@ unsafe fn costs(index: &pg_sys::IndexOptInfo, shape: &Shape, part: f64) -> (f64,
 
     let first = cpu_tuple * QUERY + descent * page + probe(shape.lists * part);
     let refined_pages = rows / shape.geometry.refines as f64;
-    let all = first
-        + probe(shape.lists * (1.0 - part))
-        + refined_pages * page
-        + rows * (cpu_index_tuple + cpu_operator);
+    let all =
+        first + probe(shape.lists * (1.0 - part)) + refined_pages * page + rows * (cpu_index_tuple + cpu_operator);
     (first, all)
 }
 

@@ -1,7 +1,7 @@
 //! `copy_index_check` and `copy_index_stats`.
 use std::collections::HashSet;
 
-use ivf::{Meta, PageStore, Tid};
+use ivf::{Meta, Tid};
 use pgrx::prelude::*;
 use pgrx::{JsonB, name};
 
@@ -27,7 +27,10 @@ extern "C-unwind" fn ivf_within(_: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
 
 /// What is wrong with an index: one row for each problem, none when it is sound.
 #[pg_extern(sql = false, volatile, strict)]
-fn copy_index_check(index: pg_sys::Oid, heap_agreement: bool) -> TableIterator<'static, (name!(block, Option<i64>), name!(problem, String))> {
+fn copy_index_check(
+    index: pg_sys::Oid,
+    heap_agreement: bool,
+) -> TableIterator<'static, (name!(block, Option<i64>), name!(problem, String))> {
     boundary(|| {
         let opened = Opened::new(index)?;
         // The snapshot is taken first: every row that it sees was in the index before.
@@ -79,10 +82,7 @@ fn missing_rows(
         let has_place = column.metric != ivf::Metric::Cosine || vectors::norm(&widened(value.elements())) > 0.0;
         if has_place {
             let (block, offset) = (row.tid.block(), row.tid.offset());
-            missing.push((
-                None,
-                format!("row ({block},{offset}) of the table is not in the index"),
-            ));
+            missing.push((None, format!("row ({block},{offset}) of the table is not in the index")));
         }
         Ok(())
     });
@@ -91,7 +91,9 @@ fn missing_rows(
 
 /// What an index is made of.
 #[pg_extern(sql = false, volatile, strict)]
-fn copy_index_stats(index: pg_sys::Oid) -> TableIterator<
+fn copy_index_stats(
+    index: pg_sys::Oid,
+) -> TableIterator<
     'static,
     (
         name!(rows, i64),
@@ -204,8 +206,8 @@ impl Opened {
             return refuse("a partitioned index, which has no pages: name one of its partitions");
         }
         // SAFETY: the relation is open.
-        let of_other_session = class.relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP
-            && !unsafe { (*self.index).rd_islocaltemp };
+        let of_other_session =
+            class.relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP && !unsafe { (*self.index).rd_islocaltemp };
         if of_other_session {
             return refuse("a temporary index of another session");
         }

@@ -1,15 +1,20 @@
 //! What PostgreSQL asks of an access method, and who answers.
-use pgrx::datum::Internal;
 use pgrx::prelude::*;
 
 use super::{build, cost, insert, options, scan, vacuum, validate};
 
-/// The handler named by `CREATE ACCESS METHOD`.
-#[pg_extern(sql = false, immutable, strict, parallel_safe)]
-fn ivf_handler(_unused: Internal) -> Internal {
+/// PostgreSQL's version-1 calling convention, for the function below.
+#[unsafe(no_mangle)]
+extern "C" fn pg_finfo_ivf_handler() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// The handler named by `CREATE ACCESS METHOD`. PostgreSQL calls it without the argument that it is declared with.
+#[pg_guard]
+#[unsafe(no_mangle)]
+extern "C-unwind" fn ivf_handler(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: allocates a node in the current memory context, all zeros but its tag: false and none for every field.
-    let mut routine =
-        unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
+    let mut routine = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
     routine.amstrategies = super::column::BOUND_STRATEGY;
     routine.amsupport = super::column::KIND_PROCEDURE;
     // It orders by a distance operator, forwards; a scan needs no condition.
@@ -32,5 +37,5 @@ fn ivf_handler(_unused: Internal) -> Internal {
     routine.amrescan = Some(scan::amrescan);
     routine.amgettuple = Some(scan::amgettuple);
     routine.amendscan = Some(scan::amendscan);
-    Internal::from(Some(pg_sys::Datum::from(routine.into_pg())))
+    pg_sys::Datum::from(routine.into_pg())
 }

@@ -113,13 +113,8 @@ impl Pages {
         // SAFETY: the relation is open, the block exists. The closure owns nothing that an error would have to drop.
         unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                let buffer = unguarded::ReadBufferExtended(
-                    index,
-                    fork,
-                    block,
-                    pg_sys::ReadBufferMode::RBM_NORMAL,
-                    strategy,
-                );
+                let buffer =
+                    unguarded::ReadBufferExtended(index, fork, block, pg_sys::ReadBufferMode::RBM_NORMAL, strategy);
                 unguarded::LockBuffer(buffer, mode as core::ffi::c_int);
                 buffer
             })

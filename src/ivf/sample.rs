@@ -56,7 +56,10 @@ pub(super) fn take(
         }
         None => {
             let lists = ivf::automatic_lists(rows) as usize;
-            (lists.min(fits / ENOUGH_PER_LIST).max(1), ENOUGH_PER_LIST.min(rows as usize).max(1))
+            (
+                lists.min(fits / ENOUGH_PER_LIST).max(1),
+                ENOUGH_PER_LIST.min(rows as usize).max(1),
+            )
         }
     };
     if fits < needed {
@@ -76,7 +79,12 @@ pub(super) fn take(
     for range in choose(blocks, chosen, &mut random) {
         check_for_interrupts!();
         scan.rows_in(range, |row| {
-            let Row { value: Some(value), alive: true, .. } = row else {
+            let Row {
+                value: Some(value),
+                alive: true,
+                ..
+            } = row
+            else {
                 return Ok(());
             };
             if sample.len() >= most || (accepted < 1.0 && coin.unit() >= accepted) {

@@ -143,7 +143,8 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
                     let widened = query.as_ref().map(|query| widened(query.elements()));
                     let options = options(state.bound);
                     none.insert(
-                        Search::new(&state.pages, widened.as_deref(), options).map_err(|error| failure(error, index))?,
+                        Search::new(&state.pages, widened.as_deref(), options)
+                            .map_err(|error| failure(error, index))?,
                     )
                 }
             };

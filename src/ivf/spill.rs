@@ -229,7 +229,11 @@ impl Files {
             self.entry.clear();
             self.entry.extend_from_slice(&list.to_le_bytes());
             self.entry.extend_from_slice(bytes);
-            let Some(file) = self.file_of.get(list as usize).and_then(|&at| self.files.get(at as usize)) else {
+            let Some(file) = self
+                .file_of
+                .get(list as usize)
+                .and_then(|&at| self.files.get(at as usize))
+            else {
                 return Err(damaged());
             };
             // SAFETY: the file is open; PostgreSQL copies the bytes, and raises an error where it cannot write them.
