@@ -147,6 +147,14 @@ impl Column {
         }
     }
 
+    /// The column's type as SQL calls it.
+    pub fn type_name(self) -> &'static str {
+        match self.element {
+            Element::Single => "vector",
+            Element::Half => "halfvec",
+        }
+    }
+
     /// Reads a value of the column.
     ///
     /// # Safety

@@ -144,7 +144,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
                     let options = options(state.bound);
                     none.insert(
                         Search::new(&state.pages, widened.as_deref(), options)
-                            .map_err(|error| failure(error, index))?,
+                            .map_err(|error| refused(error, state.column, index))?,
                     )
                 }
             };
@@ -252,6 +252,24 @@ fn options(bound: Option<f64>) -> SearchOptions {
         },
         rerank: settings::rerank(),
     }
+}
+
+/// An error of a search's start. A query of another length is refused in the words of the operator.
+///
+/// # Safety
+/// `index` must be open.
+unsafe fn refused(error: ivf::Error, column: Column, index: pg_sys::Relation) -> Failure {
+    if let ivf::Error::Dimensions { expected, actual } = error {
+        let error = vectors::Error::DifferentDimensions {
+            type_name: column.type_name(),
+            left: expected,
+            right: actual,
+        };
+        return Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, error.to_string())
+            .hint(error.hint().unwrap_or_default());
+    }
+    // SAFETY: the caller vouches for it.
+    unsafe { failure(error, index) }
 }
 
 /// The order is all that this index knows; the planner asks for it otherwise only when told to avoid everything else.
