@@ -15,6 +15,7 @@ mod heap;
 mod insert;
 mod options;
 mod pages;
+mod recent;
 mod rows;
 mod sample;
 mod scan;

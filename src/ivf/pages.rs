@@ -11,6 +11,8 @@ use std::ptr::NonNull;
 use ivf::{LockMode, PAGE_SIZE, Page, PageStore, PageWrite, Result};
 use pgrx::prelude::*;
 
+use super::recent;
+
 const _: () = assert!(PAGE_SIZE == pg_sys::BLCKSZ as usize);
 
 /// pd_lsn and pd_checksum, which belong to PostgreSQL.
@@ -28,7 +30,18 @@ const FORK: pg_sys::ForkNumber::Type = pg_sys::ForkNumber::MAIN_FORKNUM;
 mod unguarded {
     use pgrx::pg_sys;
 
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    pub type Locator = pg_sys::RelFileNode;
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    pub type Locator = pg_sys::RelFileLocator;
+
     unsafe extern "C-unwind" {
+        pub fn ReadRecentBuffer(
+            locator: Locator,
+            fork: pg_sys::ForkNumber::Type,
+            block: pg_sys::BlockNumber,
+            buffer: pg_sys::Buffer,
+        ) -> bool;
         pub fn ReadBufferExtended(
             relation: pg_sys::Relation,
             fork: pg_sys::ForkNumber::Type,
@@ -110,15 +123,59 @@ impl Pages {
     /// Pins and locks an existing block.
     fn pin(&self, block: u32, mode: u32) -> pg_sys::Buffer {
         let (index, fork, strategy) = (self.index, self.fork, self.strategy);
-        // SAFETY: the relation is open, the block exists. The closure owns nothing that an error would have to drop.
-        unsafe {
+        let recent = if fork == FORK {
+            recent::find(self.file(), block)
+        } else {
+            None
+        };
+        // SAFETY: the relation is open, the block exists; a recent buffer is one that PostgreSQL once gave, and it looks
+        // whether the block is still there. The closure owns nothing that an error would have to drop.
+        let buffer = unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                let buffer =
-                    unguarded::ReadBufferExtended(index, fork, block, pg_sys::ReadBufferMode::RBM_NORMAL, strategy);
+                let buffer = match recent {
+                    Some(buffer) if unguarded::ReadRecentBuffer(self.locator(), fork, block, buffer) => buffer,
+                    _ => {
+                        unguarded::ReadBufferExtended(index, fork, block, pg_sys::ReadBufferMode::RBM_NORMAL, strategy)
+                    }
+                };
                 unguarded::LockBuffer(buffer, mode as core::ffi::c_int);
                 buffer
             })
+        };
+        if recent != Some(buffer) && fork == FORK && block != pg_sys::InvalidBlockNumber {
+            recent::remember(self.file(), block, buffer);
         }
+        buffer
+    }
+
+    /// Makes room to remember where the index's blocks are.
+    pub fn reserve_recent(&self) {
+        // SAFETY: the relation is open. PostgreSQL's own estimate of the size, which takes no system call.
+        let blocks = unsafe { (*(*self.index).rd_rel).relpages };
+        recent::reserve(u32::try_from(blocks).unwrap_or(0));
+    }
+
+    /// The index's files.
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    fn locator(&self) -> unguarded::Locator {
+        // SAFETY: the relation is open.
+        unsafe { (*self.index).rd_node }
+    }
+
+    /// The index's files.
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    fn locator(&self) -> unguarded::Locator {
+        // SAFETY: the relation is open.
+        unsafe { (*self.index).rd_locator }
+    }
+
+    /// The number of the index's main file.
+    fn file(&self) -> u32 {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let number = self.locator().relNode;
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let number = self.locator().relNumber;
+        number.into()
     }
 
     /// A new block at the end, all zeros, pinned and locked. `alone`: nobody else extends the index.
@@ -386,7 +443,10 @@ impl PageStore for Pages {
         })
     }
 
-    fn prefetch(&self, block: u32) {
+    fn prefetch(&self, block: u32, at: usize, bytes: usize) {
+        if let Some(buffer) = recent::find(self.file(), block) {
+            return recent::touch(buffer, at, bytes);
+        }
         // Asking costs a look-up in the buffer table. Where everything is in memory, one in 16 is enough to notice when
         // that changes.
         self.asked.set(self.asked.get().wrapping_add(1));
@@ -396,6 +456,8 @@ impl PageStore for Pages {
         // SAFETY: the relation is open, the block exists.
         let found = unsafe { pg_sys::PrefetchBuffer(self.index, self.fork, block) };
         self.patience.set(if found.recent_buffer != 0 {
+            recent::remember(self.file(), block, found.recent_buffer);
+            recent::touch(found.recent_buffer, at, bytes);
             self.patience.get().saturating_sub(1)
         } else {
             PATIENCE

@@ -140,6 +140,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
                 none => {
                     must_be_mvcc((*scan).xs_snapshot)?;
                     count_scan(&*scan);
+                    state.pages.reserve_recent();
                     let widened = query.as_ref().map(|query| widened(query.elements()));
                     let options = options(state.bound);
                     none.insert(

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use ivf::stores::Memory;
 use ivf::{
-    Encoders, Iteration, Meta, Metric, PageStore, Rerank, Sample, Search, SearchOptions, Tid, Trained, Writer, measure_recall,
+    Encoders, Iteration, Meta, Metric, PageStore, Rerank, Sample, Search, SearchOptions, Tid, Trained, Writer,
+    measure_recall,
 };
 
 /// The numbers of a two-dimensional array of `width`-byte little-endian items, and its second dimension.
@@ -48,7 +49,9 @@ fn main() {
     let (gt, truths) = npy(&format!("{folder}/gt.npy"), 8);
     let gt: Vec<i64> = gt.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
     let rows = x.len() / dimensions;
-    let lists = arguments.get(2).map_or(ivf::automatic_lists(rows as f64), |n| n.parse().unwrap());
+    let lists = arguments
+        .get(2)
+        .map_or(ivf::automatic_lists(rows as f64), |n| n.parse().unwrap());
 
     let started = Instant::now();
     let most = (64 * lists as usize).min(190_000).min(rows);
@@ -60,7 +63,11 @@ fn main() {
     let progress = AtomicU64::new(0);
     let trained = Arc::new(Trained::train(sample, lists, 2, &AtomicBool::new(false), &progress).unwrap());
     assert_eq!(progress.load(Ordering::Relaxed), 1000);
-    println!("trained {} lists {:.1} s", trained.lists(), started.elapsed().as_secs_f64());
+    println!(
+        "trained {} lists {:.1} s",
+        trained.lists(),
+        started.elapsed().as_secs_f64()
+    );
     let mut encoders = Encoders::start(&trained, 2);
     let mut encoded = Vec::new();
     for first in (0..rows).step_by(512) {
@@ -80,7 +87,11 @@ fn main() {
     println!("encoded {:.1} s", started.elapsed().as_secs_f64());
     let mut of_list: Vec<Vec<&[u8]>> = vec![Vec::new(); trained.lists() as usize];
     for batch in &encoded {
-        for (list, record) in batch.lists.iter().zip(batch.records.chunks_exact(trained.record_bytes())) {
+        for (list, record) in batch
+            .lists
+            .iter()
+            .zip(batch.records.chunks_exact(trained.record_bytes()))
+        {
             of_list[*list as usize].push(record);
         }
     }
@@ -92,7 +103,11 @@ fn main() {
     writer.finish().unwrap();
     drop(of_list);
     drop(encoded);
-    println!("written {:.1} s, {} MB", started.elapsed().as_secs_f64(), store.len().unwrap() as u64 * 8192 / 1_000_000);
+    println!(
+        "written {:.1} s, {} MB",
+        started.elapsed().as_secs_f64(),
+        store.len().unwrap() as u64 * 8192 / 1_000_000
+    );
     measure_recall(&store).unwrap();
     println!("measured {:.1} s", started.elapsed().as_secs_f64());
     let meta = Meta::read(&store).unwrap();
@@ -102,7 +117,9 @@ fn main() {
     println!("\n{:?}", ivf::stats(&store).unwrap());
 
     for k in [10usize, 100] {
-        for setting in ["0.90", "0.95", "0.98", "0.99", "0.995", "p16", "p32", "p64", "p128", "p256"] {
+        for setting in [
+            "0.90", "0.95", "0.98", "0.99", "0.995", "p16", "p32", "p64", "p128", "p256",
+        ] {
             let options = SearchOptions {
                 probes: setting.strip_prefix('p').map(|n| n.parse().unwrap()),
                 target_recall: setting.parse().unwrap_or(0.98),
@@ -113,12 +130,18 @@ fn main() {
             let started = Instant::now();
             for at in (0..q.len() / dimensions).step_by(4) {
                 let query = &q[at * dimensions..][..dimensions];
-                let mut exact = Exact { rows: &x, query, asked: 0 };
+                let mut exact = Exact {
+                    rows: &x,
+                    query,
+                    asked: 0,
+                };
                 let mut search = Search::new(&store, Some(query), options).unwrap();
                 let truth = &gt[at * truths..][..k];
                 let mut last = f64::NEG_INFINITY;
                 for _ in 0..k {
-                    let Some(hit) = search.next(&store, &mut exact).unwrap() else { break };
+                    let Some(hit) = search.next(&store, &mut exact).unwrap() else {
+                        break;
+                    };
                     hits += usize::from(truth.contains(&(hit.tid.0 as i64 - 1)));
                     late += usize::from(hit.distance < last);
                     last = last.max(hit.distance);

@@ -164,7 +164,13 @@ impl Trained {
             centroid.squared - 2.0 * integers.step * centroid.scale * dot
         };
         near.clear();
-        near.extend(self.tree.branches.iter().enumerate().map(|(at, centroid)| (rank(centroid), at)));
+        near.extend(
+            self.tree
+                .branches
+                .iter()
+                .enumerate()
+                .map(|(at, centroid)| (rank(centroid), at)),
+        );
         let keep = NEAR_BRANCHES.min(near.len());
         near.select_nth_unstable_by(keep - 1, |a, b| a.0.total_cmp(&b.0));
         let mut best = (f32::INFINITY, 0, 0);
@@ -189,7 +195,11 @@ impl Trained {
         let mut rotated = vec![0.0; self.geometry.rotated];
         let mut near = Vec::new();
         let mut scratch = Scratch::default();
-        for (tid, vector) in batch.tids.iter().zip(batch.vectors.chunks_exact(self.geometry.dimensions)) {
+        for (tid, vector) in batch
+            .tids
+            .iter()
+            .zip(batch.vectors.chunks_exact(self.geometry.dimensions))
+        {
             if !rotate(self.metric, &self.rotation, vector, &mut rotated) {
                 encoded.refused += 1;
                 continue;
@@ -358,7 +368,9 @@ impl<'s, S: PageStore> Writer<'s, S> {
         let records: Vec<&[u8]> = records.collect();
         let geometry = &self.trained.geometry;
         let first = self.store.len()?;
-        let blocks: Vec<u32> = (0..list::pages_for(geometry, records.len()) as u32).map(|at| first + at).collect();
+        let blocks: Vec<u32> = (0..list::pages_for(geometry, records.len()) as u32)
+            .map(|at| first + at)
+            .collect();
         for (page, &expected) in list::pages_of(geometry, list, 0, &records, &blocks).iter().zip(&blocks) {
             self.append_at(page, expected)?;
         }
@@ -434,7 +446,9 @@ impl<'s, S: PageStore> Writer<'s, S> {
     fn append_at(&self, page: &Page, expected: u32) -> Result<()> {
         let block = self.store.append(page)?;
         if block != expected {
-            return Err(Error::Store(format!("page {block} was written where {expected} was expected")));
+            return Err(Error::Store(format!(
+                "page {block} was written where {expected} was expected"
+            )));
         }
         Ok(())
     }

@@ -83,7 +83,10 @@ impl<S: PageStore> Checker<'_, S> {
             Ok(())
         })?;
         if directories.len() != meta.branches as usize {
-            self.problem(0, format!("{} branches where {} are stated", directories.len(), meta.branches));
+            self.problem(
+                0,
+                format!("{} branches where {} are stated", directories.len(), meta.branches),
+            );
         }
         let mut entries: Vec<ListEntry> = Vec::new();
         for first in directories {
@@ -93,7 +96,9 @@ impl<S: PageStore> Checker<'_, S> {
                 if !used.insert(block) {
                     shared.push(block);
                 }
-                entries.extend((0..directory::entries(&geometry, page)).map(|at| directory::list_entry(&geometry, page, at)));
+                entries.extend(
+                    (0..directory::entries(&geometry, page)).map(|at| directory::list_entry(&geometry, page, at)),
+                );
                 Ok(())
             });
             if let Err(error) = walked {
@@ -129,12 +134,18 @@ impl<S: PageStore> Checker<'_, S> {
         let mut in_chain = HashSet::new();
         while block != NONE {
             if !self.used.insert(block) {
-                return Err(Error::corrupted(block, format!("a page that two places lead to, list {} among them", entry.list)));
+                return Err(Error::corrupted(
+                    block,
+                    format!("a page that two places lead to, list {} among them", entry.list),
+                ));
             }
             let (tids, places, next) = {
                 let page = self.store.read(block)?;
                 if !page.is(Kind::Scan, entry.list, entry.generation) {
-                    return Err(Error::corrupted(block, format!("not a scan page of list {}", entry.list)));
+                    return Err(Error::corrupted(
+                        block,
+                        format!("not a scan page of list {}", entry.list),
+                    ));
                 }
                 if block == entry.head {
                     insert_page = Some(list::insert_page(&page));
@@ -148,7 +159,10 @@ impl<S: PageStore> Checker<'_, S> {
             }
             for tid in tids {
                 if !self.tids.insert(tid) {
-                    self.problem(block, format!("row ({},{}) is in the index twice", tid.block(), tid.offset()));
+                    self.problem(
+                        block,
+                        format!("row ({},{}) is in the index twice", tid.block(), tid.offset()),
+                    );
                 }
                 self.report.rows += 1;
                 visit(tid)?;
@@ -196,17 +210,30 @@ impl<S: PageStore> Checker<'_, S> {
         (tids, places)
     }
 
-    fn refine_page(&mut self, geometry: &Geometry, entry: &ListEntry, scan: u32, block: u32, records: usize) -> Result<()> {
+    fn refine_page(
+        &mut self,
+        geometry: &Geometry,
+        entry: &ListEntry,
+        scan: u32,
+        block: u32,
+        records: usize,
+    ) -> Result<()> {
         if !self.used.insert(block) {
             self.problem(scan, format!("refine page {block} belongs to two places"));
             return Ok(());
         }
         let page = self.store.read(block)?;
         if !page.is(Kind::Refine, entry.list, entry.generation) {
-            return Err(Error::corrupted(block, format!("not a refine page of list {}", entry.list)));
+            return Err(Error::corrupted(
+                block,
+                format!("not a refine page of list {}", entry.list),
+            ));
         }
         if page.used() < crate::page::CONTENT + records * geometry.refine_bytes {
-            return Err(Error::corrupted(block, "a refine page with fewer records than its list has rows there"));
+            return Err(Error::corrupted(
+                block,
+                "a refine page with fewer records than its list has rows there",
+            ));
         }
         Ok(())
     }

@@ -126,7 +126,11 @@ pub(crate) fn encode(
         with_centre += u * c;
         code.push(level);
     }
-    let d = if with_residual > 0.0 { squared / with_residual } else { 0.0 };
+    let d = if with_residual > 0.0 {
+        squared / with_residual
+    } else {
+        0.0
+    };
     let (constant, scale) = terms(d, with_centre);
     let refine = &mut record[Record::NIBBLES + scanned / 8..];
     refine[..4].copy_from_slice(&scale.to_le_bytes());
@@ -204,7 +208,11 @@ impl Query {
                 }
             }
             Metric::InnerProduct | Metric::Cosine => {
-                let lambda = if centroid_squared > 0.0 { dot / centroid_squared } else { 0.0 };
+                let lambda = if centroid_squared > 0.0 {
+                    dot / centroid_squared
+                } else {
+                    0.0
+                };
                 InList {
                     base: -dot,
                     lambda,

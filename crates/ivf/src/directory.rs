@@ -106,7 +106,8 @@ pub(crate) fn put_centroid(geometry: &Geometry, page: &mut Page, at: usize, cent
     let start = entry_at(geometry, at);
     page.put(start, centroid.scale);
     page.put(start + 4, centroid.squared);
-    page.0[start + CENTROID_HEADER..start + geometry.centroid_bytes].copy_from_slice(bytemuck::cast_slice(centroid.code));
+    page.0[start + CENTROID_HEADER..start + geometry.centroid_bytes]
+        .copy_from_slice(bytemuck::cast_slice(centroid.code));
     page.set_used(page.used().max(start + geometry.centroid_bytes));
 }
 
@@ -194,7 +195,13 @@ impl Descent {
     }
 
     /// The next `n` nearest lists, nearest first; fewer only when there are no more.
-    pub fn next<S: PageStore>(&mut self, store: &S, geometry: &Geometry, query: &Query, n: usize) -> Result<Vec<Probe>> {
+    pub fn next<S: PageStore>(
+        &mut self,
+        store: &S,
+        geometry: &Geometry,
+        query: &Query,
+        n: usize,
+    ) -> Result<Vec<Probe>> {
         let wanted = (self.given + n).saturating_mul(16).saturating_add(256);
         while self.opened < wanted || self.pool.len() < n {
             let Some((_, directory)) = self.branches.pop() else {
@@ -224,7 +231,8 @@ impl Descent {
             return Ok(Vec::new());
         }
         if n < self.pool.len() {
-            self.pool.select_nth_unstable_by(n - 1, |a, b| a.rank.total_cmp(&b.rank));
+            self.pool
+                .select_nth_unstable_by(n - 1, |a, b| a.rank.total_cmp(&b.rank));
         }
         let mut batch: Vec<Probe> = self.pool.drain(..n).collect();
         batch.sort_unstable_by(|a, b| a.rank.total_cmp(&b.rank));

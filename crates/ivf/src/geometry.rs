@@ -92,10 +92,19 @@ mod tests {
             let g = Geometry::new(dimensions).unwrap();
             let room = TRAILER - CONTENT;
             assert!(g.blocks >= 1 && g.refines >= 1 && g.centroids >= 1, "{g:?}");
-            assert!(SCAN_HEADER + 4 * g.refine_pages + g.blocks * g.block_bytes <= room, "{g:?}");
-            assert!(g.refines * g.refine_bytes <= room && g.centroids * g.centroid_bytes <= room, "{g:?}");
+            assert!(
+                SCAN_HEADER + 4 * g.refine_pages + g.blocks * g.block_bytes <= room,
+                "{g:?}"
+            );
+            assert!(
+                g.refines * g.refine_bytes <= room && g.centroids * g.centroid_bytes <= room,
+                "{g:?}"
+            );
             assert!(g.refine_pages * g.refines >= g.slots(), "{g:?}");
-            assert!(g.scanned <= g.rotated && g.rotated >= dimensions && g.scanned % 64 == 0, "{g:?}");
+            assert!(
+                g.scanned <= g.rotated && g.rotated >= dimensions && g.scanned % 64 == 0,
+                "{g:?}"
+            );
         }
         assert!(Geometry::new(0).is_err() && Geometry::new(MAX_DIMENSIONS + 1).is_err());
     }

@@ -147,7 +147,11 @@ fn append<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, head: u32
     let (mut block, mut steps) = (start, 0);
     loop {
         let mut page = store.write(block)?;
-        check(block, page.is(Kind::Scan, list, generation), "not a scan page of its list")?;
+        check(
+            block,
+            page.is(Kind::Scan, list, generation),
+            "not a scan page of its list",
+        )?;
         if let Some(slot) = list::free_slot(geometry, &page) {
             put_into(store, geometry, probe, page, slot, record)?;
             break;
@@ -220,4 +224,3 @@ fn check(block: u32, sound: bool, what: &str) -> Result<()> {
         Err(Error::corrupted(block, what))
     }
 }
-

@@ -152,7 +152,11 @@ pub(crate) fn train(rows: &Rows, lists: usize, seed: u64, control: &Control<'_>)
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let lists = lists.min(rows.len()).max(1);
     let all: Vec<u32> = (0..rows.len() as u32).collect();
-    let branch_count = if lists <= ONE_LEVEL { 1 } else { (lists as f64).sqrt().round() as usize };
+    let branch_count = if lists <= ONE_LEVEL {
+        1
+    } else {
+        (lists as f64).sqrt().round() as usize
+    };
     if rows.len() == 0 {
         let zero = OwnedCentroid::round(&vec![0.0; rows.dimensions]);
         return Ok(Tree {
@@ -166,7 +170,9 @@ pub(crate) fn train(rows: &Rows, lists: usize, seed: u64, control: &Control<'_>)
     upper.truncate(UPPER_ROWS.saturating_mul(branch_count));
     let branches = lloyd(rows, &upper, branch_count, ROUNDS, &mut random, control)?;
     control.progress.store(200, Ordering::Relaxed);
-    let of_branch = control.map(rows.len(), |row| nearest_mean(rows, row, branches.iter().enumerate()).0 as u32)?;
+    let of_branch = control.map(rows.len(), |row| {
+        nearest_mean(rows, row, branches.iter().enumerate()).0 as u32
+    })?;
     let mut members = vec![Vec::new(); branches.len()];
     for (row, branch) in of_branch.into_iter().enumerate() {
         members[branch as usize].push(row as u32);
@@ -293,7 +299,10 @@ fn lloyd(
         let mut sums = vec![0.0f32; count * rows.dimensions];
         let mut counts = vec![0u32; count];
         for (&row, &mean) in members.iter().zip(&assigned) {
-            rows.add_to(row as usize, &mut sums[mean as usize * rows.dimensions..][..rows.dimensions]);
+            rows.add_to(
+                row as usize,
+                &mut sums[mean as usize * rows.dimensions..][..rows.dimensions],
+            );
             counts[mean as usize] += 1;
         }
         for (at, mean) in means.iter_mut().enumerate() {
@@ -303,7 +312,10 @@ fn lloyd(
             } else {
                 // An empty one begins again at a row of its own.
                 let mut values = vec![0.0; rows.dimensions];
-                rows.add_to(members[random.next_u32() as usize % members.len()] as usize, &mut values);
+                rows.add_to(
+                    members[random.next_u32() as usize % members.len()] as usize,
+                    &mut values,
+                );
                 *mean = Mean::new(values);
             }
         }

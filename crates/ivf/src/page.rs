@@ -107,10 +107,7 @@ impl Page {
     }
 
     pub(crate) fn set_next(&mut self, next: u32) {
-        let trailer = Trailer {
-            next,
-            ..self.trailer()
-        };
+        let trailer = Trailer { next, ..self.trailer() };
         self.set_trailer(trailer);
     }
 

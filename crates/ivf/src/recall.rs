@@ -93,7 +93,9 @@ fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> 
     let mut random = ChaCha8Rng::seed_from_u64(meta.seed ^ u64::from(meta.lists));
     let mut directories = Vec::new();
     directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
-        directories.extend((0..directory::entries(geometry, page)).map(|at| directory::branch_entry(geometry, page, at).directory));
+        directories.extend(
+            (0..directory::entries(geometry, page)).map(|at| directory::branch_entry(geometry, page, at).directory),
+        );
         Ok(())
     })?;
     let mut pages = Vec::new();
@@ -148,17 +150,26 @@ fn random_row<S: PageStore>(
     };
     let mut row = None;
     let mut first = true;
-    list::walk(store, probe.entry.head, probe.entry.list, probe.entry.generation, |_, page| {
-        if first {
-            let slots: Vec<usize> = split::live_slots(geometry, page).collect();
-            if !slots.is_empty() {
-                let slot = slots[number as usize % slots.len()];
-                row = Some((list::tid(geometry, page, slot), list::refine_place(geometry, page, slot)));
+    list::walk(
+        store,
+        probe.entry.head,
+        probe.entry.list,
+        probe.entry.generation,
+        |_, page| {
+            if first {
+                let slots: Vec<usize> = split::live_slots(geometry, page).collect();
+                if !slots.is_empty() {
+                    let slot = slots[number as usize % slots.len()];
+                    row = Some((
+                        list::tid(geometry, page, slot),
+                        list::refine_place(geometry, page, slot),
+                    ));
+                }
+                first = false;
             }
-            first = false;
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     let Some((tid, (block, place))) = row else {
         return Ok(None);
     };
@@ -168,7 +179,13 @@ fn random_row<S: PageStore>(
     }
     let mut vector = vec![0.0; geometry.rotated];
     let mut code = vec![0; geometry.rotated];
-    code::decode(meta.metric, list::refine_record(geometry, &page, place), centroid.view(), &mut code, &mut vector);
+    code::decode(
+        meta.metric,
+        list::refine_record(geometry, &page, place),
+        centroid.view(),
+        &mut code,
+        &mut vector,
+    );
     if meta.metric == Metric::Cosine {
         rescale(&mut vector, 1.0);
     }
@@ -210,9 +227,23 @@ mod tests {
         let mut ranks = [vec![0u32; 50], vec![5; 30], vec![200; 20]].concat();
         let curve = curve_of(&mut ranks, 256, 4096);
         assert_eq!(curve[0], CurvePoint { probes: 1, recall: 0.5 });
-        assert!(curve.windows(2).all(|w| w[0].probes < w[1].probes && w[0].recall <= w[1].recall));
-        assert_eq!(curve.last().unwrap(), &CurvePoint { probes: 4096, recall: 1.0 });
-        assert!(curve.iter().any(|p| p.probes >= 6 && p.probes <= 200 && p.recall == 0.8));
+        assert!(
+            curve
+                .windows(2)
+                .all(|w| w[0].probes < w[1].probes && w[0].recall <= w[1].recall)
+        );
+        assert_eq!(
+            curve.last().unwrap(),
+            &CurvePoint {
+                probes: 4096,
+                recall: 1.0
+            }
+        );
+        assert!(
+            curve
+                .iter()
+                .any(|p| p.probes >= 6 && p.probes <= 200 && p.recall == 0.8)
+        );
         assert!(curve.len() <= MOST_POINTS);
         let distinct: HashSet<u32> = curve.iter().map(|p| p.probes).collect();
         assert_eq!(distinct.len(), curve.len());

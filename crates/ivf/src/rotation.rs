@@ -124,7 +124,10 @@ mod tests {
             rotation.apply(&b, &mut rb);
             let scale = (dot(&a, &a) * dot(&b, &b)).sqrt();
             assert!((dot(&a, &b) - dot(&ra, &rb)).abs() <= 1e-5 * scale, "{dimensions}");
-            assert!((dot(&a, &a) - dot(&ra, &ra)).abs() <= 1e-5 * dot(&a, &a), "{dimensions}");
+            assert!(
+                (dot(&a, &a) - dot(&ra, &ra)).abs() <= 1e-5 * dot(&a, &a),
+                "{dimensions}"
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! Nearest first: probe lists, keep what the one-bit codes leave, refine lazily, rank by exact distance where asked.
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 
 use vectors::quantised;
 
@@ -18,6 +18,8 @@ const ESTIMATE_MARGIN: f32 = 2.5;
 const REFINED_MARGIN: f32 = 4.0;
 /// Candidates that a first scan keeps.
 const FIRST_CANDIDATES: usize = 256;
+/// Six-bit codes that are fetched from memory at a time.
+const LOOKAHEAD: usize = 8;
 /// How many times as many candidates a further scan of the same lists keeps.
 const GROWTH: usize = 8;
 
@@ -150,6 +152,8 @@ pub struct Search {
     cut: Option<Cut>,
     capacity: usize,
     candidates: BinaryHeap<Nearest<Candidate>>,
+    /// The nearest of them, on their way from memory.
+    upcoming: VecDeque<Nearest<Candidate>>,
     refined: BinaryHeap<Nearest<(Tid, f32, u32)>>,
     ready: BinaryHeap<Nearest<(Tid, u32)>>,
     last_key: f64,
@@ -224,6 +228,7 @@ impl Search {
             cut: None,
             capacity: FIRST_CANDIDATES,
             candidates: BinaryHeap::new(),
+            upcoming: VecDeque::with_capacity(LOOKAHEAD),
             refined: BinaryHeap::new(),
             ready: BinaryHeap::new(),
             last_key: f64::NEG_INFINITY,
@@ -242,7 +247,8 @@ impl Search {
         loop {
             let ready = self.ready.peek().map_or(f64::INFINITY, |n| n.key);
             let refined = self.refined.peek().map_or(f64::INFINITY, |n| n.key);
-            let candidate = self.candidates.peek().map_or(f64::INFINITY, |n| n.key);
+            self.look_ahead(store);
+            let candidate = self.upcoming.front().map_or(f64::INFINITY, |n| n.key);
             let cut = self.cut.map_or(f64::INFINITY, |cut| {
                 last(f64::from(cut.position.0 - self.estimate_margin * cut.error))
             });
@@ -252,7 +258,7 @@ impl Search {
                 }
             } else if !self.refined.is_empty() && refined <= candidate.min(cut) {
                 self.rank_exactly(rerank)?;
-            } else if !self.candidates.is_empty() && candidate <= cut {
+            } else if !self.upcoming.is_empty() && candidate <= cut {
                 self.refine(store)?;
             } else if let Some(cut) = self.cut {
                 self.capacity = self.capacity.saturating_mul(GROWTH);
@@ -269,7 +275,10 @@ impl Search {
     }
 
     fn give(&mut self) -> Option<Hit> {
-        let Nearest { key, item: (tid, probe) } = self.ready.pop()?;
+        let Nearest {
+            key,
+            item: (tid, probe),
+        } = self.ready.pop()?;
         if self.skip.contains(&tid) {
             return None;
         }
@@ -287,7 +296,11 @@ impl Search {
     }
 
     fn rank_exactly<R: Rerank + ?Sized>(&mut self, rerank: &mut R) -> Result<()> {
-        let Some(Nearest { item: (tid, key, probe), .. }) = self.refined.pop() else {
+        let Some(Nearest {
+            item: (tid, key, probe),
+            ..
+        }) = self.refined.pop()
+        else {
             return Ok(());
         };
         let key = if self.options.rerank {
@@ -303,12 +316,30 @@ impl Search {
             f64::from(key)
         };
         let key = last(key);
-        self.ready.push(Nearest { key, item: (tid, probe) });
+        self.ready.push(Nearest {
+            key,
+            item: (tid, probe),
+        });
         Ok(())
     }
 
+    /// Takes the nearest candidates from the heap and lets their codes come from memory. Whoever adds to the heap does so
+    /// when `upcoming` is empty, or adds what lies behind it.
+    fn look_ahead<S: PageStore>(&mut self, store: &S) {
+        if !self.upcoming.is_empty() {
+            return;
+        }
+        while self.upcoming.len() < LOOKAHEAD
+            && let Some(candidate) = self.candidates.pop()
+        {
+            let Candidate { refine, place, .. } = candidate.item;
+            list::prefetch_refine(store, &self.geometry, refine, usize::from(place));
+            self.upcoming.push_back(candidate);
+        }
+    }
+
     fn refine<S: PageStore>(&mut self, store: &S) -> Result<()> {
-        let Some(Nearest { item: candidate, .. }) = self.candidates.pop() else {
+        let Some(Nearest { item: candidate, .. }) = self.upcoming.pop_front() else {
             return Ok(());
         };
         self.refines += 1;
@@ -324,10 +355,17 @@ impl Search {
             list::check_recycled(candidate.refine, &page)?;
             (candidate.estimate, candidate.error)
         };
-        if self.bound.is_some_and(|bound| key - self.refined_margin * error > bound) {
+        if self
+            .bound
+            .is_some_and(|bound| key - self.refined_margin * error > bound)
+        {
             return Ok(());
         }
-        let margin = if self.options.rerank { self.refined_margin * error } else { 0.0 };
+        let margin = if self.options.rerank {
+            self.refined_margin * error
+        } else {
+            0.0
+        };
         let before = (self.probed as usize - self.probes.len()) as u32;
         self.refined.push(Nearest {
             key: last(f64::from(key - margin)),
@@ -374,7 +412,7 @@ impl Search {
             if let Some((next, _)) = self.probes.get(at + 1)
                 && next.entry.head != NONE
             {
-                store.prefetch(next.entry.head);
+                list::prefetch_scan(store, next.entry.head);
             }
             if self.scan_list(store, at, &mut kept)? == Walked::Moved {
                 return self.start_again(store, at);
@@ -400,35 +438,41 @@ impl Search {
             bound + 4.0 * self.query.one_bit_error(in_list, factor)
         });
         let mut estimates = [0.0; BLOCK];
-        list::walk(store, probe.entry.head, probe.entry.list, probe.entry.generation, |_, page| {
-            for block in 0..list::used_blocks(geometry, page) {
-                let live = list::live(geometry, page, block);
-                let view = list::block(geometry, page, block);
-                let limit = kept.limit().min(most);
-                let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
-                let mut left = if limit == f32::INFINITY { live } else { live & below };
-                while left != 0 {
-                    let within = left.trailing_zeros() as usize;
-                    left &= left - 1;
-                    let estimate = estimates[within];
-                    let slot = block * BLOCK + within;
-                    let tid = list::tid(geometry, page, slot);
-                    if !kept.wants((estimate, tid)) {
-                        continue;
+        list::walk(
+            store,
+            probe.entry.head,
+            probe.entry.list,
+            probe.entry.generation,
+            |_, page| {
+                for block in 0..list::used_blocks(geometry, page) {
+                    let live = list::live(geometry, page, block);
+                    let view = list::block(geometry, page, block);
+                    let limit = kept.limit().min(most);
+                    let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
+                    let mut left = if limit == f32::INFINITY { live } else { live & below };
+                    while left != 0 {
+                        let within = left.trailing_zeros() as usize;
+                        left &= left - 1;
+                        let estimate = estimates[within];
+                        let slot = block * BLOCK + within;
+                        let tid = list::tid(geometry, page, slot);
+                        if !kept.wants((estimate, tid)) {
+                            continue;
+                        }
+                        let (refine, place) = list::refine_place(geometry, page, slot);
+                        kept.push(Candidate {
+                            estimate,
+                            error: self.query.one_bit_error(in_list, list::factor(geometry, page, slot)),
+                            tid,
+                            refine,
+                            place: place as u16,
+                            probe: at as u32,
+                        });
                     }
-                    let (refine, place) = list::refine_place(geometry, page, slot);
-                    kept.push(Candidate {
-                        estimate,
-                        error: self.query.one_bit_error(in_list, list::factor(geometry, page, slot)),
-                        tid,
-                        refine,
-                        place: place as u16,
-                        probe: at as u32,
-                    });
                 }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 
     /// A list moved under the search: everything that was not given out is looked for anew.
@@ -436,12 +480,16 @@ impl Search {
         self.restarts += 1;
         if self.restarts > MOST_RESTARTS {
             let (probe, _) = self.probes[at];
-            return Err(Error::corrupted(probe.block, format!("list {} leads to pages of another", probe.entry.list)));
+            return Err(Error::corrupted(
+                probe.block,
+                format!("list {} leads to pages of another", probe.entry.list),
+            ));
         }
         self.skip.extend(self.given.iter().copied());
         self.meta = Meta::read(store)?;
         self.descent = Descent::new(store, &self.meta, &self.geometry, &self.query)?;
         self.candidates.clear();
+        self.upcoming.clear();
         self.refined.clear();
         self.ready.clear();
         self.cut = None;
@@ -459,6 +507,8 @@ impl Search {
 
 /// The nearest candidates so far, with a running bound.
 struct Kept {
+    /// Estimates in an integer that orders as they do, and the candidates' places.
+    keys: Vec<(u32, u32)>,
     candidates: Vec<Candidate>,
     capacity: usize,
     from: Option<Position>,
@@ -474,10 +524,18 @@ struct Cut {
     error: f32,
 }
 
+/// An integer that orders as `total_cmp` orders the number.
+fn ordered(number: f32) -> u32 {
+    let bits = number.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
 impl Kept {
     fn new(capacity: usize, from: Option<Position>) -> Self {
+        let room = 2 * capacity.min(1 << 16);
         Kept {
-            candidates: Vec::with_capacity(2 * capacity.min(1 << 16)),
+            keys: Vec::with_capacity(room),
+            candidates: Vec::with_capacity(room),
             capacity,
             from,
             cut: None,
@@ -490,31 +548,57 @@ impl Kept {
     }
 
     fn wants(&self, position: Position) -> bool {
-        self.cut.is_none_or(|cut| before(position, cut.position)) && self.from.is_none_or(|from| !before(position, from))
+        self.cut.is_none_or(|cut| before(position, cut.position))
+            && self.from.is_none_or(|from| !before(position, from))
     }
 
     fn push(&mut self, candidate: Candidate) {
+        self.keys
+            .push((ordered(candidate.estimate), self.candidates.len() as u32));
         self.candidates.push(candidate);
-        if self.candidates.len() >= 2 * self.capacity {
+        if self.keys.len() >= 2 * self.capacity {
             self.prune();
         }
     }
 
+    /// Keeps the nearest `capacity`.
     fn prune(&mut self) {
-        if self.candidates.len() > self.capacity {
-            let (_, &mut first_out, _) = self.candidates.select_nth_unstable_by(self.capacity, |a, b| {
-                a.estimate.total_cmp(&b.estimate).then(a.tid.cmp(&b.tid))
-            });
-            self.cut = Some(Cut {
-                position: (first_out.estimate, first_out.tid),
-                error: first_out.error,
-            });
-            self.candidates.truncate(self.capacity);
+        if self.keys.len() <= self.capacity {
+            return;
+        }
+        let (_, &mut (limit, _), _) = self.keys.select_nth_unstable(self.capacity);
+        // Equal estimates are ordered by their row pointers.
+        let mut ties: Vec<(Tid, u32)> = Vec::new();
+        self.keys.retain(|&(key, at)| {
+            if key == limit {
+                ties.push((self.candidates[at as usize].tid, at));
+            }
+            key < limit
+        });
+        ties.sort_unstable();
+        let room = self.capacity - self.keys.len();
+        self.keys.extend(ties[..room].iter().map(|&(_, at)| (limit, at)));
+        let first_out = self.candidates[ties[room].1 as usize];
+        self.cut = Some(Cut {
+            position: (first_out.estimate, first_out.tid),
+            error: first_out.error,
+        });
+        // Places of those that are out are not used again before the next `compact`.
+        if self.candidates.len() > 8 * self.capacity {
+            self.compact();
+        }
+    }
+
+    fn compact(&mut self) {
+        self.candidates = self.keys.iter().map(|&(_, at)| self.candidates[at as usize]).collect();
+        for (at, key) in self.keys.iter_mut().enumerate() {
+            key.1 = at as u32;
         }
     }
 
     fn finish(mut self) -> (Vec<Candidate>, Option<Cut>) {
         self.prune();
+        self.compact();
         (self.candidates, self.cut)
     }
 }

@@ -46,12 +46,7 @@ fn current_head<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> 
 }
 
 /// Splits a list, unless somebody else is changing it or the structure. `structure_held`: the caller has that lock.
-pub(crate) fn split<S: PageStore>(
-    store: &S,
-    geometry: &Geometry,
-    probe: &Probe,
-    structure_held: bool,
-) -> Result<bool> {
+pub(crate) fn split<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, structure_held: bool) -> Result<bool> {
     let _structure = if structure_held {
         None
     } else {

@@ -44,7 +44,9 @@ pub fn stats<S: PageStore>(store: &S) -> Result<Stats> {
     let mut directories = Vec::new();
     directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
         stats.centroid_pages += 1;
-        directories.extend((0..directory::entries(&geometry, page)).map(|at| directory::branch_entry(&geometry, page, at).directory));
+        directories.extend(
+            (0..directory::entries(&geometry, page)).map(|at| directory::branch_entry(&geometry, page, at).directory),
+        );
         Ok(())
     })?;
     let mut squares = 0.0;
@@ -60,7 +62,9 @@ pub fn stats<S: PageStore>(store: &S) -> Result<Stats> {
                 let (mut scans, mut refines) = (0, 0);
                 let walked = list::walk(store, entry.head, entry.list, entry.generation, |_, page| {
                     scans += 1;
-                    refines += (0..geometry.refine_pages).filter(|&at| list::refine_block(page, at) != NONE).count() as u32;
+                    refines += (0..geometry.refine_pages)
+                        .filter(|&at| list::refine_block(page, at) != NONE)
+                        .count() as u32;
                     slots += geometry.slots() as u64;
                     rows += (0..list::used_blocks(&geometry, page))
                         .map(|b| u64::from(list::live(&geometry, page, b).count_ones()))

@@ -50,8 +50,8 @@ pub trait PageStore {
     /// Locks a page for reading. A block that does not exist is an [`Error::Corrupted`](crate::Error::Corrupted).
     fn read(&self, block: u32) -> Result<Self::Read<'_>>;
 
-    /// Tells that a block will be read soon.
-    fn prefetch(&self, block: u32);
+    /// Tells that some bytes of a block will be read soon.
+    fn prefetch(&self, block: u32, at: usize, bytes: usize);
 
     /// Locks a page for writing.
     fn write(&self, block: u32) -> Result<Self::Write<'_>>;

@@ -121,7 +121,11 @@ fn store_counts<S: PageStore>(
     probes: &[Probe],
     counts: &[u32],
 ) -> Result<()> {
-    if probes.iter().zip(counts).all(|(probe, &count)| probe.entry.count == count) {
+    if probes
+        .iter()
+        .zip(counts)
+        .all(|(probe, &count)| probe.entry.count == count)
+    {
         return Ok(());
     }
     let mut page = store.write(block)?;

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use data::*;
 use ivf::stores::{Faulty, Memory};
-use ivf::{Error, Metric, PAGE_SIZE, PageStore, SearchOptions, bulk_delete, check, cleanup, create_empty, insert, stats};
+use ivf::{
+    Error, Metric, PAGE_SIZE, PageStore, SearchOptions, bulk_delete, check, cleanup, create_empty, insert, stats,
+};
 
 fn found(store: &Memory, rows: &[Vec<f32>]) -> HashSet<usize> {
     let options = SearchOptions {
@@ -57,13 +59,20 @@ fn deleted_rows_go_and_their_room_is_used_again() {
         assert_sound(&store, 4500);
         assert!(found(&store, &rows).iter().all(|&at| !dead(at)));
         for at in (0..6000).filter(|&at| dead(at)) {
-            rows[at] = rows[(at + 1) % 6000].iter().map(|x| x + 0.1 * random.normal()).collect();
+            rows[at] = rows[(at + 1) % 6000]
+                .iter()
+                .map(|x| x + 0.1 * random.normal())
+                .collect();
             insert(&store, &rows[at], tid(at)).unwrap();
         }
         assert_sound(&store, 6000);
         assert_eq!(found(&store, &rows).len(), 6000);
     }
-    assert!(store.len().unwrap() <= pages + pages / 10, "{} from {pages}", store.len().unwrap());
+    assert!(
+        store.len().unwrap() <= pages + pages / 10,
+        "{} from {pages}",
+        store.len().unwrap()
+    );
 }
 
 #[test]
@@ -217,7 +226,7 @@ fn damaged_pages_are_errors_never_panics_or_endless_loops() {
     let rows = Random::new(8).clustered(1500, 16);
     let mut random = Random::new(9);
     let (mut noticed, mut harmless) = (0, 0);
-    for _ in 0..600 {
+    for _ in 0..250 {
         let store = Memory::new();
         build(&store, &rows, Metric::L2, 40, 1).unwrap();
         for _ in 0..1 + random.below(3) {
@@ -262,7 +271,10 @@ fn damaged_pages_are_errors_never_panics_or_endless_loops() {
         let report = check(&store, &mut |_| Ok(())).unwrap();
         let errors: Vec<Error> = outcomes.into_iter().flatten().collect();
         for error in &errors {
-            assert!(matches!(error, Error::Corrupted { .. } | Error::Version { .. }), "{error:?}");
+            assert!(
+                matches!(error, Error::Corrupted { .. } | Error::Version { .. }),
+                "{error:?}"
+            );
         }
         if errors.is_empty() && report.problems.is_empty() {
             harmless += 1;
@@ -270,5 +282,5 @@ fn damaged_pages_are_errors_never_panics_or_endless_loops() {
             noticed += 1;
         }
     }
-    assert!(noticed > 100 && harmless > 10, "{noticed} noticed, {harmless} harmless");
+    assert!(noticed > 40 && harmless > 5, "{noticed} noticed, {harmless} harmless");
 }

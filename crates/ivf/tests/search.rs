@@ -159,7 +159,10 @@ fn an_empty_index_finds_nothing_and_takes_rows() {
         let store = Memory::new();
         create_empty(&store, 5, metric).unwrap();
         let mut rows: Vec<Vec<f32>> = Vec::new();
-        assert_eq!(search(&store, metric, &[1.0; 5], &rows, 10, SearchOptions::default()), vec![]);
+        assert_eq!(
+            search(&store, metric, &[1.0; 5], &rows, 10, SearchOptions::default()),
+            vec![]
+        );
         rows.push(vec![1.0, 2.0, 0.0, 0.0, 1.0]);
         assert!(insert(&store, &rows[0], tid(0)).unwrap());
         let hits = search(&store, metric, &[1.0; 5], &rows, 10, SearchOptions::default());

@@ -49,8 +49,8 @@ impl PageStore for Faulty {
         self.memory.read(block)
     }
 
-    fn prefetch(&self, block: u32) {
-        self.memory.prefetch(block);
+    fn prefetch(&self, block: u32, at: usize, bytes: usize) {
+        self.memory.prefetch(block, at, bytes);
     }
 
     fn write(&self, block: u32) -> Result<Self::Write<'_>> {

@@ -147,7 +147,7 @@ impl PageStore for Memory {
         })
     }
 
-    fn prefetch(&self, _: u32) {}
+    fn prefetch(&self, _: u32, _: usize, _: usize) {}
 
     fn write(&self, block: u32) -> Result<Write<'_>> {
         let page = self.take(block, true)?;

@@ -116,7 +116,10 @@ pub struct Table<'t> {
 impl ivf::Rerank for Table<'_> {
     fn distance(&mut self, tid: Tid) -> Result<Option<f64>> {
         self.asked += 1;
-        Ok(self.rows.get(row(tid)).map(|row| distance(self.metric, self.query, row)))
+        Ok(self
+            .rows
+            .get(row(tid))
+            .map(|row| distance(self.metric, self.query, row)))
     }
 }
 

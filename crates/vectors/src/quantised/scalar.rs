@@ -32,7 +32,12 @@ pub(super) unsafe fn scan_block(
 /// Both pointers must be good for `n` elements.
 pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> i32 {
     // SAFETY: the caller's promise.
-    let (code, query) = unsafe { (std::slice::from_raw_parts(code, n), std::slice::from_raw_parts(query, n)) };
+    let (code, query) = unsafe {
+        (
+            std::slice::from_raw_parts(code, n),
+            std::slice::from_raw_parts(query, n),
+        )
+    };
     code.iter()
         .zip(query)
         .map(|(&c, &q)| i32::from(c).wrapping_mul(i32::from(q)))
