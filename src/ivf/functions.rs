@@ -91,6 +91,7 @@ fn missing_rows(
 
 /// What an index is made of.
 #[pg_extern(sql = false, volatile, strict)]
+#[allow(clippy::type_complexity)]
 fn copy_index_stats(
     index: pg_sys::Oid,
 ) -> TableIterator<

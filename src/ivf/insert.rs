@@ -34,6 +34,7 @@ pub(super) fn item_pointer(tid: Tid) -> pg_sys::ItemPointerData {
 
 /// Inserts a row. NULL, and a zero vector under the cosine distance, have no place in the index.
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 pub(super) unsafe extern "C-unwind" fn aminsert(
     index: pg_sys::Relation,
     values: *mut pg_sys::Datum,

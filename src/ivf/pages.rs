@@ -4,55 +4,20 @@
 //! has by then reset the counters that releasing it here would need. That is why every drop asks whether the thread is
 //! panicking, which is what an error is on its way through Rust.
 use std::cell::Cell;
-use std::marker::PhantomData;
-use std::ops::Deref;
-use std::ptr::NonNull;
 
-use ivf::{LockMode, PAGE_SIZE, Page, PageStore, PageWrite, Result};
+use ivf::{LockMode, PAGE_SIZE, Page, PageStore, Result};
 use pgrx::prelude::*;
 
-use super::recent;
+use super::guards::{BlockLock, ReadPage, WritePage, copy_ours};
+use super::{recent, unguarded};
 
 const _: () = assert!(PAGE_SIZE == pg_sys::BLCKSZ as usize);
 
-/// pd_lsn and pd_checksum, which belong to PostgreSQL.
-const NOT_OURS: usize = 10;
-/// What the trailer of a freed page says (`crates/ivf/src/page.rs`).
-const MAGIC: [u8; 2] = 0x1cf5u16.to_ne_bytes();
-const FREE: u8 = 6;
 /// Prefetches that find their page in memory before we mostly stop asking.
 const PATIENCE: u8 = 32;
 
 const NO_SUBTRANSACTION: pg_sys::SubTransactionId = 0;
 const FORK: pg_sys::ForkNumber::Type = pg_sys::ForkNumber::MAIN_FORKNUM;
-
-/// The same functions as in `pg_sys`, which there have a guard each. Here one guard covers several, or none is needed.
-mod unguarded {
-    use pgrx::pg_sys;
-
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
-    pub type Locator = pg_sys::RelFileNode;
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    pub type Locator = pg_sys::RelFileLocator;
-
-    unsafe extern "C-unwind" {
-        pub fn ReadRecentBuffer(
-            locator: Locator,
-            fork: pg_sys::ForkNumber::Type,
-            block: pg_sys::BlockNumber,
-            buffer: pg_sys::Buffer,
-        ) -> bool;
-        pub fn ReadBufferExtended(
-            relation: pg_sys::Relation,
-            fork: pg_sys::ForkNumber::Type,
-            block: pg_sys::BlockNumber,
-            mode: pg_sys::ReadBufferMode::Type,
-            strategy: pg_sys::BufferAccessStrategy,
-        ) -> pg_sys::Buffer;
-        pub fn LockBuffer(buffer: pg_sys::Buffer, mode: core::ffi::c_int);
-        pub fn UnlockReleaseBuffer(buffer: pg_sys::Buffer);
-    }
-}
 
 /// The pages of an open index.
 pub(super) struct Pages {
@@ -66,6 +31,7 @@ pub(super) struct Pages {
     /// How much the last prefetches were worth: at 0 most are left out.
     patience: Cell<u8>,
     asked: Cell<u8>,
+    pins: Cell<u8>,
 }
 
 impl Pages {
@@ -80,6 +46,7 @@ impl Pages {
             known: Cell::new(0),
             patience: Cell::new(PATIENCE),
             asked: Cell::new(0),
+            pins: Cell::new(0),
         }
     }
 
@@ -123,7 +90,10 @@ impl Pages {
     /// Pins and locks an existing block.
     fn pin(&self, block: u32, mode: u32) -> pg_sys::Buffer {
         let (index, fork, strategy) = (self.index, self.fork, self.strategy);
-        let recent = if fork == FORK {
+        // PostgreSQL counts a buffer's use only where it looks the block up, and throws out what is not used.
+        self.pins.set(self.pins.get().wrapping_add(1));
+        let counted = self.pins.get().is_multiple_of(8);
+        let recent = if fork == FORK && !counted {
             recent::find(self.file(), block)
         } else {
             None
@@ -289,134 +259,6 @@ impl Pages {
     }
 }
 
-/// Copies all of a page but what belongs to PostgreSQL.
-///
-/// # Safety
-/// `target` must be a page that nobody else reads or writes.
-unsafe fn copy_ours(page: &Page, target: *mut u8) {
-    // SAFETY: both are PAGE_SIZE bytes; the caller vouches for the target.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            page.0.as_ptr().add(NOT_OURS),
-            target.add(NOT_OURS),
-            PAGE_SIZE - NOT_OURS,
-        );
-    }
-}
-
-/// A page locked for reading.
-pub(super) struct ReadPage<'s> {
-    buffer: pg_sys::Buffer,
-    page: NonNull<Page>,
-    pages: PhantomData<&'s Pages>,
-}
-
-impl Deref for ReadPage<'_> {
-    type Target = Page;
-
-    fn deref(&self) -> &Page {
-        // SAFETY: pinned and locked as long as the guard lives: nobody moves or changes it.
-        unsafe { self.page.as_ref() }
-    }
-}
-
-impl Drop for ReadPage<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: we hold pin and lock; releasing what one holds raises nothing.
-            unsafe { unguarded::UnlockReleaseBuffer(self.buffer) }
-        }
-    }
-}
-
-/// A page locked for writing.
-pub(super) struct WritePage<'s> {
-    buffer: pg_sys::Buffer,
-    block: u32,
-    page: NonNull<Page>,
-    copy: Option<Box<Page>>,
-    /// Its earlier content is worth nothing.
-    fresh: bool,
-    pages: PhantomData<&'s Pages>,
-}
-
-impl WritePage<'_> {
-    /// # Safety
-    /// The buffer must be pinned and locked exclusively, and the result takes over both.
-    unsafe fn new(buffer: pg_sys::Buffer, block: u32) -> Self {
-        // SAFETY: a pinned buffer has a page, which PostgreSQL aligns to at least 8 bytes.
-        let page = unsafe { NonNull::new_unchecked(pg_sys::BufferGetPage(buffer).cast()) };
-        WritePage {
-            buffer,
-            block,
-            page,
-            copy: None,
-            fresh: false,
-            pages: PhantomData,
-        }
-    }
-
-    fn is_unused(&self) -> bool {
-        // A page that a crash left between the file's extension and its first record is all zeros.
-        let trailer = &self.0[PAGE_SIZE - 16..];
-        (trailer[..2] == MAGIC && trailer[3] == FREE) || self.0.iter().all(|&byte| byte == 0)
-    }
-
-    fn make_fresh(&mut self) {
-        self.copy = Some(Box::new(Page([0; PAGE_SIZE])));
-        self.fresh = true;
-    }
-}
-
-impl Deref for WritePage<'_> {
-    type Target = Page;
-
-    fn deref(&self) -> &Page {
-        match &self.copy {
-            Some(copy) => copy,
-            // SAFETY: pinned and locked as long as the guard lives: nobody moves or changes it.
-            None => unsafe { self.page.as_ref() },
-        }
-    }
-}
-
-impl PageWrite for WritePage<'_> {
-    fn block(&self) -> u32 {
-        self.block
-    }
-
-    fn page_mut(&mut self) -> &mut Page {
-        let page = self.page;
-        // SAFETY: pinned and locked as long as the guard lives: nobody moves or changes it.
-        self.copy.get_or_insert_with(|| Box::new(unsafe { *page.as_ref() }))
-    }
-}
-
-impl Drop for WritePage<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: we hold pin and lock; releasing what one holds raises nothing.
-            unsafe { unguarded::UnlockReleaseBuffer(self.buffer) }
-        }
-    }
-}
-
-/// A lock of PostgreSQL's lock manager, named by a block.
-pub(super) struct BlockLock<'s> {
-    pages: &'s Pages,
-    block: u32,
-    mode: pg_sys::LOCKMODE,
-}
-
-impl Drop for BlockLock<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: we hold it.
-            unsafe { pg_sys::UnlockPage(self.pages.index, self.block, self.mode) }
-        }
-    }
-}
-
 impl PageStore for Pages {
     type Read<'s> = ReadPage<'s>;
     type Write<'s> = WritePage<'s>;
@@ -434,13 +276,8 @@ impl PageStore for Pages {
     fn read(&self, block: u32) -> Result<ReadPage<'_>> {
         self.must_exist(block)?;
         let buffer = self.pin(block, pg_sys::BUFFER_LOCK_SHARE);
-        // SAFETY: a pinned buffer has a page, which PostgreSQL aligns to at least 8 bytes.
-        let page = unsafe { NonNull::new_unchecked(pg_sys::BufferGetPage(buffer).cast()) };
-        Ok(ReadPage {
-            buffer,
-            page,
-            pages: PhantomData,
-        })
+        // SAFETY: just pinned and locked.
+        Ok(unsafe { ReadPage::new(buffer) })
     }
 
     fn prefetch(&self, block: u32, at: usize, bytes: usize) {
@@ -450,7 +287,7 @@ impl PageStore for Pages {
         // Asking costs a look-up in the buffer table. Where everything is in memory, one in 16 is enough to notice when
         // that changes.
         self.asked.set(self.asked.get().wrapping_add(1));
-        if (self.patience.get() == 0 && self.asked.get() % 16 != 0) || block >= self.known.get() {
+        if (self.patience.get() == 0 && !self.asked.get().is_multiple_of(16)) || block >= self.known.get() {
             return;
         }
         // SAFETY: the relation is open, the block exists.
@@ -486,9 +323,9 @@ impl PageStore for Pages {
         if self.fork != FORK {
             // GenericXLog would not log an unlogged index's pages, and nobody else reads this fork: one by one will do.
             for page in &pages {
-                if let Some(copy) = &page.copy {
+                if let Some(copy) = page.changed() {
                     // SAFETY: locked exclusively.
-                    unsafe { self.put_whole(page.buffer, copy) }
+                    unsafe { self.put_whole(page.buffer(), copy) }
                 }
             }
             return Ok(());
@@ -497,9 +334,13 @@ impl PageStore for Pages {
         unsafe {
             let record = pg_sys::GenericXLogStart(self.index);
             for page in &pages {
-                let Some(copy) = &page.copy else { continue };
-                let flags = if page.fresh { pg_sys::GENERIC_XLOG_FULL_IMAGE } else { 0 };
-                let image = pg_sys::GenericXLogRegisterBuffer(record, page.buffer, flags as core::ffi::c_int);
+                let Some(copy) = page.changed() else { continue };
+                let flags = if page.is_fresh() {
+                    pg_sys::GENERIC_XLOG_FULL_IMAGE
+                } else {
+                    0
+                };
+                let image = pg_sys::GenericXLogRegisterBuffer(record, page.buffer(), flags as core::ffi::c_int);
                 copy_ours(copy, image.cast());
             }
             pg_sys::GenericXLogFinish(record);
@@ -539,11 +380,8 @@ impl PageStore for Pages {
                 pg_sys::ConditionalLockPage(self.index, block, mode)
             }
         };
-        Ok(held.then_some(BlockLock {
-            pages: self,
-            block,
-            mode,
-        }))
+        // SAFETY: just taken.
+        Ok(held.then(|| unsafe { BlockLock::new(self.index, block, mode) }))
     }
 
     fn interrupts(&self) -> Result<()> {

@@ -227,6 +227,7 @@ fn slice(_scan: &pg_sys::IndexScanDescData, keys: pg_sys::ScanKey, count: i32) -
 }
 
 /// The smallest of the distances beyond which nothing is asked for. NaN where one of them is NULL: no row satisfies that.
+/// A distance that is NaN is no bound: PostgreSQL holds every number for less.
 fn bound(scan: &pg_sys::IndexScanDescData) -> Option<f64> {
     slice(scan, scan.keyData, scan.numberOfKeys)
         .iter()
@@ -235,9 +236,11 @@ fn bound(scan: &pg_sys::IndexScanDescData) -> Option<f64> {
             if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
                 f64::NAN
             } else {
-                f64::from_bits(key.sk_argument.value() as u64)
+                let distance = f64::from_bits(key.sk_argument.value() as u64);
+                if distance.is_nan() { f64::INFINITY } else { distance }
             }
         })
+        .filter(|distance| *distance != f64::INFINITY)
         .reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) })
 }
 

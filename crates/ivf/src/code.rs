@@ -62,6 +62,18 @@ impl Record {
     }
 }
 
+/// The largest number that bfloat16 holds, less its rounding.
+const LARGEST: f32 = 3.38e38;
+
+/// A number that can be stored: what overflowed is as far away as a number can say.
+fn finite(number: f32) -> f32 {
+    if number.is_nan() {
+        0.0
+    } else {
+        number.clamp(-LARGEST, LARGEST)
+    }
+}
+
 /// Memory that encoding uses again and again.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -84,28 +96,25 @@ pub(crate) fn encode(
     out.resize(start + Record::bytes(geometry), 0);
     let record = &mut out[start..];
     let Scratch { residual, centre, code } = scratch;
-    centre.clear();
-    centre.extend(centroid.code.iter().map(|&c| f32::from(c) * centroid.scale));
-    residual.clear();
-    residual.extend(x.iter().zip(&*centre).map(|(x, c)| x - c));
-    let dot = |a: &[f32], b: &[f32]| vectors::inner_product(a, b).unwrap_or(0.0) as f32;
-    let squared = dot(residual, residual);
-    let along = dot(residual, centre);
+    residual.resize(x.len(), 0.0);
+    centre.resize(x.len(), 0.0);
+    code.resize(x.len(), 0);
+    let scanned = geometry.scanned;
+    let quantised::Residual {
+        squared,
+        along,
+        largest,
+        magnitudes,
+        signed_centre,
+    } = quantised::residual(x, centroid.code, centroid.scale, scanned, residual, centre);
     let terms = |d: f32, with_centre: f32| match metric {
-        Metric::L2 => (squared + 2.0 * d * with_centre, -2.0 * d),
-        Metric::InnerProduct | Metric::Cosine => (d * with_centre - along, -d),
+        Metric::L2 => (finite(squared + 2.0 * d * with_centre), finite(-2.0 * d)),
+        Metric::InnerProduct | Metric::Cosine => (finite(d * with_centre - along), finite(-d)),
     };
 
     tid.put(record);
-    let scanned = geometry.scanned;
-    let magnitudes: f32 = residual[..scanned].iter().map(|o| o.abs()).sum();
     let d = if magnitudes > 0.0 { squared / magnitudes } else { 0.0 };
-    let with_centre: f32 = residual[..scanned]
-        .iter()
-        .zip(&centre[..scanned])
-        .map(|(o, c)| if *o >= 0.0 { *c } else { -*c })
-        .sum();
-    let (addend, factor) = terms(d, with_centre);
+    let (addend, factor) = terms(d, signed_centre);
     record[Record::ADDEND..Record::FACTOR].copy_from_slice(&quantised::to_bf16(addend).to_le_bytes());
     record[Record::FACTOR..Record::NIBBLES].copy_from_slice(&quantised::to_bf16(factor).to_le_bytes());
     quantised::pack_signs(
@@ -113,19 +122,10 @@ pub(crate) fn encode(
         &mut record[Record::NIBBLES..Record::NIBBLES + scanned / 8],
     );
 
-    let largest = residual.iter().fold(0.0f32, |m, o| m.max(o.abs()));
     let deviation = (squared / residual.len() as f32).sqrt();
     let step = (largest / (MIDDLE + 0.5)).min(NORMAL_STEP * deviation);
     let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-    code.clear();
-    let (mut with_residual, mut with_centre) = (0.0f32, 0.0f32);
-    for (o, c) in residual.iter().zip(&*centre) {
-        let level = (o * inverse + MIDDLE + 0.5).clamp(0.0, 63.0) as u8;
-        let u = f32::from(level) - MIDDLE;
-        with_residual += u * o;
-        with_centre += u * c;
-        code.push(level);
-    }
+    let (with_residual, with_centre) = quantised::levels(residual, centre, inverse, MIDDLE, code);
     let d = if with_residual > 0.0 {
         squared / with_residual
     } else {

@@ -32,7 +32,7 @@ impl OwnedCentroid {
         OwnedCentroid {
             code,
             scale,
-            squared: (sum * f64::from(scale) * f64::from(scale)) as f32,
+            squared: ((sum * f64::from(scale) * f64::from(scale)) as f32).min(f32::MAX),
         }
     }
 

@@ -50,6 +50,15 @@ impl Rows {
         &self.codes[row * self.dimensions..][..self.dimensions]
     }
 
+    /// A row as the kernels take a query.
+    fn integers(&self, row: usize) -> Integers {
+        Integers {
+            values: self.code(row).iter().map(|&c| i16::from(c)).collect(),
+            step: self.scales[row],
+            sum: 0,
+        }
+    }
+
     fn add_to(&self, row: usize, sum: &mut [f32]) {
         let scale = self.scales[row];
         for (sum, &code) in sum.iter_mut().zip(self.code(row)) {
@@ -58,34 +67,32 @@ impl Rows {
     }
 }
 
-/// A centroid in training.
+/// A centroid in training; compared by its bytes, as it will be in the index.
 #[derive(Clone)]
 struct Mean {
     values: Vec<f32>,
-    integers: Integers,
-    half_squared: f32,
+    rounded: OwnedCentroid,
 }
 
 impl Mean {
     fn new(values: Vec<f32>) -> Self {
         Mean {
-            integers: Integers::new(&values),
-            half_squared: 0.5 * vectors::inner_product(&values, &values).unwrap_or(0.0) as f32,
+            rounded: OwnedCentroid::round(&values),
             values,
         }
     }
 
     /// Half the squared distance less half the row's squared norm.
-    fn rank(&self, rows: &Rows, row: usize) -> f32 {
-        let dot = quantised::kernels().dot_bytes(rows.code(row), &self.integers) as f32;
-        self.half_squared - rows.scales[row] * self.integers.step * dot
+    fn rank(&self, row: &Integers) -> f32 {
+        let dot = quantised::kernels().dot_bytes(&self.rounded.code, row) as f32;
+        0.5 * self.rounded.squared - row.step * self.rounded.scale * dot
     }
 }
 
-fn nearest_mean<'m>(rows: &Rows, row: usize, means: impl Iterator<Item = (usize, &'m Mean)>) -> (usize, f32) {
+fn nearest_mean<'m>(row: &Integers, means: impl Iterator<Item = (usize, &'m Mean)>) -> (usize, f32) {
     let mut best = (0, f32::INFINITY);
     for (at, mean) in means {
-        let rank = mean.rank(rows, row);
+        let rank = mean.rank(row);
         if rank < best.1 {
             best = (at, rank);
         }
@@ -171,7 +178,7 @@ pub(crate) fn train(rows: &Rows, lists: usize, seed: u64, control: &Control<'_>)
     let branches = lloyd(rows, &upper, branch_count, ROUNDS, &mut random, control)?;
     control.progress.store(200, Ordering::Relaxed);
     let of_branch = control.map(rows.len(), |row| {
-        nearest_mean(rows, row, branches.iter().enumerate()).0 as u32
+        nearest_mean(&rows.integers(row), branches.iter().enumerate()).0 as u32
     })?;
     let mut members = vec![Vec::new(); branches.len()];
     for (row, branch) in of_branch.into_iter().enumerate() {
@@ -218,16 +225,17 @@ fn joint_round(rows: &Rows, means: &mut [Vec<Mean>], control: &Control<'_>) -> R
     let even = vec![1.0 / count.max(1) as f64; count];
     let branches = upper_means(means, &even);
     let assigned = control.map(rows.len(), |row| {
+        let row = rows.integers(row);
         let mut near: Vec<(f32, usize)> = branches
             .iter()
             .enumerate()
-            .map(|(at, mean)| (mean.rank(rows, row), at))
+            .map(|(at, mean)| (mean.rank(&row), at))
             .collect();
         let keep = NEAR_BRANCHES.min(near.len());
         near.select_nth_unstable_by(keep - 1, |a, b| a.0.total_cmp(&b.0));
         let mut best = (0usize, f32::INFINITY);
         for &(_, branch) in &near[..keep] {
-            let (at, rank) = nearest_mean(rows, row, means[branch].iter().enumerate());
+            let (at, rank) = nearest_mean(&row, means[branch].iter().enumerate());
             if rank < best.1 {
                 best = (starts[branch] + at, rank);
             }
@@ -294,7 +302,7 @@ fn lloyd(
         .collect();
     for _ in 0..if count == 1 { 1 } else { rounds } {
         let assigned = control.map(members.len(), |at| {
-            nearest_mean(rows, members[at] as usize, means.iter().enumerate()).0 as u32
+            nearest_mean(&rows.integers(members[at] as usize), means.iter().enumerate()).0 as u32
         })?;
         let mut sums = vec![0.0f32; count * rows.dimensions];
         let mut counts = vec![0u32; count];
@@ -345,7 +353,7 @@ pub(crate) fn split(vectors: &[f32], dimensions: usize, parts: usize) -> Vec<Own
     let means = lloyd(&rows, &members, parts, ROUNDS, &mut random, &control).unwrap_or_default();
     let mut counts = vec![0usize; means.len()];
     for &row in &members {
-        counts[nearest_mean(&rows, row as usize, means.iter().enumerate()).0] += 1;
+        counts[nearest_mean(&rows.integers(row as usize), means.iter().enumerate()).0] += 1;
     }
     means
         .iter()

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod encode;
 mod scalar;
 
 /// Vectors in a block.
@@ -170,6 +171,55 @@ pub fn get_six_bit(planes: &[u8], code: &mut [u8]) {
             six[i] |= (chunk[32 + i % 16] >> (i / 16 * 2) & 3) << 4;
         }
     }
+}
+
+/// What encoding must know of a residual `o = x − c`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Residual {
+    /// ‖o‖²
+    pub squared: f32,
+    /// ⟨o, c⟩
+    pub along: f32,
+    /// The largest magnitude of an element.
+    pub largest: f32,
+    /// Σ |o| over the scanned dimensions
+    pub magnitudes: f32,
+    /// Σ ±c over the scanned dimensions, with the signs of o
+    pub signed_centre: f32,
+}
+
+fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return avx2::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Subtracts the centroid `scale · code` from `x`, all of the same multiple of 8 elements.
+pub fn residual(
+    x: &[f32],
+    code: &[i8],
+    scale: f32,
+    scanned: usize,
+    residual: &mut [f32],
+    centre: &mut [f32],
+) -> Residual {
+    if has_avx2() {
+        // SAFETY: the processor has AVX2 and FMA.
+        #[cfg(target_arch = "x86_64")]
+        return unsafe { encode::residual_avx2(x, code, scale, scanned, residual, centre) };
+    }
+    encode::residual(x, code, scale, scanned, residual, centre)
+}
+
+/// Rounds a residual to levels `0 … 2 · middle` of the step `1 / inverse`; gives ⟨u, o⟩ and ⟨u, c⟩ for `u = level − middle`.
+pub fn levels(residual: &[f32], centre: &[f32], inverse: f32, middle: f32, levels: &mut [u8]) -> (f32, f32) {
+    if has_avx2() {
+        // SAFETY: the processor has AVX2 and FMA.
+        #[cfg(target_arch = "x86_64")]
+        return unsafe { encode::levels_avx2(residual, centre, inverse, middle, levels) };
+    }
+    encode::levels(residual, centre, inverse, middle, levels)
 }
 
 /// A query in 16-bit integers: `query ≈ step · integers`.
