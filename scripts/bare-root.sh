@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # The Dockerfiles' steps without an engine: a bare Debian 12 below a folder (debootstrap), the Rust toolchain of this
 # machine bound into it, docker/build.sh, docker/prepare-server.sh, docker/entrypoint.sh, docker/healthcheck.sh in that
-# order; then, in the same root, `make test` as on a fresh machine. Needs root. Mounts live in a namespace of their own
-# and are gone when the script ends.
+# order; then, in the same root, `make demo` and `make test` as on a fresh machine. Needs root. Mounts live in a namespace
+# of their own and are gone when the script ends.
 #
 #   bare-root.sh              all of it
 #   bare-root.sh image        only the image's steps
 #   bare-root.sh test         only make test
 #   bare-root.sh demo         only make demo
 #   bare-root.sh packages     only the Debian packages
-#   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); BARE_KEEP=1 keeps what was built there before
+#   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); what was there before is removed first
+#   BARE_KEEP=1               but not with this: the packages installed and what was built stay
+#   BARE_SUITE=trixie         another Debian than 12, with PG_MAJOR set to the version that it has
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 what=${1:-all}
 bare=${BARE_ROOT:-/var/tmp/copymatch-bare}
+suite=${BARE_SUITE:-bookworm}
 
 [ "$(id -u)" -eq 0 ] || die "a bare Debian root needs root"
 command -v debootstrap >/dev/null || { say "installing debootstrap" && apt-get install -y -qq debootstrap >/dev/null; }
@@ -23,23 +26,29 @@ if [ "${BARE_NAMESPACE:-}" != yes ]; then
     BARE_NAMESPACE=yes exec unshare --mount --propagation private --pid --fork --kill-child -- "$0" "$@"
 fi
 
+# Earlier runs' packages would hide one that the set-up forgets.
+if [ -z "${BARE_KEEP:-}" ] && [ -e "$bare/.bare-debian" ]; then rm -rf --one-file-system "$bare"; fi
 if [ ! -e "$bare/.bare-debian" ]; then
-    say "debootstrap into $bare"
+    say "debootstrap of $suite into $bare"
     mkdir -p "$bare"
-    debootstrap --variant=minbase bookworm "$bare" >"$bare.log" 2>&1 || {
+    debootstrap --variant=minbase "$suite" "$bare" >"$bare.log" 2>&1 || {
         tail -n 20 "$bare.log" >&2
         die "debootstrap failed"
     }
     : >"$bare/.bare-debian"
 fi
-# The same package sources, name service and certificates as this machine's.
-rm -rf "$bare/etc/apt/sources.list.d"
-cp -a /etc/apt/sources.list.d "$bare/etc/apt/" 2>/dev/null || true
-cp /etc/apt/sources.list "$bare/etc/apt/sources.list" 2>/dev/null || true
+# The same package sources (of the same Debian), name service and certificates as this machine's.
+if [ "$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" = "$suite" ]; then
+    rm -rf "$bare/etc/apt/sources.list.d" "$bare/etc/apt/sources.list"
+    cp -a /etc/apt/sources.list.d "$bare/etc/apt/" 2>/dev/null || true
+    cp /etc/apt/sources.list "$bare/etc/apt/sources.list" 2>/dev/null || true
+fi
 cp -a /etc/apt/apt.conf.d/. "$bare/etc/apt/apt.conf.d/"
 cp -L /etc/resolv.conf /etc/hosts "$bare/etc/"
 mkdir -p "$bare"/{root/.rustup,root/.cargo,etc/ssl/certs}
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp -L /etc/ssl/certs/ca-certificates.crt "$bare/etc/ssl/certs/"
+# The package ca-certificates writes that file anew from its own authorities and these.
+if [ -d /usr/local/share/ca-certificates ]; then cp -a /usr/local/share/ca-certificates "$bare/usr/local/share/"; fi
 
 mount -t proc proc "$bare/proc"
 mount --rbind /dev "$bare/dev"
@@ -61,7 +70,7 @@ mkdir -p "$bare/src"
 inside() { # inside COMMAND…: with nothing of this machine's environment but how to reach the network
     local keep=()
     for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE PIP_CERT \
-        CARGO_HTTP_CAINFO REQUESTS_CA_BUNDLE PIP_INDEX_URL; do
+        CARGO_HTTP_CAINFO REQUESTS_CA_BUNDLE PIP_INDEX_URL PG_MAJOR; do
         if [ -n "${!name:-}" ]; then keep+=("$name=${!name}"); fi
     done
     chroot "$bare" env -i "${keep[@]}" HOME=/root LANG=C.UTF-8 USER=root \
@@ -93,15 +102,21 @@ image() {
     [ -n "$healthy" ] || die "the server did not become healthy"
 }
 
+install_make() {
+    inside sh -c 'command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }'
+}
+
 case $what in
     image) image ;;
     packages) inside /src/scripts/packages.sh ;;
     test | demo)
-        inside sh -c 'command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }'
+        install_make
         inside make -C /src "$what"
         ;;
     all)
         image
+        install_make
+        inside make -C /src demo
         inside make -C /src test
         ;;
     *) die "unknown part '$what': image, packages, test or demo" ;;

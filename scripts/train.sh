@@ -41,6 +41,7 @@ checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; 
 build() { # build CONFIG FOLDER
     step fit "$1" "$(dirname "$(checkpoint "$1")")"
     step export "$1" "$2" --checkpoint "$(checkpoint "$1")"
+    step simplify "$2"
 }
 
 case ${1:-} in

@@ -575,3 +575,19 @@ CREATE AGGREGATE sum(halfvec) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE sum(halfvec) IS 'sum of each element over all rows';
+
+-- bit: distances between quantised vectors
+
+CREATE FUNCTION hamming_distance(bit, bit) RETURNS float8
+    AS 'MODULE_PATHNAME', 'hamming_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION hamming_distance(bit, bit) IS 'number of places where two bit strings differ';
+
+CREATE FUNCTION jaccard_distance(bit, bit) RETURNS float8
+    AS 'MODULE_PATHNAME', 'jaccard_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION jaccard_distance(bit, bit) IS '1 less the share of the set bits that two bit strings have in common';
+
+CREATE OPERATOR <~> (LEFTARG = bit, RIGHTARG = bit, FUNCTION = hamming_distance, COMMUTATOR = '<~>');
+COMMENT ON OPERATOR <~> (bit, bit) IS 'number of places where two bit strings differ';
+
+CREATE OPERATOR <%> (LEFTARG = bit, RIGHTARG = bit, FUNCTION = jaccard_distance, COMMUTATOR = '<%>');
+COMMENT ON OPERATOR <%> (bit, bit) IS '1 less the share of the set bits that two bit strings have in common';

@@ -139,11 +139,12 @@ def test_wrong_descriptors_are_refused(licensed, sqlstate):
     with sqlstate("22000") as error:
         licensed.execute("SELECT * FROM copy_match_descriptor('[1,2,3]')")
     assert f"expected {dimensions} dimensions, not 3" in str(error.value)
+    assert error.value.diag.message_hint
     with sqlstate("22000"):
         licensed.execute("SELECT * FROM copy_match_descriptor(array_fill(0, ARRAY[%s])::vector)", [dimensions])
     with sqlstate("22000") as error:
         licensed.execute("SELECT * FROM copy_match_descriptor('[NaN]')")
-    assert "NaN not allowed" in str(error.value)
+    assert "NaN not allowed" in str(error.value) and "finite" in error.value.diag.message_hint
 
 
 def test_unknown_set_is_named_and_the_known_ones_are_listed(licensed, sqlstate):

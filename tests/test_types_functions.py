@@ -223,6 +223,41 @@ def test_operands_of_different_length_are_an_error_with_a_hint(db, kind, sqlstat
     assert error.value.diag.message_hint
 
 
+@pytest.mark.parametrize("length", [1, 3, 8, 9, 63, 64, 65, 128, 1000, 64000])
+def test_bit_distances_agree_with_numpy(db, length):
+    random = np.random.default_rng(length)
+    for a, b in [
+        *(random.integers(0, 2, (2, length)) for _ in range(3)),
+        np.zeros((2, length), int),
+        np.ones((2, length), int),
+    ]:
+        left, right = ("".join(map(str, bits)) for bits in (a, b))
+        found = db.execute(
+            "SELECT hamming_distance(x, y), jaccard_distance(x, y), x <~> y, x <%%> y, y <~> x, y <%%> x "
+            f"FROM (SELECT %s::bit({length}) AS x, %s::bit({length}) AS y) AS pair",
+            [left, right],
+        ).fetchone()
+        both, either = (a & b).sum(), (a | b).sum()
+        jaccard = 1 - both / either if both else 1
+        assert found == pytest.approx(((a != b).sum(), jaccard) * 3)
+
+
+def test_stored_and_compressed_bits_have_the_same_distance(db):
+    db.execute("CREATE TABLE b (x bit(60000), y bit(5))")
+    db.execute("INSERT INTO b VALUES (repeat('10', 30000)::bit(60000), B'10110')")
+    assert one(db, "SELECT x <~> repeat('01', 30000)::bit(60000) FROM b") == 60000
+    assert one(db, "SELECT y <%%> B'10100' FROM b") == pytest.approx(1 / 3)
+    assert one(db, "SELECT binary_quantize('[1,-1,2]'::vector) <~> binary_quantize('[1,1,-2]'::halfvec)") == 2
+
+
+def test_bits_of_different_length_are_an_error_with_a_hint(db, sqlstate):
+    for expression in ["B'10' <~> B'101'", "B'10' <%> B'101'"]:
+        with sqlstate("22000") as error:
+            db.execute(f"SELECT {expression}")
+        assert error.value.diag.message_primary == "different bit lengths 2 and 3"
+        assert error.value.diag.message_hint
+
+
 ORDERED = [[-2, 5], [-1], [-1, 0], [0], [0, 0], [0, 0, 1], [0, 1], [1, -9], [1, 2, 3], [1, 3], [2]]
 
 
@@ -254,7 +289,7 @@ def test_every_object_is_described_and_safe_to_parallelise(db):
         FROM pg_proc AS p
         JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
         JOIN pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'copymatch'
-        WHERE p.proname ~ '^(vector|halfvec|array_to_|l[12]_|inner_product|cosine_distance|binary_quantize|subvector)'
+        WHERE p.proname ~ '^(vector|halfvec|array_to_|l[12]_|inner_product|cosine_distance|binary_quantize|subvector|hamming_|jaccard_)'
             OR p.proname IN ('avg', 'sum')""").fetchall()
     assert len(rows) >= 80
     for signature, description, volatility, parallel, strict, proc_kind in rows:

@@ -128,6 +128,8 @@ def test_values_that_cannot_be_stored_are_refused_by_cause(db, kind, sqlstate, l
     with sqlstate(state) as error:
         one(db, f"SELECT %s::{kind}", literal)
     assert error.value.diag.message_primary == expected.format(kind)
+    if "not allowed" in expected:
+        assert "finite" in error.value.diag.message_hint
 
 
 def test_numbers_beyond_half_precision_are_refused_with_a_hint(db, sqlstate):
@@ -176,11 +178,11 @@ def test_binary_copy_goes_both_ways_unchanged(db, kind):
         (lambda kind: message(kind, [], 0), "22000", "{} must have at least 1 dimension"),
         (lambda kind: message(kind, [], -1), "22000", "{} must have at least 1 dimension"),
         (lambda kind: message(kind, [], 16001), "54000", "{} cannot have more than 16000 dimensions"),
-        (lambda kind: message(kind, [1, 2], 3), "22P03", None),
-        (lambda kind: message(kind, [1, 2, 3])[:-1], "22P03", None),
+        (lambda kind: message(kind, [1, 2], 3), "08P01", None),
+        (lambda kind: message(kind, [1, 2, 3])[:-1], "08P01", None),
         (lambda kind: message(kind, [1, 2, 3]) + b"x", "22P03", None),
-        (lambda kind: b"", "22P03", None),
-        (lambda kind: b"\0\3\0", "22P03", None),
+        (lambda kind: b"", "08P01", None),
+        (lambda kind: b"\0\3\0", "08P01", None),
         (lambda kind: message(kind, [1, 2, 3], unused=7), "22000", "expected unused to be 0, not 7"),
         (lambda kind: message(kind, [1, np.nan, 3]), "22000", "NaN not allowed in {}"),
         (lambda kind: message(kind, [1, np.inf, 3]), "22000", "infinite value not allowed in {}"),
@@ -205,7 +207,7 @@ def test_random_binary_input_never_ends_the_backend(db, kind):
         try:
             copy_in(db, "t", copy_file([field]))
         except db.Error as error:
-            assert error.sqlstate in {"22000", "22P03"}
+            assert error.sqlstate in {"22000", "22P03", "08P01"}
     assert one(db, "SELECT pg_backend_pid()") == backend
 
 

@@ -1,11 +1,8 @@
 //! The model that the library carries: nothing to download, nothing to configure.
 
-use std::sync::OnceLock;
-
 use encoder::Manifest;
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, JsonB};
-use sha2::{Digest, Sha256};
 
 use super::catalogue::check_calibration;
 use crate::failure::{Failure, boundary};
@@ -17,16 +14,12 @@ pub static WEIGHTS: &[u8] = include_bytes!("../../models/default/model.onnx");
 pub static BACKGROUND: &[u8] = include_bytes!("../../models/default/background.bin");
 static MANIFEST: &str = include_str!("../../models/default/manifest.json");
 static CALIBRATION: &str = include_str!("../../models/default/calibration.json");
+// WEIGHTS_SHA256 and BACKGROUND_SHA256, by build.rs.
+include!(concat!(env!("OUT_DIR"), "/builtin_hashes.rs"));
 
 /// The manifest of the built-in model.
 pub fn manifest() -> Result<Manifest, Failure> {
     Manifest::from_json(MANIFEST).map_err(|error| broken(&error))
-}
-
-/// SHA-256 of the built-in weights and background descriptors, computed once per backend.
-pub fn hashes() -> &'static ([u8; 32], [u8; 32]) {
-    static HASHES: OnceLock<([u8; 32], [u8; 32])> = OnceLock::new();
-    HASHES.get_or_init(|| (Sha256::digest(WEIGHTS).into(), Sha256::digest(BACKGROUND).into()))
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Failure {
@@ -41,7 +34,6 @@ fn broken(error: &dyn std::fmt::Display) -> Failure {
 fn builtin_model(fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
         let manifest = manifest()?;
-        let (weights, background) = hashes();
         let parse = |text: &str| serde_json::from_str(text).map_err(|error| broken(&error));
         let calibration = parse(CALIBRATION)?;
         check_calibration(&calibration)?;
@@ -51,9 +43,9 @@ fn builtin_model(fcinfo: pg_sys::FunctionCallInfo) -> Record {
                 manifest.name().into_datum(),
                 manifest.version().into_datum(),
                 i32::try_from(manifest.dimensions()).ok().into_datum(),
-                weights.as_slice().into_datum(),
+                WEIGHTS_SHA256.as_slice().into_datum(),
                 JsonB(parse(MANIFEST)?).into_datum(),
-                background.as_slice().into_datum(),
+                BACKGROUND_SHA256.as_slice().into_datum(),
                 JsonB(calibration).into_datum(),
             ],
         )

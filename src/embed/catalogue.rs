@@ -23,6 +23,15 @@ pub struct Model {
     built_in: bool,
 }
 
+/// A network's bytes, by where they come from.
+#[derive(Clone, Copy)]
+pub enum Weights<'a> {
+    /// Part of this library, whose build compared their hash with the manifest's.
+    BuiltIn(&'static [u8]),
+    /// Out of a table or a parameter; anything may be in them.
+    Stored(&'a [u8]),
+}
+
 const COLUMNS: &str = "m.name, m.dimensions, m.sha256, m.background_sha256, m.built_in";
 
 impl Model {
@@ -64,11 +73,11 @@ impl Model {
     /// Passes manifest, weights and background descriptors to `use_parts`: the library's own, or those of the catalogue.
     pub fn with_parts<T>(
         &self,
-        use_parts: impl FnOnce(Manifest, &[u8], Option<Background>) -> Result<T, Failure>,
+        use_parts: impl FnOnce(Manifest, Weights, Option<Background>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         if self.built_in {
-            let (weights, background) = builtin::hashes();
-            let current = self.sha256 == weights && self.background_sha256.as_deref() == Some(background.as_slice());
+            let current = self.sha256 == builtin::WEIGHTS_SHA256
+                && self.background_sha256.as_deref() == Some(builtin::BACKGROUND_SHA256.as_slice());
             if !current {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -82,7 +91,11 @@ impl Model {
                 ));
             }
             let background = Background::from_static(builtin::BACKGROUND).map_err(invalid_background)?;
-            return use_parts(builtin::manifest()?, builtin::WEIGHTS, Some(background));
+            return use_parts(
+                builtin::manifest()?,
+                Weights::BuiltIn(builtin::WEIGHTS),
+                Some(background),
+            );
         }
         let parts = select(
             "SELECT m.manifest::text, m.weights, m.background FROM copymatch.model m WHERE m.name = $1",
@@ -102,7 +115,7 @@ impl Model {
             ));
         };
         let background = background.as_deref().map(parse_background).transpose()?;
-        use_parts(parse_manifest(&manifest)?, &weights, background)
+        use_parts(parse_manifest(&manifest)?, Weights::Stored(&weights), background)
     }
 }
 

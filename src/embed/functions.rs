@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use pgrx::{Array, IntoDatum, JsonB};
 use sha2::{Digest, Sha256};
 
-use super::catalogue::{self, Model, parse_background, parse_manifest};
+use super::catalogue::{self, Model, Weights, parse_background, parse_manifest};
 use super::picture::read_matchable;
 use super::session;
 use crate::failure::{Failure, boundary};
@@ -197,7 +197,7 @@ fn inspect_model(
         let manifest = parse_manifest(&manifest.to_string())?;
         let (name, version) = (manifest.name().to_owned(), manifest.version().to_owned());
         let dimensions = manifest.dimensions();
-        session::load_encoder(weights, manifest, settings::ExecutionProvider::Cpu, 1)?;
+        session::load_encoder(Weights::Stored(weights), manifest, settings::ExecutionProvider::Cpu, 1)?;
         if let Some(bytes) = background {
             let background = parse_background(bytes)?;
             if background.dimensions() != dimensions {

@@ -8,7 +8,7 @@ use imaging::Image;
 use pgrx::prelude::*;
 use scoring::Background;
 
-use super::catalogue::Model;
+use super::catalogue::{Model, Weights};
 use crate::failure::{Failure, should_stop};
 use crate::settings::{self, ExecutionProvider};
 
@@ -110,7 +110,7 @@ fn say_fallback(provider: ExecutionProvider, encoder: &Encoder) {
 
 /// Loads a network with this backend's settings and checks it against its manifest.
 pub fn load_encoder(
-    weights: &[u8],
+    weights: Weights,
     manifest: Manifest,
     provider: ExecutionProvider,
     threads: usize,
@@ -120,7 +120,11 @@ pub fn load_encoder(
         provider: provider.into(),
         threads,
     };
-    Encoder::load(weights, manifest, &options).map_err(encoder_failure)
+    match weights {
+        Weights::BuiltIn(weights) => Encoder::load_verified(weights, manifest, &options),
+        Weights::Stored(weights) => Encoder::load(weights, manifest, &options),
+    }
+    .map_err(encoder_failure)
 }
 
 /// Descriptors (unit vectors) of images, in their order.

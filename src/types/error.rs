@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 #[inline(never)]
 pub(crate) fn raise(error: vectors::Error) -> ! {
     let code = match error.sqlstate() {
+        "08P01" => PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
         "22000" => PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
         "22003" => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
         "22P02" => PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,

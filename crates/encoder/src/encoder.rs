@@ -52,12 +52,21 @@ impl Encoder {
     /// of another hash, malformed, referring to files, refused by the runtime or not fitting the manifest; for a
     /// provider asked for by name that does not run; for a parity descriptor that is not reproduced.
     pub fn load(weights: &[u8], manifest: Manifest, options: &RuntimeOptions) -> Result<Self, EncoderError> {
+        check_hash(weights, &manifest)?;
+        Self::load_verified(weights, manifest, options)
+    }
+
+    /// As [`Encoder::load`], for weights whose SHA-256 has been compared with the manifest's before, such as those that
+    /// are compiled into a program, by its build. Everything else is still checked.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`], but weights of another hash are not noticed by it.
+    pub fn load_verified(weights: &[u8], manifest: Manifest, options: &RuntimeOptions) -> Result<Self, EncoderError> {
         if !(1..=256).contains(&options.threads) {
             return Err(EncoderError::Threads {
                 threads: options.threads,
             });
         }
-        check_hash(weights, &manifest)?;
         onnx::check_self_contained(weights).map_err(|reason| EncoderError::InvalidModel { reason })?;
         let on = |provider| Self::on_provider(weights, &manifest, options, provider);
         match options.provider {

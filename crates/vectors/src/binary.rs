@@ -87,11 +87,10 @@ mod tests {
         );
         let cut = refused(&[0, 2, 0, 0, 0x3f, 0x80, 0, 0]);
         assert_eq!(cut.to_string(), "a binary vector of 2 dimensions takes 12 bytes, not 8");
-        assert_eq!(cut.sqlstate(), "22P03");
-        assert!(matches!(
-            refused(&[0, 1, 0, 0, 0, 0, 0, 0, 0]),
-            Error::MessageLength { actual: 9, .. }
-        ));
+        assert_eq!(cut.sqlstate(), "08P01");
+        let long = refused(&[0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(matches!(long, Error::MessageLength { actual: 9, .. }));
+        assert_eq!(long.sqlstate(), "22P03");
         let error = parse_binary::<f32>(&[0, 1, 0, 0, 0, 0, 0, 0], Some(3)).unwrap_err();
         assert_eq!(error.to_string(), "expected 3 dimensions, not 1");
     }

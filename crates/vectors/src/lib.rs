@@ -14,6 +14,7 @@
 
 mod arithmetic;
 mod binary;
+mod bits;
 mod convert;
 mod distance;
 mod element;
@@ -24,6 +25,7 @@ mod text;
 
 pub use arithmetic::{add, binary_quantize, check, compare, concat, multiply, normalize, subtract, subvector};
 pub use binary::{encode_binary, parse_binary};
+pub use bits::{check_lengths, hamming_distance, jaccard_distance};
 pub use convert::{from_f32, from_f64, from_i32, narrow, widen};
 pub use distance::{
     cosine_distance, inner_product, l1_distance, l2_distance, l2_squared, negative_inner_product, norm,
