@@ -137,12 +137,25 @@ BEGIN
                     USING HINT = 'The warnings above say why; copy_image_info(image) says it for one image.';
             END IF;
         ELSIF waiting > 0 THEN
-            RAISE NOTICE '% images wait to be embedded', waiting USING HINT = pg_catalog.format('CALL copy_fill_set(%L)', copy_create_set.name);
+            RAISE NOTICE '% images wait to be embedded', waiting
+                USING HINT = pg_catalog.format('CALL copy_fill_set(%L), then CREATE INDEX CONCURRENTLY ON %s USING ivf (%I vector_cosine_ops)',
+                                               copy_create_set.name, relation, copy_create_set.descriptor);
         END IF;
+    END IF;
+    -- An index of a table that is still to be filled is better made afterwards.
+    IF kind IN ('r', 'p') AND (embed OR coalesce(waiting, 0) = 0)
+       AND EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = relation AND a.attname = copy_create_set.descriptor AND a.atttypmod BETWEEN 1 AND 4000)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+                       JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+                       JOIN pg_catalog.pg_am m ON m.oid = c.relam
+                       JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                       WHERE i.indrelid = relation AND a.attname = copy_create_set.descriptor AND m.amname = 'ivf') THEN
+        EXECUTE pg_catalog.format('CREATE INDEX ON %s USING ivf (%I @extschema@.vector_cosine_ops)', relation, copy_create_set.descriptor);
     END IF;
     RETURN embedded;
 END $$;
-COMMENT ON FUNCTION copy_create_set(text, regclass, name, name, name, text, text, boolean) IS 'makes a reference set of a table: adds the descriptor column and the trigger that keeps it current, embeds what is there, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name). Returns the number of images embedded';
+COMMENT ON FUNCTION copy_create_set(text, regclass, name, name, name, text, text, boolean) IS 'makes a reference set of a table: adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
 
 CREATE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
     $$ SELECT ('zz_copymatch_' || pg_catalog.left(pg_catalog.md5(reference_set), 12))::name $$;

@@ -26,6 +26,20 @@ def test_first_set_becomes_the_default_and_another_can_be_chosen(references):
     assert references.execute(sets).fetchall() == [("more", True, True), ("refs", False, True)]
 
 
+def test_making_a_set_builds_an_index_once_and_leaves_it_to_you_where_rows_wait(references):
+    indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = %s AND indexdef LIKE '%%USING ivf (descriptor vector_cosine_ops)'"
+    assert references.execute(indexes, ["refs"]).fetchone()[0] == 1
+    references.execute("SELECT copy_create_set('again', 'refs', key => 'id', image => 'image')")
+    assert references.execute(indexes, ["refs"]).fetchone()[0] == 1
+    references.execute("CREATE TABLE many (id int, image bytea)")
+    references.execute("INSERT INTO many VALUES (1, %s)", [jpeg(scene(1))])
+    notices = []
+    references.add_notice_handler(lambda notice: notices.append(notice.message_hint or ""))
+    references.execute("SELECT copy_create_set('many', 'many', 'id', 'image', embed => false)")
+    assert references.execute(indexes, ["many"]).fetchone()[0] == 0
+    assert any("CREATE INDEX CONCURRENTLY ON many USING ivf" in hint for hint in notices)
+
+
 def test_trigger_keeps_the_descriptor_true_to_the_image(references):
     one, two = jpeg(scene(1)), jpeg(scene(2))
     expected = {image: references.execute("SELECT copy_embed(%s)::text", [image]).fetchone()[0] for image in (one, two)}

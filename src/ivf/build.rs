@@ -90,7 +90,7 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
         let dimensions = Column::dimensions(index)?;
         (Column::of(index)?, dimensions, options::lists(index), Pages::new(index))
     };
-    if pages.len().map_err(told)? != 0 {
+    if pages.blocks().map_err(told)? != 0 {
         return Err(Failure::new(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             "a new ivf index has pages already",

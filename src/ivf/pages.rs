@@ -78,7 +78,7 @@ impl Pages {
     }
 
     fn must_exist(&self, block: u32) -> Result<()> {
-        if block < self.known.get() || block < self.len()? {
+        if block < self.known.get() || block < self.blocks()? {
             return Ok(());
         }
         Err(ivf::Error::Corrupted {
@@ -194,7 +194,7 @@ impl Pages {
                 return Ok(None);
             }
             // The free space map is not crash-safe: it may name blocks that are gone or in use.
-            if block >= self.len()? {
+            if block >= self.blocks()? {
                 continue;
             }
             // SAFETY: the block exists. A lock that somebody holds shows that the page is in use.
@@ -266,7 +266,7 @@ impl PageStore for Pages {
 
     const MOST_PAGES: usize = pg_sys::MAX_GENERIC_XLOG_PAGES as usize;
 
-    fn len(&self) -> Result<u32> {
+    fn blocks(&self) -> Result<u32> {
         // SAFETY: the relation is open.
         let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.index, self.fork) };
         self.known.set(blocks);

@@ -71,7 +71,7 @@ unsafe fn report(
     use ivf::PageStore;
     // SAFETY: the caller vouches for `result`; palloc0 gives a zeroed one where there is none.
     unsafe {
-        let blocks = pages.len().map_err(|error| failure(error, index))?;
+        let blocks = pages.blocks().map_err(|error| failure(error, index))?;
         let result = if result.is_null() {
             pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast()
         } else {

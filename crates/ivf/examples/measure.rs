@@ -106,7 +106,7 @@ fn main() {
     println!(
         "written {:.1} s, {} MB",
         started.elapsed().as_secs_f64(),
-        store.len().unwrap() as u64 * 8192 / 1_000_000
+        store.blocks().unwrap() as u64 * 8192 / 1_000_000
     );
     measure_recall(&store).unwrap();
     println!("measured {:.1} s", started.elapsed().as_secs_f64());

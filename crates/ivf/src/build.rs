@@ -367,7 +367,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
         self.skip_to(list);
         let records: Vec<&[u8]> = records.collect();
         let geometry = &self.trained.geometry;
-        let first = self.store.len()?;
+        let first = self.store.blocks()?;
         let blocks: Vec<u32> = (0..list::pages_for(geometry, records.len()) as u32)
             .map(|at| first + at)
             .collect();
@@ -428,7 +428,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
     fn write_chain(&self, kind: Kind, count: usize, put: impl Fn(&mut Page, usize, usize)) -> Result<u32> {
         let per_page = self.trained.geometry.centroids;
         let pages = count.div_ceil(per_page).max(1);
-        let first = self.store.len()?;
+        let first = self.store.blocks()?;
         for at in 0..pages {
             let mut page = Page::new(kind, 0, 0);
             for i in (at * per_page..count).take(per_page) {

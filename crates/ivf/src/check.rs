@@ -239,7 +239,7 @@ impl<S: PageStore> Checker<'_, S> {
     }
 
     fn unused(&mut self) -> Result<()> {
-        for block in 0..self.store.len()? {
+        for block in 0..self.store.blocks()? {
             if self.used.contains(&block) {
                 continue;
             }

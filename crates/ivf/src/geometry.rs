@@ -102,7 +102,7 @@ mod tests {
             );
             assert!(g.refine_pages * g.refines >= g.slots(), "{g:?}");
             assert!(
-                g.scanned <= g.rotated && g.rotated >= dimensions && g.scanned % 64 == 0,
+                g.scanned <= g.rotated && g.rotated >= dimensions && g.scanned.is_multiple_of(64),
                 "{g:?}"
             );
         }

@@ -167,7 +167,7 @@ fn append<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, head: u32
         }
         steps += 1;
         if steps % 64 == 0 {
-            check(head, steps <= store.len()?, "chain of pages runs in a circle")?;
+            check(head, steps <= store.blocks()?, "chain of pages runs in a circle")?;
         }
         block = next;
     }

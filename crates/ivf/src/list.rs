@@ -178,7 +178,7 @@ pub(crate) fn walk<S: PageStore>(
         visit(block, &page)?;
         steps += 1;
         // Asking for the length takes a system call: only long chains do.
-        if steps % 64 == 0 && steps > store.len()? {
+        if steps % 64 == 0 && steps > store.blocks()? {
             return Err(Error::corrupted(head, "chain of pages runs in a circle"));
         }
         block = next;

@@ -1,6 +1,6 @@
 //! How many lists must be probed: measured on the index itself.
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::code;
 use crate::directory::{self, OwnedCentroid, Probe};

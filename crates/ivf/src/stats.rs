@@ -38,7 +38,7 @@ pub fn stats<S: PageStore>(store: &S) -> Result<Stats> {
     let geometry = meta.geometry()?;
     let mut stats = Stats {
         branches: meta.branches,
-        pages: store.len()?,
+        pages: store.blocks()?,
         ..Stats::default()
     };
     let mut directories = Vec::new();

@@ -45,7 +45,7 @@ pub trait PageStore {
     const MOST_PAGES: usize = 4;
 
     /// Number of blocks. Only grows.
-    fn len(&self) -> Result<u32>;
+    fn blocks(&self) -> Result<u32>;
 
     /// Locks a page for reading. A block that does not exist is an [`Error::Corrupted`](crate::Error::Corrupted).
     fn read(&self, block: u32) -> Result<Self::Read<'_>>;

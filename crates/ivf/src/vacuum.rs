@@ -89,7 +89,7 @@ fn for_each_list<S: PageStore>(
             }
             store_counts(store, geometry, block, &probes, &counts)?;
             steps += 1;
-            if steps > store.len()? {
+            if steps > store.blocks()? {
                 return Err(Error::corrupted(first, "chain of pages runs in a circle"));
             }
             block = next;

@@ -51,7 +51,7 @@ fn deleted_rows_go_and_their_room_is_used_again() {
     let mut rows = random.clustered(6000, 32);
     let store = Memory::new();
     build(&store, &rows, Metric::L2, 20, 1).unwrap();
-    let pages = store.len().unwrap();
+    let pages = store.blocks().unwrap();
     for round in 0..4 {
         let dead = |at: usize| at % 4 == round;
         let done = bulk_delete(&store, &mut |tid| dead(row(tid))).unwrap();
@@ -69,9 +69,9 @@ fn deleted_rows_go_and_their_room_is_used_again() {
         assert_eq!(found(&store, &rows).len(), 6000);
     }
     assert!(
-        store.len().unwrap() <= pages + pages / 10,
+        store.blocks().unwrap() <= pages + pages / 10,
         "{} from {pages}",
-        store.len().unwrap()
+        store.blocks().unwrap()
     );
 }
 
@@ -135,8 +135,8 @@ fn a_crash_at_any_record_of_an_insert_with_a_split_loses_no_row() {
     let make = || {
         let store = Memory::new();
         create_empty(&store, 64, Metric::L2).unwrap();
-        for at in 0..splits_at {
-            insert(&store, &rows[at], tid(at)).unwrap();
+        for (at, row) in rows[..splits_at].iter().enumerate() {
+            insert(&store, row, tid(at)).unwrap();
         }
         store
     };
@@ -164,8 +164,8 @@ fn a_crash_at_any_record_of_the_first_inserts_loses_no_earlier_row() {
         let make = || {
             let store = Memory::new();
             create_empty(&store, 2000, Metric::L2).unwrap();
-            for at in 0..start {
-                insert(&store, &rows[at], tid(at)).unwrap();
+            for (at, row) in rows[..start].iter().enumerate() {
+                insert(&store, row, tid(at)).unwrap();
             }
             store
         };
@@ -230,7 +230,7 @@ fn damaged_pages_are_errors_never_panics_or_endless_loops() {
         let store = Memory::new();
         build(&store, &rows, Metric::L2, 40, 1).unwrap();
         for _ in 0..1 + random.below(3) {
-            let block = random.below(store.len().unwrap() as usize) as u32;
+            let block = random.below(store.blocks().unwrap() as usize) as u32;
             // The fixed parts of a page more often than its codes.
             let at = match random.below(3) {
                 0 => PAGE_SIZE - 16 + random.below(13),

@@ -41,8 +41,8 @@ impl PageStore for Faulty {
     type Write<'s> = <Memory as PageStore>::Write<'s>;
     type Lock<'s> = <Memory as PageStore>::Lock<'s>;
 
-    fn len(&self) -> Result<u32> {
-        self.memory.len()
+    fn blocks(&self) -> Result<u32> {
+        self.memory.blocks()
     }
 
     fn read(&self, block: u32) -> Result<Self::Read<'_>> {

@@ -134,7 +134,7 @@ impl PageStore for Memory {
     type Write<'s> = Write<'s>;
     type Lock<'s> = Lock<'s>;
 
-    fn len(&self) -> Result<u32> {
+    fn blocks(&self) -> Result<u32> {
         Ok(self.pages.borrow().len() as u32)
     }
 

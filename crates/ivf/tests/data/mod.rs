@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use ivf::stores::Memory;
 use ivf::{Encoders, Meta, Metric, PageStore, Result, Sample, Search, SearchOptions, Tid, Trained, Writer};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Reproducible random numbers.
 pub struct Random(ChaCha8Rng);
