@@ -20,6 +20,9 @@ const REFINED_MARGIN: f32 = 4.0;
 const FIRST_CANDIDATES: usize = 256;
 /// Six-bit codes that are fetched from memory at a time.
 const LOOKAHEAD: usize = 8;
+/// Rows after which more lists are probed, and how many times as many until the next time.
+const FIRST_WIDENING: usize = 16;
+const WIDENING: usize = 8;
 /// How many times as many candidates a further scan of the same lists keeps.
 const GROWTH: usize = 8;
 
@@ -45,7 +48,8 @@ pub struct SearchOptions {
     pub probes: Option<u32>,
     /// The part of the nearest neighbours to be found, from 0 to 1.
     pub target_recall: f32,
-    /// Nothing farther is asked for (a distance as the SQL operator gives it), and the search ends with the probed lists.
+    /// Nothing farther is asked for (a distance as the SQL operator gives it): the search ends where lists have nothing
+    /// within it any more.
     pub bound: Option<f64>,
     /// What happens behind the probed lists.
     pub iteration: Iteration,
@@ -129,6 +133,17 @@ struct Candidate {
     probe: u32,
 }
 
+/// Lists that were probed together.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    first: usize,
+    end: usize,
+    /// How many candidates its last scan kept.
+    capacity: usize,
+    /// Where that scan was cut off: candidates from here on were not kept. None: nothing was left out.
+    cut: Option<Cut>,
+}
+
 /// The total order of candidates: no two rows of an index are equal in it.
 type Position = (f32, Tid);
 
@@ -144,13 +159,11 @@ pub struct Search {
     options: SearchOptions,
     bound: Option<f32>,
     descent: Descent,
-    /// Lists of this round.
+    /// Lists probed so far, by their rounds.
     probes: Vec<(Probe, InList)>,
-    /// Lists probed in all rounds.
-    probed: u32,
-    /// Where this round's scan was cut off: candidates from here on were not kept. None: nothing was left out.
-    cut: Option<Cut>,
-    capacity: usize,
+    rounds: Vec<Round>,
+    /// The farthest list that had a row within the bound.
+    within_bound_until: usize,
     candidates: BinaryHeap<Nearest<Candidate>>,
     /// The nearest of them, on their way from memory.
     upcoming: VecDeque<Nearest<Candidate>>,
@@ -161,8 +174,9 @@ pub struct Search {
     refined_margin: f32,
     /// Six-bit codes read.
     refines: u64,
-    rounds: u32,
     restarts: u32,
+    /// With so many rows given, more lists are probed before the next.
+    widen_at: usize,
     given: Vec<Tid>,
     /// Rows given before lists moved under the search: never given again.
     skip: HashSet<Tid>,
@@ -224,17 +238,16 @@ impl Search {
             bound,
             descent,
             probes: Vec::new(),
-            probed: 0,
-            cut: None,
-            capacity: FIRST_CANDIDATES,
+            rounds: Vec::new(),
+            within_bound_until: 0,
             candidates: BinaryHeap::new(),
             upcoming: VecDeque::with_capacity(LOOKAHEAD),
             refined: BinaryHeap::new(),
             ready: BinaryHeap::new(),
             last_key: f64::NEG_INFINITY,
             refines: 0,
-            rounds: 0,
             restarts: 0,
+            widen_at: FIRST_WIDENING,
             given: Vec::new(),
             skip: HashSet::new(),
             ended: false,
@@ -249,24 +262,48 @@ impl Search {
             let refined = self.refined.peek().map_or(f64::INFINITY, |n| n.key);
             self.look_ahead(store);
             let candidate = self.upcoming.front().map_or(f64::INFINITY, |n| n.key);
-            let cut = self.cut.map_or(f64::INFINITY, |cut| {
-                last(f64::from(cut.position.0 - self.estimate_margin * cut.error))
-            });
+            let (round, cut) = self.nearest_cut();
             if !self.ready.is_empty() && ready <= refined.min(candidate).min(cut) {
-                if let Some(hit) = self.give() {
+                if self.given.len() >= self.widen_at {
+                    self.widen(store)?;
+                } else if let Some(hit) = self.give() {
                     return Ok(Some(hit));
                 }
             } else if !self.refined.is_empty() && refined <= candidate.min(cut) {
                 self.rank_exactly(rerank)?;
             } else if !self.upcoming.is_empty() && candidate <= cut {
                 self.refine(store)?;
-            } else if let Some(cut) = self.cut {
-                self.capacity = self.capacity.saturating_mul(GROWTH);
-                self.scan(store, Some(cut.position))?;
+            } else if let Some(round) = round {
+                self.scan_further(store, round)?;
             } else if !self.next_round(store)? {
                 return Ok(None);
             }
         }
+    }
+
+    /// The round whose candidates that were not kept may be nearest, and the key that they may have.
+    fn nearest_cut(&self) -> (Option<usize>, f64) {
+        let mut nearest = (None, f64::INFINITY);
+        for (at, round) in self.rounds.iter().enumerate() {
+            if let Some(cut) = round.cut {
+                let key = last(f64::from(cut.position.0 - self.estimate_margin * cut.error));
+                if nearest.0.is_none() || key < nearest.1 {
+                    nearest = (Some(at), key);
+                }
+            }
+        }
+        nearest
+    }
+
+    /// Probes as many lists again before more rows are given: the number of probes was measured for the ten nearest, and
+    /// whoever takes many more rows, or filters most of them out, looks farther away.
+    fn widen<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        self.widen_at = self.widen_at.saturating_mul(WIDENING);
+        let wanted = self.options.probes.is_none() && self.options.iteration != Iteration::Off && self.bound.is_none();
+        if wanted {
+            self.next_round(store)?;
+        }
+        Ok(())
     }
 
     /// How many six-bit codes were read so far.
@@ -323,8 +360,7 @@ impl Search {
         Ok(())
     }
 
-    /// Takes the nearest candidates from the heap and lets their codes come from memory. Whoever adds to the heap does so
-    /// when `upcoming` is empty, or adds what lies behind it.
+    /// Takes the nearest candidates from the heap and lets their codes come from memory.
     fn look_ahead<S: PageStore>(&mut self, store: &S) {
         if !self.upcoming.is_empty() {
             return;
@@ -355,59 +391,85 @@ impl Search {
             list::check_recycled(candidate.refine, &page)?;
             (candidate.estimate, candidate.error)
         };
-        if self
-            .bound
-            .is_some_and(|bound| key - self.refined_margin * error > bound)
-        {
-            return Ok(());
+        if let Some(bound) = self.bound {
+            if key - self.refined_margin * error > bound {
+                return Ok(());
+            }
+            self.within_bound_until = self.within_bound_until.max(candidate.probe as usize);
         }
         let margin = if self.options.rerank {
             self.refined_margin * error
         } else {
             0.0
         };
-        let before = (self.probed as usize - self.probes.len()) as u32;
         self.refined.push(Nearest {
             key: last(f64::from(key - margin)),
-            item: (candidate.tid, key, before + candidate.probe),
+            item: (candidate.tid, key, candidate.probe),
         });
         Ok(())
     }
 
     /// Probes the next lists. False: there are none, or no more are wanted.
     fn next_round<S: PageStore>(&mut self, store: &S) -> Result<bool> {
-        let wanted = if self.rounds == 0 {
+        let wanted = if self.rounds.is_empty() {
             match self.options.probes {
-                Some(probes) => probes.clamp(1, self.meta.lists),
-                None => self.meta.probes_for(self.options.target_recall),
+                Some(probes) => probes.clamp(1, self.meta.lists) as usize,
+                None => self.meta.probes_for(self.options.target_recall) as usize,
             }
-        } else if self.options.iteration == Iteration::Off || self.bound.is_some() || self.ended {
+        } else if self.options.iteration == Iteration::Off || self.ended || self.nothing_within_bound_beyond() {
             return Ok(false);
         } else {
-            self.probed.max(16)
+            self.probes.len().max(16)
         };
-        let probes = self.descent.next(store, &self.geometry, &self.query, wanted as usize)?;
+        let capacity = match self.rounds.last() {
+            None => FIRST_CANDIDATES,
+            Some(round) => round.capacity.saturating_mul(GROWTH),
+        };
+        self.probe(store, wanted, capacity)
+    }
+
+    fn probe<S: PageStore>(&mut self, store: &S, wanted: usize, capacity: usize) -> Result<bool> {
+        let probes = self.descent.next(store, &self.geometry, &self.query, wanted)?;
         if probes.is_empty() {
             self.ended = true;
             return Ok(false);
         }
-        self.probed += probes.len() as u32;
-        self.probes = probes
-            .into_iter()
-            .map(|probe| (probe, self.query.in_list(probe.dot, probe.squared)))
-            .collect();
-        self.rounds += 1;
-        if self.rounds > 1 {
-            self.capacity = self.capacity.saturating_mul(GROWTH);
+        let first = self.probes.len();
+        for probe in probes {
+            self.probes.push((probe, self.query.in_list(probe.dot, probe.squared)));
         }
-        self.scan(store, None)?;
+        self.rounds.push(Round {
+            first,
+            end: self.probes.len(),
+            capacity,
+            cut: None,
+        });
+        self.scan(store, self.rounds.len() - 1, None)?;
         Ok(true)
     }
 
-    /// Scans this round's lists for candidates at or behind `from`, keeping the nearest `capacity` of them.
-    fn scan<S: PageStore>(&mut self, store: &S, from: Option<Position>) -> Result<()> {
-        let mut kept = Kept::new(self.capacity, from);
-        for at in 0..self.probes.len() {
+    /// Whether a bound is given and the farthest quarter of the last round's lists had nothing within it: then the lists
+    /// behind them have nothing to speak of either.
+    fn nothing_within_bound_beyond(&self) -> bool {
+        let (first, end) = self.rounds.last().map_or((0, 0), |round| (round.first, round.end));
+        let reached = (self.within_bound_until + 1).saturating_sub(first);
+        self.bound.is_some() && 4 * reached <= 3 * (end - first)
+    }
+
+    /// Scans a round's lists again, for the candidates that were not kept.
+    fn scan_further<S: PageStore>(&mut self, store: &S, round: usize) -> Result<()> {
+        self.rounds[round].capacity = self.rounds[round].capacity.saturating_mul(GROWTH);
+        let from = self.rounds[round].cut.map(|cut| cut.position);
+        self.scan(store, round, from)
+    }
+
+    /// Scans a round's lists for candidates at or behind `from`, keeping the nearest.
+    fn scan<S: PageStore>(&mut self, store: &S, round: usize, from: Option<Position>) -> Result<()> {
+        let Round {
+            first, end, capacity, ..
+        } = self.rounds[round];
+        let mut kept = Kept::new(capacity, from);
+        for at in first..end {
             store.interrupts()?;
             if let Some((next, _)) = self.probes.get(at + 1)
                 && next.entry.head != NONE
@@ -419,7 +481,9 @@ impl Search {
             }
         }
         let (candidates, cut) = kept.finish();
-        self.cut = cut;
+        self.rounds[round].cut = cut;
+        // New ones may be nearer than those on their way.
+        self.candidates.extend(self.upcoming.drain(..));
         self.candidates.extend(candidates.into_iter().map(|candidate| Nearest {
             key: last(f64::from(candidate.estimate - self.estimate_margin * candidate.error)),
             item: candidate,
@@ -492,16 +556,12 @@ impl Search {
         self.upcoming.clear();
         self.refined.clear();
         self.ready.clear();
-        self.cut = None;
-        let wanted = self.probed.max(1) as usize;
-        let probes = self.descent.next(store, &self.geometry, &self.query, wanted)?;
-        self.probed = probes.len() as u32;
-        self.probes = probes
-            .into_iter()
-            .map(|probe| (probe, self.query.in_list(probe.dot, probe.squared)))
-            .collect();
-        store.interrupts()?;
-        self.scan(store, None)
+        let wanted = self.probes.len().max(1);
+        let capacity = self.rounds.last().map_or(FIRST_CANDIDATES, |round| round.capacity);
+        self.probes.clear();
+        self.rounds.clear();
+        self.probe(store, wanted, capacity)?;
+        Ok(())
     }
 }
 

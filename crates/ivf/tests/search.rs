@@ -132,6 +132,25 @@ fn a_bound_leaves_out_what_lies_farther() {
 }
 
 #[test]
+fn a_wide_bound_goes_on_to_further_lists_and_a_narrow_one_ends() {
+    let rows = Random::new(6).clustered(5000, 64);
+    let store = Memory::new();
+    build(&store, &rows, Metric::L2, 20, 1).unwrap();
+    let with = |bound| {
+        let options = SearchOptions {
+            probes: Some(4),
+            bound: Some(bound),
+            ..SearchOptions::default()
+        };
+        search(&store, Metric::L2, &rows[5], &rows, usize::MAX, options).len()
+    };
+    let farthest = exact(Metric::L2, &rows[5], &rows, 5000)[4999].1;
+    assert_eq!(with(farthest + 1.0), 5000);
+    let nearest = exact(Metric::L2, &rows[5], &rows, 10);
+    assert!((5..2000).contains(&with(nearest[9].1)), "{}", with(nearest[9].1));
+}
+
+#[test]
 fn odd_queries_are_answered() {
     let rows = Random::new(5).clustered(600, 8);
     let store = Memory::new();
