@@ -516,9 +516,9 @@ def vacuum(bench: Bench) -> None:
             searcher = Latencies(bench, "annb_live")
             searcher.start()
             took = timed(db, sql)
-            taken = searcher.stop() or [float("nan")]
+            taken = searcher.stop()
             after = db.execute("SELECT pg_relation_size('live_ivf')").fetchone()[0]
-            rows.append([what, took["seconds"], took["wal"] / MB, (after - size) / MB, len(taken), *(float(np.percentile(taken, p)) for p in (50, 99, 100))])  # fmt: skip
+            rows.append([what, took["seconds"], took["wal"] / MB, (after - size) / MB, len(taken), *(float(np.percentile(taken or [np.nan], p)) for p in (50, 99, 100))])  # fmt: skip
     bench.say("Vacuum after 10 % deletes, and searches meanwhile (one session, LIMIT 10)", ["running", "seconds", "WAL, MB", "index grew by, MB", "searches", "p50, ms", "p99, ms", "worst, ms"], rows)  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def test_ivf_temporary_tables(db):
 
 def test_ivf_unlogged_tables_are_empty_and_usable_after_a_crash(fresh_cluster):
     vectors = clustered(1000)
-    cluster = fresh_cluster()
+    cluster = fresh_cluster(fsync="off")
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch; CREATE UNLOGGED TABLE t (id int, d vector(32))")
         load(db, "t", vectors)

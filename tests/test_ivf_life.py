@@ -441,22 +441,22 @@ def without_checksums(cluster) -> None:
 @pytest.mark.timeout(60 + 120 * DAMAGES_EACH)
 def test_ivf_damaged_pages_give_errors_or_answers_never_crashes_or_endless_loops(fresh_cluster):
     rng = random.Random(11)
-    cases = [(kind, how) for kind in KINDS.values() for how in DAMAGES] * DAMAGES_EACH
-    vectors = clustered(1500, 16)
+    kinds = ["meta", "branch", "directory", "scan", "refine"]
+    cases = [(kind, how) for kind in kinds for how in DAMAGES] * DAMAGES_EACH
+    vectors = clustered(800, 16)
     cluster = fresh_cluster(fsync="off", autovacuum="off", shared_buffers="64MB")
     tables, paths = [], {}
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch; CREATE TABLE base (id int, d vector(16))")
         load(db, "base", vectors)
-        # Grown and shrunk, so that there are freed pages and lists of several pages.
-        make(db, vectors[:0], table="sample")
-        load(db, "sample", vectors)
         for number in range(len(cases)):
             table = f"t{number}"
             db.execute(f"CREATE TABLE {table} AS TABLE base")
             db.execute(f"CREATE INDEX {table}_ivf ON {table} USING ivf (d vector_cosine_ops) WITH (lists = 12)")
             if number % 2:
-                db.execute(f"DELETE FROM {table} WHERE id % 5 > 0; INSERT INTO {table} SELECT id + 2000, d FROM base WHERE id < 700")  # fmt: skip
+                # Shrunk and grown: tombstones, lists of several pages.
+                db.execute(f"DELETE FROM {table} WHERE id % 5 > 0")
+                db.execute(f"INSERT INTO {table} SELECT id + 2000, d FROM base WHERE id < 400")
                 db.execute(f"VACUUM {table}")
             tables.append(table)
             paths[table] = cluster.data / one(db, "SELECT pg_relation_filepath(%s::regclass)", f"{table}_ivf")
@@ -518,7 +518,6 @@ def test_ivf_another_format_version_is_an_error_that_says_reindex(fresh_cluster)
         for sql in (
             f"SELECT id FROM t ORDER BY d <=> '{text(vectors[0])}' LIMIT 1",
             "INSERT INTO t SELECT 1000, d FROM t LIMIT 1",
-            "SELECT * FROM copy_index_check('t_ivf'::regclass, false)",
             "SELECT * FROM copy_index_stats('t_ivf'::regclass)",
         ):
             with pytest.raises(psycopg.Error) as error:
@@ -526,6 +525,8 @@ def test_ivf_another_format_version_is_an_error_that_says_reindex(fresh_cluster)
             assert "version 99" in str(error.value)
             assert "REINDEX" in (error.value.diag.message_hint or "")
             assert error.value.sqlstate in ("XX002", "0A000")
+        problems = db.execute(CHECK, ["t_ivf"]).fetchall()
+        assert any("version 99" in problem for _, problem in problems)
         db.execute("REINDEX INDEX t_ivf")
         assert sorted(find(db, vectors[0], None)) == list(range(500))
         assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
