@@ -7,6 +7,8 @@ use crate::{Error, PageStore, PageWrite, Result};
 
 /// Most points of a stored curve.
 pub(crate) const MOST_POINTS: usize = 24;
+/// Fewer lists are not worth the time that they save, and rows that came since the measurement may lie beside them.
+const FEWEST_PROBES: u32 = 10;
 /// The rotation's seed. Stored, so that another may be chosen some day.
 pub(crate) const SEED: u64 = 0x0063_6f70_796d_6174;
 
@@ -166,6 +168,6 @@ impl Meta {
                 scaled(a.probes + (part * (b.probes - a.probes) as f32).ceil() as u32)
             }
         };
-        probes.clamp(1, self.lists)
+        probes.max(FEWEST_PROBES).min(self.lists)
     }
 }

@@ -560,6 +560,7 @@ impl Search {
         let capacity = self.rounds.last().map_or(FIRST_CANDIDATES, |round| round.capacity);
         self.probes.clear();
         self.rounds.clear();
+        self.ended = false;
         self.probe(store, wanted, capacity)?;
         Ok(())
     }
