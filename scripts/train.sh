@@ -4,7 +4,7 @@
 #   train.sh smoke   every part of the recipe on 300 pictures: the machinery runs
 #   train.sh test    the package's own tests
 #   train.sh train   the default model: pictures, training, export, background, calibration, into MODEL
-#   train.sh eval    MODEL on the detection benchmark
+#   train.sh eval    MODEL on the detection benchmark: ONNX Runtime with Pillow, then inside PostgreSQL, and both must agree
 #
 #   TRAIN_PYTHON   a Python that has what requirements-train.txt lists (default: .local/train-venv, made on first use)
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
@@ -61,7 +61,14 @@ case ${1:-} in
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
-        step evaluate "${MODEL:-models/default}" "$benchmark" --speed
+        model=${MODEL:-models/default}
+        figures=$(mktemp)
+        trap 'rm -f "$figures"' EXIT
+        step evaluate "$model" "$benchmark" --speed --out "$figures"
+        # The extension's own decoding, resizing, search and stretching, on the private server.
+        "$ROOT/scripts/setup.sh"
+        say "extension $model $benchmark"
+        COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) "$VENV/bin/python" -m copymatch_train.extension "$model" "$benchmark" --against "$figures"
         ;;
     *) die "train.sh smoke, test, train or eval" ;;
 esac

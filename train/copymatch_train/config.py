@@ -87,6 +87,8 @@ class Loss:
     infonce: float = 1.0
     temperature: float = 0.07
     memory: int = 8192
+    # The first view of a picture is described by the moving average, without gradient, and is what the others must find.
+    momentum_references: bool = False
     koleo: float = 1.0
     cross_entropy_wide: float = 0.0
     cross_entropy_short: float = 0.0
@@ -98,7 +100,7 @@ class Loss:
 
     def validate(self) -> None:
         for f in dataclasses.fields(self):
-            _check(getattr(self, f.name) >= 0, f"loss.{f.name}", getattr(self, f.name), "is negative")
+            _check(isinstance(getattr(self, f.name), bool) or getattr(self, f.name) >= 0, f"loss.{f.name}", getattr(self, f.name), "is negative")
         for name in ("temperature", "distillation_temperature"):
             _check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
         _check(self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "is not below 1")
@@ -227,6 +229,12 @@ class Config:
             "does not go with cross-entropy, whose classifier is not reduced",
         )
         _check(self.optimiser.classes % self.run.processes == 0, "optimiser.classes", self.optimiser.classes, "is not divisible by run.processes")
+        _check(
+            not loss.momentum_references or (self.optimiser.ema > 0 and loss.infonce > 0 and loss.barlow_twins == 0),
+            "loss.momentum_references",
+            loss.momentum_references,
+            "needs optimiser.ema and loss.infonce, and does not go with loss.barlow_twins",
+        )
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
         _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
 

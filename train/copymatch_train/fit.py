@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from .average import MovingAverage
 from .config import Config, ConfigError
 from .curves import draw
 from .initialise import initialise
-from .network import CopyNetwork
+from .network import CopyNetwork, Outputs
 from .objective import Objective
 from .pictures import Pictures
 from .processes import gather, sum_gradients
@@ -55,6 +56,20 @@ def device_of(config: Config) -> str:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device: 'cuda' but PyTorch sees no CUDA device")
     return config.run.device
+
+
+def describe(network: CopyNetwork, average: MovingAverage | None, x: torch.Tensor, labels: torch.Tensor, config: Config) -> tuple[Outputs, torch.Tensor]:
+    """Outputs of a batch (P·K, 3, S, S) with the labels they belong to; the first views go to the moving average where the loss wants that."""
+    if not config.loss.momentum_references:
+        return network.outputs(x), labels
+    first = torch.arange(len(x)) % config.optimiser.views == 0
+    behind = network.frozen(x)
+    queries, references = (behind[rows].contiguous(memory_format=torch.channels_last) for rows in (~first, first))
+    with torch.no_grad():
+        described = average.average.outputs_behind(references).descriptor
+    out = network.outputs_behind(queries)
+    out.references, out.reference_labels = described, labels[first]
+    return out, labels[~first]
 
 
 def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_after: int | None = None) -> dict | None:
@@ -133,7 +148,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         try:
             with autocast:
-                out = network.outputs(x)
+                out, labels = describe(network, average, x, labels, config)
             out, labels = gather(out, labels.to(device), rank, world)
             loss, values = objective(out, labels)
             loss.backward()
@@ -153,7 +168,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
             optimiser.step()
         if average:
             average.update(network)
-        seen += len(labels)
+        seen += len(pixels) * world
         step += 1
         bar.update()
         last = step == config.schedule.steps
@@ -189,7 +204,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     return figures
 
 
-def _process(rank: int, world: int, config: Config, folder: Path, rendezvous: str) -> None:
+def train_together(rank: int, world: int, config: Config, folder: Path, rendezvous: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
     try:
         train(config, folder, rank, world)
@@ -201,19 +216,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("folder", type=Path, help="checkpoints, metrics.jsonl, curves.png; continued when it exists")
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rendezvous", help=argparse.SUPPRESS)
     a = parser.parse_args()
     try:
         config = configuration.load(a.config)
         a.folder.mkdir(parents=True, exist_ok=True)
-        (a.folder / "config.yaml").write_text(a.config.read_text())
+        if a.rank is None:
+            (a.folder / "config.yaml").write_text(a.config.read_text())
         world = config.run.processes
         if world == 1:
             figures = train(config, a.folder)
             print(json.dumps({k: round(v, 4) for k, v in (figures or {}).items()}))
             return
+        if a.rank is not None:
+            train_together(a.rank, world, config, a.folder, a.rendezvous)
+            return
+        # Commands of their own rather than forks: they show under their name in ps, and stop and continue like this one.
         rendezvous = (a.folder / f"rendezvous.{os.getpid()}").resolve()
-        torch.multiprocessing.spawn(_process, (world, config, a.folder, str(rendezvous)), nprocs=world)
+        again = [sys.executable, "-m", "copymatch_train.fit", str(a.config), str(a.folder), "--rendezvous", str(rendezvous), "--rank"]
+        others = [subprocess.Popen([*again, str(rank)]) for rank in range(world)]
+        codes = [p.wait() for p in others]
         rendezvous.unlink(missing_ok=True)
+        if any(codes):
+            raise SystemExit(f"a process of the run failed; exit codes {codes}")
     except (ConfigError, checkpoint.CheckpointError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 

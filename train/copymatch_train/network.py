@@ -17,12 +17,17 @@ from .waveblock import WaveBlock
 
 @dataclass
 class Outputs:
-    """`feature` (N, C) pooled; `wide` (N, W) or None; `descriptor` (N, D) unit length."""
+    """`feature` (N, C) pooled; `wide` (N, W) or None; `descriptor` (N, D) unit length.
+
+    `references` (P, D) with `reference_labels` (P,): descriptors that the moving average gives, where the loss wants them.
+    """
 
     feature: torch.Tensor
     wide: torch.Tensor | None
     short: torch.Tensor
     descriptor: torch.Tensor
+    references: torch.Tensor | None = None
+    reference_labels: torch.Tensor | None = None
 
 
 class CopyNetwork(nn.Module):
@@ -49,10 +54,17 @@ class CopyNetwork(nn.Module):
             stage.eval()
         return self
 
+    @torch.no_grad()
+    def frozen(self, x: torch.Tensor) -> torch.Tensor:
+        """The feature map behind the frozen stages, which the moving average shares; `x` itself where none is frozen."""
+        for number, stage in enumerate(self.trunk.stages[: self.frozen_stages]):
+            x = self._waved(number, stage(x))
+        return x
+
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            for number, stage in enumerate(self.trunk.stages[: self.frozen_stages]):
-                x = self._waved(number, stage(x))
+        return self._pooled(self.frozen(x))
+
+    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
         for number, stage in enumerate(self.trunk.stages[self.frozen_stages :], self.frozen_stages):
             x = self._waved(number, stage(x))
         return self.pool(x.float())
@@ -61,7 +73,11 @@ class CopyNetwork(nn.Module):
         return self.wave(x) if self.wave is not None and number in self.trunk.wave_after else x
 
     def outputs(self, x: torch.Tensor) -> Outputs:
-        feature = self.features(x)
+        return self.outputs_behind(self.frozen(x))
+
+    def outputs_behind(self, x: torch.Tensor) -> Outputs:
+        """Outputs from the frozen stages' feature map."""
+        feature = self._pooled(x)
         wide, short = self.head(feature)
         return Outputs(feature, wide, short, F.normalize(short, dim=1))
 

@@ -18,9 +18,13 @@ class GeM(nn.Module):
             raise ValueError(f"GeM p {p} is below 1")
         self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learnable)
         self.eps = eps
+        self.cube = p == 3 and not learnable
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.clamp(min=self.eps).pow(self.p).mean(dim=(2, 3)).pow(1.0 / self.p)
+        x = x.clamp(min=self.eps)
+        # The third power by multiplication: a general power takes a tenth of a small network's training time.
+        powered = x * x * x if self.cube else x.pow(self.p)
+        return powered.mean(dim=(2, 3)).pow(1.0 / self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p.item():.3f}, learnable={self.p.requires_grad}"
