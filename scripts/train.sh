@@ -8,14 +8,14 @@
 #
 #   TRAIN_PYTHON   a Python that has what requirements-train.txt lists (default: .local/train-venv, made on first use)
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
-#   TRAIN_CONFIG   configuration of `train` (default train/configs/small.yaml)
+#   TRAIN_CONFIG   configurations of `train`, each starting from the one before (default: those of the default model)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
-config=${TRAIN_CONFIG:-train/configs/small.yaml}
+config=${TRAIN_CONFIG:-train/configs/default-start.yaml train/configs/default-low.yaml train/configs/default-high.yaml train/configs/default-anneal.yaml}
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -30,6 +30,8 @@ if [ -z "${TRAIN_PYTHON:-}" ]; then
     fi
 fi
 export PYTHONPATH=$ROOT/train${PYTHONPATH:+:$PYTHONPATH}
+# A training step's large tensors go back to glibc, not to the kernel, which would have to clear their pages again.
+export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592}
 step() { # step MODULE ARGUMENTS…
     say "$*"
     "$TRAIN_PYTHON" -m "copymatch_train.$1" "${@:2}"
@@ -37,27 +39,30 @@ step() { # step MODULE ARGUMENTS…
 need_data() { [ -e "$data/train.csv" ] || die "no training pictures in $data; set TRAIN_DATA"; }
 checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; }
 
-# From a configuration and a store of pictures to a model folder.
-build() { # build CONFIG FOLDER
-    step fit "$1" "$(dirname "$(checkpoint "$1")")"
-    step export "$1" "$2" --checkpoint "$(checkpoint "$1")"
-}
+fit() { step fit "$1" "$(dirname "$(checkpoint "$1")")"; }
 
 case ${1:-} in
     smoke)
         need_data
         [ -e train/runs/pictures-smoke/index.json ] || step pictures "$data" train/runs/pictures-smoke --limit 300
         rm -rf train/runs/smoke
-        build train/configs/smoke.yaml train/runs/smoke-model
+        fit train/configs/smoke.yaml
+        step export train/configs/smoke.yaml train/runs/smoke-model --checkpoint "$(checkpoint smoke)"
         ;;
     test) "$TRAIN_PYTHON" -m pytest -q train/tests ;;
     train)
         need_data
         model=${MODEL:-train/runs/model}
         [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
-        build "$config" "$model"
-        step background "$config" "$model"
-        step calibrate "$config" "$model"
+        for each in $config; do
+            fit "$each"
+            last=$each
+        done
+        whitened=train/runs/$(basename "$last" .yaml)/whitened.pt
+        step whiten "$last" "$(checkpoint "$last")" "$whitened"
+        step export "$last" "$model" --checkpoint "$whitened"
+        step background "$last" "$model"
+        step calibrate "$last" "$model"
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"

@@ -144,6 +144,8 @@ class Schedule:
 class Optimiser:
     name: str = "adamw"
     learning_rate: float = 3.5e-4
+    # The learning rate is in units of each weight row's root mean square: for trunks with folded batch normalisation.
+    relative: bool = False
     head_multiplier: float = 1.0
     weight_decay: float = 1e-4
     classes: int = 32
@@ -154,6 +156,7 @@ class Optimiser:
 
     def validate(self) -> None:
         _check(self.name in ("adam", "adamw"), "optimiser.name", self.name, "is not adam or adamw")
+        _check(not self.relative or self.name == "adamw", "optimiser.relative", self.relative, "goes with adamw alone")
         _check(self.learning_rate > 0, "optimiser.learning_rate", self.learning_rate, "must be positive")
         _check(self.classes >= 2, "optimiser.classes", self.classes, "is below 2")
         _check(self.views >= 2, "optimiser.views", self.views, "is below 2")

@@ -27,6 +27,7 @@ from .network import CopyNetwork, Outputs
 from .objective import Objective
 from .pictures import Pictures
 from .processes import gather, sum_gradients
+from .relative import RelativeAdamW
 from .sampling import PKBatches
 from .schedule import edit_strength, learning_rate_factor
 from .validate import Validation
@@ -43,7 +44,7 @@ def build_optimisers(config: Config, network: CopyNetwork, objective: Objective)
     groups = [dict(params=trunk, scale=1.0), dict(params=head, scale=o.head_multiplier)]
     if classifiers and not sparse:
         groups.append(dict(params=classifiers, scale=o.head_multiplier))
-    kind = torch.optim.AdamW if o.name == "adamw" else torch.optim.Adam
+    kind = torch.optim.Adam if o.name == "adam" else RelativeAdamW if o.relative else torch.optim.AdamW
     out: dict[str, torch.optim.Optimizer] = {"optimiser": kind([g for g in groups if g["params"]], lr=o.learning_rate, weight_decay=o.weight_decay)}
     if classifiers and sparse:
         out["sparse"] = torch.optim.SparseAdam([dict(params=classifiers, scale=o.head_multiplier)], lr=o.learning_rate)
