@@ -15,7 +15,7 @@
 cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
-config=${TRAIN_CONFIG:-train/configs/default-start.yaml train/configs/default-low.yaml train/configs/default-high.yaml train/configs/default-anneal.yaml}
+config=${TRAIN_CONFIG:-train/configs/small.yaml train/configs/small-anneal.yaml train/configs/small-again.yaml train/configs/default.yaml}
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -54,12 +54,12 @@ case ${1:-} in
         need_data
         model=${MODEL:-train/runs/model}
         [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
-        for each in $config; do
-            fit "$each"
-            last=$each
+        # Each run starts from the whitened weights, or from the weights, of the one before.
+        for last in $config; do
+            fit "$last"
+            whitened=train/runs/$(basename "$last" .yaml)/whitened.pt
+            [ "$whitened" -nt "$(checkpoint "$last")" ] || step whiten "$last" "$(checkpoint "$last")" "$whitened"
         done
-        whitened=train/runs/$(basename "$last" .yaml)/whitened.pt
-        step whiten "$last" "$(checkpoint "$last")" "$whitened"
         step export "$last" "$model" --checkpoint "$whitened"
         step background "$last" "$model"
         step calibrate "$last" "$model"

@@ -71,7 +71,7 @@ def by_edit(truth: np.ndarray, edits: list[str], nearest: np.ndarray, accepted: 
 def figures_of_answers(benchmark: Benchmark, rows: list[tuple]) -> dict:
     """The figures of `scores.summary`, by kind of edit and by verdict, from the answers of copy_match.
 
-    A row is (query's row, reference's row, similarity, score, verdict); the rows of a query stand together, best first.
+    A row is (query's row, reference's row, similarity, score, verdict); the rows of a query stand together, best first. A query without rows found nothing.
     """
     truth = benchmark.truth
     query = np.array([r[0] for r in rows])
@@ -80,8 +80,6 @@ def figures_of_answers(benchmark: Benchmark, rows: list[tuple]) -> dict:
     correct = reference == truth[query]
     positives = int((truth >= 0).sum())
     first = np.unique(query, return_index=True)[1]
-    if len(first) != len(benchmark.queries):
-        raise RuntimeError(f"{len(benchmark.queries) - len(first)} queries got no answer")
     recall_at_1 = float((correct[first]).sum() / positives)
     out = dict(
         micro_ap=micro_average_precision(similarity, correct, positives),
@@ -92,13 +90,18 @@ def figures_of_answers(benchmark: Benchmark, rows: list[tuple]) -> dict:
     )
     out = {k: round(v, 4) for k, v in out.items()}
     _, threshold = recall_at_precision(score[first], correct[first], positives)
-    accepted = score[first] >= threshold if threshold is not None else np.zeros(len(first), bool)
-    out["by_edit"] = by_edit(truth, benchmark.edits, reference[first], accepted)
-    verdict = np.array([r[4] for r in rows])[first]
+    # Queries without an answer keep −2: found nothing.
+    nearest, accepted = np.full(len(truth), -2), np.zeros(len(truth), bool)
+    nearest[query[first]] = reference[first]
+    if threshold is not None:
+        accepted[query[first]] = score[first] >= threshold
+    out["by_edit"] = by_edit(truth, benchmark.edits, nearest, accepted)
+    verdict = np.full(len(truth), "none", object)
+    verdict[query[first]] = [rows[i][4] for i in first]
     out["verdicts"] = {
         name: dict(
-            true=int(((verdict == name) & correct[first]).sum()),
-            false=int(((verdict == name) & ~correct[first]).sum()),
+            true=int(((verdict == name) & (nearest == truth)).sum()),
+            false=int(((verdict == name) & (nearest != truth)).sum()),
             on_unrelated=int(((verdict == name) & (truth < 0)).sum()),
         )
         for name in ("copy", "review")

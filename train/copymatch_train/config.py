@@ -46,6 +46,9 @@ class Network:
     batch_norm: bool = False
     last_stride: int = 2
     frozen_stages: int = 0
+    # Stages, and stages' first expansions, that are pooled beside the last map.
+    levels: list[int] = field(default_factory=list)
+    expansions: list[int] = field(default_factory=list)
     pooling: str = "gem"
     gem_p: float = 3.0
     gem_learnable: bool = True
@@ -62,13 +65,17 @@ class Network:
         _check(self.gem_p >= 1, "network.gem_p", self.gem_p, "is below 1")
         _check(self.head in ("linear", "projector"), "network.head", self.head, "is not linear or projector")
         _check(self.frozen_stages >= 0, "network.frozen_stages", self.frozen_stages, "is below 0")
+        for name, allowed in (("levels", range(self.frozen_stages, 8)), ("expansions", range(max(2, self.frozen_stages), 8))):
+            value = getattr(self, name)
+            ok = not value or (self.trunk == "mobilenet_v2" and len(set(value)) == len(value) and all(k in allowed for k in value))
+            _check(ok, f"network.{name}", value, f"must be distinct stages {allowed.start}…{allowed.stop - 1} of mobilenet_v2, none of them frozen")
         for name in ("projector_hidden", "projector_wide", "dimensions"):
             _check(1 <= getattr(self, name) <= 65536, f"network.{name}", getattr(self, name), "is outside 1…65536")
         _check(
-            self.init == "random" or self.init.endswith((".tflite", ".pt")),
+            self.init == "random" or self.init.endswith((".tflite", ".pt", ".onnx")),
             "network.init",
             self.init,
-            "is not random, a .tflite file or a .pt checkpoint",
+            "is not random, a .tflite file, a .pt checkpoint or an exported .onnx",
         )
         _check(
             not (self.init.endswith(".tflite") and (self.trunk != "mobilenet_v2" or self.batch_norm)),

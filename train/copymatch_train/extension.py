@@ -33,8 +33,8 @@ CREATE TABLE query_image (number integer PRIMARY KEY, image bytea NOT NULL, desc
 """
 ANSWERS = """
 SELECT q.number, m.reference::integer, m.similarity, m.score, m.verdict
-FROM query_image q, LATERAL copy_match_descriptor(q.descriptor, 'benchmark', k => %s, model => %s) m
-WHERE q.number >= %s AND q.number < %s ORDER BY q.number, m.rank
+FROM query_image q CROSS JOIN LATERAL copy_match_descriptor(q.descriptor, 'benchmark', k => %s, model => %s) m
+WHERE q.descriptor IS NOT NULL AND q.number >= %s AND q.number < %s ORDER BY q.number, m.rank
 """
 
 
@@ -75,23 +75,39 @@ def progress(what: str, done: int, total: int) -> None:
         print(f"{what}: {done} of {total}", end=end, file=sys.stderr, flush=True)
 
 
-def answers(connection: psycopg.Connection, benchmark: Benchmark, folder: Path) -> tuple[str, list[tuple]]:
-    """(model, rows of ANSWERS) for all queries; a picture that the extension refuses is an error that names it."""
+def embed(connection: psycopg.Connection, model: str, first: int, last: int) -> list[str]:
+    """Descriptors of the queries `first` … `last` − 1; why pictures were refused, if any were."""
+    statement = "UPDATE query_image SET descriptor = copy_embed(image, %s) WHERE number >= %s AND number < %s"
+    try:
+        connection.execute(statement, (model, first, last))
+    except psycopg.DataError as error:
+        if last - first == 1:
+            return [f"query {first}: {error.diag.message_primary}"]
+        middle = (first + last) // 2
+        return embed(connection, model, first, middle) + embed(connection, model, middle, last)
+    return []
+
+
+def answers(connection: psycopg.Connection, benchmark: Benchmark, folder: Path) -> tuple[str, list[tuple], list[str]]:
+    """(model, rows of ANSWERS for all queries, refused pictures). A refused query has no row: it counts as not found."""
     connection.execute(SCHEMA)
     model = the_model(connection, folder)
     with connection.cursor() as cursor:
         for table, raws in (("reference_image", benchmark.references), ("query_image", benchmark.queries)):
             statement = sql.SQL("INSERT INTO {} (number, image) VALUES (%s, %s)").format(sql.Identifier(table))
             cursor.executemany(statement, list(enumerate(raws)))
-    connection.execute("SELECT copy_create_set('benchmark', 'reference_image', 'number', 'image', model => %s)", (model,))
-    progress("references", len(benchmark.references), len(benchmark.references))
+    made = connection.execute(
+        "SELECT copy_create_set('benchmark', 'reference_image', 'number', 'image', model => %s, on_bad_image => 'skip')", (model,)
+    ).fetchone()[0]
+    progress("references", made, len(benchmark.references))
+    refused = [f"{len(benchmark.references) - made} references"] if made < len(benchmark.references) else []
     rows = []
     for first in range(0, len(benchmark.queries), BATCH):
-        part = (first, first + BATCH)
-        connection.execute("UPDATE query_image SET descriptor = copy_embed(image, %s) WHERE number >= %s AND number < %s", (model, *part))
-        rows += connection.execute(ANSWERS, (K, model, *part)).fetchall()
-        progress("queries", min(part[1], len(benchmark.queries)), len(benchmark.queries))
-    return model, rows
+        last = min(first + BATCH, len(benchmark.queries))
+        refused += embed(connection, model, first, last)
+        rows += connection.execute(ANSWERS, (K, model, first, last)).fetchall()
+        progress("queries", last, len(benchmark.queries))
+    return model, rows, refused
 
 
 def differences(mine: dict, theirs: dict) -> dict[str, float]:
@@ -109,13 +125,13 @@ def main() -> None:
     benchmark = Benchmark.read(a.benchmark)
     try:
         with psycopg.connect(fresh_database(a.dsn), autocommit=True) as connection:
-            model, rows = answers(connection, benchmark, a.model)
+            model, rows, refused = answers(connection, benchmark, a.model)
         if not a.keep:
             with psycopg.connect(a.dsn, dbname="postgres", autocommit=True) as connection:
                 connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(DATABASE)))
     except psycopg.Error as error:
         raise SystemExit(f"error: {error.sqlstate}: {error}") from None
-    out = dict(model=model, references=len(benchmark.references), queries=len(benchmark.queries), **figures_of_answers(benchmark, rows))
+    out = dict(model=model, references=len(benchmark.references), queries=len(benchmark.queries), refused=refused, **figures_of_answers(benchmark, rows))
     if a.against:
         theirs = json.loads(a.against.read_text())
         out["difference"] = differences(out, theirs)

@@ -22,9 +22,10 @@ class GeM(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.clamp(min=self.eps)
-        # The third power by multiplication: a general power takes a tenth of a small network's training time.
-        powered = x * x * x if self.cube else x.pow(self.p)
-        return powered.mean(dim=(2, 3)).pow(1.0 / self.p)
+        if self.cube:
+            # By multiplication: a general power takes a tenth of a small network's training time.
+            return (x * x * x).mean(dim=(2, 3)).pow(1.0 / 3.0)
+        return x.pow(self.p).mean(dim=(2, 3)).pow(1.0 / self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p.item():.3f}, learnable={self.p.requires_grad}"
@@ -35,3 +36,8 @@ class AveragePooling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(2, 3))
+
+
+def both_signs(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) → (N, 2C, H, W): x and −x, so that GeM, which drops what is negative, sees all of a map without activation."""
+    return torch.cat([x, -x], 1)
