@@ -15,7 +15,10 @@
 cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
-config=${TRAIN_CONFIG:-train/configs/small.yaml train/configs/small-anneal.yaml train/configs/small-again.yaml train/configs/default.yaml}
+runs=train/configs
+config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml}
+# Its network takes the last run's trunk and gets its head from the whitening.
+exported=$([ -n "${TRAIN_CONFIG:-}" ] && echo "${TRAIN_CONFIG##* }" || echo $runs/default.yaml)
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -39,7 +42,14 @@ step() { # step MODULE ARGUMENTS…
 need_data() { [ -e "$data/train.csv" ] || die "no training pictures in $data; set TRAIN_DATA"; }
 checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; }
 
+whitened() { printf 'train/runs/%s/whitened.pt\n' "$(basename "$1" .yaml)"; }
 fit() { step fit "$1" "$(dirname "$(checkpoint "$1")")"; }
+whiten() { # whiten CONFIG RUN: CONFIG's network with the weights of RUN's checkpoint
+    if [ ! "$(whitened "$1")" -nt "$(checkpoint "$2")" ]; then
+        mkdir -p "$(dirname "$(whitened "$1")")"
+        step whiten "$1" "$(checkpoint "$2")" "$(whitened "$1")"
+    fi
+}
 
 case ${1:-} in
     smoke)
@@ -54,15 +64,15 @@ case ${1:-} in
         need_data
         model=${MODEL:-train/runs/model}
         [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
-        # Each run starts from the whitened weights, or from the weights, of the one before.
+        # Each run starts from the weights, as they are or whitened, of the one before.
         for last in $config; do
             fit "$last"
-            whitened=train/runs/$(basename "$last" .yaml)/whitened.pt
-            [ "$whitened" -nt "$(checkpoint "$last")" ] || step whiten "$last" "$(checkpoint "$last")" "$whitened"
+            whiten "$last" "$last"
         done
-        step export "$last" "$model" --checkpoint "$whitened"
-        step background "$last" "$model"
-        step calibrate "$last" "$model"
+        whiten "$exported" "$last"
+        step export "$exported" "$model" --checkpoint "$(whitened "$exported")"
+        step background "$exported" "$model"
+        step calibrate "$exported" "$model"
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"

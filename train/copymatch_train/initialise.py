@@ -48,15 +48,18 @@ def exported_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def initialise(network: CopyNetwork, config: Config, pictures: Pictures, indices: np.ndarray, samples: int = 3000) -> None:
-    """Deterministic in the run's seed. Random trunks keep PyTorch's own initialisation."""
+    """Deterministic in the run's seed. Random trunks keep PyTorch's own initialisation; a linear head that no file gives is whitened."""
     init = config.network.init
+    if init == "random":
+        return
+    given: dict = {}
     if init.endswith(".tflite"):
         load_mobilenet_v2(network.trunk, init)
-    elif init.endswith(".pt"):
-        start_from(network, network_state(Path(init)))
-    elif init.endswith(".onnx"):
-        start_from(network, exported_state(init))
-    if init.endswith(".tflite") and isinstance(network.head, LinearHead):
+    else:
+        given = exported_state(init) if init.endswith(".onnx") else network_state(Path(init))
+        start_from(network, given)
+    head = given.get("head.short.weight")
+    if isinstance(network.head, LinearHead) and (head is None or head.shape != network.head.short.weight.shape):
         rng = np.random.default_rng(config.run.seed)
         chosen = rng.choice(indices, min(samples, len(indices)), replace=False)
         network.head.whiten(pooled_features(network, pictures, chosen, config, config.edits.side), widths=network.widths)
