@@ -82,7 +82,7 @@ train-test: ## the training package's tests (PyTorch)
 train: ## train a model: pictures, fit, export, background, calibration (hours)
 	@scripts/train.sh train
 
-eval-model: ## the default model's figures on the detection benchmark
+eval-model: ## the default model on the detection benchmark: ONNX Runtime, then inside PostgreSQL; both must agree
 	@scripts/train.sh eval
 
 bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)

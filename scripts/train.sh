@@ -4,18 +4,21 @@
 #   train.sh smoke   every part of the recipe on 300 pictures: the machinery runs
 #   train.sh test    the package's own tests
 #   train.sh train   the default model: pictures, training, export, background, calibration, into MODEL
-#   train.sh eval    MODEL on the detection benchmark
+#   train.sh eval    MODEL on the detection benchmark: ONNX Runtime with Pillow, then inside PostgreSQL, and both must agree
 #
 #   TRAIN_PYTHON   a Python that has what requirements-train.txt lists (default: .local/train-venv, made on first use)
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
-#   TRAIN_CONFIG   configuration of `train` (default train/configs/small.yaml)
+#   TRAIN_CONFIG   configurations of `train`, each starting from the one before (default: those of the default model)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
-config=${TRAIN_CONFIG:-train/configs/small.yaml}
+runs=train/configs
+config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml}
+# Its network takes the last run's trunk and gets its head from the whitening.
+exported=$([ -n "${TRAIN_CONFIG:-}" ] && echo "${TRAIN_CONFIG##* }" || echo $runs/default.yaml)
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -30,6 +33,8 @@ if [ -z "${TRAIN_PYTHON:-}" ]; then
     fi
 fi
 export PYTHONPATH=$ROOT/train${PYTHONPATH:+:$PYTHONPATH}
+# A training step's large tensors go back to glibc, not to the kernel, which would have to clear their pages again.
+export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_:-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592}
 step() { # step MODULE ARGUMENTS…
     say "$*"
     "$TRAIN_PYTHON" -m "copymatch_train.$1" "${@:2}"
@@ -37,11 +42,13 @@ step() { # step MODULE ARGUMENTS…
 need_data() { [ -e "$data/train.csv" ] || die "no training pictures in $data; set TRAIN_DATA"; }
 checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; }
 
-# From a configuration and a store of pictures to a model folder.
-build() { # build CONFIG FOLDER
-    step fit "$1" "$(dirname "$(checkpoint "$1")")"
-    step export "$1" "$2" --checkpoint "$(checkpoint "$1")"
-    step simplify "$2"
+whitened() { printf 'train/runs/%s/whitened.pt\n' "$(basename "$1" .yaml)"; }
+fit() { step fit "$1" "$(dirname "$(checkpoint "$1")")"; }
+whiten() { # whiten CONFIG RUN: CONFIG's network with the weights of RUN's checkpoint
+    if [ ! "$(whitened "$1")" -nt "$(checkpoint "$2")" ]; then
+        mkdir -p "$(dirname "$(whitened "$1")")"
+        step whiten "$1" "$(checkpoint "$2")" "$(whitened "$1")"
+    fi
 }
 
 case ${1:-} in
@@ -49,20 +56,35 @@ case ${1:-} in
         need_data
         [ -e train/runs/pictures-smoke/index.json ] || step pictures "$data" train/runs/pictures-smoke --limit 300
         rm -rf train/runs/smoke
-        build train/configs/smoke.yaml train/runs/smoke-model
+        fit train/configs/smoke.yaml
+        step export train/configs/smoke.yaml train/runs/smoke-model --checkpoint "$(checkpoint smoke)"
         ;;
     test) "$TRAIN_PYTHON" -m pytest -q train/tests ;;
     train)
         need_data
         model=${MODEL:-train/runs/model}
         [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
-        build "$config" "$model"
-        step background "$config" "$model"
-        step calibrate "$config" "$model"
+        # Each run starts from the weights, as they are or whitened, of the one before.
+        for last in $config; do
+            fit "$last"
+            whiten "$last" "$last"
+        done
+        whiten "$exported" "$last"
+        step export "$exported" "$model" --checkpoint "$(whitened "$exported")"
+        step simplify "$model"
+        step background "$exported" "$model"
+        step calibrate "$exported" "$model"
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
-        step evaluate "${MODEL:-models/default}" "$benchmark" --speed
+        model=${MODEL:-models/default}
+        figures=$(mktemp)
+        trap 'rm -f "$figures"' EXIT
+        step evaluate "$model" "$benchmark" --speed --out "$figures"
+        # The extension's own decoding, resizing, search and stretching, on the private server.
+        "$ROOT/scripts/setup.sh"
+        say "extension $model $benchmark"
+        COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) "$VENV/bin/python" -m copymatch_train.extension "$model" "$benchmark" --against "$figures"
         ;;
     *) die "train.sh smoke, test, train or eval" ;;
 esac

@@ -26,9 +26,14 @@ STRENGTHS = (0.3, 0.6, 1.0)
 MIN_STRANGERS = 10
 
 
-def fit_logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
-    """Newton's method on the log-likelihood with a slight ridge; returns (intercept, weights…)."""
-    design = np.column_stack([np.ones(len(x)), x])
+def fit_logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-5) -> np.ndarray:
+    """Newton's method on the log-likelihood; returns (intercept, weights…) for `x` (N, F) as it is given.
+
+    Inside, every column is standardised. The ridge, in units of the mean log-likelihood, is so slight that it decides only
+    where the data do not (separable cases); one on the raw columns, which vary by a tenth, would flatten the curve.
+    """
+    centre, spread = x.mean(0), np.maximum(x.std(0), 1e-12)
+    design = np.column_stack([np.ones(len(x)), (x - centre) / spread])
     w = np.zeros(design.shape[1])
     penalty = np.diag([0.0] + [ridge * len(x)] * x.shape[1])
     for _ in range(100):
@@ -39,7 +44,8 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3) -> np.ndarra
         w -= step * min(1.0, 5.0 / max(1e-12, np.abs(step).max()))
         if np.abs(step).max() < 1e-9:
             break
-    return w
+    weights = w[1:] / spread
+    return np.array([w[0] - weights @ centre, *weights])
 
 
 def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -108,16 +114,16 @@ def main() -> None:
     # A second row per copy: its nearest wrong reference, so that the curve also sees what stands beside a copy.
     wrong = similarity.copy()
     wrong[np.arange(len(plan))[truth >= 0], truth[truth >= 0]] = -2
+    # For the stretched score alone: the extension's probability takes the background as it is.
     clamp = [float(v) for v in np.percentile(m, [1, 99])]
-    mc = m.clip(*clamp)
 
     # Split by original, so that no picture is on both sides.
     side = np.array([(w if w >= 0 else -1 - w) % 2 for w in plan], bool)
-    x = np.concatenate([np.column_stack([top, mc]), np.column_stack([wrong.max(1), mc])[truth >= 0]])
+    x = np.concatenate([np.column_stack([top, m]), np.column_stack([wrong.max(1), m])[truth >= 0]])
     y = np.concatenate([correct, np.zeros((truth >= 0).sum(), bool)])
     fit = np.concatenate([~side, ~side[truth >= 0]])
     intercept, w_similarity, w_background = (float(v) for v in fit_logistic(x[fit], y[fit].astype(float)))
-    probability = 1 / (1 + np.exp(-(intercept + w_similarity * top + w_background * mc)))
+    probability = 1 / (1 + np.exp(-(intercept + w_similarity * top + w_background * m)))
 
     p, c, t = probability[side], correct[side], truth[side]
     unrelated = t < 0

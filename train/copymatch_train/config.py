@@ -46,6 +46,9 @@ class Network:
     batch_norm: bool = False
     last_stride: int = 2
     frozen_stages: int = 0
+    # Stages, and stages' first expansions, that are pooled beside the last map.
+    levels: list[int] = field(default_factory=list)
+    expansions: list[int] = field(default_factory=list)
     pooling: str = "gem"
     gem_p: float = 3.0
     gem_learnable: bool = True
@@ -62,13 +65,17 @@ class Network:
         _check(self.gem_p >= 1, "network.gem_p", self.gem_p, "is below 1")
         _check(self.head in ("linear", "projector"), "network.head", self.head, "is not linear or projector")
         _check(self.frozen_stages >= 0, "network.frozen_stages", self.frozen_stages, "is below 0")
+        for name, allowed in (("levels", range(self.frozen_stages, 8)), ("expansions", range(max(2, self.frozen_stages), 8))):
+            value = getattr(self, name)
+            ok = not value or (self.trunk == "mobilenet_v2" and len(set(value)) == len(value) and all(k in allowed for k in value))
+            _check(ok, f"network.{name}", value, f"must be distinct stages {allowed.start}…{allowed.stop - 1} of mobilenet_v2, none of them frozen")
         for name in ("projector_hidden", "projector_wide", "dimensions"):
             _check(1 <= getattr(self, name) <= 65536, f"network.{name}", getattr(self, name), "is outside 1…65536")
         _check(
-            self.init == "random" or self.init.endswith((".tflite", ".pt")),
+            self.init == "random" or self.init.endswith((".tflite", ".pt", ".onnx")),
             "network.init",
             self.init,
-            "is not random, a .tflite file or a .pt checkpoint",
+            "is not random, a .tflite file, a .pt checkpoint or an exported .onnx",
         )
         _check(
             not (self.init.endswith(".tflite") and (self.trunk != "mobilenet_v2" or self.batch_norm)),
@@ -87,6 +94,8 @@ class Loss:
     infonce: float = 1.0
     temperature: float = 0.07
     memory: int = 8192
+    # The first view of a picture is described by the moving average, without gradient, and is what the others must find.
+    momentum_references: bool = False
     koleo: float = 1.0
     cross_entropy_wide: float = 0.0
     cross_entropy_short: float = 0.0
@@ -98,7 +107,7 @@ class Loss:
 
     def validate(self) -> None:
         for f in dataclasses.fields(self):
-            _check(getattr(self, f.name) >= 0, f"loss.{f.name}", getattr(self, f.name), "is negative")
+            _check(isinstance(getattr(self, f.name), bool) or getattr(self, f.name) >= 0, f"loss.{f.name}", getattr(self, f.name), "is negative")
         for name in ("temperature", "distillation_temperature"):
             _check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
         _check(self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "is not below 1")
@@ -142,6 +151,8 @@ class Schedule:
 class Optimiser:
     name: str = "adamw"
     learning_rate: float = 3.5e-4
+    # The learning rate is in units of each weight row's root mean square: for trunks with folded batch normalisation.
+    relative: bool = False
     head_multiplier: float = 1.0
     weight_decay: float = 1e-4
     classes: int = 32
@@ -152,6 +163,7 @@ class Optimiser:
 
     def validate(self) -> None:
         _check(self.name in ("adam", "adamw"), "optimiser.name", self.name, "is not adam or adamw")
+        _check(not self.relative or self.name == "adamw", "optimiser.relative", self.relative, "goes with adamw alone")
         _check(self.learning_rate > 0, "optimiser.learning_rate", self.learning_rate, "must be positive")
         _check(self.classes >= 2, "optimiser.classes", self.classes, "is below 2")
         _check(self.views >= 2, "optimiser.views", self.views, "is below 2")
@@ -227,6 +239,12 @@ class Config:
             "does not go with cross-entropy, whose classifier is not reduced",
         )
         _check(self.optimiser.classes % self.run.processes == 0, "optimiser.classes", self.optimiser.classes, "is not divisible by run.processes")
+        _check(
+            not loss.momentum_references or (self.optimiser.ema > 0 and loss.infonce > 0 and loss.barlow_twins == 0),
+            "loss.momentum_references",
+            loss.momentum_references,
+            "needs optimiser.ema and loss.infonce, and does not go with loss.barlow_twins",
+        )
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
         _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
 

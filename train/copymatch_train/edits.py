@@ -53,16 +53,17 @@ def crop(image, rng, strength, other):
     return random_crop(image, rng, _between(rng, 0.8, 0.2, strength))
 
 
-def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: float, opacity: float = 1.0) -> Image.Image:
-    """`top` at `share` of the base's height (at most its width), anywhere on it."""
-    scale = min(share * base.height / top.height, base.width / top.width)
-    size = max(8, round(top.width * scale)), max(8, round(top.height * scale))
-    top = top.resize(size, Image.BILINEAR, reducing_gap=2.0)
-    x = rng.randint(0, max(0, base.width - size[0]))
-    y = rng.randint(0, max(0, base.height - size[1]))
+def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: float, opacity: float = 1.0, overhang: float = 0.0) -> Image.Image:
+    """`top` at `share` of the base's height, anywhere on it; up to `overhang` of its width and height lie beyond the edge."""
+    scale = min(share * base.height / top.height, (1 + overhang) * base.width / top.width)
+    w, h = max(8, round(top.width * scale)), max(8, round(top.height * scale))
+    top = top.resize((w, h), Image.BILINEAR, reducing_gap=2.0)
+    out_x, out_y = (int(overhang * rng.random() * side) for side in (w, h))
+    x = rng.randint(min(-out_x, base.width - w), max(0, base.width - w + out_x))
+    y = rng.randint(min(-out_y, base.height - h), max(0, base.height - h + out_y))
     base = base.copy()
     if opacity < 1:
-        region = base.crop((x, y, x + size[0], y + size[1]))
+        region = base.crop((x, y, x + w, y + h))
         top = Image.blend(region, top, opacity)
     base.paste(top, (x, y))
     return base
@@ -70,13 +71,15 @@ def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: flo
 
 @_register(STRONG)
 def paste(image, rng, strength, other):
-    return _laid_on(image, other(), rng, _between(rng, 0.85, 0.35, strength))
+    """The picture lies on a foreign one, part of it perhaps beyond the edge."""
+    overhang = _between(rng, 0.0, 0.45, strength) if rng.random() < 0.5 else 0.0
+    return _laid_on(image, other(), rng, _between(rng, 0.85, 0.35, strength), overhang=overhang)
 
 
 @_register(STRONG)
 def underlay(image, rng, strength, other):
     """A smaller foreign picture lies on the image."""
-    return _laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0))
+    return _laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0), overhang=0.2)
 
 
 @_register(STRONG)
@@ -153,6 +156,17 @@ def emoji(image, rng, strength, other):
     return image
 
 
+def _upright_inside(w: float, h: float, angle: float) -> tuple[float, float]:
+    """Width and height of the largest upright rectangle inside a `w` × `h` one turned by `angle` radians."""
+    s, c = abs(math.sin(angle)), abs(math.cos(angle))
+    long, short = max(w, h), min(w, h)
+    if short <= 2 * s * c * long or abs(s - c) < 1e-9:
+        half = short / 2
+        return (half / s, half / c) if w >= h else (half / c, half / s)
+    d = c * c - s * s
+    return (w * c - h * s) / d, (h * c - w * s) / d
+
+
 @_register(STRONG)
 def rotate(image, rng, strength, other):
     if rng.random() < 0.4:
@@ -161,12 +175,10 @@ def rotate(image, rng, strength, other):
     if rng.random() < 0.2:
         angle = rng.uniform(-180, 180)
     mode = rng.random()
-    turned = image.rotate(angle, Image.BILINEAR, expand=mode < 0.6, fillcolor=(0, 0, 0) if mode < 0.5 else _colour(rng))
-    if mode > 0.8:  # cut the corners away, as phones do
-        c, s = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-        k = min(1.0, 1.0 / max(c + s * image.height / image.width, c + s * image.width / image.height))
-        w, h = turned.width * k / 2, turned.height * k / 2
-        turned = turned.crop((int(turned.width / 2 - w), int(turned.height / 2 - h), int(turned.width / 2 + w), int(turned.height / 2 + h)))
+    turned = image.rotate(angle, Image.BILINEAR, expand=mode < 0.4 or mode > 0.55, fillcolor=(0, 0, 0) if mode < 0.35 else _colour(rng))
+    if mode > 0.55:  # cut the corners away, as phones do
+        w, h = _upright_inside(image.width, image.height, math.radians(angle))
+        turned = turned.crop((int((turned.width - w) / 2), int((turned.height - h) / 2), int((turned.width + w) / 2), int((turned.height + h) / 2)))
     return turned
 
 
@@ -230,33 +242,68 @@ def meme(image, rng, strength, other):
     return out
 
 
+def _furniture(draw: ImageDraw.ImageDraw, rng: random.Random, box: tuple[float, float, float, float], ink: tuple[int, int, int], line: float) -> None:
+    """Rows of an application's page inside `box`: a line of text, or round pictures and bars."""
+    x0, y, x1, y1 = box
+    while y < y1 - line * 0.8:
+        if rng.random() < 0.5:
+            draw.text((x0 + rng.uniform(0.0, 0.3) * (x1 - x0), y), _phrase(rng), font=random_font(rng, int(line * 0.7)), fill=ink)
+        elif rng.random() < 0.6:
+            x, d = x0 + rng.uniform(0, 0.2) * (x1 - x0), line * 0.85
+            for _ in range(rng.randint(1, 7)):
+                if x + d > x1:
+                    break
+                draw.ellipse((x, y, x + d, y + d), fill=_colour(rng))
+                x += d * rng.uniform(1.1, 1.6)
+        else:
+            grey = rng.randint(120, 230)
+            draw.rectangle((x0, y, x0 + rng.uniform(0.2, 1.0) * (x1 - x0), y + line * 0.5), fill=(grey, grey, grey))
+        y += line * rng.uniform(1.0, 1.6)
+
+
 @_register(STRONG)
 def screenshot(image, rng, strength, other):
-    """The picture inside an application's frame: bars, buttons, lines of text."""
-    w, h = image.size
-    light = rng.random() < 0.6
-    paper = (rng.randint(235, 255),) * 3 if light else (rng.randint(10, 45),) * 3
+    """The picture fitted into the window of an application's page: bars, columns, text, round pictures, another picture."""
+    light = rng.random() < 0.7
+    paper = (rng.randint(232, 255),) * 3 if light else (rng.randint(10, 45),) * 3
+    card = (255, 255, 255) if light else (rng.randint(30, 60),) * 3
     ink = (40, 40, 40) if light else (225, 225, 225)
-    wide = rng.random() < 0.4
-    fw = int(w * (rng.uniform(1.2, 2.0) if wide else rng.uniform(1.0, 1.15)))
-    above, below = (int(h * _between(rng, 0.1, 0.5, strength)) for _ in range(2))
-    out = Image.new("RGB", (fw, h + above + below), paper)
-    x = rng.randint(0, fw - w)
-    out.paste(image, (x, above))
+    w, h = image.size
+    # The window has a shape of its own: the picture fills its width or its height.
+    shape = w / h * math.exp(rng.uniform(-1, 1) * 0.7)
+    window_w, window_h = max(w, round(h * shape)), max(h, round(w / shape))
+    wide = rng.random() < 0.5
+    # Up to three times the window's height and, on a desktop, its width: down to a seventh of the page's area.
+    fw = round(window_w * (_between(rng, 1.2, 2.5, strength) if wide else rng.uniform(1.0, 1.15)))
+    fh = round(window_h * _between(rng, 1.2, 2.8, strength))
+    shrink = min(1.0, _MAX_SIDE / max(fw, fh))
+    fw, fh, window_w, window_h = (max(12, round(v * shrink)) for v in (fw, fh, window_w, window_h))
+    fit = min(window_w / w, window_h / h)
+    small = image.resize((max(8, round(w * fit)), max(8, round(h * fit))), Image.BILINEAR, reducing_gap=2.0)
+    out = Image.new("RGB", (max(fw, window_w), max(fh, window_h)), paper)
+    fw, fh = out.size
     draw = ImageDraw.Draw(out)
-    bar = max(3, above // 3)
-    draw.rectangle((0, 0, fw, bar), fill=_colour(rng) if rng.random() < 0.6 else paper)
-    for top, height in ((bar, above - bar), (above + h, below)):
-        y = top + 2
-        while y < top + height - 6:
-            step = max(7, int(height * rng.uniform(0.15, 0.4)))
-            if rng.random() < 0.5:
-                draw.text((rng.uniform(0.02, 0.4) * fw, y), _phrase(rng), font=random_font(rng, int(step * 0.7)), fill=ink)
-            else:
-                d = step * 0.8
-                left = rng.uniform(0, 0.9) * fw
-                draw.ellipse((left, y, left + d, y + d), fill=_colour(rng))
-            y += step
+    line = max(7.0, fh * rng.uniform(0.03, 0.08))
+    x = rng.randint(0, max(0, fw - window_w)) if wide else (fw - window_w) // 2
+    y = rng.randint(0, max(0, fh - window_h))
+    draw.rectangle((max(0, x - line / 2), max(0, y - 2.5 * line), x + window_w + line / 2, y + window_h + line), fill=card)
+    draw.rectangle((0, 0, fw, line * 1.2), fill=_colour(rng) if rng.random() < 0.5 else card)
+    _furniture(draw, rng, (x, line * 0.2, x + window_w, y), ink, line)
+    _furniture(draw, rng, (x, y + window_h + 2, x + window_w, fh), ink, line)
+    for x0, x1 in ((2, x - 2), (x + window_w + 2, fw - 2)):
+        if x1 - x0 > 3 * line:
+            top = rng.uniform(1.5, 6) * line
+            if rng.random() < 0.4:
+                aside = other()
+                aside.thumbnail((x1 - x0, fh // 3), Image.BILINEAR, reducing_gap=2.0)
+                out.paste(aside, (round(x0), round(top)))
+                top += aside.height + line
+            _furniture(draw, rng, (x0, top, x1, fh), ink, line)
+    bars = rng.choice(((0, 0, 0), (0, 0, 0), card, paper))
+    out.paste(bars, (x, y, x + window_w, y + window_h))
+    out.paste(small, (x + (window_w - small.width) // 2, y + (window_h - small.height) // 2))
+    if rng.random() < 0.25:  # a bar along the bottom, in front of the page
+        draw.rectangle((0, fh - 1.5 * line, fw, fh), fill=card)
     return out
 
 
@@ -409,13 +456,16 @@ def tones(image, rng, strength, other):
 
 
 ALL = {**STRONG, **MILD}
+# How often each strong edit is drawn, 1 where none is named: what copies are hardest to find under is trained on most.
+_SHARES = {"paste": 2.0, "collage": 1.6, "screenshot": 2.0, "crop": 1.6, "rotate": 1.8, "stripes": 1.2, "perspective": 1.2, "vflip": 0.8, "hflip": 0.8}
+_STRONG_SHARES = [_SHARES.get(name, 1.0) for name in STRONG]
 # Longest side kept between edits: collages of collages would only cost time.
 _MAX_SIDE = 320
 
 
 def plan(rng: random.Random, strength: float) -> list[str]:
     """One strong edit and one to three more; at low strength fewer of the further ones are strong."""
-    names = [rng.choice(list(STRONG))]
+    names = rng.choices(list(STRONG), _STRONG_SHARES)
     for _ in range(rng.randint(1, 1 + round(2 * strength))):
         names.append(rng.choice(list(STRONG if rng.random() < 0.35 * strength else MILD)))
     return names

@@ -7,11 +7,8 @@ Development figures only; never tune on them.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
-import os
-import tarfile
 import time
 from pathlib import Path
 
@@ -19,18 +16,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .background import describe_all, unpack
+from .benchmark import Benchmark, by_edit
 from .export import describe, session
 from .scores import background_similarity, recall_at_precision, stretched, summary
-
-
-def read_tar(path: Path) -> tuple[list[str], list[bytes]]:
-    names, raws = [], []
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.isfile():
-                names.append(os.path.splitext(os.path.basename(member.name))[0])
-                raws.append(tar.extractfile(member).read())
-    return names, raws
 
 
 def opened(raw: bytes) -> Image.Image:
@@ -38,49 +26,36 @@ def opened(raw: bytes) -> Image.Image:
     return ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).convert("RGB")
 
 
-def by_edit(truth: list[str], edits: list[str], nearest: list[str], accepted: np.ndarray) -> dict[str, dict]:
-    """For every edit: queries with a copy that had it (alone or among others), found at rank 1, found above the P90 threshold."""
-    table: dict[str, list[int]] = {}
-    for t, e, n, ok in zip(truth, edits, nearest, accepted):
-        if t:
-            for name in dict.fromkeys(e.split("+")):
-                row = table.setdefault(name, [0, 0, 0])
-                row[0] += 1
-                row[1] += n == t
-                row[2] += n == t and bool(ok)
-    return {k: dict(queries=v[0], recall_at_1=round(v[1] / v[0], 3), recall_at_p90=round(v[2] / v[0], 3)) for k, v in sorted(table.items())}
-
-
 def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int, save: Path | None = None) -> dict:
     manifest = json.loads((model / "manifest.json").read_text())
     how = manifest["input"] | ({"sizes": sizes} if sizes else {})
     run = session((model / "model.onnx").read_bytes(), threads)
-    with open(benchmark / "truth.csv", newline="") as f:
-        rows = {row["query"]: row for row in csv.DictReader(f)}
-    reference_names, reference_raw = read_tar(benchmark / "references.tar")
-    query_names, query_raw = read_tar(benchmark / "queries.tar")
-    r = describe_all(run, (opened(b) for b in reference_raw), how, label="references", total=len(reference_raw))
-    q = describe_all(run, (opened(b) for b in query_raw), how, label="queries", total=len(query_raw))
+    b = Benchmark.read(benchmark)
+    r = describe_all(run, (opened(raw) for raw in b.references), how, label="references", total=len(b.references))
+    q = describe_all(run, (opened(raw) for raw in b.queries), how, label="queries", total=len(b.queries))
     if save:
-        np.savez(save, references=r, queries=q, reference_names=reference_names, query_names=query_names)
-    position = {n: i for i, n in enumerate(reference_names)}
-    truth = np.array([position.get(rows[n]["reference"], -1) for n in query_names])
+        np.savez(save, references=r, queries=q, reference_names=b.reference_names, query_names=b.query_names)
+    truth = b.truth
     # The folder's background fits the manifest's own sizes; another choice of sizes gets figures without stretching.
     background = unpack((model / "background.bin").read_bytes()) if not sizes or sizes == manifest["input"]["sizes"] else None
-    figures = {k: round(v, 4) for k, v in summary(q, r, truth, background).items()}
+    # The clamp on the background is part of the extension's score; without a calibration there is none.
+    c = json.loads((model / "calibration.json").read_text()) if (model / "calibration.json").exists() else None
+    clamp = c["clamp"] if c else None
+    figures = {k: round(v, 4) for k, v in summary(q, r, truth, background, clamp=clamp).items()}
     out = dict(model=manifest["name"], version=manifest["version"], sizes=how["sizes"], references=len(r), queries=len(q), **figures)
     if background is not None:
         similarity = q @ r.T
         nearest, top = similarity.argmax(1), similarity.max(1)
         m = background_similarity(q, background)
-        s = stretched(top, m)
+        s = stretched(top, m, clamp=clamp)
         _, threshold = recall_at_precision(s, nearest == truth, int((truth >= 0).sum()))
         accepted = s >= threshold if threshold is not None else np.zeros(len(s), bool)
-        names = [reference_names[i] for i in nearest]
-        out["by_edit"] = by_edit([rows[n]["reference"] for n in query_names], [rows[n]["edits"] for n in query_names], names, accepted)
-        if (model / "calibration.json").exists():
-            c = json.loads((model / "calibration.json").read_text())
-            p = 1 / (1 + np.exp(-(c["intercept"] + c["similarity_weight"] * top + c["background_weight"] * m.clip(*c["clamp"]))))
+        out["by_edit"] = by_edit(truth, b.edits, nearest, accepted)
+        half = [d.astype(np.float16).astype(np.float32) for d in (q, r)]
+        out["halfvec"] = {k: round(v, 4) for k, v in summary(*half, truth, background, clamp=clamp).items()}
+        out["unclamped"] = {k: round(v, 4) for k, v in summary(q, r, truth, background).items() if k.startswith("stretched")}
+        if c:
+            p = 1 / (1 + np.exp(-(c["intercept"] + c["similarity_weight"] * top + c["background_weight"] * m)))
             verdicts = {}
             for name, low, high in (("copy", c["copy_probability"], 2.0), ("review", c["review_probability"], c["copy_probability"])):
                 inside = (p >= low) & (p < high)
@@ -121,11 +96,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--speed", action="store_true", help="also time the network")
     parser.add_argument("--save", type=Path, help="descriptors as .npz")
+    parser.add_argument("--out", type=Path, help="write the figures there too, for `extension --against`")
     a = parser.parse_args()
     out = evaluate(a.model, a.benchmark, a.sizes, a.threads, a.save)
     if a.speed:
         out["milliseconds"] = milliseconds(a.model, a.threads)
     print(json.dumps(out, indent=1))
+    if a.out:
+        a.out.write_text(json.dumps(out, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -22,10 +23,11 @@ from .average import MovingAverage
 from .config import Config, ConfigError
 from .curves import draw
 from .initialise import initialise
-from .network import CopyNetwork
+from .network import CopyNetwork, Outputs
 from .objective import Objective
 from .pictures import Pictures
 from .processes import gather, sum_gradients
+from .relative import RelativeAdamW
 from .sampling import PKBatches
 from .schedule import edit_strength, learning_rate_factor
 from .validate import Validation
@@ -42,7 +44,7 @@ def build_optimisers(config: Config, network: CopyNetwork, objective: Objective)
     groups = [dict(params=trunk, scale=1.0), dict(params=head, scale=o.head_multiplier)]
     if classifiers and not sparse:
         groups.append(dict(params=classifiers, scale=o.head_multiplier))
-    kind = torch.optim.AdamW if o.name == "adamw" else torch.optim.Adam
+    kind = torch.optim.Adam if o.name == "adam" else RelativeAdamW if o.relative else torch.optim.AdamW
     out: dict[str, torch.optim.Optimizer] = {"optimiser": kind([g for g in groups if g["params"]], lr=o.learning_rate, weight_decay=o.weight_decay)}
     if classifiers and sparse:
         out["sparse"] = torch.optim.SparseAdam([dict(params=classifiers, scale=o.head_multiplier)], lr=o.learning_rate)
@@ -55,6 +57,20 @@ def device_of(config: Config) -> str:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device: 'cuda' but PyTorch sees no CUDA device")
     return config.run.device
+
+
+def describe(network: CopyNetwork, average: MovingAverage | None, x: torch.Tensor, labels: torch.Tensor, config: Config) -> tuple[Outputs, torch.Tensor]:
+    """Outputs of a batch (P·K, 3, S, S) with the labels they belong to; the first views go to the moving average where the loss wants that."""
+    if not config.loss.momentum_references:
+        return network.outputs(x), labels
+    first = torch.arange(len(x)) % config.optimiser.views == 0
+    behind = network.frozen(x)
+    queries, references = (behind[rows].contiguous(memory_format=torch.channels_last) for rows in (~first, first))
+    with torch.no_grad():
+        described = average.average.outputs_behind(references).descriptor
+    out = network.outputs_behind(queries)
+    out.references, out.reference_labels = described, labels[first]
+    return out, labels[~first]
 
 
 def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_after: int | None = None) -> dict | None:
@@ -133,7 +149,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         try:
             with autocast:
-                out = network.outputs(x)
+                out, labels = describe(network, average, x, labels, config)
             out, labels = gather(out, labels.to(device), rank, world)
             loss, values = objective(out, labels)
             loss.backward()
@@ -153,7 +169,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
             optimiser.step()
         if average:
             average.update(network)
-        seen += len(labels)
+        seen += len(pixels) * world
         step += 1
         bar.update()
         last = step == config.schedule.steps
@@ -189,7 +205,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     return figures
 
 
-def _process(rank: int, world: int, config: Config, folder: Path, rendezvous: str) -> None:
+def train_together(rank: int, world: int, config: Config, folder: Path, rendezvous: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
     try:
         train(config, folder, rank, world)
@@ -201,19 +217,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("folder", type=Path, help="checkpoints, metrics.jsonl, curves.png; continued when it exists")
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rendezvous", help=argparse.SUPPRESS)
     a = parser.parse_args()
     try:
         config = configuration.load(a.config)
         a.folder.mkdir(parents=True, exist_ok=True)
-        (a.folder / "config.yaml").write_text(a.config.read_text())
+        if a.rank is None:
+            (a.folder / "config.yaml").write_text(a.config.read_text())
         world = config.run.processes
         if world == 1:
             figures = train(config, a.folder)
             print(json.dumps({k: round(v, 4) for k, v in (figures or {}).items()}))
             return
+        if a.rank is not None:
+            train_together(a.rank, world, config, a.folder, a.rendezvous)
+            return
+        # Commands of their own rather than forks: they show under their name in ps, and stop and continue like this one.
         rendezvous = (a.folder / f"rendezvous.{os.getpid()}").resolve()
-        torch.multiprocessing.spawn(_process, (world, config, a.folder, str(rendezvous)), nprocs=world)
+        again = [sys.executable, "-m", "copymatch_train.fit", str(a.config), str(a.folder), "--rendezvous", str(rendezvous), "--rank"]
+        others = [subprocess.Popen([*again, str(rank)]) for rank in range(world)]
+        codes = [p.wait() for p in others]
         rendezvous.unlink(missing_ok=True)
+        if any(codes):
+            raise SystemExit(f"a process of the run failed; exit codes {codes}")
     except (ConfigError, checkpoint.CheckpointError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -38,14 +38,28 @@ def start_from(network: CopyNetwork, state: dict) -> None:
     network.load_state_dict(own | fitting)
 
 
+def exported_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """The weights in a model.onnx that `export` wrote, by the network's own names, as float32."""
+    import onnx
+    from onnx import numpy_helper
+
+    tensors = onnx.load(str(path)).graph.initializer
+    return {t.name.removesuffix("_f16"): torch.from_numpy(numpy_helper.to_array(t).astype(np.float32)) for t in tensors}
+
+
 def initialise(network: CopyNetwork, config: Config, pictures: Pictures, indices: np.ndarray, samples: int = 3000) -> None:
-    """Deterministic in the run's seed. Random trunks keep PyTorch's own initialisation."""
+    """Deterministic in the run's seed. Random trunks keep PyTorch's own initialisation; a linear head that no file gives is whitened."""
     init = config.network.init
+    if init == "random":
+        return
+    given: dict = {}
     if init.endswith(".tflite"):
         load_mobilenet_v2(network.trunk, init)
-    elif init.endswith(".pt"):
-        start_from(network, network_state(Path(init)))
-    if init.endswith(".tflite") and isinstance(network.head, LinearHead):
+    else:
+        given = exported_state(init) if init.endswith(".onnx") else network_state(Path(init))
+        start_from(network, given)
+    head = given.get("head.short.weight")
+    if isinstance(network.head, LinearHead) and (head is None or head.shape != network.head.short.weight.shape):
         rng = np.random.default_rng(config.run.seed)
         chosen = rng.choice(indices, min(samples, len(indices)), replace=False)
-        network.head.whiten(pooled_features(network, pictures, chosen, config, config.edits.side))
+        network.head.whiten(pooled_features(network, pictures, chosen, config, config.edits.side), widths=network.widths)

@@ -43,6 +43,32 @@ def info_nce(
     return (torch.logaddexp(positive, floor[anchors]) - positive).mean()
 
 
+def info_nce_to_references(
+    d: torch.Tensor,
+    labels: torch.Tensor,
+    references: torch.Tensor,
+    reference_labels: torch.Tensor,
+    temperature: float,
+    memory: torch.Tensor | None = None,
+    memory_labels: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over queries of −log softmax of the similarity to the own picture's reference among all references.
+
+    As in MoCo (He et al., CVPR 2020): `d` (N, D) are edited views, `references` (P, D) nearly unedited ones described without
+    gradient by the moving average, `memory` earlier references. It is the comparison that the search makes.
+    """
+    if memory is not None and len(memory):
+        references, reference_labels = torch.cat([references, memory]), torch.cat([reference_labels, memory_labels])
+    same = labels[:, None] == reference_labels[None, :]
+    if not same.any(1).all():
+        raise ValueError("info_nce_to_references: a query's picture has no reference in this batch")
+    similarity = d @ references.T / temperature
+    # argmax gives the first match: this batch's reference, not an older one from the memory.
+    positive = similarity.gather(1, same.int().argmax(1, keepdim=True)).squeeze(1)
+    floor = similarity.masked_fill(same, float("-inf")).logsumexp(1)
+    return (torch.logaddexp(positive, floor) - positive).mean()
+
+
 def koleo(
     d: torch.Tensor, labels: torch.Tensor, memory: torch.Tensor | None = None, memory_labels: torch.Tensor | None = None, eps: float = 1e-6
 ) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .config import Network
-from .pooling import AveragePooling, GeM
+from .pooling import AveragePooling, GeM, both_signs
 from .projector import LinearHead, ProjectorHead
 from .trunks import build_trunk
 from .waveblock import WaveBlock
@@ -17,12 +17,17 @@ from .waveblock import WaveBlock
 
 @dataclass
 class Outputs:
-    """`feature` (N, C) pooled; `wide` (N, W) or None; `descriptor` (N, D) unit length."""
+    """`feature` (N, C) pooled; `wide` (N, W) or None; `descriptor` (N, D) unit length.
+
+    `references` (P, D) with `reference_labels` (P,): descriptors that the moving average gives, where the loss wants them.
+    """
 
     feature: torch.Tensor
     wide: torch.Tensor | None
     short: torch.Tensor
     descriptor: torch.Tensor
+    references: torch.Tensor | None = None
+    reference_labels: torch.Tensor | None = None
 
 
 class CopyNetwork(nn.Module):
@@ -33,7 +38,11 @@ class CopyNetwork(nn.Module):
         self.trunk = build_trunk(config.trunk, config.batch_norm, config.last_stride)
         self.pool = GeM(config.gem_p, config.gem_learnable) if config.pooling == "gem" else AveragePooling()
         self.wave = WaveBlock() if config.waveblock else None
-        channels = self.trunk.channels
+        # Middle layers see smaller parts of the picture, and more of what distinguishes it from others of its kind.
+        self.levels, self.expansions = set(config.levels), set(config.expansions)
+        self.widths = [2 * self.trunk.stage_channels(k) for k in sorted(self.levels)]
+        self.widths += [self.trunk.expansion_channels(k) for k in sorted(self.expansions)] + [self.trunk.channels]
+        channels = sum(self.widths)
         if config.head == "linear":
             self.head: nn.Module = LinearHead(channels, config.dimensions)
         else:
@@ -49,19 +58,39 @@ class CopyNetwork(nn.Module):
             stage.eval()
         return self
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            for number, stage in enumerate(self.trunk.stages[: self.frozen_stages]):
-                x = self._waved(number, stage(x))
-        for number, stage in enumerate(self.trunk.stages[self.frozen_stages :], self.frozen_stages):
+    @torch.no_grad()
+    def frozen(self, x: torch.Tensor) -> torch.Tensor:
+        """The feature map behind the frozen stages, which the moving average shares; `x` itself where none is frozen."""
+        for number, stage in enumerate(self.trunk.stages[: self.frozen_stages]):
             x = self._waved(number, stage(x))
-        return self.pool(x.float())
+        return x
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self._pooled(self.frozen(x))
+
+    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, sum of `widths`): the pooled `levels`, then the pooled `expansions`, then the pooled last map."""
+        levels, expansions = [], []
+        for number, stage in enumerate(self.trunk.stages[self.frozen_stages :], self.frozen_stages):
+            if number in self.expansions:
+                expanded, x = self.trunk.through_expansion(stage, x)
+                expansions.append(self.pool(expanded.float()))
+            else:
+                x = stage(x)
+            x = self._waved(number, x)
+            if number in self.levels:
+                levels.append(self.pool(both_signs(x.float())))
+        return torch.cat([*levels, *expansions, self.pool(x.float())], 1) if levels or expansions else self.pool(x.float())
 
     def _waved(self, number: int, x: torch.Tensor) -> torch.Tensor:
         return self.wave(x) if self.wave is not None and number in self.trunk.wave_after else x
 
     def outputs(self, x: torch.Tensor) -> Outputs:
-        feature = self.features(x)
+        return self.outputs_behind(self.frozen(x))
+
+    def outputs_behind(self, x: torch.Tensor) -> Outputs:
+        """Outputs from the frozen stages' feature map."""
+        feature = self._pooled(x)
         wide, short = self.head(feature)
         return Outputs(feature, wide, short, F.normalize(short, dim=1))
 

@@ -28,7 +28,11 @@ class Objective(nn.Module):
         c, parts = self.c, {}
         memory, memory_labels = self.memory.filled()
         if c.infonce:
-            parts["infonce"] = (c.infonce, losses.info_nce(out.descriptor, labels, c.temperature, memory, memory_labels))
+            if out.references is None:
+                value = losses.info_nce(out.descriptor, labels, c.temperature, memory, memory_labels)
+            else:
+                value = losses.info_nce_to_references(out.descriptor, labels, out.references, out.reference_labels, c.temperature, memory, memory_labels)
+            parts["infonce"] = (c.infonce, value)
         if c.koleo:
             parts["koleo"] = (c.koleo, losses.koleo(out.descriptor, labels, memory, memory_labels))
         if c.barlow_twins:
@@ -55,6 +59,9 @@ class Objective(nn.Module):
                 classification(self.wide_classes.logits(out.wide, chosen), labels, chosen, c.label_smoothing),
             )
         if c.infonce or c.koleo:
-            self.memory.push(out.descriptor, labels)
+            if out.references is None:
+                self.memory.push(out.descriptor, labels)
+            else:
+                self.memory.push(out.references, out.reference_labels)
         total = sum(weight * value for weight, value in parts.values())
         return total, {name: float(value.detach()) for name, (_, value) in parts.items()}

@@ -18,9 +18,14 @@ class GeM(nn.Module):
             raise ValueError(f"GeM p {p} is below 1")
         self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learnable)
         self.eps = eps
+        self.cube = p == 3 and not learnable
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.clamp(min=self.eps).pow(self.p).mean(dim=(2, 3)).pow(1.0 / self.p)
+        x = x.clamp(min=self.eps)
+        if self.cube:
+            # By multiplication: a general power takes a tenth of a small network's training time.
+            return (x * x * x).mean(dim=(2, 3)).pow(1.0 / 3.0)
+        return x.pow(self.p).mean(dim=(2, 3)).pow(1.0 / self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p.item():.3f}, learnable={self.p.requires_grad}"
@@ -31,3 +36,8 @@ class AveragePooling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(2, 3))
+
+
+def both_signs(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) → (N, 2C, H, W): x and −x, so that GeM, which drops what is negative, sees all of a map without activation."""
+    return torch.cat([x, -x], 1)

@@ -26,10 +26,8 @@ def _gather(x: torch.Tensor | None, rank: int, world: int) -> torch.Tensor | Non
 def gather(out: Outputs, labels: torch.Tensor, rank: int, world: int) -> tuple[Outputs, torch.Tensor]:
     if world == 1:
         return out, labels
-    whole = Outputs(*(_gather(x, rank, world) for x in (out.feature, out.wide, out.short, out.descriptor)))
-    parts = [torch.empty_like(labels) for _ in range(world)]
-    dist.all_gather(parts, labels)
-    return whole, torch.cat(parts)
+    fields = (out.feature, out.wide, out.short, out.descriptor, out.references, out.reference_labels)
+    return Outputs(*(_gather(x, rank, world) for x in fields)), _gather(labels, rank, world)
 
 
 def sum_gradients(network: nn.Module, world: int) -> None:

@@ -19,20 +19,28 @@ class LinearHead(nn.Module):
         return None, self.short(x)
 
     @torch.no_grad()
-    def whiten(self, features: torch.Tensor, shrink: float = 0.02) -> None:
+    def whiten(self, features: torch.Tensor, shrink: float = 0.02, widths: list[int] | None = None, shares: list[float] | None = None) -> None:
         """Set the map to PCA whitening of `features` (M, C).
 
         Eigenvalues are raised by `shrink` times their mean so that directions with next to no variance are not blown up.
+        With `widths` (their sum is C), the blocks of columns are first brought to the total variances `shares`² (1 each by default).
         """
         features = features.double()
         mean = features.mean(0)
         centred = features - mean
+        gain = torch.ones_like(mean)
+        if widths and len(widths) > 1:
+            spreads = [block.square().sum(1).mean().sqrt() for block in centred.split(widths, 1)]
+            if not all(s > 0 for s in spreads):
+                raise ValueError("whitening: a block of features does not vary")
+            gain = torch.cat([(share / s).expand(w) for share, s, w in zip(shares or [1.0] * len(widths), spreads, widths)])
+            centred = centred * gain
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
         if not values[-1] > 0:
             raise ValueError(f"whitening: the {len(features)} features do not vary, or are not finite")
         dimensions = self.short.out_features
         values, vectors = values.flip(0)[:dimensions], vectors.flip(1)[:, :dimensions]
-        weight = (vectors / (values + shrink * values.mean()).sqrt()).T
+        weight = (vectors / (values + shrink * values.mean()).sqrt()).T * gain
         # Only the direction of the output counts; this is the size at which Adam's steps are neither huge nor idle.
         weight = weight / (weight.std() * features.shape[1] ** 0.5)
         self.short.weight.copy_(weight)

@@ -17,9 +17,9 @@ def background_similarity(queries: np.ndarray, background: np.ndarray, neighbour
     return out
 
 
-def stretched(similarity: np.ndarray, background: np.ndarray, factor: float = 2.5) -> np.ndarray:
-    """−‖s·q − r‖² with s = factor · m (arXiv 2111.08004 §4), from the inner product q·r and m."""
-    s = factor * background
+def stretched(similarity: np.ndarray, background: np.ndarray, factor: float = 2.5, clamp: tuple[float, float] | None = None) -> np.ndarray:
+    """−‖s·q − r‖² with s = factor · m (arXiv 2111.08004 §4), from the inner product q·r and m, m within `clamp` as in the extension."""
+    s = factor * (background if clamp is None else background.clip(*clamp))
     return -(s * s + 1) + 2 * s * similarity
 
 
@@ -48,7 +48,14 @@ def recall_at_precision(scores: np.ndarray, correct: np.ndarray, positives: int,
 
 
 def summary(
-    queries: np.ndarray, references: np.ndarray, truth: np.ndarray, background: np.ndarray | None = None, k: int = 10, neighbours: int = 5, factor: float = 2.5
+    queries: np.ndarray,
+    references: np.ndarray,
+    truth: np.ndarray,
+    background: np.ndarray | None = None,
+    k: int = 10,
+    neighbours: int = 5,
+    factor: float = 2.5,
+    clamp: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Figures over the k nearest references of every query. `truth[i]` is the reference's row, −1 where there is none."""
     similarity = queries @ references.T
@@ -65,7 +72,7 @@ def summary(
     }
     if background is not None:
         m = background_similarity(queries, background, neighbours)[:, None]
-        s = stretched(values, m, factor)
+        s = stretched(values, m, factor, clamp)
         out["stretched_micro_ap"] = micro_average_precision(s.ravel(), correct.ravel(), positives)
         out["stretched_recall_at_p90"] = recall_at_precision(s.ravel(), correct.ravel(), positives)[0]
     return out

@@ -65,6 +65,18 @@ class MobileNetV2(nn.Module):
         # After the maps at 1/8 and 1/16, the counterparts of ResNet's layers 2 and 3.
         self.wave_after = (3, 5)
 
+    def stage_channels(self, number: int) -> int:
+        return [m for m in self.stages[number].modules() if isinstance(m, nn.Conv2d)][-1].out_channels
+
+    def expansion_channels(self, number: int) -> int:
+        """Channels between the first block's expansion and its depthwise convolution."""
+        return self.stages[number][0].layers[0][0].out_channels
+
+    def through_expansion(self, stage: nn.Sequential, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first block's expansion, which still has the previous stage's resolution, and the stage's output."""
+        expanded = stage[0].layers[0](x)
+        return expanded, stage[1:](stage[0].layers[1:](expanded))
+
     def convolutions(self) -> list[nn.Conv2d]:
         """In the order of the forward pass, which is the order of the operators in the TensorFlow Lite graph."""
         return [m for m in self.modules() if isinstance(m, nn.Conv2d)]

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from . import edits
 from .config import Config
@@ -44,20 +45,29 @@ class Validation:
         self.mean, self.std = config.export.mean, config.export.std
 
     @torch.no_grad()
-    def run(self, network: CopyNetwork, device: str = "cpu", batch: int = 32) -> dict[str, float]:
+    def descriptors(self, network: CopyNetwork, device: str = "cpu", batch: int = 32, sides: list[int] | None = None) -> tuple[np.ndarray, ...]:
+        """(queries, references, background), each (N, D) unit; with several `sides`, unit means over the pictures rescaled to them."""
         was_training = network.training
         network.eval()
         mean = torch.tensor(self.mean, device=device)[:, None, None]
         std = torch.tensor(self.std, device=device)[:, None, None]
 
+        def at(side: int | None, images: list[np.ndarray]) -> torch.Tensor:
+            x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device).float()
+            if side is not None and side != x.shape[-1]:
+                x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+            return network(((x / 255 - mean) / std).contiguous(memory_format=torch.channels_last)).float().cpu()
+
         def describe(images: list[np.ndarray]) -> np.ndarray:
             rows = []
             for start in range(0, len(images), batch):
-                x = torch.from_numpy(np.stack(images[start : start + batch])).permute(0, 3, 1, 2).to(device)
-                x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-                rows.append(network(x).float().cpu())
-            return torch.cat(rows).numpy()
+                rows.append(sum(at(side, images[start : start + batch]) for side in sides or [None]))
+            return F.normalize(torch.cat(rows), dim=1).numpy()
 
-        out = summary(describe(self.queries), describe(self.references), self.truth, describe(self.background))
+        out = describe(self.queries), describe(self.references), describe(self.background)
         network.train(was_training)
         return out
+
+    def run(self, network: CopyNetwork, device: str = "cpu", batch: int = 32) -> dict[str, float]:
+        queries, references, background = self.descriptors(network, device, batch)
+        return summary(queries, references, self.truth, background)

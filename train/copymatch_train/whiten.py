@@ -18,6 +18,7 @@ from tqdm import tqdm
 from . import checkpoint, edits
 from . import config as configuration
 from .config import Config
+from .initialise import start_from
 from .network import CopyNetwork
 from .pictures import Pictures
 from .preprocess import to_input
@@ -67,15 +68,17 @@ def main() -> None:
         raise SystemExit(f"network.head: {config.network.head!r} cannot be whitened, only linear")
     torch.set_num_threads(config.run.threads)
     network = CopyNetwork(config.network)
-    checkpoint.load_for_inference(a.checkpoint, network, config)
+    # The head is made anew, so the checkpoint's may be of another shape: `network.levels` can be chosen after training.
+    start_from(network, checkpoint.network_state(a.checkpoint))
     pictures = Pictures(config.data.store)
     training = np.flatnonzero(~pictures.held_out(config.data.held_out))
     rng = np.random.default_rng(config.run.seed)
     chosen = rng.choice(training, min(a.pictures, len(training)), replace=False, p=pictures.drawing_weights(training, config.data.source_cap))
     head: LinearHead = network.head
-    head.whiten(features_of_pictures_and_copies(network, pictures, chosen, training, config, config.export.sizes[0]))
+    features = features_of_pictures_and_copies(network, pictures, chosen, training, config, config.export.sizes[0])
+    head.whiten(features, widths=network.widths)
     torch.save(dict(network=network.state_dict()), a.out)
-    print(f"{2 * len(chosen)} features of {network.trunk.channels} dimensions → {a.out}")
+    print(f"{2 * len(chosen)} features of {features.shape[1]} dimensions → {a.out}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
+import math
 import random
 
 import numpy as np
 import pytest
 from conftest import photograph
+from PIL import Image
 
 from copymatch_train import edits
 
@@ -56,3 +58,41 @@ def test_tinting_makes_a_grey_picture_coloured():
     grey = photograph(3).convert("L").convert("RGB")
     a = np.asarray(edits.tint(grey, random.Random(1)), int)
     assert np.abs(a[..., 0] - a[..., 2]).mean() > 3
+
+
+def test_a_turned_picture_is_cut_to_the_largest_upright_rectangle_inside():
+    for w, h in ((200, 100), (90, 160), (120, 120)):
+        white = Image.new("RGB", (w, h), (255, 255, 255))
+        for degrees in (0, 7, 30, 45, 80):
+            turned = white.rotate(degrees, Image.NEAREST, expand=True, fillcolor=(0, 0, 0))
+            a, b = edits._upright_inside(w, h, math.radians(degrees))
+            assert a * b > 0.2 * w * h
+            inside = turned.crop(
+                (int((turned.width - a) / 2) + 2, int((turned.height - b) / 2) + 2, int((turned.width + a) / 2) - 2, int((turned.height + b) / 2) - 2)
+            )
+            assert np.asarray(inside).min() == 255, (w, h, degrees)
+
+
+def test_a_pasted_picture_may_hang_over_the_edge_but_shows():
+    red, base = Image.new("RGB", (60, 60), (255, 0, 0)), Image.new("RGB", (100, 100))
+    shown = []
+    for seed in range(200):
+        out = np.asarray(edits._laid_on(red, base, random.Random(seed), 0.5, overhang=0.4))
+        assert out.shape == (100, 100, 3)
+        shown.append((out[..., 0] == 255).sum())
+    assert min(shown) >= 0.3 * 50 * 50 and max(shown) == 50 * 50 and min(shown) < 50 * 50
+
+
+def test_a_screenshot_shows_the_whole_picture_smaller():
+    image = Image.new("RGB", (200, 150), (255, 0, 255))
+    shares = []
+    for seed in range(60):
+        out = np.asarray(edits.screenshot(image, random.Random(seed), 1.0, other), int)
+        hit = (out == (255, 0, 255)).all(-1)
+        shares.append(hit.mean())
+    assert min(shares) > 0.03 and max(shares) < 0.95 and np.mean(shares) < 0.5
+
+
+def test_hard_edits_are_drawn_more_often():
+    first = [edits.plan(random.Random(s), 1.0)[0] for s in range(4000)]
+    assert first.count("paste") > 1.5 * first.count("pad")

@@ -104,3 +104,19 @@ def test_distillation_is_zero_for_equal_logits_and_gives_the_teacher_no_gradient
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
     direct = float((p * (p / q).log()).sum(1).mean().detach() * 4)
     assert float(losses.distillation(teacher, student).detach()) == pytest.approx(direct, rel=1e-5)
+
+
+def test_info_nce_to_references_is_the_softmax_over_all_references_of_other_pictures():
+    d, labels = unit(6, 8, 1), torch.tensor([0, 0, 1, 1, 2, 2])
+    references, own = unit(3, 8, 2), torch.tensor([0, 1, 2])
+    memory, older = unit(5, 8, 3), torch.tensor([1, 7, 8, 9, 2])
+    total = 0.0
+    for i, label in enumerate(labels.tolist()):
+        positive = d[i] @ references[label]
+        negatives = [r for r, other in zip(torch.cat([references, memory]), torch.cat([own, older]).tolist()) if other != label]
+        logits = torch.stack([positive, *(d[i] @ r for r in negatives)]) / 0.1
+        total += float(-logits.log_softmax(0)[0])
+    got = losses.info_nce_to_references(d, labels, references, own, 0.1, memory, older)
+    assert got.item() == pytest.approx(total / 6, rel=1e-9)
+    with pytest.raises(ValueError, match="no reference"):
+        losses.info_nce_to_references(d, labels, references[:2], own[:2], 0.1)

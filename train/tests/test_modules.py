@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from copymatch_train.average import MovingAverage
 from copymatch_train.classifier import PictureClassifier, classification
@@ -108,3 +109,32 @@ def test_moving_average_follows_at_its_decay():
         net.weight.add_(1.0)
     average.update(net)
     assert torch.allclose(average.average.weight, before + 0.1, atol=1e-6)
+
+
+def test_middle_levels_are_pooled_beside_the_last_map_without_changing_it():
+    torch.manual_seed(0)
+    plain = CopyNetwork(Network(trunk="mobilenet_v2", dimensions=8)).eval()
+    network = CopyNetwork(Network(trunk="mobilenet_v2", dimensions=8, levels=[5, 3], expansions=[6])).eval()
+    network.trunk.load_state_dict(plain.trunk.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    feature = network.features(x)
+    assert network.widths == [2 * 32, 2 * 96, 576, 1280] and feature.shape == (2, sum(network.widths))
+    third, fifth, expanded, last = feature.split(network.widths, 1)
+    assert torch.allclose(last, plain.features(x), atol=1e-6)
+    map_of = x
+    for stage in network.trunk.stages[:6]:
+        map_of = stage(map_of)
+    assert torch.allclose(fifth, network.pool(torch.cat([map_of, -map_of], 1)), atol=1e-6)
+    assert torch.allclose(expanded, network.pool(network.trunk.stages[6][0].layers[0](map_of)), atol=1e-6)
+    assert network(x).shape == (2, 8)
+
+
+def test_whitening_gives_every_block_its_share_whatever_its_scale():
+    torch.manual_seed(1)
+    head = LinearHead(12, 6)
+    features = torch.randn(500, 12)
+    head.whiten(features, widths=[4, 8])
+    first = F.normalize(head(features)[1], dim=1)
+    scaled = torch.cat([features[:, :4] * 1000, features[:, 4:]], 1)
+    head.whiten(scaled, widths=[4, 8])
+    assert torch.allclose((first @ first.T), F.normalize(head(scaled)[1], dim=1) @ F.normalize(head(scaled)[1], dim=1).T, atol=1e-4)

@@ -64,6 +64,24 @@ def test_a_killed_run_resumes_to_the_very_same_weights_and_schedule(store, tmp_p
     assert (tmp_path / "whole" / "curves.png").stat().st_size > 1000
 
 
+def test_references_described_by_the_moving_average_train_and_resume_too(store, tmp_path):
+    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+    config = tiny(
+        store,
+        loss=plain | dict(momentum_references=True),
+        network=dict(head="linear", waveblock=False, frozen_stages=1),
+        optimiser=dict(views=3),
+    )
+    fit.train(config, tmp_path / "whole")
+    fit.train(config, tmp_path / "killed", stop_after=3)
+    fit.train(config, tmp_path / "killed")
+    whole, resumed = (torch.load(tmp_path / f / "checkpoint.pt", weights_only=True) for f in ("whole", "killed"))
+    # Only references are remembered: one a picture and step.
+    assert whole["memory"]["written"] == 6 * config.optimiser.classes
+    for name, value in whole["network"].items():
+        assert torch.equal(value, resumed["network"][name]), name
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(store, tmp_path):
     fit.train(tiny(store), tmp_path, stop_after=2)
     with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
