@@ -28,6 +28,9 @@ extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    // Where the server was started with RUST_BACKTRACE, pgrx would add a backtrace to the errors that users see.
+    // SAFETY: PostgreSQL loads a library while its process has one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     settings::register();
     crate::ivf::register();
 }

@@ -361,3 +361,12 @@ def test_ivf_dump_and_restore_keep_the_definition(server, new_db, connect):
     assert sorted(find(restored, vectors[0], None)) == list(range(400))
     restored.execute("DROP EXTENSION copymatch CASCADE")
     assert one(restored, "SELECT count(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relname LIKE 't\\_%'") == 0  # fmt: skip
+
+
+def test_ivf_errors_carry_no_backtrace_even_where_the_server_would_make_them(fresh_cluster, monkeypatch):
+    monkeypatch.setenv("RUST_BACKTRACE", "1")
+    with fresh_cluster(fsync="off").connect() as db:
+        db.execute("CREATE EXTENSION copymatch; CREATE TABLE t (d vector(3))")
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as error:
+            db.execute("CREATE INDEX ON t USING ivf (d vector_l2_ops) WITH (lists = -1)")
+        assert error.value.diag.message_detail == 'Valid values are between "0" and "1000000".'
