@@ -93,10 +93,11 @@ pub struct Hit {
     pub(crate) probe: u32,
 }
 
-/// A number to order by, smallest first in a [`BinaryHeap`].
+/// A number to order by, smallest first in a [`BinaryHeap`]; equal ones in the order of the table.
 #[derive(Debug, Clone, Copy)]
 struct Nearest<T> {
     key: f64,
+    tid: Tid,
     item: T,
 }
 
@@ -113,7 +114,7 @@ impl<T> PartialOrd for Nearest<T> {
 }
 impl<T> Ord for Nearest<T> {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.key.total_cmp(&self.key)
+        other.key.total_cmp(&self.key).then(other.tid.cmp(&self.tid))
     }
 }
 
@@ -167,8 +168,8 @@ pub struct Search {
     candidates: BinaryHeap<Nearest<Candidate>>,
     /// The nearest of them, on their way from memory.
     upcoming: VecDeque<Nearest<Candidate>>,
-    refined: BinaryHeap<Nearest<(Tid, f32, u32)>>,
-    ready: BinaryHeap<Nearest<(Tid, u32)>>,
+    refined: BinaryHeap<Nearest<(f32, u32)>>,
+    ready: BinaryHeap<Nearest<u32>>,
     last_key: f64,
     estimate_margin: f32,
     refined_margin: f32,
@@ -263,16 +264,17 @@ impl Search {
             self.look_ahead(store);
             let candidate = self.upcoming.front().map_or(f64::INFINITY, |n| n.key);
             let (round, cut) = self.nearest_cut();
-            if !self.ready.is_empty() && ready <= refined.min(candidate).min(cut) {
+            // What may be as near comes before what is: equal rows are all known before the first of them is given.
+            if !self.upcoming.is_empty() && candidate <= ready.min(refined).min(cut) {
+                self.refine(store)?;
+            } else if !self.refined.is_empty() && refined <= ready.min(cut) {
+                self.rank_exactly(rerank)?;
+            } else if !self.ready.is_empty() && ready <= cut {
                 if self.given.len() >= self.widen_at {
                     self.widen(store)?;
                 } else if let Some(hit) = self.give() {
                     return Ok(Some(hit));
                 }
-            } else if !self.refined.is_empty() && refined <= candidate.min(cut) {
-                self.rank_exactly(rerank)?;
-            } else if !self.upcoming.is_empty() && candidate <= cut {
-                self.refine(store)?;
             } else if let Some(round) = round {
                 self.scan_further(store, round)?;
             } else if !self.next_round(store)? {
@@ -312,10 +314,7 @@ impl Search {
     }
 
     fn give(&mut self) -> Option<Hit> {
-        let Nearest {
-            key,
-            item: (tid, probe),
-        } = self.ready.pop()?;
+        let Nearest { key, tid, item: probe } = self.ready.pop()?;
         if self.skip.contains(&tid) {
             return None;
         }
@@ -334,7 +333,8 @@ impl Search {
 
     fn rank_exactly<R: Rerank + ?Sized>(&mut self, rerank: &mut R) -> Result<()> {
         let Some(Nearest {
-            item: (tid, key, probe),
+            tid,
+            item: (key, probe),
             ..
         }) = self.refined.pop()
         else {
@@ -353,10 +353,7 @@ impl Search {
             f64::from(key)
         };
         let key = last(key);
-        self.ready.push(Nearest {
-            key,
-            item: (tid, probe),
-        });
+        self.ready.push(Nearest { key, tid, item: probe });
         Ok(())
     }
 
@@ -404,7 +401,8 @@ impl Search {
         };
         self.refined.push(Nearest {
             key: last(f64::from(key - margin)),
-            item: (candidate.tid, key, candidate.probe),
+            tid: candidate.tid,
+            item: (key, candidate.probe),
         });
         Ok(())
     }
@@ -486,6 +484,7 @@ impl Search {
         self.candidates.extend(self.upcoming.drain(..));
         self.candidates.extend(candidates.into_iter().map(|candidate| Nearest {
             key: last(f64::from(candidate.estimate - self.estimate_margin * candidate.error)),
+            tid: candidate.tid,
             item: candidate,
         }));
         Ok(())

@@ -108,6 +108,12 @@ fn equal_rows_are_all_found() {
         build(&store, &rows, metric, 10, 1).unwrap();
         let hits = search(&store, metric, &rows[0], &rows, usize::MAX, SearchOptions::default());
         assert_eq!(hits.len(), 3000, "{metric:?}");
+        let order: Vec<usize> = hits.iter().map(|hit| hit.0).collect();
+        assert_eq!(
+            order[..256],
+            (0..256).collect::<Vec<_>>(),
+            "equal rows come in the order of the table"
+        );
     }
 }
 
