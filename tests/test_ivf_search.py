@@ -124,8 +124,7 @@ def test_ivf_a_filtered_query_returns_its_limit(db, corpus, column_name, part):
     "column_name, part",
     [
         ("tenth", 10),
-        # Measured 0.85 to 0.90: the scan stops with the list that fills the LIMIT.
-        pytest.param("hundredth", 100, marks=pytest.mark.xfail(reason="1 % filters find less than 90 %", strict=False)),
+        ("hundredth", 100),
     ],
 )
 def test_ivf_a_filtered_query_finds_90_percent(db, corpus, column_name, part):

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use pgrx::pg_sys;
 
-/// The most entries; 16 bytes each.
+/// The most entries; 12 bytes each.
 const MOST: usize = 1 << 16;
 /// Bytes of a cache line.
 const LINE: usize = 64;

@@ -413,6 +413,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             rows: self.rows,
             branches: branches.len() as u32,
             curve: Vec::new(),
+            itself: 0,
             measured_lists: 0,
             seed: SEED,
             branch_block,

@@ -36,6 +36,18 @@ impl OwnedCentroid {
         }
     }
 
+    /// The centroid that a directory has for a probe.
+    pub fn read<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Self> {
+        let page = store.read(probe.block)?;
+        page.expect(probe.block, Kind::Directory)?;
+        let view = centroid(geometry, &page, probe.at as usize);
+        Ok(OwnedCentroid {
+            code: view.code.to_vec(),
+            scale: view.scale,
+            squared: view.squared,
+        })
+    }
+
     pub fn view(&self) -> Centroid<'_> {
         Centroid {
             code: &self.code,

@@ -49,7 +49,7 @@ struct Stored {
     next_list: u32,
     measured_lists: u32,
     points: u32,
-    _spare: u32,
+    itself: u32,
     curve: [CurvePoint; MOST_POINTS],
 }
 
@@ -68,6 +68,9 @@ pub struct Meta {
     pub branches: u32,
     /// What probing gave when last measured, by ascending number of probes. Empty: never measured.
     pub curve: Vec<CurvePoint>,
+    /// Lists among which every sampled row found its own when last measured: an exact copy must not be missed because
+    /// lists that were split meanwhile lie nearer to it.
+    pub itself: u32,
     /// Number of lists when that was.
     pub(crate) measured_lists: u32,
     pub(crate) seed: u64,
@@ -107,6 +110,7 @@ impl Meta {
             rows: stored.rows,
             branches: stored.branches,
             curve: stored.curve[..stored.points as usize].to_vec(),
+            itself: stored.itself,
             measured_lists: stored.measured_lists,
             seed: stored.seed,
             branch_block: stored.branch_block,
@@ -132,7 +136,7 @@ impl Meta {
                 next_list: self.next_list,
                 measured_lists: self.measured_lists,
                 points: points as u32,
-                _spare: 0,
+                itself: self.itself,
                 curve,
             },
         );
@@ -168,6 +172,44 @@ impl Meta {
                 scaled(a.probes + (part * (b.probes - a.probes) as f32).ceil() as u32)
             }
         };
-        probes.max(FEWEST_PROBES).min(self.lists)
+        probes.max(scaled(self.itself)).max(FEWEST_PROBES).min(self.lists)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_follow_the_curve_the_rows_own_lists_and_the_growth_since() {
+        let mut meta = Meta {
+            dimensions: 3,
+            metric: Metric::L2,
+            lists: 100,
+            rows: 0,
+            branches: 1,
+            curve: vec![
+                CurvePoint {
+                    probes: 20,
+                    recall: 0.9,
+                },
+                CurvePoint {
+                    probes: 40,
+                    recall: 1.0,
+                },
+            ],
+            itself: 5,
+            measured_lists: 100,
+            seed: SEED,
+            branch_block: 1,
+            next_list: 100,
+        };
+        assert_eq!(meta.probes_for(0.5), 20);
+        assert_eq!(meta.probes_for(0.95), 30);
+        assert_eq!(meta.probes_for(2.0), 100);
+        meta.itself = 35;
+        assert_eq!(meta.probes_for(0.95), 35);
+        meta.lists = 200;
+        assert_eq!(meta.probes_for(0.95), 70);
     }
 }

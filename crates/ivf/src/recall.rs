@@ -2,8 +2,9 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::code;
-use crate::directory::{self, OwnedCentroid, Probe};
+use crate::code::{self, Query};
+
+use crate::directory::{self, Descent, OwnedCentroid, Probe};
 use crate::geometry::Geometry;
 use crate::list;
 use crate::meta::{CurvePoint, MOST_POINTS};
@@ -18,6 +19,8 @@ const QUERIES: usize = 400;
 const NEIGHBOURS: usize = 10;
 /// How far a perturbed copy lies from its row, in lengths of the row.
 const PERTURBATION: f32 = 0.5;
+/// Rows of which the rank of their own list is looked at.
+const OWN_LISTS: usize = 2_000;
 
 /// Measures what part of the ten nearest neighbours lies in the nearest lists, by their number, and stores the curve.
 ///
@@ -49,10 +52,33 @@ pub fn measure_recall<S: PageStore>(store: &S) -> Result<()> {
         }
     }
     let curve = curve_of(&mut ranks, many, meta.lists);
+    let itself = lists_to_find_itself(store, &meta, &geometry, many)?;
     Meta::update(store, |meta| {
         meta.curve = curve;
+        meta.itself = itself;
         meta.measured_lists = meta.lists;
     })
+}
+
+/// How many lists must be ranked until every sampled row's own is among them. Rows are assigned to the nearest list of their
+/// time; a split brings centroids that may be nearer.
+fn lists_to_find_itself<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry, many: u32) -> Result<u32> {
+    let mut random = ChaCha8Rng::seed_from_u64(!meta.seed ^ u64::from(meta.lists));
+    let pages = directory_pages(store, meta, geometry)?;
+    let mut farthest = 0;
+    for _ in 0..OWN_LISTS {
+        store.interrupts()?;
+        let Some(probe) = random_list(store, geometry, &pages, &mut random)? else {
+            continue;
+        };
+        if let Some((_, vector)) = random_row(store, meta, geometry, &probe, random.next_u32())? {
+            let query = Query::new(meta.metric, geometry, &vector);
+            let nearest = Descent::new(store, meta, geometry, &query)?.next(store, geometry, &query, many as usize)?;
+            let rank = nearest.iter().position(|near| near.entry.list == probe.entry.list);
+            farthest = farthest.max(rank.map_or(many, |rank| rank as u32 + 1));
+        }
+    }
+    Ok(farthest)
 }
 
 /// Recall at probes that grow by about a third, from the ranks of the lists that hold the neighbours.
@@ -91,32 +117,16 @@ struct SampledQuery {
 
 fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<SampledQuery>> {
     let mut random = ChaCha8Rng::seed_from_u64(meta.seed ^ u64::from(meta.lists));
-    let mut directories = Vec::new();
-    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
-        directories.extend(
-            (0..directory::entries(geometry, page)).map(|at| directory::branch_entry(geometry, page, at).directory),
-        );
-        Ok(())
-    })?;
-    let mut pages = Vec::new();
-    for first in directories {
-        directory::walk(store, first, Kind::Directory, |block, _| {
-            pages.push(block);
-            Ok(())
-        })?;
-    }
+    let pages = directory_pages(store, meta, geometry)?;
     let mut queries = Vec::with_capacity(QUERIES);
     for attempt in 0..4 * QUERIES {
-        if queries.len() == QUERIES || pages.is_empty() {
+        if queries.len() == QUERIES {
             break;
         }
         store.interrupts()?;
-        let block = pages[random.next_u32() as usize % pages.len()];
-        let (probes, _) = read_directory(store, geometry, block)?;
-        if probes.is_empty() {
+        let Some(probe) = random_list(store, geometry, &pages, &mut random)? else {
             continue;
-        }
-        let probe = probes[random.next_u32() as usize % probes.len()];
+        };
         if let Some((tid, mut vector)) = random_row(store, meta, geometry, &probe, random.next_u32())? {
             let perturbed = attempt % 2 == 1;
             if perturbed {
@@ -131,6 +141,43 @@ fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> 
     Ok(queries)
 }
 
+/// All directory pages.
+fn directory_pages<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<u32>> {
+    let mut firsts = Vec::new();
+    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
+        firsts.extend(
+            (0..directory::entries(geometry, page)).map(|at| directory::branch_entry(geometry, page, at).directory),
+        );
+        Ok(())
+    })?;
+    let mut pages = Vec::new();
+    for first in firsts {
+        directory::walk(store, first, Kind::Directory, |block, _| {
+            pages.push(block);
+            Ok(())
+        })?;
+    }
+    Ok(pages)
+}
+
+/// A list of a random directory page; none where that page is empty.
+fn random_list<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    pages: &[u32],
+    random: &mut ChaCha8Rng,
+) -> Result<Option<Probe>> {
+    if pages.is_empty() {
+        return Ok(None);
+    }
+    let block = pages[random.next_u32() as usize % pages.len()];
+    let (probes, _) = read_directory(store, geometry, block)?;
+    if probes.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(probes[random.next_u32() as usize % probes.len()]))
+}
+
 /// A row of the list's first page, as far as its six-bit code knows it.
 fn random_row<S: PageStore>(
     store: &S,
@@ -139,15 +186,7 @@ fn random_row<S: PageStore>(
     probe: &Probe,
     number: u32,
 ) -> Result<Option<(Tid, Vec<f32>)>> {
-    let centroid = {
-        let page = store.read(probe.block)?;
-        let view = directory::centroid(geometry, &page, probe.at as usize);
-        OwnedCentroid {
-            code: view.code.to_vec(),
-            scale: view.scale,
-            squared: view.squared,
-        }
-    };
+    let centroid = OwnedCentroid::read(store, geometry, probe)?;
     let mut row = None;
     let mut first = true;
     list::walk(

@@ -62,15 +62,7 @@ pub(crate) fn split<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe,
         return Ok(false);
     };
     let meta = Meta::read(store)?;
-    let centroid = {
-        let page = store.read(probe.block)?;
-        let view = directory::centroid(geometry, &page, probe.at as usize);
-        OwnedCentroid {
-            code: view.code.to_vec(),
-            scale: view.scale,
-            squared: view.squared,
-        }
-    };
+    let centroid = OwnedCentroid::read(store, geometry, probe)?;
     let rows = read_rows(store, &meta, geometry, probe, head, &centroid)?;
     if rows.tids.len() < OVERFULL {
         return Ok(false);

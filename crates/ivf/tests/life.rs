@@ -46,6 +46,39 @@ fn lists_split_as_an_index_fills_and_recall_stays() {
 }
 
 #[test]
+fn rows_find_themselves_after_their_index_has_split_its_lists_and_was_vacuumed() {
+    // A few broad clusters: a row is about as far from many centroids, so that splits change their order.
+    let mut random = Random::new(11);
+    let centres: Vec<Vec<f32>> = (0..12).map(|_| random.vector(32)).collect();
+    let rows: Vec<Vec<f32>> = (0..40_000)
+        .map(|_| {
+            let centre = random.below(12);
+            centres[centre].iter().map(|c| c + 0.5 * random.normal()).collect()
+        })
+        .collect();
+    let store = Memory::new();
+    create_empty(&store, 32, Metric::L2).unwrap();
+    for (at, row) in rows.iter().enumerate() {
+        insert(&store, row, tid(at)).unwrap();
+    }
+    cleanup(&store).unwrap();
+    let missed = |probes| {
+        let options = SearchOptions {
+            probes: Some(probes),
+            ..SearchOptions::default()
+        };
+        (0..2000)
+            .map(|at| at * 20)
+            .filter(|&at| search(&store, Metric::L2, &rows[at], &rows, 1, options)[0].0 != at)
+            .count()
+    };
+    let meta = ivf::Meta::read(&store).unwrap();
+    assert!(missed(1) > 100, "the data are too easy");
+    assert!(missed(meta.itself) <= 2, "in {} lists", meta.itself);
+    assert!(meta.probes_for(0.01) >= meta.itself);
+}
+
+#[test]
 fn deleted_rows_go_and_their_room_is_used_again() {
     let mut random = Random::new(2);
     let mut rows = random.clustered(6000, 32);
