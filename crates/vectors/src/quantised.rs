@@ -12,7 +12,11 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod encode;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 /// Vectors in a block.
@@ -336,12 +340,36 @@ static AVX2: Kernels = Kernels {
     dot_six_bit: avx2::dot_six_bit,
 };
 
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = Kernels {
+    name: "avx512",
+    scan_block: avx512::scan_block,
+    dot_bytes: avx512::dot_bytes,
+    dot_six_bit: avx512::dot_six_bit,
+};
+
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    name: "neon",
+    scan_block: neon::scan_block,
+    dot_bytes: neon::dot_bytes,
+    dot_six_bit: neon::dot_six_bit,
+};
+
 /// Every set of kernels that the processor can run, fastest first; the last is the oracle.
 pub fn available() -> Vec<&'static Kernels> {
     let mut available = Vec::new();
     #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        available.push(&AVX512);
+    }
+    #[cfg(target_arch = "x86_64")]
     if avx2::available() {
         available.push(&AVX2);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if neon::available() {
+        available.push(&NEON);
     }
     available.push(&SCALAR);
     available

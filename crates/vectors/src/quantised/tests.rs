@@ -17,12 +17,14 @@ fn numbers(seed: u64, n: usize) -> Vec<f32> {
 
 proptest! {
     #[test]
-    fn every_kernel_gives_the_oracles_sums(seed: u64, chunks in 1usize..32, bound in -2.0f32..2.0) {
+    fn every_kernel_gives_the_oracles_sums(seed: u64, chunks in 1usize..32, less in 0usize..8, bound in -2.0f32..2.0) {
         let n = 64 * chunks;
-        let mut codes = vec![0u8; block_code_bytes(n)];
+        // Blocks need only a multiple of 8.
+        let scanned = n - 8 * less;
+        let mut codes = vec![0u8; block_code_bytes(scanned)];
         let (mut addends, mut factors) = (Vec::new(), Vec::new());
         for slot in 0..BLOCK {
-            put_signs(&mut codes, slot, &numbers(seed ^ slot as u64, n));
+            put_signs(&mut codes, slot, &numbers(seed ^ slot as u64, scanned));
         }
         for x in numbers(!seed, 2 * BLOCK).chunks_exact(2) {
             addends.extend(to_bf16(x[0]).to_le_bytes());
@@ -30,7 +32,7 @@ proptest! {
         }
         let block = Block { codes: &codes, addends: &addends, factors: &factors };
         let query = numbers(seed.rotate_left(7), n);
-        let tables = Tables::new(&query);
+        let tables = Tables::new(&query[..scanned]);
         let estimate = Estimate { base: 0.25, lambda: 0.5, unit: tables.step() / n as f32, zero: tables.bias() / n as f32 };
         let integers = Integers::new(&query);
         let bytes: Vec<i8> = numbers(seed ^ 77, n).iter().map(|x| (x * 127.0) as i8).collect();
