@@ -111,6 +111,7 @@ fn copy_index_stats(
         name!(refine_pages, i64),
         name!(bytes, i64),
         name!(dimensions, i32),
+        name!(format_version, i32),
         name!(probes, i64),
         name!(curve, JsonB),
     ),
@@ -141,6 +142,7 @@ fn copy_index_stats(
             count(stats.refine_pages),
             count(stats.pages) * i64::from(pg_sys::BLCKSZ),
             meta.dimensions as i32,
+            i32::from(ivf::FORMAT_VERSION),
             count(probes.clamp(1, meta.lists.max(1))),
             JsonB(serde_json::Value::Array(curve)),
         )))

@@ -60,6 +60,14 @@ impl Record {
     pub fn refine<'r>(record: &'r [u8], geometry: &Geometry) -> &'r [u8] {
         &record[Self::NIBBLES + geometry.scanned / 8..]
     }
+
+    pub fn nibbles_mut<'r>(record: &'r mut [u8], geometry: &Geometry) -> &'r mut [u8] {
+        &mut record[Self::NIBBLES..Self::NIBBLES + geometry.scanned / 8]
+    }
+
+    pub fn refine_mut<'r>(record: &'r mut [u8], geometry: &Geometry) -> &'r mut [u8] {
+        &mut record[Self::NIBBLES + geometry.scanned / 8..]
+    }
 }
 
 /// The largest number that bfloat16 holds, less its rounding.

@@ -12,6 +12,7 @@
 mod build;
 mod check;
 mod code;
+mod compact;
 mod directory;
 mod error;
 mod geometry;
@@ -35,7 +36,7 @@ pub use error::{Error, Result};
 pub use geometry::{Geometry, MAX_DIMENSIONS};
 pub use insert::insert;
 pub use meta::{CurvePoint, Meta, Metric};
-pub use page::{PAGE_SIZE, Page};
+pub use page::{FORMAT_VERSION, PAGE_SIZE, Page};
 pub use recall::measure_recall;
 pub use search::{Hit, Iteration, Rerank, Search, SearchOptions};
 pub use stats::{Stats, stats};

@@ -124,6 +124,30 @@ pub(crate) fn put_scan(geometry: &Geometry, page: &mut Page, slot: usize, record
     set_live(geometry, page, block, mask);
 }
 
+/// Appends the record of a slot as [`put_scan`] takes it; its six-bit code is left zero.
+pub(crate) fn take_scan(geometry: &Geometry, page: &Page, slot: usize, records: &mut Vec<u8>) {
+    let (block, within) = (slot / BLOCK, slot % BLOCK);
+    let bytes = block_at(geometry, block);
+    let block = &page.0[bytes..bytes + geometry.block_bytes];
+    let start = records.len();
+    records.extend_from_slice(&block[TIDS + Tid::SIZE * within..][..Tid::SIZE]);
+    records.extend_from_slice(&block[ADDENDS + 2 * within..][..2]);
+    records.extend_from_slice(&block[FACTORS + 2 * within..][..2]);
+    records.resize(start + Record::bytes(geometry), 0);
+    quantised::take_nibbles(
+        &block[CODES..],
+        within,
+        Record::nibbles_mut(&mut records[start..], geometry),
+    );
+}
+
+/// A scan page and its refine pages.
+pub(crate) fn pages_with(geometry: &Geometry, page: &Page) -> usize {
+    1 + (0..geometry.refine_pages)
+        .filter(|&at| refine_block(page, at) != NONE)
+        .count()
+}
+
 /// A six-bit code with its header.
 pub(crate) fn refine_record<'p>(geometry: &Geometry, page: &'p Page, at: usize) -> &'p [u8] {
     &page.0[CONTENT + at * geometry.refine_bytes..][..geometry.refine_bytes]

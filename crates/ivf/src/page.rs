@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// Bytes of a page; PostgreSQL's default BLCKSZ.
 pub const PAGE_SIZE: usize = 8192;
 /// The format's version, in every page.
-pub(crate) const VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 1;
 /// Where content begins: behind PostgreSQL's page header.
 pub(crate) const CONTENT: usize = 24;
 /// Where content ends and the trailer begins.
@@ -79,7 +79,7 @@ impl Page {
         }
         self.set_trailer(Trailer {
             magic: MAGIC,
-            version: VERSION,
+            version: FORMAT_VERSION,
             kind: kind as u8,
             list,
             generation,
@@ -117,10 +117,10 @@ impl Page {
         if trailer.magic != MAGIC {
             return Err(Error::corrupted(block, "not a page of an ivf index"));
         }
-        if trailer.version != VERSION {
+        if trailer.version != FORMAT_VERSION {
             return Err(Error::Version {
                 found: u32::from(trailer.version),
-                expected: u32::from(VERSION),
+                expected: u32::from(FORMAT_VERSION),
             });
         }
         if trailer.kind != kind as u8 {
@@ -136,7 +136,7 @@ impl Page {
     pub(crate) fn is(&self, kind: Kind, list: u32, generation: u32) -> bool {
         let trailer = self.trailer();
         trailer.magic == MAGIC
-            && trailer.version == VERSION
+            && trailer.version == FORMAT_VERSION
             && trailer.kind == kind as u8
             && trailer.list == list
             && trailer.generation == generation

@@ -34,7 +34,7 @@ pub(crate) fn is_overfull<S: PageStore>(store: &S, geometry: &Geometry, probe: &
     Ok(slots >= OVERFULL)
 }
 
-fn current_head<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<u32>> {
+pub(crate) fn current_head<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<u32>> {
     let page = store.read(probe.block)?;
     page.expect(probe.block, Kind::Directory)?;
     if probe.at as usize >= directory::entries(geometry, &page) {
@@ -184,7 +184,7 @@ fn write_lists<S: PageStore>(
 }
 
 /// Writes a list on pages of its own and gives its head.
-fn write_list<S: PageStore>(
+pub(crate) fn write_list<S: PageStore>(
     store: &S,
     geometry: &Geometry,
     list: u32,
@@ -249,7 +249,7 @@ fn replace_entry<S: PageStore>(
 }
 
 /// Gives back the pages of a list that nothing leads to any more.
-fn release_list<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, head: u32) -> Result<()> {
+pub(crate) fn release_list<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, head: u32) -> Result<()> {
     let mut blocks = Vec::new();
     list::walk(store, head, probe.entry.list, probe.entry.generation, |block, page| {
         blocks.push(block);

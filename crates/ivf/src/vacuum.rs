@@ -4,7 +4,7 @@ use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE, Page};
 use crate::store::LockMode;
-use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, recall, split};
+use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, compact, recall, split};
 
 /// What a vacuum found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Vacuumed {
     pub remaining: u64,
     /// Lists that were split.
     pub splits: u32,
+    /// Lists that moved to fewer pages.
+    pub compacted: u32,
 }
 
 /// Takes out every row that `is_dead` names.
@@ -26,33 +28,41 @@ pub fn bulk_delete<S: PageStore>(store: &S, is_dead: &mut dyn FnMut(Tid) -> bool
     let geometry = meta.geometry()?;
     let mut done = Vacuumed::default();
     for_each_list(store, &meta, &geometry, |probe| {
-        let (removed, remaining) = sweep(store, &geometry, probe, is_dead)?;
-        done.removed += removed;
-        done.remaining += remaining;
-        Ok(remaining as u32)
+        let swept = sweep(store, &geometry, probe, is_dead)?;
+        done.removed += swept.removed;
+        done.remaining += swept.remaining;
+        Ok(swept.remaining as u32)
     })?;
     Meta::update(store, |meta| meta.rows = done.remaining)?;
     Ok(done)
 }
 
-/// Splits lists that grew too long, counts, and measures the recall anew where the lists have changed much.
+/// Splits lists that grew too long, moves those that lost most of their rows to fewer pages, counts, and measures the
+/// recall anew where the lists have changed much.
 pub fn cleanup<S: PageStore>(store: &S) -> Result<Vacuumed> {
     let structure = store.lock(0, LockMode::Exclusive, true)?;
     let meta = Meta::read(store)?;
     let geometry = meta.geometry()?;
     let mut done = Vacuumed::default();
-    let mut overfull = Vec::new();
+    let (mut overfull, mut sparse) = (Vec::new(), Vec::new());
     for_each_list(store, &meta, &geometry, |probe| {
-        let (_, remaining) = sweep(store, &geometry, probe, &mut |_| false)?;
-        if remaining as usize >= split::OVERFULL {
+        let swept = sweep(store, &geometry, probe, &mut |_| false)?;
+        let rows = swept.remaining as usize;
+        if rows >= split::OVERFULL {
             overfull.push(*probe);
+        } else if compact::is_sparse(&geometry, rows, swept.pages) {
+            sparse.push(*probe);
         }
-        done.remaining += remaining;
-        Ok(remaining as u32)
+        done.remaining += swept.remaining;
+        Ok(swept.remaining as u32)
     })?;
     for probe in overfull {
         store.interrupts()?;
         done.splits += u32::from(split::split(store, &geometry, &probe, true)?);
+    }
+    for probe in sparse {
+        store.interrupts()?;
+        done.compacted += u32::from(compact::compact(store, &geometry, &probe)?);
     }
     Meta::update(store, |meta| meta.rows = done.remaining)?;
     drop(structure);
@@ -142,18 +152,26 @@ fn store_counts<S: PageStore>(
     store.commit(vec![page])
 }
 
-/// Clears the dead rows of a list; gives those removed and those left.
+/// What a visit to a list found.
+struct Swept {
+    removed: u64,
+    remaining: u64,
+    pages: usize,
+}
+
+/// Clears the dead rows of a list.
 fn sweep<S: PageStore>(
     store: &S,
     geometry: &Geometry,
     probe: &Probe,
     is_dead: &mut dyn FnMut(Tid) -> bool,
-) -> Result<(u64, u64)> {
+) -> Result<Swept> {
     let head = probe.entry.head;
-    let (mut removed, mut remaining) = (0, 0);
+    let (mut removed, mut remaining, mut count) = (0, 0, 0);
     let mut first_with_room = None;
     let mut pages = Vec::new();
     let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |block, page| {
+        count += list::pages_with(geometry, page);
         let dead = dead_slots(geometry, page, is_dead);
         let lives: u32 = (0..list::used_blocks(geometry, page))
             .map(|b| list::live(geometry, page, b).count_ones())
@@ -194,7 +212,11 @@ fn sweep<S: PageStore>(
         }
     }
     store.interrupts()?;
-    Ok((removed, remaining))
+    Ok(Swept {
+        removed,
+        remaining,
+        pages: count,
+    })
 }
 
 /// For each block, the slots whose rows are dead.

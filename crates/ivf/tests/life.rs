@@ -109,6 +109,52 @@ fn deleted_rows_go_and_their_room_is_used_again() {
 }
 
 #[test]
+fn lists_that_lost_most_of_their_rows_move_to_fewer_pages_and_nothing_else_changes() {
+    let mut random = Random::new(12);
+    let mut rows = random.clustered(6000, 32);
+    let first = rows[7].clone();
+    let store = Memory::new();
+    build(&store, &rows, Metric::L2, 20, 1).unwrap();
+    let pages = store.blocks().unwrap();
+    let stays = |at: usize| at.is_multiple_of(25) && at < 5000;
+    assert_eq!(bulk_delete(&store, &mut |tid| !stays(row(tid))).unwrap().remaining, 200);
+    let by_codes = |store: &Memory| {
+        let options = SearchOptions {
+            probes: Some(u32::MAX),
+            rerank: false,
+            ..SearchOptions::default()
+        };
+        let mut hits = search(store, Metric::L2, &first, &[], usize::MAX, options);
+        hits.sort_by_key(|hit| hit.0);
+        hits
+    };
+    let (before, sizes) = (by_codes(&store), stats(&store).unwrap());
+    let done = cleanup(&store).unwrap();
+    assert!(done.compacted >= 5 && done.remaining == 200, "{done:?}");
+    let after = stats(&store).unwrap();
+    assert!(after.scan_pages + after.refine_pages < sizes.scan_pages + sizes.refine_pages);
+    assert!(after.free_slots < sizes.free_slots);
+    assert_sound(&store, 200);
+    assert_eq!(by_codes(&store), before, "the same rows at the same estimates");
+    assert_eq!(cleanup(&store).unwrap().compacted, 0, "once is enough");
+    // The pages are used again.
+    for at in (0..6000).filter(|&at| !stays(at)) {
+        rows[at] = rows[(at * 7 + 1) % 6000].clone();
+        insert(&store, &rows[at], tid(at)).unwrap();
+    }
+    assert_sound(&store, 6000);
+    let now = store.blocks().unwrap();
+    assert!(now <= pages + pages / 5, "{now} from {pages}");
+    // And a list without any row has no page.
+    bulk_delete(&store, &mut |_| true).unwrap();
+    cleanup(&store).unwrap();
+    assert_eq!(stats(&store).unwrap().scan_pages, 0);
+    assert!(found(&store, &rows).is_empty());
+    insert(&store, &rows[0], tid(0)).unwrap();
+    assert_sound(&store, 1);
+}
+
+#[test]
 fn a_crash_at_any_record_of_a_build_leaves_no_index_and_a_whole_build_is_sound() {
     let rows = Random::new(3).clustered(700, 16);
     for records in 0.. {
@@ -236,6 +282,17 @@ fn a_crash_at_any_record_of_a_vacuum_loses_no_living_row() {
         make,
         |store| cleanup(store).map(|_| ()),
         |memory, _| assert_eq!(found(memory, &rows).len(), 1500),
+    );
+    // Lists that move to fewer pages.
+    let thinned = || {
+        let store = make();
+        bulk_delete(&store, &mut |tid| row(tid) % 20 != 3).unwrap();
+        store
+    };
+    cut_everywhere(
+        thinned,
+        |store| cleanup(store).map(|done| assert!(done.compacted > 0)),
+        |memory, _| assert_eq!(found(memory, &rows).len(), 75),
     );
 }
 

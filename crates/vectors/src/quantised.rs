@@ -137,6 +137,17 @@ pub fn put_nibbles(codes: &mut [u8], slot: usize, nibbles: &[u8]) {
     }
 }
 
+/// Reads back what [`put_nibbles`] wrote.
+pub fn take_nibbles(codes: &[u8], slot: usize, nibbles: &mut [u8]) {
+    for (at, two) in nibbles.iter_mut().enumerate() {
+        let [low, high] = [2 * at, 2 * at + 1].map(|m| {
+            let (byte, shift) = place(m, slot);
+            codes[byte] >> shift & 15
+        });
+        *two = low | high << 4;
+    }
+}
+
 /// Packs the signs of elements (a multiple of 8) as [`put_nibbles`] takes them.
 pub fn pack_signs(elements: &[f32], nibbles: &mut [u8]) {
     for (eight, byte) in elements.chunks_exact(8).zip(nibbles) {
