@@ -1,5 +1,7 @@
 //! Matching: reference sets, nearest references, stretching, verdicts.
 
+mod filter;
 mod functions;
 mod neighbours;
 mod sets;
+mod views;
