@@ -81,7 +81,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.find_reembedding(text) IS 'the record of a set''s re-embedding, locked, or an error';
 
-CREATE FUNCTION copymatch.reembed_batch(set_name text, batch integer) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+-- Embedding is dear, and PostgreSQL would compile each batch's plan for it.
+CREATE FUNCTION copymatch.reembed_batch(set_name text, batch integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SET jit = off AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
     -- Two callers take turns: each batch reads where the last one ended.

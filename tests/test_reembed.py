@@ -43,9 +43,9 @@ def fill(db, rows: int):
 
 @pytest.fixture
 def refs(fresh_db):
-    """Forty references in the set `refs`, and a second model."""
+    """Eighteen references in the set `refs`, and a second model."""
     add_second_model(fresh_db)
-    fill(fresh_db, 40)
+    fill(fresh_db, 18)
     return fresh_db
 
 
@@ -85,7 +85,7 @@ def test_one_call_does_all_where_writers_may_wait_for_the_index(refs):
     refs.execute("CALL copy_reembed('refs', %s, build_index => true)", [SECOND])
     assert refs.execute("SELECT model FROM copymatch.reference_sets").fetchone()[0] == SECOND
     assert refs.execute("SELECT job, reference_set, state, done, total, percent FROM copymatch.progress").fetchone() == (
-        "re-embedding", "refs", "switched", 40, 40, 100,
+        "re-embedding", "refs", "switched", 18, 18, 100,
     )  # fmt: skip
     assert refs.execute("SELECT per_second > 0, pid FROM copymatch.progress").fetchone() == (True, None)
 
@@ -181,7 +181,7 @@ def test_searches_see_the_old_or_the_new_whole_while_sets_switch(refs, connect):
     threads = [threading.Thread(target=search), threading.Thread(target=search), threading.Thread(target=write)]
     for thread in threads:
         thread.start()
-    for _ in range(20):
+    for _ in range(12):
         refs.execute("SELECT copy_revert_reembed('refs')")
         refs.execute("CALL copy_reembed('refs')")
     stop.set()
@@ -221,7 +221,7 @@ def test_two_callers_share_the_work(refs, connect):
         thread.start()
     for thread in threads:
         thread.join()
-    assert refs.execute("SELECT state, done, total FROM copymatch.progress").fetchone() == ("indexing", 40, 40)
+    assert refs.execute("SELECT state, done, total FROM copymatch.progress").fetchone() == ("indexing", 18, 18)
     assert refs.execute(WRONG.format(column="descriptor_second_model", model=SECOND)).fetchone()[0] == 0
 
 
@@ -308,7 +308,7 @@ def test_killed_server_loses_nothing_and_the_next_call_goes_on(fresh_cluster):
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch")
         add_second_model(db)
-        fill(db, 60)
+        fill(db, 45)
     chance = random.Random(4)
     for round_number in range(ROUNDS):
         committed = [0]

@@ -288,6 +288,7 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
     db.execute(
         "SELECT copy_alter_set('first', copy_probability => 0.9, review_probability => 0.4, negatives => '{some}')"
     )
+    db.execute("SELECT copy_alter_set('with second', negatives => '{}')")
     db.execute("SELECT copy_disable_reference('first', '2', 'withdrawn', '2100-01-01')")
     db.execute("SELECT copy_create_group('both', '{first,with second}')")
     db.execute("CALL copy_reembed('first', 'second')")

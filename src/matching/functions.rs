@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use scoring::Verdict;
 
 use super::neighbours::nearest;
+use super::remembered::remember;
 use super::sets::ReferenceSet;
 use super::views::Views;
 use crate::embed::catalogue::Model;
@@ -171,7 +172,10 @@ fn copy_background(descriptor: Option<Vector>, model: Option<&str>) -> Option<f6
 #[pg_extern(sql = false)]
 fn copy_stretch(similarity: f64, background: f64, reference_set: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let calibration = ReferenceSet::find(reference_set)?.calibration;
+        let calibration = match sets(Some(reference_set))?.as_slice() {
+            [only] => only.calibration.clone(),
+            _ => ReferenceSet::find(reference_set)?.calibration,
+        };
         if !(-1.0..=1.0).contains(&similarity) || !(-1.0..=1.0).contains(&background) {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
@@ -230,10 +234,18 @@ impl Page {
 }
 
 fn sets(reference_set: Option<&str>) -> Result<Vec<ReferenceSet>, Failure> {
-    match reference_set {
-        Some(name) => ReferenceSet::named(name),
-        None => ReferenceSet::readable(),
-    }
+    remember(
+        |last| &mut last.sets,
+        reference_set,
+        || match reference_set {
+            Some(name) => ReferenceSet::named(name),
+            None => ReferenceSet::readable(),
+        },
+    )
+}
+
+fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
+    remember(|last| &mut last.models, Some(&set.name), || set.model())
 }
 
 /// The descriptor scaled to unit length, after a check that it can be one of this model's.
@@ -287,7 +299,7 @@ fn search(
     let mut found = Vec::new();
     for set in sets {
         let k = page.rows(set) + page.skip;
-        let model = set.model()?;
+        let model = model_of(set)?;
         let Some(views) = embed(model.clone())? else { continue };
         let mut matches = best_of_views(set, &model, home, &views, k)?;
         if matches.iter().any(|m| m.verdict != Verdict::Different) {
@@ -325,8 +337,9 @@ fn explain(
     matches: &mut [Match],
     embed: &mut impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
 ) -> Result<(), Failure> {
-    for negative in set.negatives()? {
-        let model = negative.model()?;
+    let negatives = remember(|last| &mut last.negatives, Some(&set.name), || set.negatives())?;
+    for negative in negatives {
+        let model = model_of(&negative)?;
         let Some(views) = embed(model.clone())? else { continue };
         let nearest = best_of_views(&negative, &model, home, &views, 1)?;
         let Some(nearest) = nearest.first().filter(|m| m.verdict == Verdict::Copy) else {

@@ -3,5 +3,6 @@
 mod filter;
 mod functions;
 mod neighbours;
+mod remembered;
 mod sets;
 mod views;
