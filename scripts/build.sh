@@ -70,9 +70,17 @@ for file in "$LOCAL/$flavour"/*; do
 done
 put 755 "$library" "$pkglib/copymatch.so"
 put 644 "$schema" "$share/extension/copymatch--$version.sql"
-for upgrade in "$ROOT"/sql/copymatch--*--*.sql; do
-    if [ -e "$upgrade" ]; then put 644 "$upgrade" "$share/extension/${upgrade##*/}"; fi
+for upgrade in "$ROOT"/sql/upgrades/*--*.sql; do
+    path=${upgrade##*/}
+    path=${path%.sql}
+    script=$CARGO_TARGET_DIR/release/copymatch--$path.sql
+    "$ROOT/scripts/upgrade_sql.sh" "${path%--*}" "${path#*--}" >"$script"
+    put 644 "$script" "$share/extension/${script##*/}"
 done
+# What earlier versions installed, for the tests of the upgrade.
+if [ "$mode" != --system ]; then
+    for old in "$ROOT"/sql/history/*.sql; do put 644 "$old" "$share/extension/${old##*/}"; done
+fi
 put 644 "$ROOT/copymatch.control" "$share/extension/copymatch.control"
 
 if [ -n "$changed" ]; then

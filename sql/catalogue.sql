@@ -92,13 +92,23 @@ CREATE TABLE copymatch.reference_set (
     on_bad_image      text NOT NULL DEFAULT 'error' CHECK (on_bad_image IN ('error', 'skip')),
     is_default        boolean NOT NULL DEFAULT false,
     created           timestamptz NOT NULL DEFAULT now(),
-    created_by        name NOT NULL DEFAULT current_user
+    created_by        name NOT NULL DEFAULT current_user,
+    -- Since 0.2.0; sql/upgrades adds them in this order.
+    further_key_columns name[] NOT NULL DEFAULT '{}',
+    filter            text,
+    k                 integer CONSTRAINT reference_set_k_check CHECK (k BETWEEN 1 AND 10000),
+    copy_probability  double precision,
+    review_probability double precision,
+    negative          boolean NOT NULL DEFAULT false,
+    negatives         text[],
+    CONSTRAINT reference_set_probability_check
+        CHECK (copy_probability BETWEEN 0 AND 1 AND review_probability BETWEEN 0 AND 1 AND review_probability <= copy_probability)
 );
 CREATE UNIQUE INDEX reference_set_is_default ON copymatch.reference_set (is_default) WHERE is_default;
 COMMENT ON TABLE copymatch.reference_set IS 'reference sets: where references lie, and with which model and calibration they are matched';
 COMMENT ON COLUMN copymatch.reference_set.name IS 'name that copy_match takes';
 COMMENT ON COLUMN copymatch.reference_set.relation IS 'table, partitioned table, view or foreign table with the references';
-COMMENT ON COLUMN copymatch.reference_set.key_column IS 'column that identifies a reference';
+COMMENT ON COLUMN copymatch.reference_set.key_column IS 'column that identifies a reference; the first one of a composite key';
 COMMENT ON COLUMN copymatch.reference_set.image_column IS 'bytea column with the image; NULL where only descriptors are kept';
 COMMENT ON COLUMN copymatch.reference_set.descriptor_column IS 'vector column with the descriptor';
 COMMENT ON COLUMN copymatch.reference_set.model IS 'model that made the descriptors';
@@ -107,6 +117,13 @@ COMMENT ON COLUMN copymatch.reference_set.on_bad_image IS 'what the trigger does
 COMMENT ON COLUMN copymatch.reference_set.is_default IS 'the set that copy_match takes when none is named';
 COMMENT ON COLUMN copymatch.reference_set.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.reference_set.created_by IS 'who made it';
+COMMENT ON COLUMN copymatch.reference_set.further_key_columns IS 'the other columns of a composite key';
+COMMENT ON COLUMN copymatch.reference_set.filter IS 'SQL condition: which rows of the relation belong to the set; NULL: all';
+COMMENT ON COLUMN copymatch.reference_set.k IS 'references that a search returns where the call names no number; NULL: 10';
+COMMENT ON COLUMN copymatch.reference_set.copy_probability IS 'probability from which the verdict is copy; NULL: the calibration''s';
+COMMENT ON COLUMN copymatch.reference_set.review_probability IS 'probability from which the verdict is review; NULL: the calibration''s';
+COMMENT ON COLUMN copymatch.reference_set.negative IS 'templates, logos, blank frames: a copy of one of these explains a match in another set, which is then not raised';
+COMMENT ON COLUMN copymatch.reference_set.negatives IS 'negative sets that apply to this one; NULL: those whose relation has the same owner';
 ALTER TABLE copymatch.reference_set ENABLE ROW LEVEL SECURITY;
 CREATE POLICY read_all ON copymatch.reference_set FOR SELECT USING (true);
 CREATE POLICY relation_owner ON copymatch.reference_set
@@ -155,15 +172,3 @@ BEGIN
         EXECUTE 'ALTER VIEW copymatch.models SET (security_invoker = true)';
     END IF;
 END $$;
-
-CREATE VIEW copymatch.reference_sets AS
-    SELECT s.name, s.relation, s.key_column, s.image_column, s.descriptor_column, s.model, m.dimensions, s.calibration,
-           s.on_bad_image, s.is_default,
-           NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.image_column, s.descriptor_column]) AS u(col)
-                       WHERE u.col IS NOT NULL
-                         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                                         WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped)) AS intact,
-           s.created, s.created_by
-    FROM copymatch.reference_set s JOIN copymatch.model m ON m.name = s.model;
-COMMENT ON VIEW copymatch.reference_sets IS 'reference sets; intact says whether their relation and columns still exist';
-GRANT SELECT ON copymatch.reference_sets TO PUBLIC;

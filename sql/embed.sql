@@ -91,10 +91,12 @@ BEGIN
         RAISE EXCEPTION 'model "%" is built into the extension', model.name USING ERRCODE = 'dependent_objects_still_exist';
     END IF;
     SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' ORDER BY s.name) INTO sets
-        FROM copymatch.reference_set s WHERE s.model = model.name;
+        FROM copymatch.reference_set s
+        WHERE s.model = model.name
+           OR EXISTS (SELECT FROM copymatch.reembedding r WHERE r.reference_set = s.name AND model.name IN (r.model, r.old_model));
     IF sets IS NOT NULL THEN
         RAISE EXCEPTION 'model "%" is in use', model.name
-            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = 'Reference sets: ' || sets, HINT = 'Drop these sets with copy_drop_set first.';
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = 'Reference sets: ' || sets, HINT = 'Drop these sets with copy_drop_set, or end their re-embedding with copy_finish_reembed, first.';
     END IF;
     DELETE FROM copymatch.calibration c WHERE c.model = model.name;
     DELETE FROM copymatch.model m WHERE m.name = model.name;

@@ -1,15 +1,17 @@
 -- Matching: nearest references by plain SQL under the caller's rights, descriptor stretching, probability, verdict.
-CREATE FUNCTION copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+                           skip integer DEFAULT 0, views text DEFAULT 'one')
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
-                   score double precision, probability double precision, verdict text)
+                   score double precision, probability double precision, verdict text, explanation text)
     AS 'MODULE_PATHNAME', 'copy_match_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10;
-COMMENT ON FUNCTION copy_match(bytea, text, integer) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different). reference_set NULL: all sets whose relation the caller may read. NULL image: no rows';
+COMMENT ON FUNCTION copy_match(bytea, text, integer, integer, text) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different), and why a match is not raised (explanation). reference_set: a set, a group of sets, or NULL: all sets whose relation the caller may read. k NULL: the set''s own number, or 10. skip: leaves out that many, best first, for the next page. views all: the eight orientations and the image without its border too, the best of them for each reference. NULL image: no rows';
 
-CREATE FUNCTION copy_match_descriptor(descriptor vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10, model text DEFAULT NULL)
+CREATE FUNCTION copy_match_descriptor(descriptor vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+                                      model text DEFAULT NULL, skip integer DEFAULT 0)
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
-                   score double precision, probability double precision, verdict text)
+                   score double precision, probability double precision, verdict text, explanation text)
     AS 'MODULE_PATHNAME', 'copy_match_descriptor_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 10000 ROWS 10;
-COMMENT ON FUNCTION copy_match_descriptor(vector, text, integer, text) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
+COMMENT ON FUNCTION copy_match_descriptor(vector, text, integer, text, integer) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
 
 CREATE FUNCTION copy_stretch(similarity double precision, background double precision, reference_set text DEFAULT copymatch.default_set(),
                              OUT score double precision, OUT probability double precision, OUT verdict text)

@@ -53,8 +53,43 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.require_column(regclass, name, text) IS 'an error unless the relation has this column, of this type';
 
-CREATE FUNCTION copy_create_set(name text, relation regclass, key name, image name, descriptor name DEFAULT 'descriptor',
-                                model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true)
+CREATE FUNCTION copymatch.check_filter(relation oid, filter text) RETURNS text
+    AS 'MODULE_PATHNAME', 'check_filter_wrapper' LANGUAGE c STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION copymatch.check_filter(oid, text) IS 'a set''s filter in a form that means the same under every search path, or an error: it must be one condition over the relation''s columns, without subqueries and volatile functions, and with PostgreSQL''s own functions only unless a superuser sets it';
+
+CREATE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[] LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    parsed name[];
+    col name;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = relation AND a.attname::text = key AND a.attnum > 0 AND NOT a.attisdropped) THEN
+        RETURN ARRAY[key::name];
+    END IF;
+    -- Names as they are, separated by commas; one that has a comma itself in double quotes.
+    SELECT pg_catalog.array_agg((CASE WHEN m[1] LIKE '"%' THEN pg_catalog.replace(pg_catalog.substr(m[1], 2, pg_catalog.length(m[1]) - 2), '""', '"')
+                                      ELSE m[1] END)::name ORDER BY place) INTO parsed
+        FROM pg_catalog.regexp_matches(key, '\s*("(?:[^"]|"")+"|[^,]*[^,\s])\s*(?:,|$)', 'g') WITH ORDINALITY AS found(m, place);
+    IF parsed IS NULL THEN
+        parsed := ARRAY[key::name];
+    END IF;
+    FOREACH col IN ARRAY parsed LOOP
+        PERFORM copymatch.require_column(relation, col, NULL);
+    END LOOP;
+    RETURN parsed;
+END $$;
+COMMENT ON FUNCTION copymatch.parse_key(regclass, text) IS 'the key''s columns: one name, or several with commas between';
+
+CREATE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN pg_catalog.cardinality(further) = 0 THEN 'r.' || pg_catalog.quote_ident(key_column)
+                ELSE (SELECT 'ROW(' || pg_catalog.string_agg('r.' || pg_catalog.quote_ident(u.col), ', ' ORDER BY u.place) || ')'
+                      FROM pg_catalog.unnest(key_column || further) WITH ORDINALITY AS u(col, place)) END || '::pg_catalog.text'
+$$;
+COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, in SQL over the alias r: the column''s text, or for a composite key that of ROW(…): (1,"x y")';
+
+CREATE FUNCTION copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
+                                model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,
+                                filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false)
     RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -66,6 +101,8 @@ DECLARE
     vector_type text := pg_catalog.format_type('@extschema@.vector'::regtype, NULL);
     waiting bigint;
     embedded bigint := 0;
+    keys name[];
+    other record;
 BEGIN
     IF copy_create_set.name IS NULL OR relation IS NULL OR key IS NULL OR copy_create_set.descriptor IS NULL THEN
         RAISE EXCEPTION 'copy_create_set needs a name, a relation, a key column and a descriptor column' USING ERRCODE = 'null_value_not_allowed';
@@ -74,7 +111,11 @@ BEGIN
         RAISE EXCEPTION 'on_bad_image is "%"', copy_create_set.on_bad_image
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Choose error (refuse the row) or skip (keep the row without a descriptor, and warn).';
     END IF;
-    IF EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = copy_create_set.name) THEN
+    IF copy_create_set.negative IS NULL THEN
+        RAISE EXCEPTION 'negative is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = 'true or false.';
+    END IF;
+    IF EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = copy_create_set.name)
+       OR EXISTS (SELECT FROM copymatch.reference_group g WHERE g.name = copy_create_set.name) THEN
         RAISE EXCEPTION 'reference set "%" exists already', copy_create_set.name
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop it with copy_drop_set.';
     END IF;
@@ -93,7 +134,7 @@ BEGIN
     IF NOT pg_catalog.pg_has_role(owner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of relation %', relation USING ERRCODE = 'insufficient_privilege';
     END IF;
-    PERFORM copymatch.require_column(relation, key, NULL);
+    keys := copymatch.parse_key(relation, key);
     IF copy_create_set.image IS NOT NULL THEN
         PERFORM copymatch.require_column(relation, copy_create_set.image, 'bytea');
     END IF;
@@ -117,16 +158,23 @@ BEGIN
             USING ERRCODE = 'datatype_mismatch';
     END IF;
 
-    INSERT INTO copymatch.reference_set (name, relation, key_column, image_column, descriptor_column, model, calibration, on_bad_image, is_default)
-        VALUES (copy_create_set.name, copy_create_set.relation, copy_create_set.key, copy_create_set.image, copy_create_set.descriptor, chosen.name,
-                calibration, copy_create_set.on_bad_image, NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default));
+    SELECT s.name, s.model INTO other FROM copymatch.reference_set s
+        WHERE s.relation = copy_create_set.relation AND s.descriptor_column = copy_create_set.descriptor AND s.model <> chosen.name LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'column "%" of relation % has the descriptors of model "%", for reference set "%"', copy_create_set.descriptor, relation, other.model, other.name
+            USING ERRCODE = 'datatype_mismatch', HINT = 'Name another descriptor column, or the same model.';
+    END IF;
+
+    INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, descriptor_column, model, calibration,
+                                         on_bad_image, is_default, filter, k, negative)
+        VALUES (copy_create_set.name, copy_create_set.relation, keys[1], keys[2:], copy_create_set.image, copy_create_set.descriptor, chosen.name,
+                calibration, copy_create_set.on_bad_image,
+                NOT copy_create_set.negative AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default),
+                copy_create_set.filter, copy_create_set.k, copy_create_set.negative);
+    PERFORM copymatch.try_search(copy_create_set.name);
 
     IF copy_create_set.image IS NOT NULL AND kind IN ('r', 'p') THEN
-        -- Triggers fire in the order of their names: this one must see the image as the table's other triggers leave it.
-        EXECUTE pg_catalog.format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION @extschema@.copy_maintain_descriptor(%L)',
-                                  copymatch.trigger_name(copy_create_set.name), relation, copy_create_set.name);
-        EXECUTE pg_catalog.format('COMMENT ON TRIGGER %I ON %s IS %L', copymatch.trigger_name(copy_create_set.name), relation,
-                                  pg_catalog.format('keeps the descriptor of reference set %s current', copy_create_set.name));
+        PERFORM copymatch.serve_columns(relation);
         EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', relation, copy_create_set.image, copy_create_set.descriptor) INTO waiting;
         IF waiting > 0 AND copy_create_set.embed THEN
             EXECUTE copymatch.fill_statement(copy_create_set.name, waiting);
@@ -155,15 +203,74 @@ BEGIN
     END IF;
     RETURN embedded;
 END $$;
-COMMENT ON FUNCTION copy_create_set(text, regclass, name, name, name, text, text, boolean) IS 'makes a reference set of a table: adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
+COMMENT ON FUNCTION copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one): adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
 
 CREATE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
     $$ SELECT ('zz_copymatch_' || pg_catalog.left(pg_catalog.md5(reference_set), 12))::name $$;
 COMMENT ON FUNCTION copymatch.trigger_name(text) IS 'name of the trigger that keeps a set''s descriptors: sorts after other triggers, and fits in an identifier whatever the set is called';
 
+CREATE FUNCTION copymatch.has_trigger(chosen copymatch.reference_set) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                   WHERE t.tgrelid = chosen.relation AND t.tgname = copymatch.trigger_name(chosen.name) AND NOT t.tgisinternal)
+$$;
+COMMENT ON FUNCTION copymatch.has_trigger(copymatch.reference_set) IS 'whether the set''s own trigger is there: of several sets over one descriptor column one has it';
+
+CREATE FUNCTION copymatch.make_trigger(chosen copymatch.reference_set) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF copymatch.has_trigger(chosen) THEN
+        RETURN;
+    END IF;
+    -- Triggers fire in the order of their names: this one must see the image as the table's other triggers leave it.
+    EXECUTE pg_catalog.format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION @extschema@.copy_maintain_descriptor(%L)',
+                              copymatch.trigger_name(chosen.name), chosen.relation, chosen.name);
+    EXECUTE pg_catalog.format('COMMENT ON TRIGGER %I ON %s IS %L', copymatch.trigger_name(chosen.name), chosen.relation,
+                              pg_catalog.format('keeps the descriptor of reference set %s current', chosen.name));
+END $$;
+COMMENT ON FUNCTION copymatch.make_trigger(copymatch.reference_set) IS 'makes the trigger that keeps the set''s descriptors current';
+
+CREATE FUNCTION copymatch.serve_columns(relation regclass) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    chosen copymatch.reference_set;
+BEGIN
+    -- Of the sets that share a column, one that is being re-embedded has a trigger in any case.
+    FOR chosen IN
+        SELECT s.* FROM copymatch.reference_set s
+        WHERE s.relation = serve_columns.relation AND s.image_column IS NOT NULL
+          AND NOT EXISTS (SELECT FROM copymatch.reference_set o
+                          WHERE o.relation = s.relation AND o.image_column = s.image_column AND o.descriptor_column = s.descriptor_column
+                            AND copymatch.has_trigger(o))
+        ORDER BY s.created, s.name LOOP
+        IF NOT EXISTS (SELECT FROM copymatch.reference_set o
+                       WHERE o.relation = chosen.relation AND o.image_column = chosen.image_column AND o.descriptor_column = chosen.descriptor_column
+                         AND copymatch.has_trigger(o)) THEN
+            PERFORM copymatch.make_trigger(chosen);
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION copymatch.serve_columns(regclass) IS 'sees to it that every descriptor column that a set searches is kept by one trigger, however many sets share it';
+
+CREATE FUNCTION copymatch.search_condition(chosen copymatch.reference_set) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    -- A subquery that stays one is asked for each row that comes, in the order of the index: k rows are found at any number of
+    -- references out of use.
+    SELECT coalesce('WHERE ' || nullif(pg_catalog.concat_ws(' AND ', '(' || chosen.filter || ')',
+        CASE WHEN EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = chosen.name) THEN
+            pg_catalog.format('(SELECT true FROM copymatch.reference_status AS x WHERE x.reference_set = %L AND x.reference = %s AND (x.until IS NULL OR x.until > pg_catalog.now())) IS NULL',
+                              chosen.name, copymatch.key_expression(chosen.key_column, chosen.further_key_columns)) END), ''), '')
+$$;
+COMMENT ON FUNCTION copymatch.search_condition(copymatch.reference_set) IS 'WHERE clause of a search in this set, over the alias r: its filter, and no reference that is disabled or quarantined; empty where all rows count';
+
+CREATE FUNCTION copymatch.try_search(reference_set text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(reference_set);
+BEGIN
+    EXECUTE pg_catalog.format('SELECT %s FROM %s AS r %s LIMIT 0', copymatch.key_expression(chosen.key_column, chosen.further_key_columns),
+                              chosen.relation, copymatch.search_condition(chosen));
+END $$;
+COMMENT ON FUNCTION copymatch.try_search(text) IS 'runs a search for no rows: an error where the caller may not read what the set''s key and filter name';
+
 CREATE FUNCTION copymatch.fill_statement(reference_set text, total bigint) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT pg_catalog.format('UPDATE %1$s SET %2$I = copymatch.embed_reference(%3$I, %4$L, %5$I::text, %6$s) WHERE %2$I IS NULL AND %3$I IS NOT NULL',
-                             s.relation, s.descriptor_column, s.image_column, s.model, s.key_column, total)
+    SELECT pg_catalog.format('UPDATE %1$s AS r SET %2$I = copymatch.embed_reference(r.%3$I, %4$L, %5$s, %6$s) WHERE r.%2$I IS NULL AND r.%3$I IS NOT NULL',
+                             s.relation, s.descriptor_column, s.image_column, s.model, copymatch.key_expression(s.key_column, s.further_key_columns), total)
     FROM copymatch.reference_set s WHERE s.name = fill_statement.reference_set
 $$;
 COMMENT ON FUNCTION copymatch.fill_statement(text, bigint) IS 'the UPDATE that embeds the images of a set that have no descriptor';
@@ -192,8 +299,9 @@ BEGIN
         pages := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
         page := 0;
         WHILE page < pages LOOP
-            EXECUTE pg_catalog.format('UPDATE %1$s SET %2$I = copymatch.embed_reference(%3$I, %4$L, %5$I::text, %6$s) WHERE %2$I IS NULL AND %3$I IS NOT NULL AND ctid >= %7$L AND ctid < %8$L',
-                                      part, chosen.descriptor_column, chosen.image_column, chosen.model, chosen.key_column, waiting,
+            EXECUTE pg_catalog.format('UPDATE %1$s AS r SET %2$I = copymatch.embed_reference(r.%3$I, %4$L, %5$s, %6$s) WHERE r.%2$I IS NULL AND r.%3$I IS NOT NULL AND r.ctid >= %7$L AND r.ctid < %8$L',
+                                      part, chosen.descriptor_column, chosen.image_column, chosen.model,
+                                      copymatch.key_expression(chosen.key_column, chosen.further_key_columns), waiting,
                                       pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page + batch_pages));
             page := page + batch_pages;
             COMMIT;
@@ -217,23 +325,91 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copy_default_set(text) IS 'makes this the set that copy_match takes when none is named; needs ownership of its relation and of the present default''s';
 
+CREATE FUNCTION copy_alter_set(name text, filter text DEFAULT NULL, k integer DEFAULT NULL, copy_probability double precision DEFAULT NULL,
+                               review_probability double precision DEFAULT NULL, negative boolean DEFAULT NULL, negatives text[] DEFAULT NULL,
+                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(copy_alter_set.name);
+    unknown text;
+BEGIN
+    SELECT pg_catalog.string_agg(u.setting, ', ') INTO unknown FROM pg_catalog.unnest(reset) AS u(setting)
+        WHERE u.setting NOT IN ('filter', 'k', 'copy_probability', 'review_probability', 'negatives');
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'reset names %', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'filter, k, copy_probability, review_probability and negatives have a default to go back to.';
+    END IF;
+    SELECT pg_catalog.string_agg(u.other, ', ') INTO unknown FROM pg_catalog.unnest(negatives) AS u(other)
+        WHERE NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = u.other AND s.negative);
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'there is no negative reference set %', unknown
+            USING ERRCODE = 'undefined_object', HINT = 'Make one with copy_create_set(…, negative => true).';
+    END IF;
+    UPDATE copymatch.reference_set s SET
+        filter = CASE WHEN 'filter' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.filter, s.filter) END,
+        k = CASE WHEN 'k' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.k, s.k) END,
+        copy_probability = CASE WHEN 'copy_probability' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.copy_probability, s.copy_probability) END,
+        review_probability = CASE WHEN 'review_probability' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.review_probability, s.review_probability) END,
+        negative = coalesce(copy_alter_set.negative, s.negative),
+        negatives = CASE WHEN 'negatives' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.negatives, s.negatives) END,
+        on_bad_image = coalesce(copy_alter_set.on_bad_image, s.on_bad_image)
+        WHERE s.name = chosen.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'must own the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM copymatch.try_search(chosen.name);
+END $$;
+COMMENT ON FUNCTION copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]) IS 'changes a set: what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner)';
+
 CREATE FUNCTION copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_drop_set.name);
+    columns name[] := ARRAY[chosen.descriptor_column];
+    col name;
+    other text;
     gone bigint;
+    is_there boolean := EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation);
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation) THEN
-        EXECUTE pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', copymatch.trigger_name(chosen.name), chosen.relation);
-        IF drop_descriptors AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = chosen.relation
-                                        AND a.attname = chosen.descriptor_column AND NOT a.attisdropped) THEN
-            EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN %I', chosen.relation, chosen.descriptor_column);
+    SELECT columns || ARRAY[r.descriptor_column, r.old_descriptor_column] INTO columns
+        FROM copymatch.reembedding r WHERE r.reference_set = chosen.name;
+    columns := coalesce(columns, ARRAY[chosen.descriptor_column]);
+    IF drop_descriptors THEN
+        SELECT s.name INTO other FROM copymatch.reference_set s
+            WHERE s.relation = chosen.relation AND s.name <> chosen.name AND s.descriptor_column = ANY (columns) LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'the descriptors of reference set "%" are also those of set "%"', chosen.name, other
+                USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop the set without drop_descriptors.';
         END IF;
+    END IF;
+    IF is_there THEN
+        EXECUTE pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', copymatch.trigger_name(chosen.name), chosen.relation);
     END IF;
     DELETE FROM copymatch.reference_set s WHERE s.name = chosen.name;
     GET DIAGNOSTICS gone = ROW_COUNT;
     IF gone = 0 THEN
         RAISE EXCEPTION 'must own the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege';
     END IF;
+    IF is_there THEN
+        IF drop_descriptors THEN
+            FOR col IN SELECT a.attname FROM pg_catalog.pg_attribute a
+                       WHERE a.attrelid = chosen.relation AND a.attname = ANY (columns) AND NOT a.attisdropped LOOP
+                EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN %I', chosen.relation, col);
+            END LOOP;
+        END IF;
+        PERFORM copymatch.serve_columns(chosen.relation);
+    END IF;
 END $$;
 COMMENT ON FUNCTION copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its descriptor column too unless drop_descriptors';
+
+CREATE VIEW copymatch.reference_sets AS
+    SELECT s.name, s.relation, s.key_column, s.image_column, s.descriptor_column, s.model, m.dimensions, s.calibration,
+           s.on_bad_image, s.is_default,
+           NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.image_column, s.descriptor_column] || s.further_key_columns) AS u(col)
+                       WHERE u.col IS NOT NULL
+                         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                                         WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped)) AS intact,
+           s.created, s.created_by, s.further_key_columns, s.filter, s.k, s.copy_probability, s.review_probability, s.negative, s.negatives
+    FROM copymatch.reference_set s JOIN copymatch.model m ON m.name = s.model;
+COMMENT ON VIEW copymatch.reference_sets IS 'reference sets; intact says whether their relation and columns still exist';
+GRANT SELECT ON copymatch.reference_sets TO PUBLIC;

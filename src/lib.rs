@@ -20,9 +20,14 @@ mod types;
 extension_sql_file!("../sql/types.sql", name = "types");
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
 extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);
-extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["catalogue"]);
+extension_sql_file!("../sql/set_tables.sql", name = "set_tables", requires = ["catalogue"]);
+extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["set_tables"]);
 extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);
 extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"]);
+extension_sql_file!("../sql/groups.sql", name = "groups", requires = ["matching"]);
+extension_sql_file!("../sql/references.sql", name = "references", requires = ["groups"]);
+extension_sql_file!("../sql/batch.sql", name = "batch", requires = ["references"]);
+extension_sql_file!("../sql/reembed.sql", name = "reembed", requires = ["batch"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]

@@ -115,10 +115,11 @@ def test_stretch_and_background_are_open_to_sql(licensed):
     assert row == (True, True, True, True)
 
 
-def test_null_image_matches_nothing_and_bad_k_is_refused(licensed, sqlstate):
+def test_null_image_matches_nothing_null_k_is_the_default_and_bad_k_is_refused(licensed, sqlstate):
     assert licensed.execute("SELECT count(*) FROM copy_match(NULL::bytea)").fetchone()[0] == 0
     assert licensed.execute("SELECT count(*) FROM copy_match_descriptor(NULL)").fetchone()[0] == 0
-    for k in (0, -1, 10_001, None):
+    assert licensed.execute("SELECT count(*) FROM copy_match(%s, k => NULL)", [jpeg(scene(1))]).fetchone()[0] == 10
+    for k in (0, -1, 10_001):
         with sqlstate("22023") as error:
             licensed.execute("SELECT * FROM copy_match(%s, k => %s)", [jpeg(scene(1)), k])
         assert error.value.diag.message_hint

@@ -1,5 +1,7 @@
 """Reference sets: made, kept current, filled, dropped; who may do what; what survives dump, crash and replication."""
 
+import time
+
 import pytest
 from conftest import ROOT
 from pictures import blank, jpeg, scene
@@ -278,6 +280,18 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
     for table in ("refs", "refs2"):
         for seed in range(3):
             db.execute(f"INSERT INTO {table} (image) VALUES (%s)", [jpeg(scene(seed))])
+    # What was set beside the sets, and a re-embedding under way.
+    db.execute(
+        "SELECT copy_create_set('some', 'refs', 'id', 'image', filter => %s, k => 2, negative => true)",
+        ["id > 1 AND now() > '2020-01-01'"],
+    )
+    db.execute(
+        "SELECT copy_alter_set('first', copy_probability => 0.9, review_probability => 0.4, negatives => '{some}')"
+    )
+    db.execute("SELECT copy_alter_set('with second', negatives => '{}')")
+    db.execute("SELECT copy_disable_reference('first', '2', 'withdrawn', '2100-01-01')")
+    db.execute("SELECT copy_create_group('both', '{first,with second}')")
+    db.execute("CALL copy_reembed('first', 'second')")
     # A descriptor that embedding would not give: it must come back as it is.
     db.execute("UPDATE refs SET descriptor = (SELECT descriptor FROM refs WHERE id = 3) WHERE id = 1")
     server.run(
@@ -288,7 +302,12 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
     restored = connect(target)
     for query in (
         "SELECT name, relation::text, key_column, image_column, descriptor_column, model, is_default FROM copymatch.reference_set ORDER BY name",
-        "SELECT id, descriptor::text FROM refs ORDER BY id",
+        "SELECT name, filter, k, negative, negatives, copy_probability, review_probability FROM copymatch.reference_set ORDER BY name",
+        "SELECT * FROM copymatch.reference_status",
+        "SELECT * FROM copymatch.reference_group",
+        "SELECT reference_set, state, done, total FROM copymatch.reembedding",
+        "SELECT tgrelid::regclass::text, tgname, tgfoid::regproc::text, tgenabled FROM pg_trigger WHERE tgname ~ '^zz_' ORDER BY 1, 2",
+        "SELECT id, descriptor::text, descriptor_second::text FROM refs ORDER BY id",
         "SELECT id, descriptor::text FROM refs2 ORDER BY id",
         "SELECT name, sha256, weights = weights, manifest FROM copymatch.model ORDER BY name",
         "SELECT id, model, intercept FROM copymatch.calibration ORDER BY id",
@@ -298,7 +317,10 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
         "SELECT reference, verdict FROM copy_match(%s, 'with second', 1)", [jpeg(scene(2), 60)]
     ).fetchone() == ("3", "copy")
     restored.execute("INSERT INTO refs (image) VALUES (%s)", [jpeg(scene(5))])
-    assert restored.execute("SELECT count(descriptor) FROM refs").fetchone()[0] == 4, "the trigger came along"
+    counts = "SELECT count(descriptor), count(descriptor_second) FROM refs"
+    assert restored.execute(counts).fetchone() == (4, 4), "the trigger came along"
+    restored.execute("CALL copy_reembed('first', build_index => true)")
+    assert restored.execute("SELECT model FROM copymatch.reference_set WHERE name = 'first'").fetchone()[0] == "second"
     assert (
         restored.execute(
             "INSERT INTO copymatch.calibration SELECT (c).* FROM (SELECT c FROM copymatch.calibration c LIMIT 0) x RETURNING id"
@@ -360,6 +382,37 @@ def test_replica_matches_as_the_primary_does(fresh_cluster):
             for seed in (1, 2, 22):
                 image = jpeg(scene(seed), 50)
                 assert standby.execute(query, [image]).fetchall() == db.execute(query, [image]).fetchall()
+
+
+def test_logical_subscriber_gets_the_descriptors_and_embeds_nothing(fresh_cluster):
+    """Triggers of tables do not fire for what a subscription writes, unless somebody sets them to ENABLE ALWAYS."""
+    cluster = fresh_cluster(wal_level="logical")
+    with cluster.connect() as admin:
+        admin.execute("CREATE DATABASE publisher")
+        admin.execute("CREATE DATABASE subscriber")
+    with cluster.connect("publisher") as db, cluster.connect("subscriber") as there:
+        for each in (db, there):
+            each.execute("CREATE EXTENSION copymatch; CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+            each.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')")
+        db.execute("INSERT INTO refs SELECT 1, %s", [jpeg(scene(1))])
+        db.execute("CREATE PUBLICATION refs FOR TABLE refs")
+        db.execute("SELECT pg_create_logical_replication_slot('refs', 'pgoutput')")
+        there.execute(
+            f"CREATE SUBSCRIPTION refs CONNECTION '{cluster.dsn('publisher')}' PUBLICATION refs WITH (create_slot = false, slot_name = 'refs')"
+        )
+        db.execute("INSERT INTO refs SELECT 2, %s", [jpeg(scene(2))])
+        # A descriptor that embedding would not give arrives as it is.
+        db.execute("INSERT INTO refs SELECT 3, %s", [jpeg(scene(3))])
+        db.execute("UPDATE refs SET descriptor = (SELECT descriptor FROM refs WHERE id = 1) WHERE id = 3")
+        rows = "SELECT id, descriptor::text FROM refs ORDER BY id"
+        deadline = time.monotonic() + 30
+        while there.execute(rows).fetchall() != db.execute(rows).fetchall():
+            assert time.monotonic() < deadline, "the subscriber has other rows"
+            time.sleep(0.05)
+        image = jpeg(scene(2), 60)
+        row = there.execute("SELECT reference, verdict FROM copy_match(%s, k => 1)", [image]).fetchone()
+        assert row == ("2", "copy")
+        there.execute("DROP SUBSCRIPTION refs")
 
 
 def test_sessions_insert_references_at_the_same_time(references, connect):

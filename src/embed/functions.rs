@@ -37,6 +37,32 @@ pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
     })
 }
 
+/// Descriptors of an image's views: its eight orientations, the image as it is first, and the image without its border where
+/// it has one. The network runs on several at once.
+pub fn embed_views(bytes: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
+    let image = read_matchable(bytes, session::input_side(model)?)?;
+    let pixels = u64::from(image.width()) * u64::from(image.height());
+    let together = usize::try_from(PIXELS_AT_ONCE / pixels.max(1))
+        .unwrap_or(1)
+        .clamp(1, DECODED_AT_ONCE);
+    let mut descriptors = Vec::new();
+    let mut waiting: Vec<Image> = Vec::with_capacity(together);
+    for orientation in 1..=8 {
+        waiting.push(imaging::oriented(&image, orientation)?);
+        if waiting.len() == together {
+            descriptors.append(&mut session::embed(model, &waiting)?);
+            waiting.clear();
+        }
+    }
+    // What is left within a border may be blank.
+    let inside = imaging::without_border(&image);
+    waiting.extend(inside.filter(|inside| imaging::refusal(&imaging::detail(inside)).is_none()));
+    if !waiting.is_empty() {
+        descriptors.append(&mut session::embed(model, &waiting)?);
+    }
+    Ok(descriptors)
+}
+
 #[pg_extern(sql = false)]
 fn copy_embed(image: Option<&[u8]>, model: Option<&str>) -> Option<Vector> {
     boundary(|| {
@@ -113,13 +139,21 @@ fn embed_reference(image: Option<&[u8]>, model: &str, reference: Option<&str>, t
             }
             Err(failure) => return Err(failure),
         };
-        say_progress(total);
+        count_progress(total, "images embedded");
         Ok(descriptor)
     })
 }
 
-/// Counts one image of the running statement and says every few seconds how far it is.
-fn say_progress(total: i64) {
+#[pg_extern(sql = false)]
+fn say_progress(total: i64, what: &str) {
+    boundary(|| {
+        count_progress(total, what);
+        Ok(())
+    });
+}
+
+/// Counts one piece of the running statement's work and says every few seconds how far it is.
+fn count_progress(total: i64, what: &str) {
     // SAFETY: reads a variable of this backend.
     let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
     let now = Instant::now();
@@ -141,7 +175,7 @@ fn say_progress(total: i64) {
         let rate = current.done as f64 / (now - current.started).as_secs_f64();
         let left = (total - current.done).max(0) as f64 / rate;
         Some(format!(
-            "{} of {total} images embedded, {rate:.0} a second, about {left:.0} s to go",
+            "{} of {total} {what}, {rate:.0} a second, about {left:.0} s to go",
             current.done
         ))
     });

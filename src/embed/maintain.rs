@@ -35,7 +35,10 @@ pub unsafe extern "C-unwind" fn copy_maintain_descriptor(fcinfo: pg_sys::Functio
             }
             &*context.cast::<pg_sys::TriggerData>()
         };
-        let tuple = maintain(trigger, Home::of(fcinfo)?.vector)?;
+        let home = Home::of(fcinfo)?;
+        let snapshot = LatestSnapshot::push();
+        let tuple = maintain(trigger, home.vector)?;
+        snapshot.pop();
         Ok(pg_sys::Datum::from(tuple))
     })
 }
@@ -51,10 +54,36 @@ fn misused() -> Failure {
 /// What the trigger needs to know of its set.
 struct Set {
     image: String,
-    descriptor: String,
     key: String,
-    model: String,
     skip: bool,
+    /// The column that the set is searched by, and the other one while the set is re-embedded.
+    columns: Vec<Column>,
+}
+
+/// A descriptor column and the model that fills it.
+struct Column {
+    name: String,
+    model: String,
+    /// Whether searches use it. An image that only the other column's model refuses is no reason to refuse the row.
+    searched: bool,
+}
+
+/// The latest committed state of the catalogue, also where the transaction reads an older one (REPEATABLE READ): a row that it
+/// writes must have every descriptor that the sets have when it commits. The table's lock, which the writer holds, keeps a
+/// re-embedding from starting or switching meanwhile.
+struct LatestSnapshot;
+
+impl LatestSnapshot {
+    fn push() -> Self {
+        // SAFETY: inside a transaction; popped by pop(), or by the abort of the transaction where an error unwinds past it.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        LatestSnapshot
+    }
+
+    fn pop(self) {
+        // SAFETY: pushed in push(), and whatever was pushed since has been popped.
+        unsafe { pg_sys::PopActiveSnapshot() };
+    }
 }
 
 fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys::HeapTuple, Failure> {
@@ -82,52 +111,78 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
     // SAFETY: tg_relation is open for the trigger's duration.
     let descriptor = unsafe { (*trigger.tg_relation).rd_att };
     let image_number = column(trigger, &set.image, &name, Some(pg_sys::BYTEAOID))?;
-    let descriptor_number = column(trigger, &set.descriptor, &name, Some(vector))?;
 
     let image = value(tuple, descriptor, image_number);
     if update && same_image(value(trigger.tg_trigtuple, descriptor, image_number), image) {
         return Ok(tuple);
     }
-    let result = match image {
-        None => None,
-        Some(datum) => {
-            // SAFETY: the column is of type bytea, as column() has checked; the value is detoasted into this call's memory.
-            let bytes = unsafe { <&[u8]>::from_datum(datum, false) }.unwrap_or_default();
-            match Model::find(Some(&set.model)).and_then(|model| embed_one(bytes, &model)) {
-                Ok(elements) => Vector::from_elements(&elements).into_datum(),
-                Err(failure) => {
-                    let failure = failure.at(format_args!(
-                        "reference {} of set \"{name}\"",
-                        text(tuple, descriptor, column(trigger, &set.key, &name, None)?)
-                    ));
-                    if !(set.skip && failure.is_about_the_image()) {
-                        return Err(failure);
-                    }
-                    failure.warn();
-                    None
+    let bytes = image.map(|datum| {
+        // SAFETY: the column is of type bytea, as column() has checked; the value is detoasted into this call's memory.
+        unsafe { <&[u8]>::from_datum(datum, false) }.unwrap_or_default()
+    });
+    let mut numbers = Vec::new();
+    let mut datums = Vec::new();
+    let mut nulls = Vec::new();
+    for written in &set.columns {
+        numbers.push(column(trigger, &written.name, &name, Some(vector))?);
+        let embedded = bytes.map(|bytes| Model::find(Some(&written.model)).and_then(|model| embed_one(bytes, &model)));
+        let result = match embedded {
+            None => None,
+            Some(Ok(elements)) => Vector::from_elements(&elements).into_datum(),
+            Some(Err(failure)) => {
+                let failure = failure.at(format_args!(
+                    "reference {} of set \"{name}\"",
+                    text(tuple, descriptor, column(trigger, &set.key, &name, None)?)
+                ));
+                if !failure.is_about_the_image() || written.searched && !set.skip {
+                    return Err(failure);
                 }
+                failure.warn();
+                None
             }
-        }
-    };
-    let mut number = descriptor_number;
-    let mut datum = result.unwrap_or_else(|| pg_sys::Datum::from(0usize));
-    let mut is_null = result.is_none();
-    // SAFETY: one column, whose type column() has checked to be the datum's.
-    Ok(unsafe { pg_sys::heap_modify_tuple_by_cols(tuple, descriptor, 1, &mut number, &mut datum, &mut is_null) })
+        };
+        datums.push(result.unwrap_or_else(|| pg_sys::Datum::from(0usize)));
+        nulls.push(result.is_none());
+    }
+    // SAFETY: the arrays have one element for each column, whose type column() has checked to be the datum's.
+    Ok(unsafe {
+        pg_sys::heap_modify_tuple_by_cols(
+            tuple,
+            descriptor,
+            numbers.len() as i32,
+            numbers.as_mut_ptr(),
+            datums.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+        )
+    })
 }
 
 fn find_set(name: &str) -> Result<Set, Failure> {
     let found = select(
-        "SELECT s.image_column::text, s.descriptor_column::text, s.key_column::text, s.model, s.on_bad_image = 'skip' \
-         FROM copymatch.reference_set s WHERE s.name = $1 AND s.image_column IS NOT NULL",
+        "SELECT s.image_column::text, s.key_column::text, s.on_bad_image = 'skip', s.descriptor_column::text, s.model, \
+                CASE WHEN r.state = 'switched' THEN r.old_descriptor_column ELSE r.descriptor_column END::text, \
+                CASE WHEN r.state = 'switched' THEN r.old_model ELSE r.model END \
+         FROM copymatch.reference_set s LEFT JOIN copymatch.reembedding r ON r.reference_set = s.name \
+         WHERE s.name = $1 AND s.image_column IS NOT NULL",
         &[Parameter::of(name)],
         |row| {
+            let mut columns = vec![Column {
+                name: row.required(4)?,
+                model: row.required(5)?,
+                searched: true,
+            }];
+            if let (Some(name), Some(model)) = (row.get(6), row.get(7)) {
+                columns.push(Column {
+                    name,
+                    model,
+                    searched: false,
+                });
+            }
             Ok(Set {
                 image: row.required(1)?,
-                descriptor: row.required(2)?,
-                key: row.required(3)?,
-                model: row.required(4)?,
-                skip: row.required(5)?,
+                key: row.required(2)?,
+                skip: row.required(3)?,
+                columns,
             })
         },
     )?;

@@ -9,5 +9,5 @@ mod maintain;
 mod picture;
 mod session;
 
-pub use functions::embed_one;
+pub use functions::{embed_one, embed_views};
 pub use session::with_background;

@@ -1,12 +1,17 @@
 //! `copy_match` and its relatives.
 
+use std::collections::HashSet;
+
 use pgrx::IntoDatum;
 use pgrx::prelude::*;
+use scoring::Verdict;
 
 use super::neighbours::nearest;
+use super::remembered::remember;
 use super::sets::ReferenceSet;
+use super::views::Views;
 use crate::embed::catalogue::Model;
-use crate::embed::{embed_one, with_background};
+use crate::embed::with_background;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::record::Record;
@@ -18,8 +23,14 @@ const PAPER_NEIGHBOURS: usize = 5;
 /// Most neighbours that one call returns.
 const MOST_NEIGHBOURS: i32 = 10_000;
 
+/// Most neighbours that one call skips.
+const MOST_SKIPPED: i32 = 100_000;
+
+/// Neighbours where neither the call nor the set says how many.
+const DEFAULT_NEIGHBOURS: usize = 10;
+
 /// One row of `copy_match`.
-type Found = (String, String, i32, f64, f64, f64, f64, &'static str);
+type Found = (String, String, i32, f64, f64, f64, f64, &'static str, Option<String>);
 
 struct Match {
     set: String,
@@ -28,7 +39,21 @@ struct Match {
     background: f64,
     score: f64,
     probability: f64,
-    verdict: &'static str,
+    verdict: Verdict,
+    explanation: Option<String>,
+}
+
+/// Which of the matches, best first, are wanted.
+struct Page {
+    /// Rows; where the call names no number, each set's own.
+    k: Option<usize>,
+    skip: usize,
+}
+
+/// A model, and the query's descriptors under it: one for each view.
+struct Embedded {
+    model: Model,
+    views: Vec<Vec<f32>>,
 }
 
 #[pg_extern(sql = false)]
@@ -37,6 +62,8 @@ fn copy_match(
     image: Option<&[u8]>,
     reference_set: Option<&str>,
     k: Option<i32>,
+    skip: Option<i32>,
+    views: Option<&str>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -49,30 +76,28 @@ fn copy_match(
         name!(score, f64),
         name!(probability, f64),
         name!(verdict, &'static str),
+        name!(explanation, Option<String>),
     ),
 > {
     boundary(|| {
+        let page = Page::of(k, skip)?;
+        let views = Views::named(views)?;
         let Some(image) = image else {
             return Ok(TableIterator::empty());
         };
-        let k = neighbours_wanted(k)?;
         let home = Home::of(fcinfo)?;
-        let mut embedded: Vec<(Model, Vec<f32>)> = Vec::new();
-        let mut found = Vec::new();
-        for set in sets(reference_set)? {
-            let model = set.model()?;
-            let at = match embedded.iter().position(|(known, _)| known.name == model.name) {
+        let mut embedded: Vec<Embedded> = Vec::new();
+        search(&sets(reference_set)?, &home, &page, |model| {
+            let at = match embedded.iter().position(|known| known.model.name == model.name) {
                 Some(at) => at,
                 None => {
-                    let descriptor = embed_one(image, &model)?;
-                    embedded.push((model, descriptor));
+                    let views = views.embed(image, &model)?;
+                    embedded.push(Embedded { model, views });
                     embedded.len() - 1
                 }
             };
-            let (model, descriptor) = &embedded[at];
-            match_in(&set, model, &home, descriptor, k, &mut found)?;
-        }
-        Ok(ranked(found, k))
+            Ok(Some(embedded[at].views.clone()))
+        })
     })
 }
 
@@ -83,6 +108,7 @@ fn copy_match_descriptor(
     reference_set: Option<&str>,
     k: Option<i32>,
     model: Option<&str>,
+    skip: Option<i32>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -95,38 +121,41 @@ fn copy_match_descriptor(
         name!(score, f64),
         name!(probability, f64),
         name!(verdict, &'static str),
+        name!(explanation, Option<String>),
     ),
 > {
     boundary(|| {
+        let page = Page::of(k, skip)?;
         let Some(descriptor) = descriptor else {
             return Ok(TableIterator::empty());
         };
-        let k = neighbours_wanted(k)?;
         let home = Home::of(fcinfo)?;
-        let mut found = Vec::new();
         let made_by = model.map(|name| Model::find(Some(name))).transpose()?;
-        for set in sets(reference_set)? {
-            if let Some(made_by) = &made_by
-                && made_by.name != set.model
-            {
-                // Without a named set, those of other models are not meant.
-                if reference_set.is_none() {
-                    continue;
-                }
+        let mut wanted = sets(reference_set)?;
+        if let Some(made_by) = &made_by
+            && let Some(other) = wanted.iter().find(|set| set.model != made_by.name)
+        {
+            // Without a named set, those of other models are not meant.
+            if reference_set.is_some() {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                     format!(
                         "the descriptor is from model \"{}\", those of reference set \"{}\" are from \"{}\"",
-                        made_by.name, set.name, set.model
+                        made_by.name, other.name, other.model
                     ),
                 )
-                .hint(format!("Embed the image again: copy_embed(image, '{}').", set.model)));
+                .hint(format!("Embed the image again: copy_embed(image, '{}').", other.model)));
             }
-            let model = set.model()?;
-            let unit = unit(descriptor.elements(), &model)?;
-            match_in(&set, &model, &home, &unit, k, &mut found)?;
+            wanted.retain(|set| set.model == made_by.name);
         }
-        Ok(ranked(found, k))
+        let searched: Vec<String> = wanted.iter().map(|set| set.model.clone()).collect();
+        search(&wanted, &home, &page, |model| {
+            // A negative set of another model cannot be asked: its descriptors are not this one's kind.
+            if !searched.contains(&model.name) {
+                return Ok(None);
+            }
+            Ok(Some(vec![unit(descriptor.elements(), &model)?]))
+        })
     })
 }
 
@@ -143,7 +172,10 @@ fn copy_background(descriptor: Option<Vector>, model: Option<&str>) -> Option<f6
 #[pg_extern(sql = false)]
 fn copy_stretch(similarity: f64, background: f64, reference_set: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let calibration = ReferenceSet::find(reference_set)?.calibration;
+        let calibration = match sets(Some(reference_set))?.as_slice() {
+            [only] => only.calibration.clone(),
+            _ => ReferenceSet::find(reference_set)?.calibration,
+        };
         if !(-1.0..=1.0).contains(&similarity) || !(-1.0..=1.0).contains(&background) {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
@@ -162,24 +194,58 @@ fn copy_stretch(similarity: f64, background: f64, reference_set: &str, fcinfo: p
     })
 }
 
-fn neighbours_wanted(k: Option<i32>) -> Result<usize, Failure> {
-    match k {
-        Some(k) if (1..=MOST_NEIGHBOURS).contains(&k) => Ok(usize::try_from(k).unwrap_or(1)),
-        _ => Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("k is {}", k.map_or("NULL".to_owned(), |k| k.to_string())),
-        )
-        .hint(format!(
-            "k is the number of references to return, 1 to {MOST_NEIGHBOURS}."
-        ))),
+impl Page {
+    fn of(k: Option<i32>, skip: Option<i32>) -> Result<Page, Failure> {
+        let out_of_range = |what: &str, found: Option<i32>, meaning: &str| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!(
+                    "{what} is {}",
+                    found.map_or("NULL".to_owned(), |number| number.to_string())
+                ),
+            )
+            .hint(meaning)
+        };
+        if k.is_some_and(|k| !(1..=MOST_NEIGHBOURS).contains(&k)) {
+            let meaning = format!(
+                "k is the number of references to return, 1 to {MOST_NEIGHBOURS}; NULL: the set's own, or {DEFAULT_NEIGHBOURS}."
+            );
+            return Err(out_of_range("k", k, &meaning));
+        }
+        match skip {
+            Some(skip) if (0..=MOST_SKIPPED).contains(&skip) => Ok(Page {
+                k: k.map(|k| usize::try_from(k).unwrap_or(1)),
+                skip: usize::try_from(skip).unwrap_or(0),
+            }),
+            _ => Err(out_of_range(
+                "skip",
+                skip,
+                &format!("skip is the number of references to leave out, best first, 0 to {MOST_SKIPPED}."),
+            )),
+        }
+    }
+
+    /// Rows wanted from one set, those to be skipped left out.
+    fn rows(&self, set: &ReferenceSet) -> usize {
+        self.k
+            .or_else(|| set.k.and_then(|k| usize::try_from(k).ok()))
+            .unwrap_or(DEFAULT_NEIGHBOURS)
     }
 }
 
 fn sets(reference_set: Option<&str>) -> Result<Vec<ReferenceSet>, Failure> {
-    match reference_set {
-        Some(name) => Ok(vec![ReferenceSet::find(name)?]),
-        None => ReferenceSet::readable(),
-    }
+    remember(
+        |last| &mut last.sets,
+        reference_set,
+        || match reference_set {
+            Some(name) => ReferenceSet::named(name),
+            None => ReferenceSet::readable(),
+        },
+    )
+}
+
+fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
+    remember(|last| &mut last.models, Some(&set.name), || set.model())
 }
 
 /// The descriptor scaled to unit length, after a check that it can be one of this model's.
@@ -222,6 +288,76 @@ fn background_similarity(model: &Model, descriptor: &[f32], neighbours: usize) -
     })
 }
 
+/// The wanted page of the matches in all of `sets`. `embed` gives the query's descriptors under a model, one for each view.
+fn search(
+    sets: &[ReferenceSet],
+    home: &Home,
+    page: &Page,
+    mut embed: impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
+) -> Result<TableIterator<'static, Found>, Failure> {
+    let rows = sets.iter().map(|set| page.rows(set)).max().unwrap_or(0);
+    let mut found = Vec::new();
+    for set in sets {
+        let k = page.rows(set) + page.skip;
+        let model = model_of(set)?;
+        let Some(views) = embed(model.clone())? else { continue };
+        let mut matches = best_of_views(set, &model, home, &views, k)?;
+        if matches.iter().any(|m| m.verdict != Verdict::Different) {
+            explain(set, home, &mut matches, &mut embed)?;
+        }
+        found.append(&mut matches);
+    }
+    Ok(ranked(found, page.skip, rows))
+}
+
+/// The matches of every view, each reference with its best one.
+fn best_of_views(
+    set: &ReferenceSet,
+    model: &Model,
+    home: &Home,
+    views: &[Vec<f32>],
+    k: usize,
+) -> Result<Vec<Match>, Failure> {
+    let mut found = Vec::new();
+    for view in views {
+        match_in(set, model, home, view, k, &mut found)?;
+    }
+    if views.len() > 1 {
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut seen = HashSet::new();
+        found.retain(|m| seen.insert(m.reference.clone()));
+    }
+    Ok(found)
+}
+
+/// A match that is no likelier a copy than the query is one of a negative reference is explained by that one, and not raised.
+fn explain(
+    set: &ReferenceSet,
+    home: &Home,
+    matches: &mut [Match],
+    embed: &mut impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
+) -> Result<(), Failure> {
+    let negatives = remember(|last| &mut last.negatives, Some(&set.name), || set.negatives())?;
+    for negative in negatives {
+        let model = model_of(&negative)?;
+        let Some(views) = embed(model.clone())? else { continue };
+        let nearest = best_of_views(&negative, &model, home, &views, 1)?;
+        let Some(nearest) = nearest.first().filter(|m| m.verdict == Verdict::Copy) else {
+            continue;
+        };
+        for m in matches.iter_mut() {
+            if m.verdict != Verdict::Different && nearest.probability >= m.probability {
+                m.verdict = Verdict::Different;
+                m.explanation = Some(format!(
+                    "copy of reference {} of negative set \"{}\" (probability {:.3})",
+                    nearest.reference, nearest.set, nearest.probability
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn match_in(
     set: &ReferenceSet,
     model: &Model,
@@ -240,17 +376,18 @@ fn match_in(
             background,
             score: set.calibration.stretch(neighbour.similarity, background),
             probability,
-            verdict: set.calibration.verdict(probability).name(),
+            verdict: set.calibration.verdict(probability),
+            explanation: None,
         });
     }
     Ok(())
 }
 
-/// Best first over all sets; within one set this is the order of the cosine.
-fn ranked(mut found: Vec<Match>, k: usize) -> TableIterator<'static, Found> {
+/// Best first over all sets; within one set and view this is the order of the cosine.
+fn ranked(mut found: Vec<Match>, skip: usize, rows: usize) -> TableIterator<'static, Found> {
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    found.truncate(k);
-    TableIterator::new(found.into_iter().zip(1..).map(|(m, rank)| {
+    let page = found.into_iter().zip(1..).skip(skip).take(rows);
+    TableIterator::new(page.map(|(m, rank)| {
         (
             m.set,
             m.reference,
@@ -259,7 +396,8 @@ fn ranked(mut found: Vec<Match>, k: usize) -> TableIterator<'static, Found> {
             m.background,
             m.score,
             m.probability,
-            m.verdict,
+            m.verdict.name(),
+            m.explanation,
         )
     }))
 }

@@ -1,5 +1,8 @@
 //! Matching: reference sets, nearest references, stretching, verdicts.
 
+mod filter;
 mod functions;
 mod neighbours;
+mod remembered;
 mod sets;
+mod views;

@@ -15,19 +15,21 @@ pub struct Neighbour {
     pub similarity: f64,
 }
 
-/// The `k` references of `set` nearest to the unit vector `descriptor`, nearest first.
+/// The `k` references of `set` nearest to the unit vector `descriptor`, nearest first, without those that its filter or their
+/// status leaves out.
 pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) -> Result<Vec<Neighbour>, Failure> {
     let ReferenceSet {
         relation,
         key,
         descriptor: column,
+        condition,
         ..
     } = set;
     let schema = &home.schema;
     // `k` stands in the text: the planner then knows how few rows are wanted.
     let sql = format!(
-        "SELECT {key}::pg_catalog.text, ({column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
-         FROM {relation} ORDER BY {column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
+        "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
+         FROM {relation} AS r {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
     );
     let rows = select(
         &sql,

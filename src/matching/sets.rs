@@ -14,12 +14,16 @@ pub struct ReferenceSet {
     pub name: String,
     /// Schema and name of its relation, quoted.
     pub relation: String,
-    /// Quoted name of the key column.
+    /// The key as text: an expression over the relation, which goes by the alias `r`.
     pub key: String,
     /// Quoted name of the descriptor column.
     pub descriptor: String,
+    /// Which rows are references now: empty, or `WHERE …` over the alias `r`.
+    pub condition: String,
     /// Name of its model.
     pub model: String,
+    /// Rows of a search that names no number.
+    pub k: Option<i32>,
     /// How its similarities become verdicts.
     pub calibration: Calibration,
     background_sha256: Vec<u8>,
@@ -32,24 +36,34 @@ struct Recorded {
     missing_column: Option<String>,
     key: String,
     descriptor: String,
+    condition: String,
     model: String,
+    k: Option<i32>,
     /// As JSON, in the form that crate `scoring` reads.
     calibration: String,
     background_sha256: Vec<u8>,
 }
 
+/// A set's own thresholds go before its calibration's. Names in the condition are the catalogue's, which checked the filter.
 const QUERY: &str = "\
     SELECT s.name, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), \
-           (SELECT u.col::text FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column]) AS u(col) \
+           (SELECT u.col::text FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column] || s.further_key_columns) AS u(col) \
             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
                               WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped) LIMIT 1), \
-           pg_catalog.quote_ident(s.key_column), pg_catalog.quote_ident(s.descriptor_column), s.model, k.background_sha256, \
+           copymatch.key_expression(s.key_column, s.further_key_columns), pg_catalog.quote_ident(s.descriptor_column), \
+           copymatch.search_condition(s), s.model, s.k, k.background_sha256, \
            pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
                'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
                'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
-               'copy_probability', k.copy_probability, 'review_probability', k.review_probability)::text \
+               'copy_probability', coalesce(s.copy_probability, k.copy_probability), \
+               'review_probability', least(coalesce(s.review_probability, k.review_probability), \
+                                           coalesce(s.copy_probability, k.copy_probability)))::text \
     FROM copymatch.reference_set s JOIN copymatch.calibration k ON k.id = s.calibration \
          LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+/// Of a relation that is there, whether the caller may read it.
+const READABLE: &str = "c.oid IS NOT NULL AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
+    AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')";
 
 impl ReferenceSet {
     /// The set of this name, or an error that names what is missing.
@@ -70,14 +84,24 @@ impl ReferenceSet {
         }
     }
 
-    /// Every set whose relation the caller may read, by name.
+    /// The set of this name, or the members of the group of this name.
+    pub fn named(name: &str) -> Result<Vec<ReferenceSet>, Failure> {
+        let members = select(
+            "SELECT u.member FROM copymatch.reference_group g, pg_catalog.unnest(g.members) WITH ORDINALITY AS u(member, place) \
+             WHERE g.name = $1 ORDER BY u.place",
+            &[Parameter::of(name)],
+            |row| row.required::<String>(1),
+        )?;
+        if members.is_empty() {
+            return Ok(vec![ReferenceSet::find(name)?]);
+        }
+        members.iter().map(|member| ReferenceSet::find(member)).collect()
+    }
+
+    /// Every set whose relation the caller may read, by name. Negative sets are not searched for copies.
     pub fn readable() -> Result<Vec<ReferenceSet>, Failure> {
         let recorded = select(
-            &format!(
-                "{QUERY} WHERE c.oid IS NOT NULL \
-                 AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
-                 AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') ORDER BY s.name"
-            ),
+            &format!("{QUERY} WHERE NOT s.negative AND {READABLE} ORDER BY s.name"),
             &[],
             read,
         )?;
@@ -88,6 +112,22 @@ impl ReferenceSet {
             )
             .hint("Make one with copy_create_set, or ask for SELECT on its relation."));
         }
+        recorded.into_iter().map(Recorded::check).collect()
+    }
+
+    /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner. Sets that
+    /// the caller may not read explain nothing.
+    pub fn negatives(&self) -> Result<Vec<ReferenceSet>, Failure> {
+        let recorded = select(
+            &format!(
+                "{QUERY} JOIN copymatch.reference_set p ON p.name = $1 JOIN pg_catalog.pg_class pc ON pc.oid = p.relation \
+                 WHERE s.negative AND NOT p.negative AND {READABLE} \
+                 AND CASE WHEN p.negatives IS NULL THEN c.relowner = pc.relowner ELSE s.name = ANY (p.negatives) END \
+                 ORDER BY s.name"
+            ),
+            &[Parameter::of(self.name.as_str())],
+            read,
+        )?;
         recorded.into_iter().map(Recorded::check).collect()
     }
 
@@ -115,9 +155,11 @@ fn read(row: &Row) -> Result<Recorded, Failure> {
         missing_column: row.get(3),
         key: row.required(4)?,
         descriptor: row.required(5)?,
-        model: row.required(6)?,
-        background_sha256: row.required(7)?,
-        calibration: row.required(8)?,
+        condition: row.required(6)?,
+        model: row.required(7)?,
+        k: row.get(8),
+        background_sha256: row.required(9)?,
+        calibration: row.required(10)?,
     })
 }
 
@@ -158,7 +200,9 @@ impl Recorded {
             relation,
             key: self.key,
             descriptor: self.descriptor,
+            condition: self.condition,
             model: self.model,
+            k: self.k,
             calibration,
             background_sha256: self.background_sha256,
         })

@@ -40,6 +40,7 @@ mod orientation;
 mod picture;
 mod poll;
 mod resize;
+mod views;
 
 pub use decode::{DecodeOptions, decode};
 pub use detail::{Detail, detail, refusal};
@@ -50,3 +51,4 @@ pub use header::{ImageInfo, inspect};
 pub use limits::Limits;
 pub use picture::Image;
 pub use resize::{Filter, resize};
+pub use views::{oriented, without_border};

@@ -1,0 +1,49 @@
+-- A whole table against a set, in one statement.
+CREATE FUNCTION copymatch.say_progress(total bigint, what text) RETURNS void
+    AS 'MODULE_PATHNAME', 'say_progress_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS 'counts one piece of the running statement''s work; every few seconds a NOTICE says how much is done, the rate and the remaining time';
+
+CREATE FUNCTION copymatch.match_rows(uploads regclass, key text, source name, set_name text, wanted integer)
+    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
+                   score double precision, probability double precision, verdict text, explanation text) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(set_name);
+    keys name[];
+    source_type text;
+    vector_type text := pg_catalog.format_type('@extschema@.vector'::regtype, NULL);
+    descriptor text;
+    total bigint;
+BEGIN
+    IF uploads IS NULL OR match_rows.key IS NULL OR source IS NULL THEN
+        RAISE EXCEPTION 'copy_match_table needs a relation, its key and the column with its images or descriptors' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    keys := copymatch.parse_key(uploads, match_rows.key);
+    PERFORM copymatch.require_column(uploads, source, NULL);
+    SELECT pg_catalog.format_type(a.atttypid, NULL) INTO source_type FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = uploads AND a.attname = source AND a.attnum > 0 AND NOT a.attisdropped;
+    IF source_type NOT IN ('bytea', vector_type) THEN
+        RAISE EXCEPTION 'column "%" of relation % is of type %', source, uploads, source_type
+            USING ERRCODE = 'datatype_mismatch', HINT = pg_catalog.format('It must hold images (bytea) or descriptors (%s).', vector_type);
+    END IF;
+    EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE r.%I IS NOT NULL', uploads, source) INTO total;
+    -- An image that cannot be matched gives a WARNING that names it, and no rows; embed_reference counts the images itself.
+    descriptor := CASE WHEN source_type = 'bytea'
+        THEN pg_catalog.format('copymatch.embed_reference(r.%I, %L, %s, %s)', source, chosen.model, copymatch.key_expression(keys[1], keys[2:]), total)
+        ELSE pg_catalog.format('r.%I', source) END;
+    -- OFFSET 0 keeps the inner query one: each row is embedded and counted once.
+    RETURN QUERY EXECUTE pg_catalog.format(
+        'SELECT u.key, m.* FROM (SELECT %s AS key, %s AS descriptor%s FROM %s AS r WHERE r.%I IS NOT NULL OFFSET 0) AS u '
+        'CROSS JOIN LATERAL @extschema@.copy_match_descriptor(u.descriptor, $1, $2, NULL, 0) AS m',
+        copymatch.key_expression(keys[1], keys[2:]), descriptor,
+        CASE WHEN source_type = 'bytea' THEN '' ELSE pg_catalog.format(', copymatch.say_progress(%s, ''descriptors matched'')', total) END,
+        uploads, source)
+        USING set_name, wanted;
+END $$;
+COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer) IS 'what copy_match_table runs';
+
+CREATE FUNCTION copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL)
+    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
+                   score double precision, probability double precision, verdict text, explanation text)
+    LANGUAGE sql VOLATILE ROWS 10000 AS $$ SELECT * FROM copymatch.match_rows($1, $2, $3, $4, $5) $$;
+COMMENT ON FUNCTION copy_match_table(regclass, text, name, text, integer) IS 'matches every row of a relation against a set: key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';

@@ -1,0 +1,103 @@
+-- What is kept beside a reference set: references out of use, groups of sets, re-embeddings under way.
+CREATE TABLE copymatch.reference_status (
+    reference_set text NOT NULL REFERENCES copymatch.reference_set ON UPDATE CASCADE ON DELETE CASCADE,
+    reference     text NOT NULL,
+    state         text NOT NULL CHECK (state IN ('disabled', 'quarantined')),
+    reason        text,
+    until         timestamptz,
+    since         timestamptz NOT NULL DEFAULT now(),
+    by            name NOT NULL DEFAULT current_user,
+    PRIMARY KEY (reference_set, reference)
+);
+COMMENT ON TABLE copymatch.reference_status IS 'references that searches leave out; those without a row here are in use';
+COMMENT ON COLUMN copymatch.reference_status.reference_set IS 'the set';
+COMMENT ON COLUMN copymatch.reference_status.reference IS 'the reference''s key as text, as copy_match gives it';
+COMMENT ON COLUMN copymatch.reference_status.state IS 'disabled by a person, or quarantined because it matched too much';
+COMMENT ON COLUMN copymatch.reference_status.reason IS 'why';
+COMMENT ON COLUMN copymatch.reference_status.until IS 'when it is in use again; NULL: not before copy_enable_reference';
+COMMENT ON COLUMN copymatch.reference_status.since IS 'since when it is out of use';
+COMMENT ON COLUMN copymatch.reference_status.by IS 'who took it out of use';
+ALTER TABLE copymatch.reference_status ENABLE ROW LEVEL SECURITY;
+CREATE POLICY relation_reader ON copymatch.reference_status FOR SELECT
+    USING (EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = reference_set AND pg_catalog.has_any_column_privilege(s.relation::oid, 'SELECT')));
+CREATE POLICY relation_owner ON copymatch.reference_status
+    USING (EXISTS (SELECT FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation
+                   WHERE s.name = reference_set AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
+COMMENT ON POLICY relation_reader ON copymatch.reference_status IS 'keys of references are for those who may read the references';
+COMMENT ON POLICY relation_owner ON copymatch.reference_status IS 'who owns the relation may take its references out of use';
+GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reference_status TO PUBLIC;
+
+CREATE TABLE copymatch.reference_group (
+    name       text PRIMARY KEY CHECK (name <> ''),
+    members    text[] NOT NULL CHECK (cardinality(members) > 0),
+    created    timestamptz NOT NULL DEFAULT now(),
+    created_by name NOT NULL DEFAULT current_user
+);
+COMMENT ON TABLE copymatch.reference_group IS 'names under which several reference sets are searched at once';
+COMMENT ON COLUMN copymatch.reference_group.name IS 'name that copy_match takes; a set of the same name goes before it';
+COMMENT ON COLUMN copymatch.reference_group.members IS 'reference sets';
+COMMENT ON COLUMN copymatch.reference_group.created IS 'when it was made';
+COMMENT ON COLUMN copymatch.reference_group.created_by IS 'who made it';
+ALTER TABLE copymatch.reference_group ENABLE ROW LEVEL SECURITY;
+CREATE POLICY read_all ON copymatch.reference_group FOR SELECT USING (true);
+CREATE POLICY maker ON copymatch.reference_group
+    USING (pg_catalog.pg_has_role(created_by, 'USAGE')) WITH CHECK (pg_catalog.pg_has_role(created_by, 'USAGE'));
+COMMENT ON POLICY read_all ON copymatch.reference_group IS 'the list of groups is no secret; a search needs the right to read every member';
+COMMENT ON POLICY maker ON copymatch.reference_group IS 'who made a group may change and drop it';
+GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reference_group TO PUBLIC;
+
+CREATE TABLE copymatch.reembedding (
+    reference_set         text PRIMARY KEY REFERENCES copymatch.reference_set ON UPDATE CASCADE ON DELETE CASCADE,
+    state                 text NOT NULL DEFAULT 'filling' CHECK (state IN ('filling', 'indexing', 'switched', 'reverted')),
+    model                 text NOT NULL REFERENCES copymatch.model,
+    calibration           bigint NOT NULL REFERENCES copymatch.calibration,
+    descriptor_column     name NOT NULL,
+    old_model             text NOT NULL REFERENCES copymatch.model,
+    old_calibration       bigint NOT NULL REFERENCES copymatch.calibration,
+    old_descriptor_column name NOT NULL,
+    total                 bigint,
+    done                  bigint NOT NULL DEFAULT 0,
+    pass                  integer NOT NULL DEFAULT 1,
+    done_in_pass          bigint NOT NULL DEFAULT 0,
+    part                  regclass,
+    position              tid,
+    started               timestamptz NOT NULL DEFAULT now(),
+    started_by            name NOT NULL DEFAULT current_user,
+    resumed               timestamptz,
+    done_before           bigint NOT NULL DEFAULT 0,
+    updated               timestamptz,
+    pid                   integer
+);
+COMMENT ON TABLE copymatch.reembedding IS 'sets that go over to another model: one row from the first CALL copy_reembed to copy_finish_reembed';
+COMMENT ON COLUMN copymatch.reembedding.reference_set IS 'the set';
+COMMENT ON COLUMN copymatch.reembedding.state IS 'filling: the new column is being filled; indexing: it is full and waits for its index; switched: searches use it; reverted: searches use the old one again, the new one is kept current';
+COMMENT ON COLUMN copymatch.reembedding.model IS 'the new model';
+COMMENT ON COLUMN copymatch.reembedding.calibration IS 'the new calibration';
+COMMENT ON COLUMN copymatch.reembedding.descriptor_column IS 'the new descriptor column';
+COMMENT ON COLUMN copymatch.reembedding.old_model IS 'the model before';
+COMMENT ON COLUMN copymatch.reembedding.old_calibration IS 'the calibration before';
+COMMENT ON COLUMN copymatch.reembedding.old_descriptor_column IS 'the descriptor column before';
+COMMENT ON COLUMN copymatch.reembedding.total IS 'images when it began; NULL before they are counted';
+COMMENT ON COLUMN copymatch.reembedding.done IS 'images embedded, in committed batches';
+COMMENT ON COLUMN copymatch.reembedding.pass IS 'number of the walk through the table; a pass that finds nothing left is the last';
+COMMENT ON COLUMN copymatch.reembedding.done_in_pass IS 'images embedded in this pass';
+COMMENT ON COLUMN copymatch.reembedding.part IS 'table or partition that the pass has reached';
+COMMENT ON COLUMN copymatch.reembedding.position IS 'row that the pass has reached';
+COMMENT ON COLUMN copymatch.reembedding.started IS 'when it began';
+COMMENT ON COLUMN copymatch.reembedding.started_by IS 'who began it';
+COMMENT ON COLUMN copymatch.reembedding.resumed IS 'when the latest CALL that fills began';
+COMMENT ON COLUMN copymatch.reembedding.done_before IS 'images embedded before that CALL';
+COMMENT ON COLUMN copymatch.reembedding.updated IS 'when the latest batch was committed';
+COMMENT ON COLUMN copymatch.reembedding.pid IS 'backend that made the latest batch';
+ALTER TABLE copymatch.reembedding ENABLE ROW LEVEL SECURITY;
+CREATE POLICY read_all ON copymatch.reembedding FOR SELECT USING (true);
+CREATE POLICY relation_owner ON copymatch.reembedding
+    USING (EXISTS (SELECT FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation
+                   WHERE s.name = reference_set AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
+COMMENT ON POLICY read_all ON copymatch.reembedding IS 'how far a re-embedding is, is no secret';
+COMMENT ON POLICY relation_owner ON copymatch.reembedding IS 'who owns the relation may re-embed its references';
+GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reembedding TO PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_status', '');
+SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_group', '');
+SELECT pg_catalog.pg_extension_config_dump('copymatch.reembedding', '');

@@ -1,0 +1,90 @@
+//! What a search looked up in the catalogue, for the next search under the same snapshot: a statement that matches ten thousand rows
+//! looks up its set once.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use pgrx::prelude::*;
+
+use super::sets::ReferenceSet;
+use crate::embed::catalogue::Model;
+use crate::failure::Failure;
+
+/// Two look-ups with the same identity see the same rows with the same rights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    role: pg_sys::Oid,
+    subtransaction: u32,
+    xmin: pg_sys::TransactionId,
+    xmax: pg_sys::TransactionId,
+    running: (u32, i32),
+    /// Commands of the own transaction that are visible.
+    command: u32,
+    /// Transactions that had ended when the snapshot was taken.
+    ended: u64,
+}
+
+impl Identity {
+    fn current() -> Option<Identity> {
+        // SAFETY: reads the backend's active snapshot, which lives while the calling statement runs, and its role.
+        unsafe {
+            if !pg_sys::ActiveSnapshotSet() {
+                return None;
+            }
+            let snapshot = &*pg_sys::GetActiveSnapshot();
+            Some(Identity {
+                role: pg_sys::GetUserId(),
+                subtransaction: pg_sys::GetCurrentSubTransactionId(),
+                xmin: snapshot.xmin,
+                xmax: snapshot.xmax,
+                running: (snapshot.xcnt, snapshot.subxcnt),
+                command: snapshot.curcid,
+                ended: snapshot.snapXactCompletionCount,
+            })
+        }
+    }
+}
+
+/// What was looked up, by name.
+#[derive(Default)]
+pub struct Remembered {
+    /// Sets by what was asked for.
+    pub sets: HashMap<Option<String>, Vec<ReferenceSet>>,
+    /// Negative sets by the set that they apply to.
+    pub negatives: HashMap<Option<String>, Vec<ReferenceSet>>,
+    /// Models by set.
+    pub models: HashMap<Option<String>, Model>,
+}
+
+thread_local! {
+    static LAST: RefCell<Option<(Identity, Remembered)>> = const { RefCell::new(None) };
+}
+
+/// The value of `key` in one of the maps; `look_up` is asked where it is not there, or was found under another snapshot.
+pub fn remember<V: Clone>(
+    map: fn(&mut Remembered) -> &mut HashMap<Option<String>, V>,
+    key: Option<&str>,
+    look_up: impl FnOnce() -> Result<V, Failure>,
+) -> Result<V, Failure> {
+    let Some(identity) = Identity::current() else {
+        return look_up();
+    };
+    let key = key.map(str::to_owned);
+    let known = LAST.with_borrow_mut(|last| match last {
+        Some((known, remembered)) if *known == identity => map(remembered).get(&key).cloned(),
+        _ => None,
+    });
+    if let Some(value) = known {
+        return Ok(value);
+    }
+    let value = look_up()?;
+    LAST.with_borrow_mut(|last| {
+        if last.as_ref().is_none_or(|(known, _)| *known != identity) {
+            *last = Some((identity, Remembered::default()));
+        }
+        if let Some((_, remembered)) = last {
+            map(remembered).insert(key, value.clone());
+        }
+    });
+    Ok(value)
+}

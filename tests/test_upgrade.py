@@ -1,0 +1,99 @@
+"""From the version before to this one: ALTER EXTENSION copymatch UPDATE leaves what a fresh installation has, and keeps what users
+made."""
+
+import pytest
+from conftest import ROOT
+from pictures import jpeg, scene
+
+OLD = sorted(path.stem.removeprefix("copymatch--") for path in (ROOT / "sql" / "history").glob("copymatch--*.sql"))
+
+# Every member of the extension with all that its definition says. What is a member's part (columns, constraints) is told with it.
+CATALOGUE = """
+    SELECT i.type, i.identity, obj_description(d.objid, d.classid::regclass::text),
+           CASE d.classid
+               WHEN 'pg_proc'::regclass THEN
+                   CASE WHEN p.prokind IN ('a', 'w') THEN p.prosrc ELSE pg_get_functiondef(p.oid) END || coalesce(p.proacl::text, '')
+               WHEN 'pg_class'::regclass THEN concat_ws(E'\\n', c.relkind, c.relacl, c.reloptions, c.relrowsecurity,
+                   CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END,
+                   (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attstorage, a.attacl,
+                                                pg_get_expr(f.adbin, f.adrelid), col_description(c.oid, a.attnum)), E'\\n' ORDER BY a.attnum)
+                    FROM pg_attribute a LEFT JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+                    WHERE a.attrelid = c.oid AND a.attnum > 0),
+                   (SELECT string_agg(concat_ws(' ', k.conname, pg_get_constraintdef(k.oid)), E'\\n' ORDER BY k.conname) FROM pg_constraint k WHERE k.conrelid = c.oid),
+                   (SELECT string_agg(pg_get_indexdef(x.indexrelid), E'\\n' ORDER BY x.indexrelid::regclass::text) FROM pg_index x WHERE x.indrelid = c.oid),
+                   (SELECT string_agg(pg_get_triggerdef(t.oid) || coalesce(obj_description(t.oid, 'pg_trigger'), ''), E'\\n' ORDER BY t.tgname)
+                    FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+                   (SELECT string_agg(concat_ws(' ', y.polname, y.polcmd, y.polpermissive, y.polroles::regrole[], pg_get_expr(y.polqual, y.polrelid),
+                                                pg_get_expr(y.polwithcheck, y.polrelid), obj_description(y.oid, 'pg_policy')), E'\\n' ORDER BY y.polname)
+                    FROM pg_policy y WHERE y.polrelid = c.oid))
+           END
+    FROM pg_depend d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) i
+         LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+         LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+    WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
+      AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')
+"""
+DUMPED = """SELECT u.relation::regclass::text, u.condition FROM pg_extension, unnest(extconfig, extcondition) AS u(relation, condition)
+            WHERE extname = 'copymatch'"""
+
+
+def current(server) -> str:
+    return (
+        server.connect()
+        .execute("SELECT default_version FROM pg_available_extensions WHERE name = 'copymatch'")
+        .fetchone()[0]
+    )
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_updated_catalogue_is_that_of_a_fresh_installation(server, new_db, connect, version):
+    fresh, updated = connect(new_db()), connect(new_db(extension=False))
+    updated.execute(f"CREATE EXTENSION copymatch VERSION '{version}'; ALTER EXTENSION copymatch UPDATE")
+    assert updated.execute("SELECT extversion FROM pg_extension WHERE extname = 'copymatch'").fetchone()[0] == current(
+        server
+    )
+    before = {row[:2]: row[2:] for row in updated.execute(CATALOGUE)}
+    after = {row[:2]: row[2:] for row in fresh.execute(CATALOGUE)}
+    assert before.keys() == after.keys()
+    different = {name: (before[name], after[name]) for name in after if before[name] != after[name]}
+    assert not different
+    assert sorted(updated.execute(DUMPED).fetchall()) == sorted(fresh.execute(DUMPED).fetchall())
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_sets_survive_the_update_in_any_schema(new_db, connect, version):
+    db = connect(new_db(extension=False))
+    db.execute(f'CREATE SCHEMA "my ext"; CREATE EXTENSION copymatch SCHEMA "my ext" VERSION \'{version}\'')
+    db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    # As 0.1.0 did it; its library is no longer there to embed.
+    db.execute("SELECT \"my ext\".copy_create_set('refs', 'refs', 'id', 'image')")
+    before = db.execute(
+        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created FROM copymatch.reference_set"
+    ).fetchall()
+    db.execute("ALTER EXTENSION copymatch UPDATE")
+    after = db.execute(
+        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created FROM copymatch.reference_set"
+    ).fetchall()
+    assert before == after
+    db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+    query = 'SELECT reference, verdict FROM "my ext".copy_match(%s)'
+    assert db.execute(query, [jpeg(scene(1), 60)]).fetchall() == [("1", "copy")]
+    db.execute("SELECT \"my ext\".copy_alter_set('refs', filter => 'id > 1')")
+    assert db.execute(query, [jpeg(scene(1), 60)]).fetchall() == []
+
+
+def test_dropping_the_extension_says_what_it_would_take(fresh_db, sqlstate):
+    db = fresh_db
+    db.execute("CREATE TABLE refs (id int, image bytea)")
+    db.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')")
+    with sqlstate("2BP01") as error:
+        db.execute("DROP EXTENSION copymatch")
+    detail = error.value.diag.message_detail
+    # The index goes with its column.
+    for dependent in ("trigger zz_copymatch_", "column descriptor of table refs"):
+        assert dependent in detail, detail
+    db.execute("DROP EXTENSION copymatch CASCADE")
+    columns = db.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'refs'::regclass AND attnum > 0 AND NOT attisdropped"
+    ).fetchall()
+    assert columns == [("id",), ("image",)], "the images stay"
