@@ -13,6 +13,13 @@ case $from in
 esac
 
 cat "$ROOT/sql/upgrades/$from--$to.sql"
+# The model that FROM carried in its library becomes one of the catalogue.
+old=$ROOT/models/history/$from
+printf "UPDATE copymatch.model SET built_in = false,\n    weights = pg_catalog.decode('%s', 'base64'),\n    background = pg_catalog.decode('%s', 'base64')\n" \
+    "$(base64 -w 0 "$old/model.onnx")" "$(base64 -w 0 "$old/background.bin")"
+printf "    WHERE built_in AND sha256 = '\\\\x%s' AND sha256 <> (SELECT sha256 FROM copymatch.builtin_model());\n" \
+    "$(sha256sum "$old/model.onnx" | cut -d' ' -f1)"
+cat "$ROOT/sql/upgrades/model.sql"
 mapfile -t names < <(sed -n 's/^extension_sql_file!("\.\.\/sql\/\([a-z_]*\)\.sql".*/\1/p' "$ROOT/src/lib.rs")
 for name in "${names[@]}"; do
     case " $once " in *" $name "*) continue ;; esac

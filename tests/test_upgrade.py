@@ -1,9 +1,12 @@
 """From the version before to this one: ALTER EXTENSION copymatch UPDATE leaves what a fresh installation has, and keeps what users
 made."""
 
+import json
+
 import pytest
 from conftest import ROOT
 from pictures import jpeg, scene
+from psycopg.types.json import Jsonb
 
 OLD = sorted(path.stem.removeprefix("copymatch--") for path in (ROOT / "sql" / "history").glob("copymatch--*.sql"))
 
@@ -97,3 +100,62 @@ def test_dropping_the_extension_says_what_it_would_take(fresh_db, sqlstate):
         "SELECT attname FROM pg_attribute WHERE attrelid = 'refs'::regclass AND attnum > 0 AND NOT attisdropped"
     ).fetchall()
     assert columns == [("id",), ("image",)], "the images stay"
+
+
+def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, connect):
+    """A database that 0.1.0 and its library made; their model is in models/history."""
+    old = ROOT / "models" / "history" / "0.1.0"
+    manifest, calibration = (json.loads((old / f"{name}.json").read_text()) for name in ("manifest", "calibration"))
+    parts = [(old / name).read_bytes() for name in ("model.onnx", "background.bin")]
+    images = [jpeg(scene(seed)) for seed in range(4)]
+
+    # What the library of that time computed.
+    then = connect(new_db())
+    then.execute(
+        "SELECT copy_add_model(%s, %s, %s, %s, %s)",
+        [manifest["name"], parts[0], Jsonb(manifest), parts[1], Jsonb(calibration)],
+    )
+    descriptors = [
+        then.execute("SELECT copy_embed(%s, %s)::text", [image, manifest["name"]]).fetchone()[0] for image in images
+    ]
+
+    db = connect(new_db(extension=False))
+    db.execute("CREATE EXTENSION copymatch VERSION '0.1.0'")
+    db.execute("DELETE FROM copymatch.calibration; DELETE FROM copymatch.model")
+    db.execute(
+        "INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, background_sha256, built_in) VALUES (%s, %s, %s, sha256(%s), %s, sha256(%s), true)",
+        [manifest["name"], manifest["version"], manifest["dimensions"], parts[0], Jsonb(manifest), parts[1]],
+    )
+    db.execute(
+        """INSERT INTO copymatch.calibration SELECT 0, %s, sha256(%s), c.neighbours, c.factor, (c.clamp->>0)::float8, (c.clamp->>1)::float8, c.intercept,
+               c.similarity_weight, c.background_weight, c.copy_probability, c.review_probability, c.evidence, true
+           FROM jsonb_to_record(%s) AS c(neighbours int, factor float8, clamp jsonb, intercept float8, similarity_weight float8,
+               background_weight float8, copy_probability float8, review_probability float8, evidence jsonb)""",
+        [manifest["name"], parts[1], Jsonb(calibration)],
+    )
+    db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea, descriptor vector(256))")
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO refs VALUES (%s, %s, %s)",
+            [(at, image, d) for at, (image, d) in enumerate(zip(images, descriptors, strict=True))],
+        )
+    db.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')")
+
+    db.execute("ALTER EXTENSION copymatch UPDATE")
+    default = db.execute("SELECT name, built_in FROM copymatch.models WHERE is_default").fetchone()
+    assert default[0] != manifest["name"] and default[1]
+    assert db.execute(
+        "SELECT built_in, has_background FROM copymatch.models WHERE name = %s", [manifest["name"]]
+    ).fetchone() == (
+        False,
+        True,
+    )
+    matches = "SELECT reference, verdict FROM copy_match(%s, k => 1)"
+    assert db.execute(matches, [jpeg(scene(2), 60)]).fetchone() == ("2", "copy"), "with the model it always had"
+    db.execute("INSERT INTO refs VALUES (9, %s)", [jpeg(scene(9))])
+    assert db.execute(
+        "SELECT descriptor = copy_embed(image, %s) FROM refs WHERE id = 9", [manifest["name"]]
+    ).fetchone() == (True,)
+    db.execute("CALL copy_reembed('refs', %s, build_index => true)", [default[0]])
+    assert db.execute("SELECT model FROM copymatch.reference_sets").fetchone() == (default[0],)
+    assert db.execute(matches, [jpeg(scene(9), 60)]).fetchone() == ("9", "copy"), "with the new model"

@@ -22,3 +22,13 @@ COMMENT ON COLUMN copymatch.reference_set.copy_probability IS 'probability from 
 COMMENT ON COLUMN copymatch.reference_set.review_probability IS 'probability from which the verdict is review; NULL: the calibration''s';
 COMMENT ON COLUMN copymatch.reference_set.negative IS 'templates, logos, blank frames: a copy of one of these explains a match in another set, which is then not raised';
 COMMENT ON COLUMN copymatch.reference_set.negatives IS 'negative sets that apply to this one; NULL: those whose relation has the same owner';
+DROP FUNCTION copy_index_stats(regclass);
+CREATE FUNCTION copy_index_stats(
+    index regclass,
+    OUT rows bigint, OUT lists bigint, OUT branches bigint, OUT empty_lists bigint, OUT mean_list float8,
+    OUT longest_list bigint, OUT imbalance float8, OUT free_slots bigint, OUT pages bigint, OUT centroid_pages bigint,
+    OUT scan_pages bigint, OUT refine_pages bigint, OUT bytes bigint, OUT dimensions integer, OUT format_version integer,
+    OUT probes bigint, OUT curve jsonb
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'copy_index_stats_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
