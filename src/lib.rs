@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 
 mod embed;
 mod failure;
+mod flagging;
 mod home;
 mod ivf;
 mod matching;
@@ -17,12 +18,16 @@ mod types;
 
 ::pgrx::pg_module_magic!(name, version);
 
-extension_sql_file!("../sql/types.sql", name = "types");
+extension_sql_file!("../sql/roles.sql", name = "roles");
+extension_sql_file!("../sql/types.sql", name = "types", requires = ["roles"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
 extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["catalogue"]);
 extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);
 extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"]);
+extension_sql_file!("../sql/findings.sql", name = "findings", requires = ["matching"]);
+extension_sql_file!("../sql/flagging.sql", name = "flagging", requires = ["findings"]);
+extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flagging"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]
@@ -33,4 +38,9 @@ pub extern "C-unwind" fn _PG_init() {
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     settings::register();
     crate::ivf::register();
+    // SAFETY: a variable that the postmaster sets while it preloads libraries.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        crate::flagging::request_shared_memory();
+        crate::flagging::register_workers();
+    }
 }
