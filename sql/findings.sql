@@ -176,6 +176,7 @@ CREATE FUNCTION copymatch.quarter(at timestamptz) RETURNS timestamptz LANGUAGE s
 COMMENT ON FUNCTION copymatch.quarter(timestamptz) IS 'start of the quarter of an hour';
 
 CREATE FUNCTION copymatch.count_findings() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         TRUNCATE copymatch.finding_delta, copymatch.finding_count;
@@ -202,6 +203,7 @@ COMMENT ON TRIGGER count_gone ON copymatch.finding IS 'counts for the reports';
 COMMENT ON TRIGGER count_none ON copymatch.finding IS 'counts for the reports';
 
 CREATE FUNCTION copymatch.recount() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 BEGIN
     LOCK TABLE copymatch.finding IN SHARE MODE;
     DELETE FROM copymatch.finding_delta;
@@ -213,6 +215,7 @@ COMMENT ON FUNCTION copymatch.recount() IS 'counts all findings anew, for the ca
 REVOKE ALL ON FUNCTION copymatch.recount() FROM PUBLIC;
 
 CREATE FUNCTION copymatch.keep_history() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 BEGIN
     INSERT INTO copymatch.finding_history (finding, changed, changed_by, from_state, to_state, note)
         SELECT n.id, n.changed, n.changed_by, o.state, n.state, n.note
@@ -303,23 +306,23 @@ REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, tex
 CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-    found copymatch.finding;
+    present copymatch.finding;
 BEGIN
     UPDATE copymatch.finding f SET state = decide.new_state, note = decide.note, for_uploader = decide.for_uploader
         WHERE f.id = decide.finding AND (f.state = 'open') = (decide.new_state <> 'open');
     IF FOUND THEN
         RETURN;
     END IF;
-    SELECT * INTO found FROM copymatch.finding f WHERE f.id = decide.finding;
-    IF found.id IS NULL THEN
+    SELECT * INTO present FROM copymatch.finding f WHERE f.id = decide.finding;
+    IF present.id IS NULL THEN
         RAISE EXCEPTION 'there is no finding %', decide.finding
             USING ERRCODE = 'no_data_found', HINT = 'SELECT id FROM copymatch.finding lists those that you may see.';
     END IF;
-    IF found.state = 'open' THEN
-        RAISE EXCEPTION 'finding % is open', found.id
+    IF present.state = 'open' THEN
+        RAISE EXCEPTION 'finding % is open', present.id
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Confirm it with copy_confirm, or dismiss it with copy_dismiss.';
     END IF;
-    RAISE EXCEPTION 'finding % was % by % at %', found.id, found.state, found.decided_by, found.decided
+    RAISE EXCEPTION 'finding % was % by % at %', present.id, present.state, present.decided_by, present.decided
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'copy_reopen opens it again.';
 END $$;
 COMMENT ON FUNCTION copymatch.decide(bigint, text, text, boolean) IS 'changes the state of one finding, or says who was quicker';

@@ -103,15 +103,19 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.upload_statement(regclass, text, text[], text) IS 'the query that reads an upload by its key';
 
+CREATE FUNCTION copymatch.queue_settings(OUT batch integer, OUT attempts integer, OUT retry_milliseconds integer)
+    AS 'MODULE_PATHNAME', 'queue_settings_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.queue_settings() IS 'the settings copymatch.queue_batch, queue_attempts and queue_retry_delay';
+
 CREATE FUNCTION copymatch.queue_delay(attempts integer) RETURNS interval LANGUAGE sql STABLE AS $$
-    SELECT least(pg_catalog.current_setting('copymatch.queue_retry_delay')::interval * pg_catalog.power(2, least(attempts, 20) - 1), interval '1 hour')
+    SELECT least((copymatch.queue_settings()).retry_milliseconds * interval '1 millisecond' * pg_catalog.power(2, least($1, 20) - 1), interval '1 hour')
 $$;
 COMMENT ON FUNCTION copymatch.queue_delay(integer) IS 'time to wait after so many tries';
 
-CREATE FUNCTION copymatch.claim_batch(batch integer DEFAULT pg_catalog.current_setting('copymatch.queue_batch')::integer)
+CREATE FUNCTION copymatch.claim_batch(batch integer DEFAULT (copymatch.queue_settings()).batch)
     RETURNS bigint[] LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    most integer := current_setting('copymatch.queue_attempts')::integer;
+    most integer := (copymatch.queue_settings()).attempts;
     first bigint;
     tried integer;
     claimed bigint[];
@@ -144,7 +148,7 @@ GRANT EXECUTE ON FUNCTION copymatch.claim_batch(integer) TO copymatch_admin;
 
 CREATE FUNCTION copymatch.queue_failed(ids bigint[], error text, final boolean) RETURNS void LANGUAGE sql VOLATILE AS $$
     UPDATE copymatch.queue SET last_error = $2,
-        state = CASE WHEN $3 OR attempts >= pg_catalog.current_setting('copymatch.queue_attempts')::integer THEN 'failed' ELSE 'waiting' END,
+        state = CASE WHEN $3 OR attempts >= (copymatch.queue_settings()).attempts THEN 'failed' ELSE 'waiting' END,
         next_try = pg_catalog.clock_timestamp() + copymatch.queue_delay(attempts)
     WHERE id = ANY ($1)
 $$;
@@ -257,7 +261,7 @@ GRANT EXECUTE ON FUNCTION copymatch.process_claimed(bigint[]) TO copymatch_admin
 
 CREATE PROCEDURE copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL) LANGUAGE plpgsql AS $$
 DECLARE
-    size integer := coalesce(batch, pg_catalog.current_setting('copymatch.queue_batch')::integer);
+    size integer := coalesce(batch, (copymatch.queue_settings()).batch);
     ids bigint[];
     done integer := 0;
 BEGIN

@@ -19,8 +19,8 @@ CREATE VIEW copymatch.report_precision AS
     )
     -- Wilson's score interval: right also for few reviews and for shares near 0 and 1.
     SELECT n.reference_set, n.verdict, n.model, n.confirmed, n.dismissed, n.open, n.p AS precision,
-           greatest(0, (n.p + 1.9208 / n.n - 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) AS precision_low,
-           least(1, (n.p + 1.9208 / n.n + 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) AS precision_high
+           CASE WHEN n.n > 0 THEN greatest(0, (n.p + 1.9208 / n.n - 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) END AS precision_low,
+           CASE WHEN n.n > 0 THEN least(1, (n.p + 1.9208 / n.n + 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) END AS precision_high
     FROM (SELECT n.reference_set, n.verdict, n.model, n.confirmed, n.dismissed, n.open, nullif(n.n, 0) AS n, n.p FROM n) n
     WHERE n.confirmed + n.dismissed + n.open > 0;
 COMMENT ON VIEW copymatch.report_precision IS 'by set, verdict and model: how many of the reviewed findings were confirmed, with the 95 % interval (Wilson)';

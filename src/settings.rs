@@ -269,6 +269,21 @@ pub fn queue_workers() -> i32 {
     QUEUE_WORKERS.get()
 }
 
+/// The setting of `copymatch.queue_batch`.
+pub fn queue_batch() -> i32 {
+    QUEUE_BATCH.get()
+}
+
+/// The setting of `copymatch.queue_attempts`.
+pub fn queue_attempts() -> i32 {
+    QUEUE_ATTEMPTS.get()
+}
+
+/// The setting of `copymatch.queue_retry_delay`, in milliseconds.
+pub fn queue_retry_delay() -> i32 {
+    QUEUE_RETRY_DELAY.get()
+}
+
 /// The setting of `copymatch.queue_naptime`, in milliseconds.
 pub fn queue_naptime() -> std::ffi::c_long {
     std::ffi::c_long::from(QUEUE_NAPTIME.get())

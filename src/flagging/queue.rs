@@ -11,6 +11,7 @@ use crate::embed::embed_each;
 use crate::failure::{Failure, boundary};
 use crate::record::Record;
 use crate::select::{Parameter, select};
+use crate::settings;
 use crate::types::Vector;
 
 /// The failure that a trigger's arguments are.
@@ -32,6 +33,21 @@ fn flag_options(arguments: Vec<String>, fcinfo: pg_sys::FunctionCallInfo) -> Rec
                 (options.on_bad_image == OnBadImage::Skip).into_datum(),
                 options.review.into_datum(),
                 options.k.into_datum(),
+            ],
+        )
+    })
+}
+
+/// The queue's settings, as this library reads them: a session that has not loaded it yet knows none.
+#[pg_extern(sql = false)]
+fn queue_settings(fcinfo: pg_sys::FunctionCallInfo) -> Record {
+    boundary(|| {
+        Record::form(
+            fcinfo,
+            vec![
+                settings::queue_batch().into_datum(),
+                settings::queue_attempts().into_datum(),
+                settings::queue_retry_delay().into_datum(),
             ],
         )
     })
