@@ -44,6 +44,16 @@ impl Failure {
         self
     }
 
+    /// Message, detail and hint in one line, for a record.
+    pub fn line(&self) -> String {
+        let mut line = self.message.clone();
+        for more in [&self.detail, &self.hint].into_iter().flatten() {
+            line.push_str(" — ");
+            line.push_str(more);
+        }
+        line
+    }
+
     /// Whether the statement was cancelled, which is never turned into a warning.
     pub fn is_cancel(&self) -> bool {
         self.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED

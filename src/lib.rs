@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 
 mod embed;
 mod failure;
+mod flagging;
 mod home;
 mod ivf;
 mod matching;
@@ -17,7 +18,8 @@ mod types;
 
 ::pgrx::pg_module_magic!(name, version);
 
-extension_sql_file!("../sql/types.sql", name = "types");
+extension_sql_file!("../sql/roles.sql", name = "roles");
+extension_sql_file!("../sql/types.sql", name = "types", requires = ["roles"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
 extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);
 extension_sql_file!("../sql/set_tables.sql", name = "set_tables", requires = ["catalogue"]);
@@ -28,6 +30,9 @@ extension_sql_file!("../sql/groups.sql", name = "groups", requires = ["matching"
 extension_sql_file!("../sql/references.sql", name = "references", requires = ["groups"]);
 extension_sql_file!("../sql/batch.sql", name = "batch", requires = ["references"]);
 extension_sql_file!("../sql/reembed.sql", name = "reembed", requires = ["batch"]);
+extension_sql_file!("../sql/findings.sql", name = "findings", requires = ["reembed"]);
+extension_sql_file!("../sql/flagging.sql", name = "flagging", requires = ["findings"]);
+extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flagging"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]
@@ -38,4 +43,9 @@ pub extern "C-unwind" fn _PG_init() {
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     settings::register();
     crate::ivf::register();
+    // SAFETY: a variable that the postmaster sets while it preloads libraries.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        crate::flagging::request_shared_memory();
+        crate::flagging::register_workers();
+    }
 }

@@ -1,7 +1,7 @@
-//! Read-only statements under the caller's rights and snapshot, with plans kept for the life of the backend.
+//! Statements under the caller's rights, with plans kept for the life of the backend.
 //!
 //! pgrx's `Spi` runs read-write as soon as the transaction has an XID: a STABLE function would then see rows newer than
-//! its statement's snapshot, and fail in a parallel worker. Everything here passes `read_only = true`.
+//! its statement's snapshot, and fail in a parallel worker. `select` passes `read_only = true`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -93,6 +93,24 @@ impl Drop for Executing {
 pub fn select<T>(
     sql: &str,
     parameters: &[Parameter],
+    map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    run(sql, parameters, true, map)
+}
+
+/// As `select`, for statements that write, and for queries that must see what this statement has written.
+pub fn change<T>(
+    sql: &str,
+    parameters: &[Parameter],
+    map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    run(sql, parameters, false, map)
+}
+
+fn run<T>(
+    sql: &str,
+    parameters: &[Parameter],
+    read_only: bool,
     mut map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
     let mut datums: Vec<pg_sys::Datum> = parameters
@@ -117,13 +135,18 @@ pub fn select<T>(
             }
         };
         let _executing = Executing::begin();
-        let status = pg_sys::SPI_execute_plan(plan, datums.as_mut_ptr(), nulls.as_ptr(), true, 0);
-        if status != pg_sys::SPI_OK_SELECT as i32 {
+        let status = pg_sys::SPI_execute_plan(plan, datums.as_mut_ptr(), nulls.as_ptr(), read_only, 0);
+        if status < 0 {
             pg_sys::SPI_finish();
             return Err(internal("SPI_execute_plan", status));
         }
         let table = pg_sys::SPI_tuptable;
-        let count = usize::try_from(pg_sys::SPI_processed).unwrap_or(0);
+        // A statement that returns nothing has no table.
+        let count = if table.is_null() {
+            0
+        } else {
+            usize::try_from(pg_sys::SPI_processed).unwrap_or(0)
+        };
         let mut rows = Vec::with_capacity(count);
         for index in 0..count {
             let row = Row {

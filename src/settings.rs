@@ -60,6 +60,12 @@ static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::RelaxedOrder);
 static RERANK: GucSetting<bool> = GucSetting::<bool>::new(true);
 static BUILD_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static QUEUE_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static QUEUE_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static QUEUE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static QUEUE_BATCH: GucSetting<i32> = GucSetting::<i32>::new(32);
+static QUEUE_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(6);
+static QUEUE_RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(5000);
 
 /// Registers the settings. Called once, when PostgreSQL loads the library.
 pub fn register() {
@@ -128,6 +134,7 @@ pub fn register() {
         GucFlags::UNIT_KB,
     );
     register_index_settings();
+    register_queue_settings();
     // PostgreSQL then refuses misspelt copymatch.* settings instead of keeping them as placeholders.
     // SAFETY: called from _PG_init with a constant, NUL-terminated prefix.
     unsafe {
@@ -186,6 +193,100 @@ fn register_index_settings() {
         GucContext::Userset,
         GucFlags::default(),
     );
+}
+
+/// The settings of the queue of uploads and of its workers.
+fn register_queue_settings() {
+    GucRegistry::define_string_guc(
+        c"copymatch.queue_databases",
+        c"Databases, separated by commas, whose queues background workers work off.",
+        c"Read at the server's start where copymatch is in shared_preload_libraries. Elsewhere copy_start_worker() starts one, or CALL copy_process_queue() does the work.",
+        &QUEUE_DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_workers",
+        c"Background workers for each database of copymatch.queue_databases.",
+        c"Read at the server's start. Each takes one of max_worker_processes and runs the network on copymatch.threads threads.",
+        &QUEUE_WORKERS,
+        0,
+        64,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_naptime",
+        c"How long an idle queue worker waits before it looks again.",
+        c"Where copymatch is in shared_preload_libraries, commits wake the workers at once; the time then matters for retries alone.",
+        &QUEUE_NAPTIME,
+        10,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_batch",
+        c"Uploads that a queue worker takes at a time and commits together.",
+        c"More use the network better, and are repeated together after a crash.",
+        &QUEUE_BATCH,
+        1,
+        1024,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_attempts",
+        c"Tries after which an upload in the queue is given up.",
+        c"It then stays in copymatch.queue with state failed and its error, until copy_retry_queue() or a DELETE.",
+        &QUEUE_ATTEMPTS,
+        1,
+        100,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_retry_delay",
+        c"Time before an upload in the queue is tried a second time.",
+        c"It doubles with each further try, up to an hour.",
+        &QUEUE_RETRY_DELAY,
+        1,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+}
+
+/// The databases of `copymatch.queue_databases`.
+pub fn queue_databases() -> Vec<String> {
+    let list = QUEUE_DATABASES.get().and_then(|list| list.into_string().ok());
+    let names = list.and_then(|list| flagging::split_columns(&list));
+    names.unwrap_or_default()
+}
+
+/// The setting of `copymatch.queue_workers`.
+pub fn queue_workers() -> i32 {
+    QUEUE_WORKERS.get()
+}
+
+/// The setting of `copymatch.queue_batch`.
+pub fn queue_batch() -> i32 {
+    QUEUE_BATCH.get()
+}
+
+/// The setting of `copymatch.queue_attempts`.
+pub fn queue_attempts() -> i32 {
+    QUEUE_ATTEMPTS.get()
+}
+
+/// The setting of `copymatch.queue_retry_delay`, in milliseconds.
+pub fn queue_retry_delay() -> i32 {
+    QUEUE_RETRY_DELAY.get()
+}
+
+/// The setting of `copymatch.queue_naptime`, in milliseconds.
+pub fn queue_naptime() -> std::ffi::c_long {
+    std::ffi::c_long::from(QUEUE_NAPTIME.get())
 }
 
 /// The setting of `copymatch.target_recall`.

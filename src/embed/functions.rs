@@ -98,6 +98,51 @@ fn copy_embed_batch(images: Option<Array<&[u8]>>, model: Option<&str>) -> Option
     })
 }
 
+/// Descriptors of several images, in their order. An image that cannot be matched has its failure; any other failure ends it all.
+pub fn embed_each<'a>(
+    images: impl Iterator<Item = &'a [u8]>,
+    model: &Model,
+) -> Result<Vec<Result<Vector, Failure>>, Failure> {
+    let side = session::input_side(model)?;
+    let mut outcomes: Vec<Result<Option<Vector>, Failure>> = Vec::new();
+    let mut waiting: Vec<(usize, Image)> = Vec::with_capacity(DECODED_AT_ONCE);
+    let mut pixels = 0;
+    let flush = |waiting: &mut Vec<(usize, Image)>, outcomes: &mut Vec<Result<Option<Vector>, Failure>>| {
+        let (places, images): (Vec<usize>, Vec<Image>) = waiting.drain(..).unzip();
+        for (place, descriptor) in places.into_iter().zip(session::embed(model, &images)?) {
+            outcomes[place] = Ok(Some(Vector::from_elements(&descriptor)));
+        }
+        Ok::<(), Failure>(())
+    };
+    for (index, bytes) in images.enumerate() {
+        match read_matchable(bytes, side) {
+            Ok(image) => {
+                pixels += u64::from(image.width()) * u64::from(image.height());
+                outcomes.push(Ok(None));
+                waiting.push((index, image));
+            }
+            Err(failure) if failure.is_about_the_image() => outcomes.push(Err(failure)),
+            Err(failure) => return Err(failure),
+        }
+        if waiting.len() == DECODED_AT_ONCE || pixels > PIXELS_AT_ONCE {
+            flush(&mut waiting, &mut outcomes)?;
+            pixels = 0;
+        }
+    }
+    flush(&mut waiting, &mut outcomes)?;
+    outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            Ok(None) => Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "the network returned no descriptor",
+            )),
+            Ok(Some(descriptor)) => Ok(Ok(descriptor)),
+            Err(failure) => Ok(Err(failure)),
+        })
+        .collect()
+}
+
 fn embed_waiting(
     model: &Model,
     waiting: &mut Vec<(usize, Image)>,

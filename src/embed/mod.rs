@@ -6,8 +6,8 @@ mod edits;
 mod functions;
 mod info;
 mod maintain;
-mod picture;
+pub mod picture;
 mod session;
 
-pub use functions::{embed_one, embed_views};
+pub use functions::{embed_each, embed_one, embed_views};
 pub use session::with_background;

@@ -1,0 +1,183 @@
+-- Reports: views for people with BI tools, and the dashboard. Counts come from copymatch.finding_count, so that they take
+-- milliseconds over many millions of findings; days are those of the session's time zone.
+CREATE VIEW copymatch.report_daily AS
+    SELECT c.quarter::date AS day, c.reference_set, c.verdict, c.state, sum(c.findings)::bigint AS findings
+    FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c
+    GROUP BY 1, 2, 3, 4 HAVING sum(c.findings) <> 0;
+COMMENT ON VIEW copymatch.report_daily IS 'findings by day (of the session''s time zone), set, verdict and state';
+
+CREATE VIEW copymatch.report_precision AS
+    WITH reviewed AS (
+        SELECT c.reference_set, c.verdict, c.model,
+               coalesce(sum(c.findings) FILTER (WHERE c.state = 'confirmed'), 0)::bigint AS confirmed,
+               coalesce(sum(c.findings) FILTER (WHERE c.state = 'dismissed'), 0)::bigint AS dismissed,
+               coalesce(sum(c.findings) FILTER (WHERE c.state = 'open'), 0)::bigint AS open
+        FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c GROUP BY 1, 2, 3
+    ), n AS (
+        SELECT r.*, (r.confirmed + r.dismissed)::double precision AS n,
+               r.confirmed::double precision / nullif(r.confirmed + r.dismissed, 0) AS p FROM reviewed r
+    )
+    -- Wilson's score interval: right also for few reviews and for shares near 0 and 1.
+    SELECT n.reference_set, n.verdict, n.model, n.confirmed, n.dismissed, n.open, n.p AS precision,
+           CASE WHEN n.n > 0 THEN greatest(0, (n.p + 1.9208 / n.n - 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) END AS precision_low,
+           CASE WHEN n.n > 0 THEN least(1, (n.p + 1.9208 / n.n + 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) END AS precision_high
+    FROM (SELECT n.reference_set, n.verdict, n.model, n.confirmed, n.dismissed, n.open, nullif(n.n, 0) AS n, n.p FROM n) n
+    WHERE n.confirmed + n.dismissed + n.open > 0;
+COMMENT ON VIEW copymatch.report_precision IS 'by set, verdict and model: how many of the reviewed findings were confirmed, with the 95 % interval (Wilson)';
+
+CREATE VIEW copymatch.report_references AS
+    SELECT f.reference_set, f.reference, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
+           count(*) FILTER (WHERE f.state = 'confirmed') AS confirmed, count(*) FILTER (WHERE f.state = 'dismissed') AS dismissed,
+           max(f.found) AS last_found
+    FROM copymatch.finding f WHERE f.found >= now() - interval '30 days' GROUP BY 1, 2;
+COMMENT ON VIEW copymatch.report_references IS 'references by their findings of the last 30 days';
+
+CREATE VIEW copymatch.report_uploaders AS
+    SELECT f.relation, f.uploader, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
+           count(*) FILTER (WHERE f.state = 'confirmed') AS confirmed, count(*) FILTER (WHERE f.state = 'dismissed') AS dismissed,
+           max(f.found) AS last_found
+    FROM copymatch.finding f WHERE f.found >= now() - interval '30 days' AND f.uploader IS NOT NULL GROUP BY 1, 2;
+COMMENT ON VIEW copymatch.report_uploaders IS 'uploaders by their findings of the last 30 days';
+
+CREATE VIEW copymatch.report_reviewers AS
+    SELECT h.changed::date AS day, h.changed_by AS reviewer, count(*) FILTER (WHERE h.to_state = 'confirmed') AS confirmed,
+           count(*) FILTER (WHERE h.to_state = 'dismissed') AS dismissed, count(*) FILTER (WHERE h.to_state = 'open') AS reopened
+    FROM copymatch.finding_history h WHERE h.changed >= now() - interval '30 days' GROUP BY 1, 2;
+COMMENT ON VIEW copymatch.report_reviewers IS 'what reviewers decided by day (of the session''s time zone), the last 30 days';
+
+CREATE VIEW copymatch.report_open AS
+    WITH c AS (
+        SELECT c.reference_set, c.verdict, c.findings, now() - c.quarter AS age
+        FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c WHERE c.state = 'open'
+    )
+    SELECT c.reference_set, c.verdict, sum(c.findings)::bigint AS findings,
+           coalesce(sum(c.findings) FILTER (WHERE c.age < interval '1 hour'), 0)::bigint AS under_an_hour,
+           coalesce(sum(c.findings) FILTER (WHERE c.age >= interval '1 hour' AND c.age < interval '1 day'), 0)::bigint AS under_a_day,
+           coalesce(sum(c.findings) FILTER (WHERE c.age >= interval '1 day' AND c.age < interval '7 days'), 0)::bigint AS under_a_week,
+           coalesce(sum(c.findings) FILTER (WHERE c.age >= interval '7 days'), 0)::bigint AS older,
+           max(c.age) FILTER (WHERE c.findings > 0) AS oldest
+    FROM c GROUP BY 1, 2 HAVING sum(c.findings) <> 0;
+COMMENT ON VIEW copymatch.report_open IS 'open findings by set, verdict and age, to a quarter of an hour';
+
+CREATE VIEW copymatch.report_queue AS
+    SELECT q.relation, q.reference_set, count(*) FILTER (WHERE q.state = 'waiting') AS waiting,
+           count(*) FILTER (WHERE q.state = 'waiting' AND q.attempts > 0) AS retrying, count(*) FILTER (WHERE q.state = 'failed') AS failed,
+           coalesce(now() - min(q.enqueued) FILTER (WHERE q.state = 'waiting'), interval '0') AS lag,
+           max(q.last_error) AS an_error
+    FROM copymatch.queue q GROUP BY 1, 2;
+COMMENT ON VIEW copymatch.report_queue IS 'by table and set: uploads that wait, how long the oldest does, those given up and one of their errors';
+
+CREATE VIEW copymatch.report_models AS
+    SELECT m.name AS model, m.version,
+           (SELECT array_agg(s.name ORDER BY s.name) FROM copymatch.reference_set s WHERE s.model = m.name) AS reference_sets,
+           coalesce(c.findings, 0)::bigint AS findings, c.first_found, c.last_found
+    FROM copymatch.models m LEFT JOIN (
+        SELECT c.model, sum(c.findings) AS findings, min(c.quarter) AS first_found, max(c.quarter) AS last_found
+        FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c GROUP BY 1) c ON c.model = m.name;
+COMMENT ON VIEW copymatch.report_models IS 'models, the sets that use them, and the findings made with them (times to a quarter of an hour)';
+
+GRANT SELECT ON copymatch.report_daily, copymatch.report_precision, copymatch.report_references, copymatch.report_uploaders,
+    copymatch.report_reviewers, copymatch.report_open, copymatch.report_queue, copymatch.report_models TO copymatch_reader;
+-- PostgreSQL 15 and later: policies on copymatch.finding hold for the reports too.
+DO $$
+DECLARE
+    report text;
+BEGIN
+    IF pg_catalog.current_setting('server_version_num')::int >= 150000 THEN
+        FOREACH report IN ARRAY ARRAY['daily', 'precision', 'references', 'uploaders', 'reviewers', 'open', 'queue', 'models'] LOOP
+            EXECUTE pg_catalog.format('ALTER VIEW copymatch.%I SET (security_invoker = true)', 'report_' || report);
+        END LOOP;
+    END IF;
+END $$;
+
+CREATE FUNCTION copy_thumbnail(image bytea, side integer DEFAULT 160) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'copy_thumbnail_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION copy_thumbnail(bytea, integer) IS 'the image as a small JPEG whose longer side has this many pixels; smaller images keep their size';
+
+CREATE FUNCTION copymatch.render_dashboard(data jsonb) RETURNS text
+    AS 'MODULE_PATHNAME', 'render_dashboard_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.render_dashboard(jsonb) IS 'the HTML page of copymatch.dashboard(), every text escaped';
+
+CREATE FUNCTION copymatch.thumbnail_of(relation regclass, image name, key name[], value text, side integer) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    found bytea;
+BEGIN
+    -- With the caller's rights, and whatever goes wrong (no right, no row, no image) is a picture not shown.
+    EXECUTE pg_catalog.format('SELECT @extschema@.copy_thumbnail(u.%I, %s) FROM %s u WHERE %s LIMIT 1', image, side, relation,
+        (SELECT CASE WHEN pg_catalog.cardinality(key) = 1
+                     THEN pg_catalog.format('u.%I = %L::%s', key[1], value, pg_catalog.min(pg_catalog.format_type(a.atttypid, NULL)))
+                     ELSE pg_catalog.format('ROW(%s)::pg_catalog.text = %L', pg_catalog.string_agg(pg_catalog.format('u.%I', k.col), ', ' ORDER BY k.number), value) END
+         FROM pg_catalog.unnest(key) WITH ORDINALITY k(col, number)
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = relation AND a.attname = k.col AND NOT a.attisdropped)) INTO found;
+    RETURN pg_catalog.translate(pg_catalog.encode(found, 'base64'), E'\n', '');
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION copymatch.thumbnail_of(regclass, name, name[], text, integer) IS 'a row''s image as a thumbnail in base64; NULL where the caller may not see it';
+
+CREATE FUNCTION copymatch.dashboard(days integer DEFAULT 30, latest integer DEFAULT 12) RETURNS text LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    data jsonb;
+    pictures jsonb := '[]';
+    finding record;
+    uploads record;
+    options record;
+    reference record;
+BEGIN
+    IF days IS NULL OR days NOT BETWEEN 1 AND 366 OR latest IS NULL OR latest NOT BETWEEN 0 AND 200 THEN
+        RAISE EXCEPTION 'days is %, latest is %', days, latest
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'days: 1 to 366; latest, the number of findings shown: 0 to 200.';
+    END IF;
+    FOR finding IN SELECT * FROM copymatch.finding f ORDER BY f.id DESC LIMIT latest LOOP
+        SELECT t.arguments INTO uploads FROM copymatch.flag_triggers() t WHERE t.relation = finding.relation LIMIT 1;
+        IF uploads.arguments IS NOT NULL THEN
+            options := copymatch.flag_options(uploads.arguments);
+        ELSE
+            SELECT NULL::text AS image, NULL::text[] AS key INTO options;
+        END IF;
+        SELECT s.relation, s.image_column, s.key_column INTO reference FROM copymatch.reference_set s WHERE s.name = finding.reference_set;
+        pictures := pictures || jsonb_build_array(jsonb_build_object(
+            'id', finding.id, 'found', to_char(finding.found, 'YYYY-MM-DD HH24:MI TZ'), 'reference_set', finding.reference_set,
+            'upload', finding.upload, 'reference', finding.reference, 'probability', finding.probability, 'verdict', finding.verdict,
+            'state', finding.state, 'uploader', finding.uploader, 'note', finding.note,
+            'upload_image', copymatch.thumbnail_of(finding.relation, options.image::name, options.key::name[], finding.upload, 160),
+            'reference_image', copymatch.thumbnail_of(reference.relation, reference.image_column, ARRAY[reference.key_column], finding.reference, 160)));
+    END LOOP;
+    SELECT jsonb_build_object(
+        'database', current_database(), 'user', current_user, 'generated', to_char(now(), 'YYYY-MM-DD HH24:MI'),
+        'time_zone', current_setting('timezone'),
+        'totals', (SELECT jsonb_build_object(
+                       'open', coalesce(sum(d.findings) FILTER (WHERE d.state = 'open'), 0),
+                       'confirmed', coalesce(sum(d.findings) FILTER (WHERE d.state = 'confirmed'), 0),
+                       'dismissed', coalesce(sum(d.findings) FILTER (WHERE d.state = 'dismissed'), 0)) FROM copymatch.report_daily d)
+                  || (SELECT jsonb_build_object('waiting', coalesce(sum(q.waiting), 0), 'failed', coalesce(sum(q.failed), 0),
+                          'lag', to_char(coalesce(max(q.lag), interval '0'), 'HH24:MI:SS')) FROM copymatch.report_queue q),
+        'daily', (SELECT jsonb_agg(jsonb_build_object('day', g.day, 'open', coalesce(d.open, 0), 'confirmed', coalesce(d.confirmed, 0),
+                                                      'dismissed', coalesce(d.dismissed, 0)) ORDER BY g.day)
+                  FROM (SELECT current_date - n AS day FROM generate_series(0, dashboard.days - 1) n) g
+                  LEFT JOIN (SELECT d.day, sum(d.findings) FILTER (WHERE d.state = 'open') AS open,
+                                    sum(d.findings) FILTER (WHERE d.state = 'confirmed') AS confirmed,
+                                    sum(d.findings) FILTER (WHERE d.state = 'dismissed') AS dismissed
+                             FROM copymatch.report_daily d GROUP BY 1) d USING (day)),
+        'precision', (SELECT coalesce(jsonb_agg(jsonb_build_object('reference_set', p.reference_set, 'verdict', p.verdict, 'reviewed', p.confirmed + p.dismissed,
+                                                                   'precision', p.precision, 'low', p.precision_low, 'high', p.precision_high)
+                                                ORDER BY p.reference_set, p.verdict), '[]')
+                      FROM copymatch.report_precision p WHERE p.confirmed + p.dismissed > 0),
+        'ages', (SELECT jsonb_build_array(
+                     jsonb_build_object('name', 'under an hour', 'findings', coalesce(sum(o.under_an_hour), 0)),
+                     jsonb_build_object('name', 'under a day', 'findings', coalesce(sum(o.under_a_day), 0)),
+                     jsonb_build_object('name', 'under a week', 'findings', coalesce(sum(o.under_a_week), 0)),
+                     jsonb_build_object('name', 'older', 'findings', coalesce(sum(o.older), 0))) FROM copymatch.report_open o),
+        'references', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', r.reference || ' of ' || r.reference_set, 'findings', r.findings) ORDER BY r.findings DESC), '[]')
+                       FROM (SELECT * FROM copymatch.report_references r ORDER BY r.findings DESC LIMIT 8) r),
+        'uploaders', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', u.uploader, 'findings', u.findings) ORDER BY u.findings DESC), '[]')
+                      FROM (SELECT * FROM copymatch.report_uploaders u ORDER BY u.findings DESC LIMIT 8) u),
+        'reviewers', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', r.reviewer, 'findings', r.decided) ORDER BY r.decided DESC), '[]')
+                      FROM (SELECT r.reviewer, sum(r.confirmed + r.dismissed) AS decided FROM copymatch.report_reviewers r GROUP BY 1 ORDER BY 2 DESC LIMIT 8) r),
+        'findings', pictures) INTO data;
+    RETURN copymatch.render_dashboard(data);
+END $$;
+COMMENT ON FUNCTION copymatch.dashboard(integer, integer) IS 'one self-contained HTML page: charts of the reports, and the latest findings with thumbnails where the caller may read the images';
+REVOKE ALL ON FUNCTION copymatch.dashboard(integer, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION copymatch.dashboard(integer, integer) TO copymatch_reader;

@@ -1,0 +1,169 @@
+"""Reports: counts that agree with the findings whatever was done to them, days of the reader's time zone, the dashboard."""
+
+import html.parser
+
+import pytest
+from pictures import jpeg, scene
+
+
+@pytest.fixture
+def findings(fresh_db):
+    """3,000 findings over ten days in two sets, some reviewed, by 7 uploaders of 50 references."""
+    fresh_db.execute("CREATE TABLE uploads (id text PRIMARY KEY, image bytea)")
+    fresh_db.execute(
+        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
+                                          model, calibration, uploader)
+           SELECT '2026-03-24 00:00+00'::timestamptz + n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
+                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review' ELSE 'copy' END, 'copymatch-small', 0, 'user' || n % 7
+           FROM generate_series(0, 2999) n"""
+    )
+    fresh_db.execute("SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE id % 4 = 1")
+    fresh_db.execute("SELECT copy_dismiss(array_agg(id)) FROM copymatch.finding WHERE id % 8 = 2")
+    return fresh_db
+
+
+DAILY = "SELECT day, reference_set, verdict, state, findings FROM copymatch.report_daily ORDER BY 1, 2, 3, 4"
+PLAIN = "SELECT found::date, reference_set, verdict, state, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Vienna", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati"])
+def test_days_are_those_of_the_sessions_time_zone(findings, zone):
+    """Vienna changes to summer time within the days; Kathmandu is 5:45 from UTC."""
+    findings.execute(f"SET timezone = '{zone}'")
+    assert findings.execute(DAILY).fetchall() == findings.execute(PLAIN).fetchall()
+
+
+def test_counts_follow_every_change_and_every_fold(findings):
+    steps = [
+        "SELECT copymatch.fold_counts()",
+        "SELECT copy_reopen(1), copy_dismiss(1), copy_reopen(5)",
+        "DELETE FROM copymatch.finding WHERE id % 10 = 0",
+        "SELECT copymatch.fold_counts()",
+        "UPDATE copymatch.finding SET verdict = 'review' WHERE state = 'open' AND id < 100",
+        "SELECT copymatch.recount()",
+        "SELECT copymatch.fold_counts()",
+    ]
+    for step in steps:
+        findings.execute(step)
+        assert findings.execute(DAILY).fetchall() == findings.execute(PLAIN).fetchall(), step
+    assert findings.execute("SELECT count(*) FROM copymatch.finding_delta").fetchone()[0] == 0
+    with findings.transaction(force_rollback=True):
+        findings.execute("DELETE FROM copymatch.finding; SELECT copymatch.fold_counts()")
+    assert findings.execute(DAILY).fetchall() == findings.execute(PLAIN).fetchall(), "a rollback takes the counts back too"
+    findings.execute("TRUNCATE copymatch.finding")
+    assert findings.execute(DAILY).fetchall() == []
+
+
+def test_an_old_snapshot_is_never_failed_by_a_fold(findings, connect):
+    """A transaction that saw the counts before another folded them must not get a serialization error from its INSERT."""
+    other = connect(findings.info.dbname)
+    insert = """INSERT INTO copymatch.finding (id, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
+                VALUES (%s, 'licensed', 'uploads', %s, 'x', 1, 0, 0, 1, 'copy', 'copymatch-small', 0)"""
+    with other.transaction():
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT count(*) FROM copymatch.finding_delta")
+        findings.execute("SELECT copymatch.fold_counts()")
+        other.execute(insert, [4096 * 100, "late"])
+    assert findings.execute(DAILY).fetchall() == findings.execute(PLAIN).fetchall()
+
+
+def test_precision_is_that_of_the_reviews_with_wilsons_interval(findings):
+    from math import sqrt
+
+    rows = findings.execute(
+        "SELECT reference_set, verdict, confirmed, dismissed, open, precision, precision_low, precision_high FROM copymatch.report_precision"
+    ).fetchall()
+    assert len(rows) == 4
+    for reference_set, verdict, confirmed, dismissed, still_open, precision, low, high in rows:
+        counted = findings.execute(
+            "SELECT count(*) FILTER (WHERE state = 'confirmed'), count(*) FILTER (WHERE state = 'dismissed'), count(*) FILTER (WHERE state = 'open')"
+            " FROM copymatch.finding WHERE (reference_set, verdict) = (%s, %s)",
+            [reference_set, verdict],
+        ).fetchone()
+        assert (confirmed, dismissed, still_open) == counted
+        n, z = confirmed + dismissed, 1.96
+        p = confirmed / n
+        middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        assert (precision, low, high) == pytest.approx((p, middle - half, middle + half), abs=1e-9)
+
+
+def test_references_uploaders_reviewers_and_ages(findings):
+    findings.execute("CREATE ROLE erna IN ROLE copymatch_reviewer; SET ROLE erna")
+    try:
+        open_one = findings.execute("SELECT min(id) FROM copymatch.finding WHERE state = 'open'").fetchone()[0]
+        findings.execute("SELECT copy_confirm(%s)", [open_one])
+        assert findings.execute("SELECT confirmed, dismissed, reopened FROM copymatch.report_reviewers WHERE reviewer = 'erna'").fetchall() == [(1, 0, 0)]
+    finally:
+        findings.execute("RESET ROLE; DROP OWNED BY erna; DROP ROLE erna")
+    findings.execute("TRUNCATE copymatch.finding")
+    findings.execute(
+        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, uploader)
+           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy', 'copymatch-small', 0, 'ann'
+           FROM unnest('{1 minute, 2 hours, 3 hours, 2 days, 8 days, 40 days}'::interval[]) age"""
+    )
+    assert findings.execute("SELECT findings, under_an_hour, under_a_day, under_a_week, older FROM copymatch.report_open").fetchall() == [(6, 1, 2, 1, 2)]
+    assert findings.execute("SELECT oldest BETWEEN '40 days' AND '40 days 16 minutes' FROM copymatch.report_open").fetchone()[0]
+    assert findings.execute("SELECT sum(findings)::int FROM copymatch.report_references").fetchone()[0] == 5, "of the last 30 days"
+    assert findings.execute("SELECT uploader, findings, open FROM copymatch.report_uploaders").fetchall() == [("ann", 5, 5)]
+    assert findings.execute("SELECT model, findings FROM copymatch.report_models").fetchall() == [("copymatch-small", 6)]
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, and whether they are closed in order."""
+
+    VOID = frozenset(("meta", "img", "br", "line", "rect"))
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.images, self.text = [], [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        assert not any(name.startswith("on") or (value or "").startswith("http") for name, value in attributes)
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_dashboard_is_one_page_that_shows_hostile_text_as_text(fresh_db, sqlstate):
+    hostile = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
+    db = fresh_db
+    db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+    db.execute("SELECT copy_create_set(%s, 'refs', 'id', 'image')", [hostile])
+    db.execute("CREATE TABLE uploads (name text, part int, who text, image bytea)")
+    db.execute(
+        "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'name,part', '" + hostile.replace("'", "''") + "', 'uploader=who')"
+    )
+    db.execute("INSERT INTO uploads VALUES (%s, 1, %s, %s)", [hostile, hostile, jpeg(scene(1), 60)])
+    db.execute("SELECT copy_confirm(1, %s)", [hostile])
+    text = db.execute("SELECT copymatch.dashboard()").fetchone()[0]
+    page = Page(text)
+    assert "script" not in page.tags and page.text.count(hostile) >= 4
+    assert len(page.images) == 2 and all(image.startswith("data:image/jpeg;base64,/9j/") for image in page.images)
+    assert page.tags.count("article") == 1 and "http" not in text
+    # Who may read findings but not the pictures sees the page without them.
+    db.execute("CREATE ROLE frida IN ROLE copymatch_reader; SET ROLE frida")
+    try:
+        page = Page(db.execute("SELECT copymatch.dashboard()").fetchone()[0])
+        assert page.images == [] and page.text.count("not shown") == 2
+    finally:
+        db.execute("RESET ROLE; DROP ROLE frida")
+    with sqlstate("22023"):
+        db.execute("SELECT copymatch.dashboard(0)")
+
+
+def test_dashboard_of_an_empty_database_is_a_page_too(fresh_db):
+    assert Page(fresh_db.execute("SELECT copymatch.dashboard()").fetchone()[0]).tags.count("section") == 7
