@@ -6,6 +6,8 @@
 use pgrx::prelude::*;
 
 mod embed;
+mod evaluate;
+mod explain;
 mod failure;
 mod home;
 mod ivf;
@@ -23,6 +25,9 @@ extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["typ
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["catalogue"]);
 extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);
 extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"]);
+extension_sql_file!("../sql/evaluate.sql", name = "evaluate", requires = ["matching"]);
+extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["evaluate"]);
+extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibrate"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]

@@ -119,7 +119,7 @@ fn embed_reference(image: Option<&[u8]>, model: &str, reference: Option<&str>, t
 }
 
 /// Counts one image of the running statement and says every few seconds how far it is.
-fn say_progress(total: i64) {
+pub fn say_progress(total: i64) {
     // SAFETY: reads a variable of this backend.
     let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
     let now = Instant::now();

@@ -9,5 +9,6 @@ mod maintain;
 mod picture;
 mod session;
 
-pub use functions::embed_one;
+pub use functions::{embed_one, say_progress};
+pub use picture::read;
 pub use session::with_background;
