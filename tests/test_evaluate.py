@@ -153,9 +153,12 @@ def test_nonsense_is_an_error_that_names_it(db, sqlstate, expression, code, says
 @pytest.fixture
 def benchmark(db):
     """Thirty references, and queries: edited copies, strangers, one that cannot be matched."""
-    db.execute("CREATE TABLE originals (id text PRIMARY KEY, image bytea)")
-    with db.cursor() as cursor:
-        cursor.executemany("INSERT INTO originals VALUES (%s, %s)", [(f"R{n}", jpeg(scene(n))) for n in range(30)])
+    if not db.execute("SELECT to_regclass('public.embedded') IS NOT NULL").fetchone()[0]:
+        db.execute("CREATE TABLE public.embedded (id text, image bytea, descriptor vector)")
+        with db.cursor() as cursor:
+            cursor.executemany("INSERT INTO public.embedded VALUES (%s, %s)", [(f"R{n}", jpeg(scene(n))) for n in range(30)])
+        db.execute("UPDATE public.embedded SET descriptor = copy_embed(image)")
+    db.execute("CREATE TABLE originals AS TABLE public.embedded; ALTER TABLE originals ADD PRIMARY KEY (id)")
     db.execute("SELECT copy_create_set('originals', 'originals', 'id', 'image')")
     db.execute("CREATE TABLE queries (name text, image bytea, reference text, edit text)")
     db.execute("""

@@ -26,7 +26,7 @@ def green(picture):
 
 
 def edited(db, image, edit, strength=0.4):
-    return db.execute("SELECT copy_edit(%s, %s, %s, 3)", [image, edit, strength]).fetchone()[0]
+    return db.execute("SELECT copy_edit(%s, %s, %s::real, 3)", [image, edit, strength]).fetchone()[0]
 
 
 @pytest.mark.parametrize("edit", ["crop", "rotate", "turn", "flip", "jpeg", "grey", "pad", "emoji", "meme", "screenshot"])
@@ -41,7 +41,8 @@ def test_photographs_and_their_edits_agree(db, photographs, edit):
 
 
 def test_different_photographs_do_not_agree(db, photographs):
-    names = sorted(photographs)[:10]
+    # The same scene from two places, and the same board in grey and in colour, do agree.
+    names = [name for name in sorted(photographs) if not name.startswith(("chessboard", "motorcycle"))][:12]
     for one, other in zip(names, names[1:], strict=False):
         found = matches(db, photographs[one], photographs[other])
         assert not found["agrees"], (one, other, found)
@@ -61,9 +62,9 @@ def test_what_was_added_is_faded(db):
     with_box = ground.copy()
     with_box.paste(scene(90, 120, 120), (250, 150))
     picture = explained(db, png(with_box), png(ground)).astype(int)
-    inside, outside = picture[8 + 180 : 8 + 240, 8 + 280 : 8 + 340], picture[8 + 20 : 8 + 120, 8 + 20 : 8 + 150]
-    colourful = lambda part: np.abs(part.max(2) - part.min(2)).mean()  # noqa: E731
-    assert colourful(inside) < 5 < colourful(outside)
+    grey = picture.max(2) - picture.min(2) < 3
+    inside, outside = grey[8 + 160 : 8 + 260, 8 + 260 : 8 + 360], grey[8 + 20 : 8 + 140, 8 + 20 : 8 + 240]
+    assert inside.mean() > 0.7 and outside.mean() < 0.1
 
 
 def test_numbers_say_where_the_copy_lies(db):

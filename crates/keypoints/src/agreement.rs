@@ -170,7 +170,7 @@ fn in_parts(transform: &Affine, query: &Image, reference: &Image) -> Affine {
 #[derive(Clone, Copy, PartialEq)]
 enum Block {
     Agrees,
-    /// Nothing in it on either side: it agrees if it lies beside what does.
+    /// Nothing in it on either side: it agrees if it lies beside what does, and is as bright.
     Flat,
     Differs,
 }
@@ -186,17 +186,31 @@ fn correlate(
     let columns = query.width.saturating_sub(BLOCK) / STEP + 1;
     let rows = query.height.saturating_sub(BLOCK) / STEP + 1;
     let mut blocks = vec![Block::Differs; columns * rows];
+    let mut brightness = vec![(0.0, 0.0); columns * rows];
     if query.width >= BLOCK && query.height >= BLOCK {
         for row in 0..rows {
             if should_stop() {
                 return Err(ImageError::Cancelled);
             }
             for column in 0..columns {
-                blocks[row * columns + column] = block(query, reference, inverse, column * STEP, row * STEP);
+                let at = row * columns + column;
+                (blocks[at], brightness[at]) = block(query, reference, inverse, column * STEP, row * STEP);
             }
         }
     }
     let structured = blocks.iter().filter(|block| **block == Block::Agrees).count();
+    let (gain, offset) = tone(
+        blocks
+            .iter()
+            .zip(&brightness)
+            .filter(|(block, _)| **block == Block::Agrees)
+            .map(|(_, pair)| *pair),
+    );
+    for (block, (ours, theirs)) in blocks.iter_mut().zip(&brightness) {
+        if *block == Block::Flat && (ours - (gain * theirs + offset)).abs() > TONE {
+            *block = Block::Differs;
+        }
+    }
     // Flat parts (sky, walls) of a copy hang together with its structure.
     let mut edge: Vec<usize> = (0..blocks.len()).filter(|&at| blocks[at] == Block::Agrees).collect();
     while let Some(at) = edge.pop() {
@@ -233,10 +247,34 @@ fn correlate(
     Ok((mask, structured))
 }
 
+/// Grey levels by which a flat block may differ after the copy's change of tone.
+const TONE: f32 = 24.0;
+
+/// Gain and offset from the reference's brightness to the query's, by least squares over agreeing blocks.
+fn tone(pairs: impl Iterator<Item = (f32, f32)>) -> (f32, f32) {
+    let (mut count, mut x, mut y, mut xx, mut xy) = (0.0_f64, 0.0, 0.0, 0.0, 0.0);
+    for (ours, theirs) in pairs {
+        let (ours, theirs) = (f64::from(ours), f64::from(theirs));
+        count += 1.0;
+        x += theirs;
+        y += ours;
+        xx += theirs * theirs;
+        xy += theirs * ours;
+    }
+    let variance = xx * count - x * x;
+    if count < 8.0 || !(variance > 25.0 * count * count) {
+        // Too little to tell a gain from: the offset alone.
+        return (1.0, if count > 0.0 { ((y - x) / count) as f32 } else { 0.0 });
+    }
+    let gain = ((xy * count - x * y) / variance).clamp(0.2, 3.0);
+    (gain as f32, ((y - gain * x) / count) as f32)
+}
+
 /// Samples of a block are two pixels apart.
 const SAMPLES: usize = (BLOCK / 2) * (BLOCK / 2);
 
-fn block(query: &Grey, reference: &Grey, inverse: &Affine, left: usize, top: usize) -> Block {
+/// What a block of the query is, and its mean brightness in query and reference.
+fn block(query: &Grey, reference: &Grey, inverse: &Affine, left: usize, top: usize) -> (Block, (f32, f32)) {
     let mut ours = [0.0_f32; SAMPLES];
     let mut places = [(0.0, 0.0); SAMPLES];
     for at in 0..SAMPLES {
@@ -244,8 +282,8 @@ fn block(query: &Grey, reference: &Grey, inverse: &Affine, left: usize, top: usi
         ours[at] = query.at(x, y) as f32;
         places[at] = inverse.apply((x as f64, y as f64));
     }
-    let deviation = centre(&mut ours);
-    let mut flat = false;
+    let (our_mean, deviation) = centre(&mut ours);
+    let mut flat = None;
     // The transform is right to a few pixels only: a perspective is not affine.
     for (dx, dy) in [
         (0.0, 0.0),
@@ -262,27 +300,33 @@ fn block(query: &Grey, reference: &Grey, inverse: &Affine, left: usize, top: usi
         for (value, (x, y)) in theirs.iter_mut().zip(places) {
             match reference.between(x + dx, y + dy) {
                 Some(found) => *value = found,
-                None => return Block::Differs,
+                None => return (Block::Differs, (0.0, 0.0)),
             }
         }
-        let other = centre(&mut theirs);
+        let (their_mean, other) = centre(&mut theirs);
         if deviation < FLAT || other < FLAT {
-            flat = flat || (deviation < FLAT && other < 2.0 * FLAT) || (other < FLAT && deviation < 2.0 * FLAT);
+            if deviation < 2.0 * FLAT && other < 2.0 * FLAT {
+                flat = flat.or(Some((our_mean, their_mean)));
+            }
             continue;
         }
         let product: f32 = ours.iter().zip(&theirs).map(|(a, b)| a * b).sum::<f32>() / SAMPLES as f32;
         if product >= LEAST_CORRELATION * deviation * other {
-            return Block::Agrees;
+            return (Block::Agrees, (our_mean, their_mean));
         }
     }
-    if flat { Block::Flat } else { Block::Differs }
+    match flat {
+        Some(means) => (Block::Flat, means),
+        None => (Block::Differs, (0.0, 0.0)),
+    }
 }
 
-/// Takes the mean away; returns the standard deviation.
-fn centre(values: &mut [f32]) -> f32 {
+/// Takes the mean away; returns it and the standard deviation.
+fn centre(values: &mut [f32]) -> (f32, f32) {
     let mean = values.iter().sum::<f32>() / values.len() as f32;
     values.iter_mut().for_each(|value| *value -= mean);
-    (values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32).sqrt()
+    let variance = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
+    (mean, variance.sqrt())
 }
 
 /// Connected cells as rectangles, the largest first; specks are left out.

@@ -10,7 +10,7 @@ const PAPER: [u8; 3] = [255, 255, 255];
 const LINE: [u8; 3] = [20, 190, 70];
 const THREAD: [u8; 3] = [255, 170, 0];
 /// Threads between places that agree; more would hide the pictures.
-const MOST_THREADS: usize = 16;
+const MOST_THREADS: usize = 10;
 
 /// The query on the left, the reference on the right. Where nothing agrees, both are as they are.
 ///

@@ -28,11 +28,15 @@ impl Grey {
         i32::from(self.pixels[y * self.width + x])
     }
 
-    /// Between four pixels; `None` outside.
+    /// Between four pixels; a little outside, those of the edge; `None` further out.
     pub(crate) fn between(&self, x: f64, y: f64) -> Option<f32> {
-        if !(x >= 0.0 && y >= 0.0 && x < (self.width - 1) as f64 && y < (self.height - 1) as f64) {
+        const BESIDE: f64 = 3.0;
+        let (right, bottom) = ((self.width - 1) as f64, (self.height - 1) as f64);
+        if !(x >= -BESIDE && y >= -BESIDE && x <= right + BESIDE && y <= bottom + BESIDE) || right < 1.0 || bottom < 1.0
+        {
             return None;
         }
+        let (x, y) = (x.clamp(0.0, right - 0.001), y.clamp(0.0, bottom - 0.001));
         let (left, top) = (x as usize, y as usize);
         let (dx, dy) = ((x - left as f64) as f32, (y - top as f64) as f32);
         let row = |y: usize| {

@@ -212,11 +212,12 @@ impl Problem<'_> {
             if !better.is_finite() {
                 return Err(FitError::NoConvergence);
             }
-            let moved = direction.iter().fold(0.0_f64, |most, d| most.max(d.abs()));
+            // No better to the last digits: rounding decides from here on.
+            let arrived = loss - better <= 1e-13 * (1.0 + loss);
             if better <= loss {
                 (weights, loss) = (next, better);
             }
-            if moved < 1e-9 || length < 1e-9 {
+            if arrived {
                 return Ok((weights, step));
             }
         }

@@ -185,6 +185,31 @@ fn calibration_error_is_zero_where_shares_are_the_probabilities() {
 
 proptest! {
     #[test]
+    fn any_labels_of_both_classes_are_fitted(seed in any::<u16>(), count in 40usize..400, share in 0.1f64..0.9, apart in -0.5f64..0.5, spread in 1e-6f64..1.0) {
+        let examples: Vec<Example> = (0..count)
+            .map(|n| {
+                let place = n + usize::from(seed);
+                let is_copy = n < 10 || (n >= 20 && even(place) < share);
+                let side = if is_copy { apart } else { -apart };
+                Example {
+                    similarity: (side + spread * (even(3 * place + 1) - 0.5)).clamp(-1.0, 1.0),
+                    background: spread * even(place * place % 9973),
+                    is_copy,
+                }
+            })
+            .collect();
+        let found = fit(&examples).unwrap();
+        prop_assert!(found.similarity_weight >= 0.0 && found.steps < 100, "{:?}", found);
+        // The intercept's first-order condition, which the ridge leaves alone.
+        let mean: f64 = examples
+            .iter()
+            .map(|e| 1.0 / (1.0 + (-(found.intercept + found.similarity_weight * e.similarity + found.background_weight * e.background)).exp()))
+            .sum::<f64>() / count as f64;
+        let copies = examples.iter().filter(|e| e.is_copy).count() as f64 / count as f64;
+        prop_assert!((mean - copies).abs() < 1e-4, "{} {}", mean, copies);
+    }
+
+    #[test]
     fn the_bound_covers_what_it_says(total in 1usize..400, share in 0.0f64..=1.0, confidence in 0.5f64..0.999) {
         let correct = (share * total as f64) as usize;
         let bound = lower_bound(correct, total, confidence);
