@@ -16,7 +16,7 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
-.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval-model \
+.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model \
 	bare-root
 
 help: ## list these targets
@@ -81,6 +81,10 @@ train-test: ## the training package's tests (PyTorch)
 
 train: ## train a model: pictures, fit, export, background, calibration (hours)
 	@scripts/train.sh train
+
+eval: setup ## the built-in model on a detection benchmark inside PostgreSQL, with the precision-recall curve (BENCHMARK=folder)
+	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/evaluate.py "$${BENCHMARK:-../shared/bench/detection}" \
+		--picture "$(COPYMATCH_LOCAL)/precision-recall.svg" $(ARGS)
 
 eval-model: ## the default model on the detection benchmark: ONNX Runtime, then inside PostgreSQL; both must agree
 	@scripts/train.sh eval

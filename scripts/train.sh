@@ -83,8 +83,8 @@ case ${1:-} in
         step evaluate "$model" "$benchmark" --speed --out "$figures"
         # The extension's own decoding, resizing, search and stretching, on the private server.
         "$ROOT/scripts/setup.sh"
-        say "extension $model $benchmark"
-        COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) "$VENV/bin/python" -m copymatch_train.extension "$model" "$benchmark" --against "$figures"
+        say "scripts/evaluate.py $benchmark --model $model"
+        COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) "$VENV/bin/python" "$ROOT/scripts/evaluate.py" "$benchmark" --model "$model" --against "$figures"
         ;;
     *) die "train.sh smoke, test, train or eval" ;;
 esac

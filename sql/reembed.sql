@@ -31,12 +31,13 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     IF new_calibration IS NULL THEN
-        SELECT pg_catalog.max(c.id) INTO new_calibration FROM copymatch.calibration c WHERE c.model = new_model;
+        SELECT pg_catalog.max(c.id) INTO new_calibration FROM copymatch.calibration c WHERE c.model = new_model AND c.reference_set IS NULL;
         IF new_calibration IS NULL THEN
             RAISE EXCEPTION 'model "%" has no calibration', new_model
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Add the model with its background descriptors and a calibration.';
         END IF;
-    ELSIF NOT EXISTS (SELECT FROM copymatch.calibration c WHERE c.id = new_calibration AND c.model = new_model) THEN
+    ELSIF NOT EXISTS (SELECT FROM copymatch.calibration c WHERE c.id = new_calibration AND c.model = new_model
+                     AND (c.reference_set IS NULL OR c.reference_set = chosen.name)) THEN
         RAISE EXCEPTION 'model "%" has no calibration %', new_model, new_calibration USING ERRCODE = 'undefined_object';
     END IF;
     SELECT p.relid::regclass::text INTO other FROM pg_catalog.pg_partition_tree(chosen.relation) p

@@ -125,7 +125,7 @@ BEGIN
         RAISE EXCEPTION 'model "%" does not exist', coalesce(copy_create_set.model, pg_catalog.current_setting('copymatch.default_model', true))
             USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM copymatch.models lists them.';
     END IF;
-    SELECT pg_catalog.max(c.id) INTO calibration FROM copymatch.calibration c WHERE c.model = chosen.name;
+    SELECT pg_catalog.max(c.id) INTO calibration FROM copymatch.calibration c WHERE c.model = chosen.name AND c.reference_set IS NULL;
     IF calibration IS NULL THEN
         RAISE EXCEPTION 'model "%" has no calibration', chosen.name
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Add the model with its background descriptors and a calibration.';

@@ -6,6 +6,8 @@
 use pgrx::prelude::*;
 
 mod embed;
+mod evaluate;
+mod explain;
 mod failure;
 mod flagging;
 mod home;
@@ -33,6 +35,9 @@ extension_sql_file!("../sql/reembed.sql", name = "reembed", requires = ["batch"]
 extension_sql_file!("../sql/findings.sql", name = "findings", requires = ["reembed"]);
 extension_sql_file!("../sql/flagging.sql", name = "flagging", requires = ["findings"]);
 extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flagging"]);
+extension_sql_file!("../sql/evaluate.sql", name = "evaluate", requires = ["reports"]);
+extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["evaluate"]);
+extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibrate"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]

@@ -198,7 +198,7 @@ fn say_progress(total: i64, what: &str) {
 }
 
 /// Counts one piece of the running statement's work and says every few seconds how far it is.
-fn count_progress(total: i64, what: &str) {
+pub fn count_progress(total: i64, what: &str) {
     // SAFETY: reads a variable of this backend.
     let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
     let now = Instant::now();

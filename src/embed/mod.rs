@@ -9,5 +9,6 @@ mod maintain;
 pub mod picture;
 mod session;
 
-pub use functions::{embed_each, embed_one, embed_views};
+pub use functions::{count_progress, embed_each, embed_one, embed_views};
+pub use picture::read;
 pub use session::with_background;

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--speed", action="store_true", help="also time the network")
     parser.add_argument("--save", type=Path, help="descriptors as .npz")
-    parser.add_argument("--out", type=Path, help="write the figures there too, for `extension --against`")
+    parser.add_argument("--out", type=Path, help="write the figures there too, for scripts/evaluate.py --against")
     a = parser.parse_args()
     out = evaluate(a.model, a.benchmark, a.sizes, a.threads, a.save)
     if a.speed:

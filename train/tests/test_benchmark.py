@@ -1,4 +1,4 @@
-"""The benchmark's folder, and the figures from copy_match's answers against those from the descriptors themselves."""
+"""The benchmark's folder, and its figures by kind of edit."""
 
 import io
 import tarfile
@@ -6,8 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from copymatch_train.benchmark import Benchmark, by_edit, figures_of_answers
-from copymatch_train.scores import background_similarity, stretched, summary
+from copymatch_train.benchmark import Benchmark, by_edit
 
 
 def write(folder, references, queries, truth):
@@ -31,34 +30,6 @@ def test_a_truth_that_does_not_fit_is_refused_by_name(tmp_path, truth, complaint
     write(tmp_path, ["R0", "R1"], ["Q0", "Q1"], truth)
     with pytest.raises(ValueError, match=complaint):
         Benchmark.read(tmp_path)
-
-
-def test_answers_give_the_figures_of_the_descriptors():
-    rng = np.random.default_rng(4)
-
-    def unit(x):
-        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-    r, background = unit(rng.normal(size=(50, 16))), unit(rng.normal(size=(80, 16)))
-    truth = np.array([*range(20), *[-1] * 20])
-    q = unit(np.where(truth[:, None] >= 0, r[truth], 0) + 0.6 * rng.normal(size=(40, 16)))
-    clamp = (0.3, 0.5)
-    m = background_similarity(q, background)
-    rows = []
-    for i, similarity in enumerate(q @ r.T):
-        for j in np.argsort(-similarity)[:10]:
-            rows.append(
-                (i, int(j), float(similarity[j]), float(stretched(similarity[j], m[i : i + 1], clamp=clamp)[0]), "copy" if similarity[j] > 0.9 else "review")
-            )
-    benchmark = Benchmark([], [b""] * 50, [], [b""] * 40, truth, ["crop"] * 40)
-    out = figures_of_answers(benchmark, rows)
-    for name, value in summary(q, r, truth, background, clamp=clamp).items():
-        assert out[name] == pytest.approx(value, abs=1e-4), name
-    assert sum(out["verdicts"][v][k] for v in ("copy", "review") for k in ("true", "false")) == 40
-    assert out["by_edit"]["crop"]["queries"] == 20
-    # A query that the extension refused has no rows, and is not found.
-    without = figures_of_answers(benchmark, [row for row in rows if row[0] != 3])
-    assert without["recall_at_1"] < out["recall_at_1"] and without["by_edit"]["crop"]["queries"] == 20
 
 
 def test_an_edit_named_twice_counts_once():

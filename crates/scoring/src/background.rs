@@ -294,6 +294,32 @@ impl Background {
         Ok(best.mean())
     }
 
+    /// Row `row`, which is below [`Background::rows`], as a vector of length 1.
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        let range = row * self.dimensions..(row + 1) * self.dimensions;
+        let values: Vec<f32> = match &self.components {
+            Components::F32(rows) => rows[range].to_vec(),
+            Components::F16(rows) => rows[range].iter().map(|value| value.to_f32()).collect(),
+            Components::Int8 { scales, codes } => codes[range]
+                .iter()
+                .map(|&code| f32::from(code as i8) * scales[row])
+                .collect(),
+        };
+        let norm = norm(values.iter().copied());
+        values.iter().map(|&value| (f64::from(value) / norm) as f32).collect()
+    }
+
+    /// As [`Background::mean_top_k`] for row `row` against all the others.
+    ///
+    /// # Errors
+    /// As [`Background::mean_top_k`]; `k` is at most one less.
+    pub fn mean_top_k_of_row(&self, row: usize, k: usize) -> Result<f32, BackgroundError> {
+        let values = self.row(row);
+        let with_itself = f64::from(self.mean_top_k(&values, k + 1)?) * (k + 1) as f64;
+        let itself = f64::from(self.mean_top_k(&values, 1)?);
+        Ok(((with_itself - itself) / k as f64) as f32)
+    }
+
     fn unit(&self, query: &[f32]) -> Result<Vec<f32>, BackgroundError> {
         if query.len() != self.dimensions {
             return Err(BackgroundError::Dimensions {

@@ -34,11 +34,19 @@
 
 mod background;
 mod calibration;
+mod fit;
+mod interval;
 mod metrics;
+mod predictions;
+mod threshold;
 
 pub use background::{Background, BackgroundError, DIMENSIONS, Encoding, MAX_NEIGHBOURS, MAX_ROWS};
 pub use calibration::{Calibration, CalibrationError, MAX_CALIBRATION_BYTES, Verdict};
+pub use fit::{Example, Fit, FitError, LEAST_EXAMPLES, fit};
+pub use interval::{lower_bound, needed_without_error, proportion_interval, upper_bound};
 pub use metrics::{
     MetricError, OperatingPoint, Prediction, micro_average_precision, precision_recall, recall_at_precision,
     threshold_at_precision,
 };
+pub use predictions::{NoPredictions, Predictions};
+pub use threshold::{Bin, Judged, Threshold, choose, expected_calibration_error, reliability};

@@ -3,6 +3,8 @@
 //! All predictions of all queries go into one list, sorted by descending score, so a score must mean the same for every
 //! query. Among equal scores the wrong predictions come first: a tie never helps.
 
+use crate::predictions::Predictions;
+
 /// One pair that was returned: its score, higher is more alike, and whether the pair is truly a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
@@ -58,16 +60,7 @@ pub enum MetricError {
 /// # Errors
 /// [`MetricError`] for no positives, more correct predictions than positives, or a score that is NaN.
 pub fn micro_average_precision(predictions: &[Prediction], positives: usize) -> Result<f64, MetricError> {
-    let sorted = sorted(predictions, positives)?;
-    let mut correct = 0_usize;
-    let mut sum = 0.0;
-    for (place, prediction) in (1_u32..).zip(&sorted) {
-        if prediction.correct {
-            correct += 1;
-            sum += correct as f64 / f64::from(place);
-        }
-    }
-    Ok(sum / positives as f64)
+    gathered(predictions, positives)?.micro_average_precision(positives)
 }
 
 /// The largest recall at which the precision is at least `precision`; 0 where it never is.
@@ -75,7 +68,9 @@ pub fn micro_average_precision(predictions: &[Prediction], positives: usize) -> 
 /// # Errors
 /// As [`micro_average_precision`], and for a `precision` outside (0, 1].
 pub fn recall_at_precision(predictions: &[Prediction], positives: usize, precision: f64) -> Result<f64, MetricError> {
-    Ok(best_point(predictions, positives, precision)?.map_or(0.0, |point| point.recall))
+    checked_precision(precision)?;
+    let best = gathered(predictions, positives)?.at_precision(positives, precision)?;
+    Ok(best.map_or(0.0, |point| point.recall))
 }
 
 /// The score from which upwards [`recall_at_precision`] is reached; `None` where the precision never is.
@@ -87,7 +82,9 @@ pub fn threshold_at_precision(
     positives: usize,
     precision: f64,
 ) -> Result<Option<f64>, MetricError> {
-    Ok(best_point(predictions, positives, precision)?.map(|point| point.threshold))
+    checked_precision(precision)?;
+    let best = gathered(predictions, positives)?.at_precision(positives, precision)?;
+    Ok(best.map(|point| point.threshold))
 }
 
 /// The precision-recall curve: one point for each different score, from the highest score down, so recall never falls.
@@ -95,58 +92,34 @@ pub fn threshold_at_precision(
 /// # Errors
 /// As [`micro_average_precision`].
 pub fn precision_recall(predictions: &[Prediction], positives: usize) -> Result<Vec<OperatingPoint>, MetricError> {
-    let sorted = sorted(predictions, positives)?;
-    let mut points: Vec<OperatingPoint> = Vec::new();
-    let (mut accepted, mut correct) = (0_usize, 0_usize);
-    for tied in sorted.chunk_by(|a, b| a.score == b.score) {
-        accepted += tied.len();
-        correct += tied.iter().filter(|prediction| prediction.correct).count();
-        points.push(OperatingPoint {
-            threshold: tied[0].score,
-            precision: correct as f64 / accepted as f64,
-            recall: correct as f64 / positives as f64,
-        });
-    }
-    Ok(points)
+    gathered(predictions, positives)?.precision_recall(positives)
 }
 
 /// A threshold accepts all of a tie or none of it. Inside a tie the precision is lowest after the wrong predictions and
 /// rises from there, so the point of largest recall is always the end of a tie.
-fn best_point(
-    predictions: &[Prediction],
-    positives: usize,
-    precision: f64,
-) -> Result<Option<OperatingPoint>, MetricError> {
-    if !(precision > 0.0 && precision <= 1.0) {
-        return Err(MetricError::Precision { precision });
+pub(crate) fn best_of(best: Option<OperatingPoint>, point: OperatingPoint, precision: f64) -> Option<OperatingPoint> {
+    if point.precision >= precision && best.is_none_or(|best| point.recall > best.recall) {
+        Some(point)
+    } else {
+        best
     }
-    let mut best: Option<OperatingPoint> = None;
-    for point in precision_recall(predictions, positives)? {
-        if point.precision >= precision && best.is_none_or(|best| point.recall > best.recall) {
-            best = Some(point);
-        }
-    }
-    Ok(best)
 }
 
-fn sorted(predictions: &[Prediction], positives: usize) -> Result<Vec<Prediction>, MetricError> {
+pub(crate) fn checked_precision(precision: f64) -> Result<(), MetricError> {
+    if precision > 0.0 && precision <= 1.0 {
+        Ok(())
+    } else {
+        Err(MetricError::Precision { precision })
+    }
+}
+
+fn gathered(predictions: &[Prediction], positives: usize) -> Result<Predictions, MetricError> {
     if positives == 0 {
         return Err(MetricError::NoPositives);
     }
-    if let Some(index) = predictions.iter().position(|prediction| prediction.score.is_nan()) {
-        return Err(MetricError::NotANumber { index });
+    let mut gathered = Predictions::new();
+    for prediction in predictions {
+        gathered.push(*prediction)?;
     }
-    let correct = predictions.iter().filter(|prediction| prediction.correct).count();
-    if correct > positives {
-        return Err(MetricError::TooManyCorrect { correct, positives });
-    }
-    let mut sorted = predictions.to_vec();
-    // Not total_cmp alone: -0.0 and 0.0 are equal scores.
-    sorted.sort_by(|a, b| {
-        b.score
-            .partial_cmp(&a.score)
-            .unwrap_or(std::cmp::Ordering::Equal)
-            .then(a.correct.cmp(&b.correct))
-    });
-    Ok(sorted)
+    Ok(gathered)
 }

@@ -1,0 +1,387 @@
+-- Calibration: from judged pairs to probabilities and thresholds that hold what they promise.
+-- What a set's own calibration records beside a model's. Here, not in catalogue.sql, so that an upgrade runs it too.
+ALTER TABLE copymatch.calibration
+    ADD COLUMN reference_set text,
+    ADD COLUMN version integer CONSTRAINT calibration_version_check CHECK (version > 0),
+    ADD COLUMN source text NOT NULL DEFAULT 'model' CONSTRAINT calibration_source_check CHECK (source IN ('model', 'labels', 'findings', 'edits')),
+    ADD COLUMN copy_precision double precision NOT NULL DEFAULT 0.99 CONSTRAINT calibration_copy_precision_check CHECK (copy_precision > 0 AND copy_precision < 1),
+    ADD COLUMN review_precision double precision NOT NULL DEFAULT 0.90 CONSTRAINT calibration_review_precision_check CHECK (review_precision > 0 AND review_precision < 1),
+    ADD COLUMN confidence double precision CONSTRAINT calibration_confidence_check CHECK (confidence > 0 AND confidence < 1),
+    ADD CONSTRAINT calibration_set_version_check CHECK ((reference_set IS NULL) = (version IS NULL)),
+    ADD CONSTRAINT calibration_set_version UNIQUE (reference_set, version);
+COMMENT ON COLUMN copymatch.calibration.reference_set IS 'the set for which copy_calibrate made it; NULL: the model''s own';
+COMMENT ON COLUMN copymatch.calibration.version IS 'number among those of its set, from 1';
+COMMENT ON COLUMN copymatch.calibration.source IS 'what it was made from: the model''s training, labels, reviewed findings, or edits of the set''s references';
+COMMENT ON COLUMN copymatch.calibration.copy_precision IS 'precision wanted of the verdict copy';
+COMMENT ON COLUMN copymatch.calibration.review_precision IS 'precision wanted of the verdicts copy and review together';
+COMMENT ON COLUMN copymatch.calibration.confidence IS 'confidence with which the thresholds hold it on the evidence; NULL: not bounded';
+ALTER TABLE copymatch.calibration ENABLE ROW LEVEL SECURITY;
+CREATE POLICY read_all ON copymatch.calibration FOR SELECT USING (true);
+CREATE POLICY set_owner ON copymatch.calibration FOR INSERT WITH CHECK (
+    EXISTS (SELECT FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation
+            WHERE s.name = calibration.reference_set AND s.model = calibration.model AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
+COMMENT ON POLICY read_all ON copymatch.calibration IS 'calibrations are no secret';
+COMMENT ON POLICY set_owner ON copymatch.calibration IS 'who owns a set''s relation may calibrate the set';
+GRANT INSERT (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight, background_weight, copy_probability,
+              review_probability, evidence, reference_set, version, source, copy_precision, review_precision, confidence) ON copymatch.calibration TO PUBLIC;
+
+CREATE FUNCTION copymatch.fit_calibration(similarity double precision[], background double precision[], is_copy boolean[], judged boolean[],
+                                          copy_precision double precision, review_precision double precision, confidence double precision) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'fit_calibration_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.fit_calibration(double precision[], double precision[], boolean[], boolean[], double precision, double precision, double precision) IS 'logistic fit of is_copy over similarity and background on the pairs that are not judged, and on those that are the lowest thresholds whose precision is at least the one asked for with this confidence (Clopper and Pearson''s lower bound); with evidence';
+
+CREATE FUNCTION copymatch.proportion_interval(correct bigint, total bigint, confidence double precision DEFAULT 0.95, OUT low double precision, OUT high double precision)
+    AS 'MODULE_PATHNAME', 'proportion_interval_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.proportion_interval(bigint, bigint, double precision) IS 'Clopper and Pearson''s exact two-sided confidence interval of a proportion';
+
+CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confidence double precision DEFAULT 0.95) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'labels_needed_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS 'how many judged matches without one error it takes to promise a precision with this confidence';
+
+CREATE FUNCTION copymatch.background_of(descriptor vector, model text, neighbours integer) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'background_of_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION copymatch.background_of(vector, text, integer) IS 'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
+
+CREATE FUNCTION copymatch.background_sample(model text, neighbours integer, count integer, seed bigint)
+    RETURNS TABLE (descriptor vector, background double precision)
+    AS 'MODULE_PATHNAME', 'background_sample_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
+COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS 'a seeded sample of the model''s background descriptors, each with its background similarity to the others: queries that are copies of nothing';
+
+CREATE FUNCTION copymatch.owned_set(reference_set text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(reference_set);
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE')) THEN
+        RAISE EXCEPTION 'must own the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege',
+              HINT = 'Ask its owner: a set''s calibration decides every verdict on it.';
+    END IF;
+    RETURN chosen;
+END $$;
+COMMENT ON FUNCTION copymatch.owned_set(text) IS 'the record of a set whose calibration the caller may choose';
+
+-- Pairs of numbers, as arrays. One variable each, because plpgsql appends to such in place.
+CREATE FUNCTION copymatch.edited_pairs(reference_set text, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
+                                       OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[], OUT judged boolean[],
+                                       OUT clamp double precision[], OUT evidence jsonb)
+    LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(edited_pairs.reference_set);
+    calibration copymatch.calibration;
+    strengths CONSTANT real[] := '{0.3,0.6,1.0}';
+    kinds text[];
+    available bigint;
+    sample record;
+    number integer := 0;
+    refused integer := 0;
+    duplicates integer := 0;
+    recalled integer := 0;
+    per_reference integer;
+    chance bigint;
+    edited bytea;
+    made text;
+    query @extschema@.vector;
+    own double precision;
+    m double precision;
+    other double precision;
+    same text[];
+    all_m double precision[] := '{}';
+    started timestamptz := pg_catalog.clock_timestamp();
+    said timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+    IF chosen.image_column IS NULL THEN
+        RAISE EXCEPTION 'reference set "%" has no image column, so no edited copies can be made', chosen.name
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give labelled pairs: copy_calibrate(reference_set, labels => ''…'').';
+    END IF;
+    SELECT * INTO calibration FROM copymatch.calibration c WHERE c.id = chosen.calibration;
+    SELECT pg_catalog.array_agg(e.edit ORDER BY e.edit) INTO kinds FROM @extschema@.copy_edits() e;
+    similarity := '{}'; background := '{}'; is_copy := '{}'; judged := '{}';
+    EXECUTE pg_catalog.format('SELECT count(*) FROM (%s) r WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL', copymatch.reference_query(chosen.name)) INTO available;
+    IF available < 40 THEN
+        RAISE EXCEPTION 'reference set "%" has % references with image and descriptor, too few to calibrate on', chosen.name, available
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'At least 40 are needed; keep the model''s calibration until there are more.';
+    END IF;
+    -- A small set gives several edits of each reference, a large one a seeded sample.
+    per_reference := pg_catalog.ceil(copies::double precision / available)::integer;
+    FOR sample IN EXECUTE pg_catalog.format(
+        'SELECT s.reference, s.image, s.descriptor, s.place, n.n FROM (
+             SELECT r.*, row_number() OVER (ORDER BY hashtextextended(r.reference, %2$s), r.reference) AS place FROM (%1$s) r
+             WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL) s, generate_series(1, %3$s) n
+         WHERE s.place <= %4$s ORDER BY n.n, s.place LIMIT %4$s', copymatch.reference_query(chosen.name), seed, per_reference, copies) LOOP
+        number := number + 1;
+        IF pg_catalog.clock_timestamp() - said > interval '5 s' THEN
+            said := pg_catalog.clock_timestamp();
+            RAISE NOTICE '% of % edited copies matched, about % s to go', number - 1, copies,
+                  pg_catalog.round(extract(epoch FROM said - started) * (copies - number + 1) / (number - 1));
+        END IF;
+        BEGIN
+            made := sample.reference || ':' || sample.n;
+            chance := pg_catalog.hashtextextended(made, seed + 1) & 9223372036854775807;
+            edited := @extschema@.copy_edit(sample.image, kinds[1 + chance % pg_catalog.cardinality(kinds)], strengths[1 + number % 3], chance);
+            -- A third is edited twice, as people do.
+            IF chance / 64 % 3 = 0 THEN
+                edited := @extschema@.copy_edit(edited, kinds[1 + chance / 4096 % pg_catalog.cardinality(kinds)], strengths[1 + number % 3], chance);
+            END IF;
+            query := @extschema@.copy_embed(edited, chosen.model);
+        EXCEPTION WHEN data_exception OR invalid_binary_representation OR program_limit_exceeded OR feature_not_supported THEN
+            refused := refused + 1;
+            CONTINUE;
+        END;
+        own := 1 - (sample.descriptor OPERATOR(@extschema@.<=>) query);
+        m := copymatch.background_of(query, chosen.model, calibration.neighbours);
+        all_m := all_m || m;
+        -- The nearest reference that is not the same picture again.
+        SELECT pg_catalog.array_agg(d.reference) INTO same FROM @extschema@.copy_match_descriptor(sample.descriptor, chosen.name, 20) d
+            WHERE d.similarity >= edited_pairs.duplicate_similarity AND d.reference <> sample.reference;
+        duplicates := duplicates + coalesce(pg_catalog.cardinality(same), 0);
+        SELECT f.similarity INTO other FROM @extschema@.copy_match_descriptor(query, chosen.name, 25) f
+            WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
+        -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees what stands beside a copy.
+        IF other IS NULL OR own >= other THEN
+            recalled := recalled + 1;
+            similarity := similarity || own; background := background || m; is_copy := is_copy || true; judged := judged || (sample.place % 2 = 0);
+        END IF;
+        IF other IS NOT NULL AND (own < other OR sample.place % 2 = 1) THEN
+            similarity := similarity || other; background := background || m; is_copy := is_copy || false; judged := judged || (sample.place % 2 = 0);
+        END IF;
+    END LOOP;
+    -- The background's pictures are none of the references: the tail of false positives.
+    FOR sample IN SELECT b.descriptor, b.background, f.similarity, pg_catalog.row_number() OVER () AS place
+                  FROM copymatch.background_sample(chosen.model, calibration.neighbours, unrelated, seed) b,
+                       LATERAL (SELECT f.similarity FROM @extschema@.copy_match_descriptor(b.descriptor, chosen.name, 1) f ORDER BY f.rank LIMIT 1) f LOOP
+        all_m := all_m || sample.background;
+        similarity := similarity || sample.similarity; background := background || sample.background;
+        is_copy := is_copy || false; judged := judged || (sample.place % 2 = 0);
+    END LOOP;
+    SELECT ARRAY[greatest(pg_catalog.percentile_cont(0.01) WITHIN GROUP (ORDER BY u.m), 0.001),
+                 least(greatest(pg_catalog.percentile_cont(0.99) WITHIN GROUP (ORDER BY u.m), 0.001), 1)] INTO clamp FROM pg_catalog.unnest(all_m) AS u(m);
+    evidence := pg_catalog.jsonb_build_object('seed', seed, 'references', available, 'copies', number - refused, 'unrelated', pg_catalog.cardinality(all_m) - (number - refused),
+        'refused', refused, 'near_duplicates', duplicates, 'strengths', strengths,
+        'recall_at_1', recalled / nullif(number - refused, 0)::double precision,
+        'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; background descriptors as queries that are copies of nothing; one half fits the curve, the other sets the thresholds');
+END $$;
+COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint) IS 'judged pairs without a person: seeded edits of a sample of the set''s references, and background descriptors, each with its best reference';
+
+CREATE FUNCTION copymatch.labelled_pairs(reference_set text, labels regclass, OUT similarity double precision[], OUT background double precision[],
+                                         OUT is_copy boolean[], OUT judged boolean[], OUT evidence jsonb)
+    LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(labelled_pairs.reference_set);
+    pairs text;
+    descriptor text;
+    total bigint;
+    taken bigint;
+BEGIN
+    PERFORM copymatch.require_column(labels, 'is_copy', 'boolean');
+    EXECUTE pg_catalog.format('SELECT count(*) FROM %s', labels) INTO total;
+    IF copymatch.has_column(labels, 'similarity') THEN
+        PERFORM copymatch.require_column(labels, 'background', NULL);
+        pairs := pg_catalog.format('SELECT l.similarity::double precision AS similarity, l.background::double precision AS background, l.is_copy, %s AS reference FROM %s l',
+                                   CASE WHEN copymatch.has_column(labels, 'reference') THEN 'l.reference::pg_catalog.text' ELSE 'NULL::pg_catalog.text' END, labels);
+    ELSE
+        IF NOT copymatch.has_column(labels, 'reference') OR NOT (copymatch.has_column(labels, 'image') OR copymatch.has_column(labels, 'descriptor')) THEN
+            RAISE EXCEPTION 'relation % does not hold labels', labels USING ERRCODE = 'undefined_column',
+                  HINT = 'Columns: similarity, background, is_copy (as copy_match gave them); or image (or descriptor), reference (the key), is_copy.';
+        END IF;
+        descriptor := CASE WHEN copymatch.has_column(labels, 'descriptor') THEN 'l.descriptor'
+                           ELSE pg_catalog.format('copymatch.embed_query(l.image, %L, l.reference::pg_catalog.text, %s)', chosen.model, total) END;
+        pairs := pg_catalog.format(
+            'SELECT 1 - (r.descriptor OPERATOR(@extschema@.<=>) d.descriptor) AS similarity, copymatch.background_of(d.descriptor, %1$L, %2$s) AS background, d.is_copy, d.reference
+             FROM (SELECT l.reference::pg_catalog.text AS reference, l.is_copy, %3$s AS descriptor FROM %4$s l OFFSET 0) d JOIN (%5$s) r ON r.reference = d.reference',
+            chosen.model, (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration), descriptor, labels, copymatch.reference_query(chosen.name));
+    END IF;
+    -- By reference where there is one, so that no picture is on both sides; else every second one of each class.
+    EXECUTE pg_catalog.format(
+        'SELECT array_agg(h.similarity), array_agg(h.background), array_agg(h.is_copy), array_agg(h.judged), count(*) FROM (
+             SELECT p.similarity, p.background, p.is_copy,
+                    CASE WHEN p.reference IS NULL THEN row_number() OVER (PARTITION BY p.is_copy, p.reference IS NULL ORDER BY md5(p.similarity || '' '' || p.background)) %% 2 = 0
+                         ELSE dense_rank() OVER (ORDER BY md5(p.reference)) %% 2 = 0 END AS judged
+             FROM (%s) p WHERE p.similarity IS NOT NULL AND p.background IS NOT NULL AND p.is_copy IS NOT NULL) h', pairs)
+        INTO similarity, background, is_copy, judged, taken;
+    similarity := coalesce(similarity, '{}'); background := coalesce(background, '{}'); is_copy := coalesce(is_copy, '{}'); judged := coalesce(judged, '{}');
+    evidence := pg_catalog.jsonb_build_object('labels', labels::text, 'pairs', taken, 'ignored', greatest(total - taken, 0),
+        'note', 'labelled pairs; one half, by reference where given, fits the curve, the other sets the thresholds');
+END $$;
+COMMENT ON FUNCTION copymatch.labelled_pairs(text, regclass) IS 'judged pairs out of a table of labels; rows with a NULL are ignored';
+
+CREATE FUNCTION copymatch.reviewed_pairs(reference_set text, OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[],
+                                         OUT judged boolean[], OUT evidence jsonb)
+    LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(reviewed_pairs.reference_set);
+    earliest timestamptz;
+    latest timestamptz;
+BEGIN
+    similarity := '{}'; background := '{}'; is_copy := '{}'; judged := '{}';
+    IF pg_catalog.to_regclass('copymatch.finding') IS NOT NULL THEN
+        SELECT coalesce(pg_catalog.array_agg(h.similarity), '{}'), coalesce(pg_catalog.array_agg(h.background), '{}'), coalesce(pg_catalog.array_agg(h.confirmed), '{}'),
+               coalesce(pg_catalog.array_agg(h.judged), '{}'), pg_catalog.min(h.decided), pg_catalog.max(h.decided)
+            INTO similarity, background, is_copy, judged, earliest, latest
+            FROM (SELECT f.similarity, f.background, f.state = 'confirmed' AS confirmed, f.decided,
+                         pg_catalog.dense_rank() OVER (ORDER BY pg_catalog.md5(f.reference)) % 2 = 0 AS judged
+                  FROM copymatch.finding f
+                  WHERE f.reference_set = chosen.name AND f.model = chosen.model AND f.state IN ('confirmed', 'dismissed')
+                    AND f.similarity IS NOT NULL AND f.background IS NOT NULL) h;
+    END IF;
+    evidence := pg_catalog.jsonb_build_object('findings', pg_catalog.cardinality(similarity), 'decided', pg_catalog.jsonb_build_array(earliest, latest),
+        'note', 'reviewed findings, which lie above the review threshold of their time: nothing below it is known; one half of the references fits the curve, the other sets the thresholds');
+END $$;
+COMMENT ON FUNCTION copymatch.reviewed_pairs(text) IS 'judged pairs out of the findings of a set that somebody confirmed or dismissed';
+
+CREATE FUNCTION copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
+                               review_precision double precision DEFAULT 0.90, confidence double precision DEFAULT 0.95, source text DEFAULT NULL,
+                               copies integer DEFAULT 1000, unrelated integer DEFAULT 1000, duplicate_similarity double precision DEFAULT 0.95,
+                               seed bigint DEFAULT 0, apply boolean DEFAULT true)
+    RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.owned_set(copy_calibrate.reference_set);
+    old copymatch.calibration;
+    result copymatch.calibration;
+    pairs record;
+    reviewed record;
+    kind text := coalesce(copy_calibrate.source, CASE WHEN labels IS NOT NULL THEN 'labels' END);
+    fitted jsonb;
+    clamp double precision[];
+    confirmed bigint;
+BEGIN
+    IF copy_calibrate.copy_precision IS NULL OR copy_calibrate.review_precision IS NULL OR copy_calibrate.confidence IS NULL OR copies IS NULL OR unrelated IS NULL
+       OR duplicate_similarity IS NULL OR seed IS NULL OR apply IS NULL THEN
+        RAISE EXCEPTION 'an argument of copy_calibrate is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = 'Only labels and source may be NULL.';
+    END IF;
+    IF NOT (copy_calibrate.copy_precision > 0 AND copy_calibrate.copy_precision < 1 AND copy_calibrate.review_precision > 0
+            AND copy_calibrate.review_precision <= copy_calibrate.copy_precision AND copy_calibrate.confidence >= 0.5 AND copy_calibrate.confidence < 1) THEN
+        RAISE EXCEPTION 'copy_precision %, review_precision % and confidence % do not go together', copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Above 0 and below 1, review_precision at most copy_precision, confidence at least 0.5.';
+    END IF;
+    IF copies < 40 OR copies > 1000000 OR unrelated < 40 OR unrelated > 1000000 THEN
+        RAISE EXCEPTION 'copies is %, unrelated is %', copies, unrelated USING ERRCODE = 'invalid_parameter_value', HINT = 'Each lies between 40 and 1000000.';
+    END IF;
+    IF kind NOT IN ('labels', 'findings', 'edits') OR (kind = 'labels') <> (labels IS NOT NULL) THEN
+        RAISE EXCEPTION 'source is "%", labels is %', kind, coalesce(labels::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'labels => a table for labelled pairs; source => ''findings'' or ''edits'' without one; neither: findings where enough are reviewed, else edits.';
+    END IF;
+    SELECT * INTO old FROM copymatch.calibration c WHERE c.id = chosen.calibration;
+    clamp := ARRAY[old.clamp_low, old.clamp_high];
+    IF kind IS NULL OR kind = 'findings' THEN
+        SELECT * INTO reviewed FROM copymatch.reviewed_pairs(chosen.name);
+        SELECT pg_catalog.count(*) FILTER (WHERE u.c) INTO confirmed FROM pg_catalog.unnest(reviewed.is_copy) AS u(c);
+        IF kind IS NULL AND pg_catalog.cardinality(reviewed.is_copy) - confirmed >= 40
+           AND confirmed >= 2 * copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence) THEN
+            kind := 'findings';
+        END IF;
+        kind := coalesce(kind, 'edits');
+        IF copy_calibrate.source IS NULL THEN
+            RAISE NOTICE 'calibrating on %: % findings are confirmed, % dismissed', CASE kind WHEN 'edits' THEN 'edited copies of the references' ELSE 'reviewed findings' END,
+                  confirmed, pg_catalog.cardinality(reviewed.is_copy) - confirmed;
+        END IF;
+    END IF;
+    IF kind = 'labels' THEN
+        SELECT * INTO pairs FROM copymatch.labelled_pairs(chosen.name, labels);
+    ELSIF kind = 'findings' THEN
+        pairs := reviewed;
+    ELSE
+        SELECT * INTO pairs FROM copymatch.edited_pairs(chosen.name, copies, unrelated, duplicate_similarity, seed);
+        clamp := pairs.clamp;
+    END IF;
+    fitted := copymatch.fit_calibration(pairs.similarity, pairs.background, pairs.is_copy, pairs.judged,
+                                        copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence);
+    IF (fitted->>'reversed')::boolean THEN
+        RAISE WARNING 'in these labels copies are no more alike than others' USING HINT = 'Is is_copy the wrong way round? The similarity was given no weight.';
+    END IF;
+    IF NOT (fitted->>'copy_held')::boolean THEN
+        RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict copy, only %', copy_calibrate.copy_precision,
+              pg_catalog.round((fitted#>>'{evidence,threshold_half,copy,precision_at_least}')::numeric, 3)
+            USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many pairs in all; or ask for a lower precision or confidence.',
+                                           copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence));
+    END IF;
+    IF NOT (fitted->>'review_held')::boolean THEN
+        RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict review, only %', copy_calibrate.review_precision,
+              pg_catalog.round((fitted#>>'{evidence,threshold_half,review,precision_at_least}')::numeric, 3)
+            USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many pairs in all; or ask for a lower precision or confidence.',
+                                           copymatch.labels_needed(copy_calibrate.review_precision, copy_calibrate.confidence));
+    END IF;
+    -- One writer a set, so that versions do not collide.
+    PERFORM FROM copymatch.reference_set s WHERE s.name = chosen.name FOR UPDATE;
+    INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight, background_weight,
+                                       copy_probability, review_probability, evidence, reference_set, version, source, copy_precision, review_precision, confidence)
+        SELECT old.model, old.background_sha256, old.neighbours, old.factor, clamp[1], clamp[2], (fitted->>'intercept')::double precision,
+               (fitted->>'similarity_weight')::double precision, (fitted->>'background_weight')::double precision,
+               (fitted->>'copy_probability')::double precision, (fitted->>'review_probability')::double precision,
+               pairs.evidence || (fitted->'evidence'), chosen.name,
+               1 + coalesce((SELECT pg_catalog.max(c.version) FROM copymatch.calibration c WHERE c.reference_set = chosen.name), 0),
+               kind, copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence
+        RETURNING * INTO result;
+    IF apply THEN
+        PERFORM @extschema@.copy_use_calibration(chosen.name, result.id);
+    END IF;
+    RETURN result;
+END $$;
+COMMENT ON FUNCTION copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
+
+CREATE FUNCTION copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.owned_set(copy_use_calibration.reference_set);
+    wanted copymatch.calibration;
+    known text;
+BEGIN
+    SELECT * INTO wanted FROM copymatch.calibration c
+        WHERE c.id = copy_use_calibration.id AND c.model = chosen.model AND (c.reference_set IS NULL OR c.reference_set = chosen.name);
+    IF wanted.id IS NULL THEN
+        SELECT pg_catalog.string_agg(c.id::text, ', ' ORDER BY c.id) INTO known FROM copymatch.calibration c
+            WHERE c.model = chosen.model AND (c.reference_set IS NULL OR c.reference_set = chosen.name);
+        RAISE EXCEPTION 'calibration % is none of reference set "%"', copy_use_calibration.id, chosen.name
+            USING ERRCODE = 'undefined_object', HINT = 'Those for its model are: ' || coalesce(known, 'none') || '.';
+    END IF;
+    UPDATE copymatch.reference_set s SET calibration = wanted.id WHERE s.name = chosen.name;
+END $$;
+COMMENT ON FUNCTION copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
+
+CREATE FUNCTION copy_calibration_report(reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
+    RETURNS TABLE (tier text, calibration bigint, reviewed bigint, confirmed bigint, predicted double precision, observed double precision,
+                   observed_low double precision, observed_high double precision, wanted double precision,
+                   calibration_error double precision, drift boolean, reason text)
+    LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(copy_calibration_report.reference_set);
+    used copymatch.calibration;
+BEGIN
+    IF pg_catalog.to_regclass('copymatch.finding') IS NULL THEN
+        RAISE EXCEPTION 'there are no findings to report on' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Flag uploads with copy_flag, and review what it finds.';
+    END IF;
+    SELECT * INTO used FROM copymatch.calibration c WHERE c.id = chosen.calibration;
+    RETURN QUERY
+    WITH judged AS MATERIALIZED (
+        SELECT f.verdict, f.probability, f.state = 'confirmed' AS confirmed
+        FROM copymatch.finding f
+        WHERE f.reference_set = chosen.name AND f.calibration = used.id AND f.state IN ('confirmed', 'dismissed') AND f.verdict IN ('copy', 'review')
+          AND f.decided >= copy_calibration_report.since),
+    tiers AS (
+        SELECT t.tier, t.place, t.wanted, j.probability, j.confirmed
+        FROM (VALUES ('copy', 1, used.copy_precision), ('review', 2, NULL::double precision), ('all', 3, used.review_precision)) AS t(tier, place, wanted)
+        LEFT JOIN judged j ON t.tier = 'all' OR j.verdict = t.tier),
+    errors AS (
+        SELECT b.tier, pg_catalog.sum(b.apart) AS apart
+        FROM (SELECT t.tier, pg_catalog.abs(pg_catalog.sum(t.probability) - pg_catalog.count(*) FILTER (WHERE t.confirmed)) AS apart
+              FROM tiers t WHERE t.probability IS NOT NULL GROUP BY t.tier, least(pg_catalog.floor(t.probability * 10), 9)) b
+        GROUP BY b.tier),
+    figures AS (
+        SELECT t.tier, t.place, t.wanted, pg_catalog.count(t.probability) AS reviewed, pg_catalog.count(*) FILTER (WHERE t.confirmed) AS confirmed, pg_catalog.avg(t.probability) AS predicted
+        FROM tiers t GROUP BY t.tier, t.place, t.wanted),
+    bounds AS (
+        SELECT f.*, i.low, i.high, f.confirmed / nullif(f.reviewed, 0)::double precision AS observed, e.apart / nullif(f.reviewed, 0) AS error,
+               CASE WHEN i.high < f.wanted THEN pg_catalog.format('precision is at most %s, and %s was wanted', pg_catalog.round(i.high::numeric, 3), pg_catalog.round(f.wanted::numeric, 3))
+                    WHEN f.predicted > i.high THEN pg_catalog.format('probabilities average %s, and at most %s are copies', pg_catalog.round(f.predicted::numeric, 3), pg_catalog.round(i.high::numeric, 3))
+                    WHEN f.predicted < i.low THEN pg_catalog.format('probabilities average %s, and at least %s are copies', pg_catalog.round(f.predicted::numeric, 3), pg_catalog.round(i.low::numeric, 3))
+               END AS reason
+        FROM figures f CROSS JOIN LATERAL copymatch.proportion_interval(f.confirmed, f.reviewed) i LEFT JOIN errors e ON e.tier = f.tier)
+    SELECT b.tier, used.id, b.reviewed, b.confirmed, b.predicted, b.observed, CASE WHEN b.reviewed > 0 THEN b.low END, CASE WHEN b.reviewed > 0 THEN b.high END,
+           b.wanted, b.error, b.reviewed > 0 AND b.reason IS NOT NULL,
+           CASE WHEN b.reviewed = 0 THEN 'nothing reviewed yet' ELSE coalesce(b.reason, 'holds') END
+    FROM bounds b ORDER BY b.place;
+END $$;
+COMMENT ON FUNCTION copy_calibration_report(text, timestamptz) IS 'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by verdict and for both together, predicted precision (mean probability), observed precision with its 95 % interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval excludes what was wanted or predicted';

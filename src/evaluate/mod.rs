@@ -1,0 +1,5 @@
+//! How good matches are and what they mean: metrics as aggregates, calibration, evaluation.
+
+mod aggregates;
+mod calibrate;
+mod queries;
