@@ -36,17 +36,26 @@ def explain(connection):
         seconds.append(spent)
         if rows[0][0] and (one, other) not in TWINS:
             agreeing.append((one, other))
-    print(f"copy_explain_matches, {len(seconds)} pairs of different photographs: median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms; {len(agreeing)} said to agree {agreeing}")
+    print(
+        f"copy_explain_matches, {len(seconds)} pairs of different photographs: median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms; {len(agreeing)} said to agree {agreeing}"
+    )
     seconds = [
-        timed(connection, "SELECT length(copy_explain(copy_edit(%s, 'jpeg', 0.3::real, 1), %s))", (data, data))[0] for data in photographs.values()
+        timed(connection, "SELECT length(copy_explain(copy_edit(%s, 'jpeg', 0.3::real, 1), %s))", (data, data))[0]
+        for data in photographs.values()
     ]
-    print(f"copy_edit and copy_explain with PNG, {len(seconds)} photographs: median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms")
+    print(
+        f"copy_edit and copy_explain with PNG, {len(seconds)} photographs: median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms"
+    )
     (edits,) = timed(connection, "SELECT array_agg(edit ORDER BY edit) FROM copy_edits()")[1][0]
     chosen = list(photographs.values())[::3]
     for edit in edits:
         found = [
             sum(
-                timed(connection, "SELECT agrees FROM copy_explain_matches(copy_edit(%s, %s, %s::real, 3), %s)", (data, edit, strength, data))[1][0][0]
+                timed(
+                    connection,
+                    "SELECT agrees FROM copy_explain_matches(copy_edit(%s, %s, %s::real, 3), %s)",
+                    (data, edit, strength, data),
+                )[1][0][0]
                 for data in chosen
             )
             for strength in (0.3, 0.7)
@@ -60,7 +69,8 @@ def calibrate(connection):
         cursor.executemany("INSERT INTO original VALUES (%s, %s)", [(n, jpeg(scene(n, 640, 480))) for n in range(500)])
     connection.execute("SELECT copy_create_set('originals', 'original', 'id', 'image')")
     spent, rows = timed(
-        connection, "SELECT copy_probability, review_probability, evidence->'recall_at_1', evidence#>'{threshold_half,copy,held}' FROM copy_calibrate('originals', source => 'edits')"
+        connection,
+        "SELECT copy_probability, review_probability, evidence->'recall_at_1', evidence#>'{threshold_half,copy,held}' FROM copy_calibrate('originals', source => 'edits')",
     )
     print(f"copy_calibrate, 500 references of 640 × 480, 1000 edited copies, 1000 unrelated: {spent:.1f} s {rows[0]}")
     connection.execute(
@@ -72,12 +82,16 @@ def calibrate(connection):
 
 
 def aggregates(connection):
-    connection.execute("CREATE TABLE prediction AS SELECT random() AS score, random() < 0.1 AS is_copy FROM generate_series(1, 5000000); ANALYZE prediction")
+    connection.execute(
+        "CREATE TABLE prediction AS SELECT random() AS score, random() < 0.1 AS is_copy FROM generate_series(1, 5000000); ANALYZE prediction"
+    )
     for workers in (0, 2):
         connection.execute(f"SET max_parallel_workers_per_gather = {workers}")
         spent, _ = timed(connection, "SELECT copy_micro_ap(score, is_copy, 600000) FROM prediction")
         plain, _ = timed(connection, "SELECT avg(score) FROM prediction WHERE is_copy IS NOT NULL")
-        print(f"copy_micro_ap over 5,000,000 predictions, {workers} workers: {spent:.2f} s (avg of the same column: {plain:.2f} s)")
+        print(
+            f"copy_micro_ap over 5,000,000 predictions, {workers} workers: {spent:.2f} s (avg of the same column: {plain:.2f} s)"
+        )
 
 
 def main():

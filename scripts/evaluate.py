@@ -99,12 +99,17 @@ def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path 
     connection.execute(SCHEMA)
     model = the_model(connection, folder)
     load(connection, benchmark)
-    print(f"embedding {len(benchmark.references)} references and {len(benchmark.queries)} queries with {model}", file=sys.stderr)
-    connection.execute(
-        "SELECT copy_create_set('benchmark', 'reference_image', 'name', 'image', model => %s, on_bad_image => 'skip')", (model,)
+    print(
+        f"embedding {len(benchmark.references)} references and {len(benchmark.queries)} queries with {model}",
+        file=sys.stderr,
     )
     connection.execute(
-        "UPDATE query_image SET descriptor = copymatch.embed_query(image, %s, name, (SELECT count(*) FROM query_image))", (model,)
+        "SELECT copy_create_set('benchmark', 'reference_image', 'name', 'image', model => %s, on_bad_image => 'skip')",
+        (model,),
+    )
+    connection.execute(
+        "UPDATE query_image SET descriptor = copymatch.embed_query(image, %s, name, (SELECT count(*) FROM query_image))",
+        (model,),
     )
     refused = connection.execute(
         "SELECT (SELECT count(*) FROM reference_image WHERE descriptor IS NULL), (SELECT count(*) FROM query_image WHERE descriptor IS NULL)"
@@ -172,7 +177,9 @@ def shown(value: float | None) -> str:
 
 
 def table(figures: dict) -> str:
-    lines = [f"{'':<14}{'queries':>8}{'copies':>8}{'recall@1':>10}{'micro-AP':>10}{'stretched':>10}{'R@P90':>8}{'stretched':>10}"]
+    lines = [
+        f"{'':<14}{'queries':>8}{'copies':>8}{'recall@1':>10}{'micro-AP':>10}{'stretched':>10}{'R@P90':>8}{'stretched':>10}"
+    ]
     for name, row in [("all", figures), *sorted(figures["by_edit"].items())]:
         lines.append(
             f"{name:<14}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}{shown(row['micro_ap']):>10}"
@@ -180,7 +187,9 @@ def table(figures: dict) -> str:
         )
     lines.append("")
     lines.append(
-        "best match of a query: verdict copy, {true_copy} right and {false_copy} wrong; review, {true_review} right and {false_review} wrong".format(**figures)
+        "best match of a query: verdict copy, {true_copy} right and {false_copy} wrong; review, {true_review} right and {false_review} wrong".format(
+            **figures
+        )
     )
     return "\n".join(lines)
 
@@ -189,10 +198,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", type=Path)
     parser.add_argument("--model", type=Path, help="folder of a model (default: the server's default model)")
-    parser.add_argument("--dsn", default=os.environ.get("COPYMATCH_DSN", ""), help="a server with the extension (default: $COPYMATCH_DSN)")
+    parser.add_argument(
+        "--dsn",
+        default=os.environ.get("COPYMATCH_DSN", ""),
+        help="a server with the extension (default: $COPYMATCH_DSN)",
+    )
     parser.add_argument("--picture", type=Path, help="write the precision-recall curve there, as SVG")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--against", type=Path, help=f"figures by other means, as JSON: more than {TOLERANCE} apart is an error")
+    parser.add_argument(
+        "--against", type=Path, help=f"figures by other means, as JSON: more than {TOLERANCE} apart is an error"
+    )
     parser.add_argument("--keep", action="store_true", help=f"leave the database {DATABASE} behind")
     a = parser.parse_args()
     try:

@@ -265,6 +265,11 @@ BEGIN
     END IF;
     SELECT * INTO old FROM copymatch.calibration c WHERE c.id = chosen.calibration;
     clamp := ARRAY[old.clamp_low, old.clamp_high];
+    -- Findings that the caller may not read are none; asked for by name they are an error.
+    IF kind IS NULL AND pg_catalog.to_regclass('copymatch.finding') IS NOT NULL
+       AND NOT pg_catalog.has_table_privilege(pg_catalog.to_regclass('copymatch.finding')::oid, 'SELECT') THEN
+        kind := 'edits';
+    END IF;
     IF kind IS NULL OR kind = 'findings' THEN
         SELECT * INTO reviewed FROM copymatch.reviewed_pairs(chosen.name);
         SELECT pg_catalog.count(*) FILTER (WHERE u.c) INTO confirmed FROM pg_catalog.unnest(reviewed.is_copy) AS u(c);

@@ -19,7 +19,9 @@ def products(db):
     if not db.execute("SELECT to_regclass('public.embedded') IS NOT NULL").fetchone()[0]:
         db.execute("CREATE TABLE public.embedded (id int, image bytea, descriptor vector)")
         with db.cursor() as cursor:
-            cursor.executemany("INSERT INTO public.embedded VALUES (%s, %s)", [(n, jpeg(scene(n, 160, 120))) for n in range(60)])
+            cursor.executemany(
+                "INSERT INTO public.embedded VALUES (%s, %s)", [(n, jpeg(scene(n, 160, 120))) for n in range(60)]
+            )
         db.execute("UPDATE public.embedded SET descriptor = copy_embed(image)")
     db.execute("CREATE TABLE products AS TABLE public.embedded; ALTER TABLE products ADD PRIMARY KEY (id)")
     db.execute("SELECT copy_create_set('products', 'products', 'id', 'image')")
@@ -107,23 +109,32 @@ def test_the_set_is_switched_in_the_same_transaction_and_can_go_back(products, s
 
 def test_versions_are_numbered_by_set_and_never_change(products, sqlstate):
     labels(products)
-    made = [products.execute("SELECT version FROM copy_calibrate('products', 'labels')").fetchone()[0] for _ in range(3)]
+    made = [
+        products.execute("SELECT version FROM copy_calibrate('products', 'labels')").fetchone()[0] for _ in range(3)
+    ]
     first = made[0]
     assert made == [first, first + 1, first + 2]
     with sqlstate("55000"):
         products.execute("UPDATE copymatch.calibration SET copy_probability = 0 WHERE reference_set = 'products'")
     # Another set of the same model still starts with the model's own.
-    products.execute("CREATE TABLE others (id int PRIMARY KEY, image bytea); SELECT copy_create_set('others', 'others', 'id', 'image')")
+    products.execute(
+        "CREATE TABLE others (id int PRIMARY KEY, image bytea); SELECT copy_create_set('others', 'others', 'id', 'image')"
+    )
     assert products.execute("SELECT calibration FROM copymatch.reference_set WHERE name = 'others'").fetchone() == (0,)
     with sqlstate("42704"):
-        products.execute("SELECT copy_use_calibration('others', (SELECT max(id) FROM copymatch.calibration WHERE reference_set = 'products'))")
+        products.execute(
+            "SELECT copy_use_calibration('others', (SELECT max(id) FROM copymatch.calibration WHERE reference_set = 'products'))"
+        )
 
 
 def test_the_same_labels_in_another_order_give_the_same_record(products):
     labels(products)
     products.execute("CREATE VIEW reordered AS SELECT * FROM labels ORDER BY md5(similarity::text)")
     columns = "similarity_weight, background_weight, copy_probability, review_probability"
-    one, other = (products.execute(f"SELECT {columns} FROM copy_calibrate('products', '{table}')").fetchone() for table in ("labels", "reordered"))
+    one, other = (
+        products.execute(f"SELECT {columns} FROM copy_calibrate('products', '{table}')").fetchone()
+        for table in ("labels", "reordered")
+    )
     assert one == pytest.approx(other, abs=1e-9)
 
 
@@ -133,28 +144,54 @@ def test_images_and_references_serve_as_labels(products):
         SELECT copy_edit(image, 'jpeg', 0.5, 1) AS image, id AS reference, true AS is_copy FROM products
         UNION ALL SELECT copy_edit(image, 'jpeg', 0.5, 1), (id + 7) % 60, false FROM products""")
     said = warnings(products)
-    evidence, similar = products.execute("SELECT evidence, similarity_weight FROM copy_calibrate('products', 'judged')").fetchone()
+    evidence, similar = products.execute(
+        "SELECT evidence, similarity_weight FROM copy_calibrate('products', 'judged')"
+    ).fetchone()
     assert evidence["pairs"] == 120 and similar > 0
     # Sixty copies cannot promise 0.99: said, not hidden.
     assert any("do not suffice" in text for _, text in said)
     assert evidence["threshold_half"]["copy"]["held"] is False
-    assert products.execute("SELECT verdict FROM copy_match((SELECT image FROM products WHERE id = 3), 'products', 1)").fetchone() == ("copy",)
+    assert products.execute(
+        "SELECT verdict FROM copy_match((SELECT image FROM products WHERE id = 3), 'products', 1)"
+    ).fetchone() == ("copy",)
 
 
 def test_separable_labels_are_no_trouble(products):
-    products.execute("CREATE TABLE split AS SELECT CASE WHEN n % 2 = 0 THEN 0.9 ELSE 0.2 END + n * 1e-5 AS similarity, 0.3 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 2000) n")
-    row = products.execute("SELECT intercept, similarity_weight, background_weight, copy_probability FROM copy_calibrate('products', 'split')").fetchone()
+    products.execute(
+        "CREATE TABLE split AS SELECT CASE WHEN n % 2 = 0 THEN 0.9 ELSE 0.2 END + n * 1e-5 AS similarity, 0.3 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 2000) n"
+    )
+    row = products.execute(
+        "SELECT intercept, similarity_weight, background_weight, copy_probability FROM copy_calibrate('products', 'split')"
+    ).fetchone()
     assert all(map(math.isfinite, row)) and row[2] == 0
-    assert products.execute("SELECT (copy_stretch(0.92, 0.3, 'products')).verdict, (copy_stretch(0.21, 0.3, 'products')).verdict").fetchone() == ("copy", "different")
+    assert products.execute(
+        "SELECT (copy_stretch(0.92, 0.3, 'products')).verdict, (copy_stretch(0.21, 0.3, 'products')).verdict"
+    ).fetchone() == ("copy", "different")
 
 
 @pytest.mark.parametrize(
     ("table", "code", "says"),
     [
-        ("SELECT 0.5::float8 AS similarity, 0.3::float8 AS background, true AS is_copy FROM generate_series(1, 500)", "55000", "0 others"),
-        ("SELECT random() AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 30) n", "55000", "too"),
-        ("SELECT 'NaN'::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 500) n", "22000", "NaN"),
-        ("SELECT 7::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 500) n", "22000", "between -1 and 1"),
+        (
+            "SELECT 0.5::float8 AS similarity, 0.3::float8 AS background, true AS is_copy FROM generate_series(1, 500)",
+            "55000",
+            "0 others",
+        ),
+        (
+            "SELECT random() AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 30) n",
+            "55000",
+            "too",
+        ),
+        (
+            "SELECT 'NaN'::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 500) n",
+            "22000",
+            "NaN",
+        ),
+        (
+            "SELECT 7::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 500) n",
+            "22000",
+            "between -1 and 1",
+        ),
         ("SELECT 1::float8 AS similarity, true AS is_copy", "42703", "background"),
         ("SELECT 1::float8 AS likeness, true AS is_copy", "42703", "labels"),
         ("SELECT 1::float8 AS similarity, 1::float8 AS background, 1 AS is_copy", "42804", "is_copy"),
@@ -179,7 +216,15 @@ def test_labels_the_wrong_way_round_are_warned_of(products):
 
 @pytest.mark.parametrize(
     "arguments",
-    ["copy_precision => 1", "copy_precision => 0.8", "confidence => 0.2", "review_precision => 'NaN'", "copies => 3", "source => 'dreams'", "source => 'labels'"],
+    [
+        "copy_precision => 1",
+        "copy_precision => 0.8",
+        "confidence => 0.2",
+        "review_precision => 'NaN'",
+        "copies => 3",
+        "source => 'dreams'",
+        "source => 'labels'",
+    ],
 )
 def test_arguments_out_of_range_are_refused(products, sqlstate, arguments):
     with sqlstate("22023") as error:
@@ -217,7 +262,9 @@ def test_a_set_too_small_or_without_images_is_refused(db, sqlstate):
     with sqlstate("55000") as error:
         db.execute("SELECT copy_calibrate('few', source => 'edits')")
     assert "has 1 references" in error.value.diag.message_primary
-    db.execute("CREATE VIEW described AS SELECT id, descriptor FROM few; SELECT copy_create_set('described', 'described', 'id', NULL)")
+    db.execute(
+        "CREATE VIEW described AS SELECT id, descriptor FROM few; SELECT copy_create_set('described', 'described', 'id', NULL)"
+    )
     with sqlstate("55000") as error:
         db.execute("SELECT copy_calibrate('described')")
     assert "no image column" in error.value.diag.message_primary and "labels" in error.value.diag.message_hint
@@ -244,7 +291,12 @@ def test_reviewed_findings_serve_where_there_are_enough(products):
 def test_the_report_says_that_a_calibration_holds(products):
     review(products, 300, 0.995, "copy", 0.995)
     review(products, 200, 0.80, "review", 0.80)
-    rows = {row[0]: row[1:] for row in products.execute("SELECT tier, reviewed, confirmed, predicted, observed, observed_low, observed_high, wanted, calibration_error, drift, reason FROM copy_calibration_report('products')").fetchall()}
+    rows = {
+        row[0]: row[1:]
+        for row in products.execute(
+            "SELECT tier, reviewed, confirmed, predicted, observed, observed_low, observed_high, wanted, calibration_error, drift, reason FROM copy_calibration_report('products')"
+        ).fetchall()
+    }
     products.execute("DELETE FROM copymatch.finding")
     assert list(rows) == ["copy", "review", "all"]
     reviewed, confirmed, predicted, observed, low, high, wanted, error, drift, reason = rows["copy"]
@@ -258,19 +310,26 @@ def test_the_report_says_that_a_calibration_holds(products):
 
 def test_the_report_warns_of_drift_with_the_reason(products):
     review(products, 200, 0.85, "copy", 0.99)
-    rows = {row[0]: row[1:] for row in products.execute("SELECT tier, drift, reason FROM copy_calibration_report('products')").fetchall()}
+    rows = {
+        row[0]: row[1:]
+        for row in products.execute("SELECT tier, drift, reason FROM copy_calibration_report('products')").fetchall()
+    }
     assert rows["copy"][0] and "0.990 was wanted" in rows["copy"][1]
     assert rows["review"] == (False, "nothing reviewed yet")
     # A new calibration starts with an empty record.
     labels(products)
     products.execute("SELECT copy_calibrate('products', 'labels')")
-    assert {row[1] for row in products.execute("SELECT tier, reviewed FROM copy_calibration_report('products')").fetchall()} == {0}
+    assert {
+        row[1] for row in products.execute("SELECT tier, reviewed FROM copy_calibration_report('products')").fetchall()
+    } == {0}
     products.execute("DELETE FROM copymatch.finding")
 
 
 def test_only_the_owner_of_the_references_calibrates(products, sqlstate):
     schema = products.execute("SELECT current_schema()").fetchone()[0]
-    products.execute("DROP ROLE IF EXISTS shopkeeper; DROP ROLE IF EXISTS passer_by; CREATE ROLE shopkeeper; CREATE ROLE passer_by")
+    products.execute(
+        "DROP ROLE IF EXISTS shopkeeper; DROP ROLE IF EXISTS passer_by; CREATE ROLE shopkeeper; CREATE ROLE passer_by"
+    )
     labels(products)
     try:
         products.execute(
@@ -285,9 +344,13 @@ def test_only_the_owner_of_the_references_calibrates(products, sqlstate):
                 background_weight, copy_probability, review_probability, reference_set, version)
                 SELECT model, background_sha256, 5, 2.5, 0.1, 0.5, 0, 1, 0, 0.9, 0.5, 'products', 99 FROM copymatch.calibration WHERE id = 0""")
         products.execute("SET ROLE shopkeeper")
-        assert products.execute("SELECT created_by FROM copy_calibrate('products', 'labels')").fetchone() == ("shopkeeper",)
+        assert products.execute("SELECT created_by FROM copy_calibrate('products', 'labels')").fetchone() == (
+            "shopkeeper",
+        )
         products.execute("SELECT copy_use_calibration('products', 0)")
         with sqlstate("42501"):
             products.execute("INSERT INTO copymatch.calibration SELECT * FROM copymatch.calibration")
     finally:
-        products.execute("RESET ROLE; ALTER TABLE products OWNER TO CURRENT_USER; DROP OWNED BY shopkeeper, passer_by; DROP ROLE shopkeeper, passer_by")
+        products.execute(
+            "RESET ROLE; ALTER TABLE products OWNER TO CURRENT_USER; DROP OWNED BY shopkeeper, passer_by; DROP ROLE shopkeeper, passer_by"
+        )

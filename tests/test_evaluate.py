@@ -56,7 +56,11 @@ def lists():
             yield f"ties {size} {share}", rng.integers(-2, 3, size).astype(float), correct
     yield "all equal", np.zeros(20), np.arange(20) % 2 == 0
     yield "signed zeros", np.array([0.0, -0.0, 0.0, -0.0]), np.array([True, False, False, True])
-    yield "infinities", np.array([math.inf, math.inf, -math.inf, -math.inf, 0]), np.array([True, False, True, False, True])
+    yield (
+        "infinities",
+        np.array([math.inf, math.inf, -math.inf, -math.inf, 0]),
+        np.array([True, False, True, False, True]),
+    )
     yield "subnormal", np.array([5e-324, 0.0, -5e-324, 1e-310]), np.array([False, True, False, True])
     yield "neighbours", np.array([1.0, np.nextafter(1, 2), np.nextafter(1, 0)]), np.array([True, False, True])
 
@@ -71,7 +75,13 @@ FIGURES = """
 
 def expected(scores, correct, positives):
     r90, t90 = best(scores, correct, positives, 0.9)
-    return micro_ap(scores, correct, positives), r90, t90, best(scores, correct, positives, 1.0)[0], best(scores, correct, positives, 0.5)[1]
+    return (
+        micro_ap(scores, correct, positives),
+        r90,
+        t90,
+        best(scores, correct, positives, 1.0)[0],
+        best(scores, correct, positives, 0.5)[1],
+    )
 
 
 @pytest.mark.parametrize(("scores", "correct"), LISTS)
@@ -83,7 +93,8 @@ def test_the_aggregates_are_what_the_definitions_say(db, scores, correct):
         ).fetchone()
         assert row == pytest.approx(expected(scores, correct, positives), abs=1e-12)
         points = db.execute(
-            "SELECT * FROM copy_precision_recall(%s::float8[], %s::boolean[], %s)", [scores.tolist(), correct.tolist(), positives]
+            "SELECT * FROM copy_precision_recall(%s::float8[], %s::boolean[], %s)",
+            [scores.tolist(), correct.tolist(), positives],
         ).fetchall()
         wanted = curve(scores, correct, positives)
         assert len(points) == len(wanted)
@@ -98,7 +109,9 @@ def test_parallel_plans_give_the_same_to_the_last_bit(db):
         SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0""")
     positives = db.execute("SELECT count(*) FILTER (WHERE is_copy) + 100 FROM predictions").fetchone()[0]
     figures = FIGURES.format(source="predictions")
-    figures = figures.replace("FROM predictions", ", copy_precision_recall(score, is_copy, %(n)s)::text FROM predictions")
+    figures = figures.replace(
+        "FROM predictions", ", copy_precision_recall(score, is_copy, %(n)s)::text FROM predictions"
+    )
     results = []
     for workers in (0, 3):
         db.execute(f"SET max_parallel_workers_per_gather = {workers}")
@@ -106,7 +119,10 @@ def test_parallel_plans_give_the_same_to_the_last_bit(db):
         assert ("Partial Aggregate" in plan) == (workers > 0), plan
         results.append(db.execute(figures, {"n": positives}).fetchone())
     assert results[0] == results[1]
-    scores, correct = (np.array(column) for column in zip(*db.execute("SELECT score, is_copy FROM predictions").fetchall(), strict=True))
+    scores, correct = (
+        np.array(column)
+        for column in zip(*db.execute("SELECT score, is_copy FROM predictions").fetchall(), strict=True)
+    )
     assert results[0][:5] == pytest.approx(expected(scores, correct, positives), abs=1e-9)
 
 
@@ -121,13 +137,19 @@ def test_groups_have_their_own_figures(db):
 def test_nulls_are_not_counted_and_an_undefined_figure_is_null(db):
     one = lambda sql: db.execute(sql).fetchone()  # noqa: E731
     # A LEFT JOIN of queries that found nothing: their true pairs count in positives alone.
-    assert one("SELECT copy_micro_ap(s, c, 4) FROM (VALUES (0.5, true), (NULL, NULL), (0.4, NULL), (NULL, true)) v(s, c)") == (0.25,)
+    assert one(
+        "SELECT copy_micro_ap(s, c, 4) FROM (VALUES (0.5, true), (NULL, NULL), (0.4, NULL), (NULL, true)) v(s, c)"
+    ) == (0.25,)
     assert one("SELECT copy_micro_ap(NULL, NULL, 4)") == (0.0,)
     assert one("SELECT copy_micro_ap(0.5, false, 0), copy_recall_at_precision(0.5, false, 0, 0.9)") == (None, None)
     assert one("SELECT copy_micro_ap(0.5, true, NULL)") == (None,)
     assert one("SELECT copy_micro_ap(0.5, true, 4) WHERE false") == (None,)
-    assert one("SELECT copy_threshold_at_precision(0.5, false, 4, 0.9), copy_recall_at_precision(0.5, false, 4, 0.9)") == (None, 0.0)
-    assert one("SELECT copy_precision_recall(NULL, true, 4)") == ([],) or one("SELECT cardinality(copy_precision_recall(NULL, true, 4))") == (0,)
+    assert one(
+        "SELECT copy_threshold_at_precision(0.5, false, 4, 0.9), copy_recall_at_precision(0.5, false, 4, 0.9)"
+    ) == (None, 0.0)
+    assert one("SELECT copy_precision_recall(NULL, true, 4)") == ([],) or one(
+        "SELECT cardinality(copy_precision_recall(NULL, true, 4))"
+    ) == (0,)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +178,9 @@ def benchmark(db):
     if not db.execute("SELECT to_regclass('public.embedded') IS NOT NULL").fetchone()[0]:
         db.execute("CREATE TABLE public.embedded (id text, image bytea, descriptor vector)")
         with db.cursor() as cursor:
-            cursor.executemany("INSERT INTO public.embedded VALUES (%s, %s)", [(f"R{n}", jpeg(scene(n))) for n in range(30)])
+            cursor.executemany(
+                "INSERT INTO public.embedded VALUES (%s, %s)", [(f"R{n}", jpeg(scene(n))) for n in range(30)]
+            )
         db.execute("UPDATE public.embedded SET descriptor = copy_embed(image)")
     db.execute("CREATE TABLE originals AS TABLE public.embedded; ALTER TABLE originals ADD PRIMARY KEY (id)")
     db.execute("SELECT copy_create_set('originals', 'originals', 'id', 'image')")
@@ -184,7 +208,9 @@ def test_a_benchmark_runs_end_to_end_by_kind_of_edit(benchmark):
     assert rows["blur"][1:3] == (1, 1)
     assert rows[None][3] > 0.8
     # The same from the single answers, by the implementation above.
-    answers = benchmark.execute("SELECT similarity, score, is_copy, rank FROM copy_evaluate_matches('queries', 'originals')").fetchall()
+    answers = benchmark.execute(
+        "SELECT similarity, score, is_copy, rank FROM copy_evaluate_matches('queries', 'originals')"
+    ).fetchall()
     similarity, score, correct, rank = (np.array(column) for column in zip(*answers, strict=True))
     assert rows[None][3:] == pytest.approx(
         (
@@ -199,9 +225,15 @@ def test_a_benchmark_runs_end_to_end_by_kind_of_edit(benchmark):
 
 
 def test_false_alarms_are_counted_by_verdict(benchmark):
-    row = benchmark.execute("SELECT true_copy, false_copy, true_review, false_review FROM copy_evaluate('queries', 'originals') WHERE edit IS NULL").fetchone()
-    answers = benchmark.execute("SELECT verdict, is_copy FROM copy_evaluate_matches('queries', 'originals') WHERE rank = 1").fetchall()
-    assert row == tuple(answers.count(kind) for kind in (("copy", True), ("copy", False), ("review", True), ("review", False)))
+    row = benchmark.execute(
+        "SELECT true_copy, false_copy, true_review, false_review FROM copy_evaluate('queries', 'originals') WHERE edit IS NULL"
+    ).fetchone()
+    answers = benchmark.execute(
+        "SELECT verdict, is_copy FROM copy_evaluate_matches('queries', 'originals') WHERE rank = 1"
+    ).fetchall()
+    assert row == tuple(
+        answers.count(kind) for kind in (("copy", True), ("copy", False), ("review", True), ("review", False))
+    )
     assert row[0] > 0
 
 
@@ -209,7 +241,9 @@ def test_a_query_that_cannot_be_matched_counts_as_not_found(benchmark):
     benchmark.execute("INSERT INTO queries VALUES ('blank', %s, 'R5', 'text')", [blank()])
     said = []
     benchmark.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary))
-    row = benchmark.execute("SELECT query_count, copy_count, recall_at_1, micro_ap FROM copy_evaluate('queries', 'originals') WHERE edit = 'text'").fetchone()
+    row = benchmark.execute(
+        "SELECT query_count, copy_count, recall_at_1, micro_ap FROM copy_evaluate('queries', 'originals') WHERE edit = 'text'"
+    ).fetchone()
     assert row == (1, 1, 0.0, 0.0)
     assert any("finds nothing" in text and "detail" in text for text in said)
 
@@ -223,9 +257,15 @@ def test_truth_that_the_set_does_not_hold_is_warned_of(benchmark):
 
 
 def test_descriptors_stand_for_images_and_views_for_tables(benchmark):
-    benchmark.execute("CREATE VIEW described AS SELECT copy_embed(image) AS descriptor, reference FROM queries WHERE edit = 'jpeg'")
-    from_view = benchmark.execute("SELECT recall_at_1, micro_ap FROM copy_evaluate('described', 'originals')").fetchall()
-    from_table = benchmark.execute("SELECT recall_at_1, micro_ap FROM copy_evaluate('queries', 'originals') WHERE edit = 'jpeg'").fetchall()
+    benchmark.execute(
+        "CREATE VIEW described AS SELECT copy_embed(image) AS descriptor, reference FROM queries WHERE edit = 'jpeg'"
+    )
+    from_view = benchmark.execute(
+        "SELECT recall_at_1, micro_ap FROM copy_evaluate('described', 'originals')"
+    ).fetchall()
+    from_table = benchmark.execute(
+        "SELECT recall_at_1, micro_ap FROM copy_evaluate('queries', 'originals') WHERE edit = 'jpeg'"
+    ).fetchall()
     assert from_view == [(pytest.approx(from_table[0][0]), pytest.approx(from_table[0][1], abs=1e-6))]
 
 
@@ -241,7 +281,9 @@ def test_descriptors_stand_for_images_and_views_for_tables(benchmark):
     ],
 )
 def test_what_is_no_benchmark_is_refused_by_name(benchmark, sqlstate, call, code, says):
-    benchmark.execute("CREATE TABLE wrong (image bytea); CREATE TABLE bare (reference text); CREATE TABLE typed (reference text, image text)")
+    benchmark.execute(
+        "CREATE TABLE wrong (image bytea); CREATE TABLE bare (reference text); CREATE TABLE typed (reference text, image text)"
+    )
     with sqlstate(code) as error:
         benchmark.execute("SELECT * FROM " + call)
     assert says in error.value.diag.message_primary
@@ -251,13 +293,15 @@ def test_a_role_evaluates_what_it_may_read_and_no_more(benchmark, sqlstate):
     benchmark.execute("DROP ROLE IF EXISTS evaluator; CREATE ROLE evaluator")
     schema = benchmark.execute("SELECT current_schema()").fetchone()[0]
     try:
-        benchmark.execute(f"GRANT USAGE ON SCHEMA {schema} TO evaluator; GRANT SELECT ON queries TO evaluator; SET ROLE evaluator")
+        benchmark.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO evaluator; GRANT SELECT ON queries TO evaluator; SET ROLE evaluator"
+        )
         with sqlstate("42501"):
             benchmark.execute("SELECT * FROM copy_evaluate('queries', 'originals')")
         benchmark.execute("RESET ROLE; GRANT SELECT ON originals TO evaluator; SET ROLE evaluator")
         assert benchmark.execute("SELECT count(*) FROM copy_evaluate('queries', 'originals')").fetchone()[0] == 4
     finally:
-        benchmark.execute(f"RESET ROLE; DROP OWNED BY evaluator; DROP ROLE evaluator")
+        benchmark.execute("RESET ROLE; DROP OWNED BY evaluator; DROP ROLE evaluator")
 
 
 def test_make_eval_scores_a_folder_and_draws_the_curve(dsn, tmp_path):
@@ -273,14 +317,22 @@ def test_make_eval_scores_a_folder_and_draws_the_curve(dsn, tmp_path):
 
     archive("references", {f"R{n}": jpeg(scene(n)) for n in range(12)})
     archive("queries", {f"Q{n}": jpeg(scene(n), 40) for n in range(8)} | {"S0": jpeg(scene(77)), "B0": blank()})
-    (folder / "truth.csv").write_text("query,reference,edits\r\n" + "".join(f"Q{n},R{n},jpeg+blur\r\n" for n in range(8)) + "S0,,jpeg\r\nB0,R9,text\r\n")
+    (folder / "truth.csv").write_text(
+        "query,reference,edits\r\n"
+        + "".join(f"Q{n},R{n},jpeg+blur\r\n" for n in range(8))
+        + "S0,,jpeg\r\nB0,R9,text\r\n"
+    )
     result = subprocess.run(
         [sys.executable, ROOT / "scripts" / "evaluate.py", folder, "--picture", tmp_path / "curve.svg", "--json", tmp_path / "figures.json"],
         env=os.environ | {"COPYMATCH_DSN": dsn}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["queries"] == 10 and figures["copy_count"] == 9 and figures["refused"] == {"references": 0, "queries": 1}
+    assert (
+        figures["queries"] == 10
+        and figures["copy_count"] == 9
+        and figures["refused"] == {"references": 0, "queries": 1}
+    )
     assert figures["recall_at_1"] == pytest.approx(8 / 9) and set(figures["by_edit"]) == {"jpeg", "blur", "text"}
     assert "micro-AP" in result.stdout and "finds nothing" in result.stderr
     drawing = ElementTree.parse(tmp_path / "curve.svg").getroot()
@@ -289,10 +341,18 @@ def test_make_eval_scores_a_folder_and_draws_the_curve(dsn, tmp_path):
     (tmp_path / "other.json").write_text(json.dumps(figures | {"micro_ap": figures["micro_ap"] - 0.1}))
     for against, status in (("figures.json", 0), ("other.json", 1)):
         command = [sys.executable, ROOT / "scripts" / "evaluate.py", folder, "--against", tmp_path / against]
-        result = subprocess.run(command, env=os.environ | {"COPYMATCH_DSN": dsn}, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(
+            command, env=os.environ | {"COPYMATCH_DSN": dsn}, capture_output=True, text=True, timeout=120, check=False
+        )
         assert result.returncode == status, result.stderr
 
 
 def test_a_folder_that_is_no_benchmark_is_refused(tmp_path):
-    result = subprocess.run([sys.executable, ROOT / "scripts" / "evaluate.py", tmp_path], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "evaluate.py", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert result.returncode == 1 and "is no benchmark" in result.stderr

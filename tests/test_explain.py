@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import blank, jpeg, png, scene
+from PIL import Image
 
 GREEN = (20, 190, 70)
 
@@ -29,7 +29,9 @@ def edited(db, image, edit, strength=0.4):
     return db.execute("SELECT copy_edit(%s, %s, %s::real, 3)", [image, edit, strength]).fetchone()[0]
 
 
-@pytest.mark.parametrize("edit", ["crop", "rotate", "turn", "flip", "jpeg", "grey", "pad", "emoji", "meme", "screenshot"])
+@pytest.mark.parametrize(
+    "edit", ["crop", "rotate", "turn", "flip", "jpeg", "grey", "pad", "emoji", "meme", "screenshot"]
+)
 def test_photographs_and_their_edits_agree(db, photographs, edit):
     names = [name for name, data in photographs.items() if min(Image.open(io.BytesIO(data)).size) > 200][:6]
     found = {name: matches(db, edited(db, photographs[name], edit, 0.3), photographs[name]) for name in names}
@@ -94,7 +96,9 @@ def test_the_orientation_that_cameras_write_is_respected(db):
 
 def test_the_answer_is_the_same_every_time_and_small_whatever_comes(db):
     large = jpeg(scene(7, 3000, 2000))
-    one, other = (db.execute("SELECT copy_explain(%s, %s)", [large, jpeg(scene(7, 600, 400))]).fetchone()[0] for _ in range(2))
+    one, other = (
+        db.execute("SELECT copy_explain(%s, %s)", [large, jpeg(scene(7, 600, 400))]).fetchone()[0] for _ in range(2)
+    )
     assert one == other
     width, height = Image.open(io.BytesIO(one)).size
     assert width <= 2 * 512 + 32 and height <= 512 + 16
@@ -107,25 +111,37 @@ def test_pictures_without_structure_agree_on_nothing(db):
 
 
 def test_null_gives_null(db):
-    assert db.execute("SELECT copy_explain(NULL, %s), copy_explain(%s, NULL)", [blank(), blank()]).fetchone() == (None, None)
+    assert db.execute("SELECT copy_explain(NULL, %s), copy_explain(%s, NULL)", [blank(), blank()]).fetchone() == (
+        None,
+        None,
+    )
 
 
-@pytest.mark.parametrize(("image", "reference", "names"), [(b"no image", None, "image"), (None, b"", "reference_image")])
+@pytest.mark.parametrize(
+    ("image", "reference", "names"), [(b"no image", None, "image"), (None, b"", "reference_image")]
+)
 def test_what_is_no_image_is_an_error_that_says_which(db, sqlstate, image, reference, names):
     good = jpeg(scene(1))
     with sqlstate("22P03") as error:
-        db.execute("SELECT copy_explain(%s, %s)", [good if image is None else image, good if reference is None else reference])
+        db.execute(
+            "SELECT copy_explain(%s, %s)", [good if image is None else image, good if reference is None else reference]
+        )
     assert error.value.diag.message_primary.startswith(names + ":")
 
 
 def test_explaining_can_be_cancelled(db, sqlstate):
     db.execute("SET statement_timeout = '400ms'")
     with sqlstate("57014"):
-        db.execute("SELECT count(copy_explain(%s, %s || int4send(n))) FROM generate_series(1, 1000) n", [jpeg(scene(1)), jpeg(scene(1))])
+        db.execute(
+            "SELECT count(copy_explain(%s, %s || int4send(n))) FROM generate_series(1, 1000) n",
+            [jpeg(scene(1)), jpeg(scene(1))],
+        )
 
 
 def test_a_role_without_any_right_may_explain_bytes_it_holds(db):
-    db.execute("DROP ROLE IF EXISTS nobody_in_particular; CREATE ROLE nobody_in_particular; SET ROLE nobody_in_particular")
+    db.execute(
+        "DROP ROLE IF EXISTS nobody_in_particular; CREATE ROLE nobody_in_particular; SET ROLE nobody_in_particular"
+    )
     try:
         assert matches(db, jpeg(scene(1)), jpeg(scene(1)))["agrees"]
     finally:
