@@ -356,6 +356,20 @@ def test_uploads_from_before_the_trigger_and_new_references_are_matched_on_reque
     assert [row[:2] for row in uploads.execute(FINDINGS)] == [("1", "1"), ("2", "50")]
 
 
+def test_new_reference_finds_earlier_uploads_by_index_where_they_keep_descriptors(uploads):
+    """Only the uploads near a new reference are embedded again, not all of them."""
+    flag(uploads, "verdict=copy")
+    for seed in (50, 51, 52, 53):
+        upload(uploads, seed)
+    uploads.execute("DELETE FROM copymatch.finding")
+    uploads.execute("SELECT copy_create_set('uploads', 'uploads', 'id', 'image')")
+    uploads.execute("INSERT INTO refs (id, image) VALUES (50, %s)", [jpeg(scene(50))])
+    near = """id IN (SELECT c.id FROM refs r, LATERAL (SELECT e.id FROM uploads e ORDER BY e.descriptor <=> r.descriptor LIMIT 2) c WHERE r.id = 50)"""
+    assert uploads.execute("SELECT copy_flag_existing('uploads', condition => %s)", [near]).fetchone()[0] == 2
+    uploads.execute("CALL copy_process_queue()")
+    assert ("1", "50") in [row[:2] for row in uploads.execute(FINDINGS)]
+
+
 def test_flagging_existing_uploads_needs_a_trigger_that_says_how(uploads, sqlstate):
     with sqlstate("42704") as error:
         uploads.execute("SELECT copy_flag_existing('uploads')")
