@@ -27,7 +27,7 @@ TRIGGERS = {
     "mode=async": "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async')",
     "per statement": "CREATE TRIGGER f AFTER INSERT ON uploads REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION enqueue_all()",
     "mode=sync": "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')",
-    "BEFORE, on_copy=reject": "CREATE TRIGGER f BEFORE INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'on_copy=reject')",
+    "BEFORE, on_copy=reject": "CREATE TRIGGER f BEFORE INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'empty', 'on_copy=reject')",
 }
 # What a statement-level trigger in plpgsql would do, for comparison.
 ENQUEUE_ALL = """CREATE FUNCTION enqueue_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -58,6 +58,8 @@ def prepare(db: psycopg.Connection, references: int, stock: list[bytes]) -> None
     for seed in range(references):
         db.execute("INSERT INTO refs (image) VALUES (%s)", [picture(100_000 + seed)])
     db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
+    # For the trigger that refuses: the pictures here are parts of the same few photographs.
+    db.execute("CREATE TABLE none (id int, image bytea); SELECT copy_create_set('empty', 'none', 'id', 'image')")
     db.execute(
         "CREATE TABLE uploads (id bigserial PRIMARY KEY, user_id int, created timestamptz DEFAULT now(), image bytea)"
     )
