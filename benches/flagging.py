@@ -27,7 +27,7 @@ TRIGGERS = {
     "mode=async": "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async')",
     "per statement": "CREATE TRIGGER f AFTER INSERT ON uploads REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION enqueue_all()",
     "mode=sync": "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')",
-    "BEFORE, on_copy=reject": "CREATE TRIGGER f BEFORE INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'on_copy=reject')",
+    "BEFORE, on_copy=reject": "CREATE TRIGGER f BEFORE INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'empty', 'on_copy=reject')",
 }
 # What a statement-level trigger in plpgsql would do, for comparison.
 ENQUEUE_ALL = """CREATE FUNCTION enqueue_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -58,7 +58,11 @@ def prepare(db: psycopg.Connection, references: int, stock: list[bytes]) -> None
     for seed in range(references):
         db.execute("INSERT INTO refs (image) VALUES (%s)", [picture(100_000 + seed)])
     db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
-    db.execute("CREATE TABLE uploads (id bigserial PRIMARY KEY, user_id int, created timestamptz DEFAULT now(), image bytea)")
+    # For the trigger that refuses: the pictures here are parts of the same few photographs.
+    db.execute("CREATE TABLE none (id int, image bytea); SELECT copy_create_set('empty', 'none', 'id', 'image')")
+    db.execute(
+        "CREATE TABLE uploads (id bigserial PRIMARY KEY, user_id int, created timestamptz DEFAULT now(), image bytea)"
+    )
     db.execute("CREATE TABLE stock (n int PRIMARY KEY, image bytea)")
     for number, image in enumerate(stock):
         db.execute("INSERT INTO stock VALUES (%s, %s)", [number, image])
@@ -83,7 +87,9 @@ def insert(db: psycopg.Connection, form: str, stock: list[bytes], rows: int) -> 
 
 
 def overhead(db: psycopg.Connection, stock: list[bytes], rounds: int) -> None:
-    print(f"INSERT of {len(stock)} uploads, mean {statistics.mean(map(len, stock)) / 1000:.0f} kB; median of {rounds}, alternating; seconds, and to none")
+    print(
+        f"INSERT of {len(stock)} uploads, mean {statistics.mean(map(len, stock)) / 1000:.0f} kB; median of {rounds}, alternating; seconds, and to none"
+    )
     print("| rows come as | " + " | ".join(TRIGGERS) + " |\n|---|" + "---|" * len(TRIGGERS))
     for form in ("one statement", "one transaction", "a commit each"):
         times: dict[str, list[float]] = {name: [] for name in TRIGGERS}
@@ -131,9 +137,13 @@ def delay(db: psycopg.Connection, what: str, seconds: float, rate: float) -> Non
     rng = np.random.default_rng(3)
     while (now := time.perf_counter()) - start < seconds + 5:
         if now - start < seconds and len(committed) < (now - start) * rate:
-            key = db.execute("INSERT INTO uploads (image) VALUES (%s) RETURNING id", [images[int(rng.integers(len(images)))]]).fetchone()[0]
+            key = db.execute(
+                "INSERT INTO uploads (image) VALUES (%s) RETURNING id", [images[int(rng.integers(len(images)))]]
+            ).fetchone()[0]
             committed[str(key)] = time.perf_counter()
-        for (upload,) in db.execute("SELECT DISTINCT upload FROM copymatch.finding WHERE NOT upload = ANY (%s)", [list(seen)]):
+        for (upload,) in db.execute(
+            "SELECT DISTINCT upload FROM copymatch.finding WHERE NOT upload = ANY (%s)", [list(seen)]
+        ):
             seen[upload] = time.perf_counter()
         if now - start >= seconds and len(seen) == len(committed):
             break

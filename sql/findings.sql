@@ -232,6 +232,9 @@ BEGIN
     INSERT INTO copymatch.dismissal (relation, uploader, reference_set, reference, finding)
         SELECT n.relation, n.uploader, n.reference_set, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
         WHERE n.state = 'dismissed' AND o.state <> 'dismissed' AND n.for_uploader ON CONFLICT DO NOTHING;
+    IF EXISTS (SELECT FROM new_rows n WHERE n.id % 1024 = 0) THEN
+        PERFORM copymatch.fold_counts();
+    END IF;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION copymatch.keep_history() IS 'trigger: writes history, dismissals and counts, to which reviewers themselves have no right';

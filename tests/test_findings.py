@@ -33,7 +33,9 @@ def record(db, upload: str, uploader: str | None, reference: str) -> int:
 @pytest.fixture
 def reviewer(findings):
     """A role that may review, and its name."""
-    findings.execute("CREATE ROLE alice LOGIN IN ROLE copymatch_reviewer; CREATE ROLE carol LOGIN IN ROLE copymatch_reviewer")
+    findings.execute(
+        "CREATE ROLE alice LOGIN IN ROLE copymatch_reviewer; CREATE ROLE carol LOGIN IN ROLE copymatch_reviewer"
+    )
     yield findings
     findings.execute("RESET ROLE; DROP OWNED BY alice, carol; DROP ROLE alice, carol")
 
@@ -43,8 +45,12 @@ def test_finding_is_confirmed_or_dismissed_with_who_when_and_why(reviewer):
     reviewer.execute("SELECT copy_confirm(1, 'same crop'), copy_dismiss(2, 'a logo')")
     assert reviewer.execute(STATE, [1]).fetchone() == ("confirmed", "alice", "same crop")
     assert reviewer.execute(STATE, [2]).fetchone() == ("dismissed", "alice", "a logo")
-    assert reviewer.execute("SELECT decided BETWEEN now() - interval '1 min' AND clock_timestamp() FROM copymatch.finding WHERE id = 1").fetchone()[0]
-    assert reviewer.execute("SELECT finding, changed_by, login, from_state, to_state, note FROM copymatch.finding_history ORDER BY id").fetchall() == [
+    assert reviewer.execute(
+        "SELECT decided BETWEEN now() - interval '1 min' AND clock_timestamp() FROM copymatch.finding WHERE id = 1"
+    ).fetchone()[0]
+    assert reviewer.execute(
+        "SELECT finding, changed_by, login, from_state, to_state, note FROM copymatch.finding_history ORDER BY id"
+    ).fetchall() == [
         (1, "alice", "postgres", "open", "confirmed", "same crop"),
         (2, "alice", "postgres", "open", "dismissed", "a logo"),
     ]
@@ -57,12 +63,18 @@ def test_decision_stands_until_it_is_reopened(reviewer, sqlstate):
     for call in ("copy_confirm(1)", "copy_dismiss(1)"):
         with sqlstate("55000") as error:
             reviewer.execute(f"SELECT {call}")
-        assert "finding 1 was confirmed by alice at" in str(error.value) and "copy_reopen" in error.value.diag.message_hint
+        assert (
+            "finding 1 was confirmed by alice at" in str(error.value) and "copy_reopen" in error.value.diag.message_hint
+        )
     reviewer.execute("SELECT copy_reopen(1, 'look again')")
     assert reviewer.execute(STATE, [1]).fetchone() == ("open", None, "look again")
     reviewer.execute("SELECT copy_dismiss(1)")
     assert reviewer.execute(STATE, [1]).fetchone() == ("dismissed", "carol", None)
-    assert [r[0] for r in reviewer.execute("SELECT to_state FROM copymatch.finding_history ORDER BY id")] == ["confirmed", "open", "dismissed"]
+    assert [r[0] for r in reviewer.execute("SELECT to_state FROM copymatch.finding_history ORDER BY id")] == [
+        "confirmed",
+        "open",
+        "dismissed",
+    ]
     with sqlstate("55000") as error:
         reviewer.execute("SELECT copy_reopen(3)")
     assert "finding 3 is open" in str(error.value)
@@ -116,7 +128,9 @@ def test_rules_hold_for_plain_updates_too(reviewer, sqlstate):
 
 
 def test_rules_cannot_be_bent_by_ones_own_operators(reviewer, sqlstate):
-    reviewer.execute("SELECT copy_confirm(1); GRANT CREATE ON DATABASE " + reviewer.info.dbname + " TO alice; SET ROLE alice")
+    reviewer.execute(
+        "SELECT copy_confirm(1); GRANT CREATE ON DATABASE " + reviewer.info.dbname + " TO alice; SET ROLE alice"
+    )
     reviewer.execute("CREATE SCHEMA bent")
     reviewer.execute("CREATE FUNCTION bent.yes(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
     reviewer.execute("CREATE OPERATOR bent.= (FUNCTION = bent.yes, LEFTARG = text, RIGHTARG = text)")
@@ -128,7 +142,11 @@ def test_rules_cannot_be_bent_by_ones_own_operators(reviewer, sqlstate):
 
 def test_history_is_append_only_even_for_its_owner(findings, sqlstate):
     findings.execute("SELECT copy_confirm(1)")
-    for statement in ("UPDATE copymatch.finding_history SET note = 'x'", "DELETE FROM copymatch.finding_history", "TRUNCATE copymatch.finding_history"):
+    for statement in (
+        "UPDATE copymatch.finding_history SET note = 'x'",
+        "DELETE FROM copymatch.finding_history",
+        "TRUNCATE copymatch.finding_history",
+    ):
         with sqlstate("55000") as error:
             findings.execute(statement)
         assert "append-only" in str(error.value) and error.value.diag.message_hint
@@ -179,8 +197,16 @@ def test_hundred_thousand_findings_dismissed_at_once(findings):
         """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
            SELECT 'licensed', 'uploads', 'm' || n, '9', 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small', 0 FROM generate_series(1, 100000) n"""
     )
-    assert findings.execute("SELECT copy_dismiss(array_agg(id), 'campaign') FROM copymatch.finding WHERE reference = '9'").fetchone()[0] == 100_000
-    assert findings.execute("SELECT count(*), count(DISTINCT finding) FROM copymatch.finding_history").fetchone() == (100_000, 100_000)
+    assert (
+        findings.execute(
+            "SELECT copy_dismiss(array_agg(id), 'campaign') FROM copymatch.finding WHERE reference = '9'"
+        ).fetchone()[0]
+        == 100_000
+    )
+    assert findings.execute("SELECT count(*), count(DISTINCT finding) FROM copymatch.finding_history").fetchone() == (
+        100_000,
+        100_000,
+    )
     assert findings.execute("SELECT count(*) FROM copymatch.dismissal").fetchone()[0] == 100_000
     assert findings.execute("SELECT state, sum(findings)::int FROM copymatch.report_daily GROUP BY 1 ORDER BY 1").fetchall() == [
         ("dismissed", 100_000), ("open", 10),
@@ -226,7 +252,11 @@ def test_role_without_rights_sees_nothing(findings, sqlstate):
         for (table,) in tables:
             with sqlstate("42501"):
                 findings.execute(f"SELECT * FROM {table}")
-        for call in ("copy_confirm(1)", "copy_confirm(12345)", "copymatch.is_dismissed('uploads', 'u1', NULL, 'licensed', '7')"):
+        for call in (
+            "copy_confirm(1)",
+            "copy_confirm(12345)",
+            "copymatch.is_dismissed('uploads', 'u1', NULL, 'licensed', '7')",
+        ):
             with sqlstate("42501"):
                 findings.execute(f"SELECT {call}")
     finally:
@@ -242,14 +272,18 @@ def test_roles_are_shared_by_databases_and_outlive_the_extension(server, new_db,
         "copymatch_admin", "copymatch_reader", "copymatch_reviewer",
     ]  # fmt: skip
     first.execute("CREATE EXTENSION copymatch")
-    assert first.execute("SELECT has_table_privilege('copymatch_reviewer', 'copymatch.finding', 'SELECT')").fetchone()[0]
+    assert first.execute("SELECT has_table_privilege('copymatch_reviewer', 'copymatch.finding', 'SELECT')").fetchone()[
+        0
+    ]
 
 
 def test_dump_and_restore_keep_findings_history_dismissals_queue_and_triggers(server, new_db, connect, findings):
     target = new_db(extension=False)
     findings.execute("INSERT INTO refs VALUES (7, %s)", [jpeg(scene(7))])
     findings.execute("SELECT copy_confirm(1, 'yes'), copy_dismiss(2, 'no', true)")
-    findings.execute("CREATE TRIGGER later AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async', 'k=1')")
+    findings.execute(
+        "CREATE TRIGGER later AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async', 'k=1')"
+    )
     findings.execute("INSERT INTO uploads VALUES ('waits', %s), ('fails', 'no image')", [jpeg(scene(7), 60)])
     findings.execute("UPDATE copymatch.queue SET state = 'failed', last_error = 'why' WHERE key = '{fails}'")
     server.run(

@@ -17,13 +17,17 @@ def uploads(db):
     db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
     db.execute("CREATE TABLE uploads (id serial PRIMARY KEY, user_id text, title text, image bytea)")
     yield db
-    db.execute("RESET ROLE; DELETE FROM copymatch.queue; DELETE FROM copymatch.dismissal; DELETE FROM copymatch.finding")
+    db.execute(
+        "RESET ROLE; DELETE FROM copymatch.queue; DELETE FROM copymatch.dismissal; DELETE FROM copymatch.finding"
+    )
     db.execute("DELETE FROM copymatch.reference_set")
 
 
 def flag(db, *options: str, timing: str = "AFTER", table: str = "uploads", key: str = "id"):
     """Makes the trigger. `k=1`: these drawn pictures resemble each other, and one finding an upload is easier to read."""
-    arguments = ", ".join("'" + argument.replace("'", "''") + "'" for argument in ("image", key, "licensed", "k=1", *options))
+    arguments = ", ".join(
+        "'" + argument.replace("'", "''") + "'" for argument in ("image", key, "licensed", "k=1", *options)
+    )
     db.execute(
         f"CREATE TRIGGER flag_copies {timing} INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})"
     )
@@ -85,7 +89,10 @@ def test_asynchronous_form_enqueues_and_the_queue_finds_the_same(uploads):
     upload(uploads, 5)
     upload(uploads, 6, "bob")
     assert uploads.execute(FINDINGS).fetchall() == []
-    assert uploads.execute("SELECT key, state FROM copymatch.queue ORDER BY id").fetchall() == [(["1"], "waiting"), (["2"], "waiting")]
+    assert uploads.execute("SELECT key, state FROM copymatch.queue ORDER BY id").fetchall() == [
+        (["1"], "waiting"),
+        (["2"], "waiting"),
+    ]
     uploads.execute("CALL copy_process_queue()")
     assert uploads.execute(FINDINGS).fetchall() == [("1", "5", "copy", "open"), ("2", "6", "copy", "open")]
     assert [r[0] for r in uploads.execute("SELECT uploader FROM copymatch.finding ORDER BY id")] == ["ann", "bob"]
@@ -169,7 +176,9 @@ def test_renamed_table_keeps_its_findings_and_goes_on(uploads, mode):
     uploads.execute("CALL copy_process_queue()")
     uploads.execute("INSERT INTO pictures (image) VALUES (%s)", [jpeg(scene(2), 60)])
     uploads.execute("CALL copy_process_queue()")
-    assert uploads.execute("SELECT relation::text, upload, reference FROM copymatch.finding ORDER BY id").fetchall() == [
+    assert uploads.execute(
+        "SELECT relation::text, upload, reference FROM copymatch.finding ORDER BY id"
+    ).fetchall() == [
         ("pictures", "1", "1"),
         ("pictures", "2", "2"),
     ]
@@ -177,16 +186,23 @@ def test_renamed_table_keeps_its_findings_and_goes_on(uploads, mode):
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_hostile_names_keys_and_uploaders_are_only_text(uploads, mode):
-    table, column, key = 'up"; DROP TABLE refs; --', 'im"age', "k'ey, and \\ \"more\""
+    table, column, key = 'up"; DROP TABLE refs; --', 'im"age', 'k\'ey, and \\ "more"'
     quoted = [f'"{name}"' for name in (table.replace('"', '""'), column.replace('"', '""'), key.replace('"', '""'))]
     uploads.execute(f"CREATE TABLE {quoted[0]} ({quoted[2]} text PRIMARY KEY, {quoted[1]} bytea, who text)")
     listed = '"' + key.replace('"', '""') + '"'
-    arguments = ", ".join("'" + text.replace("'", "''") + "'" for text in (column, listed, "licensed", "k=1", "uploader=who", f"mode={mode}"))
-    uploads.execute(f"CREATE TRIGGER f AFTER INSERT ON {quoted[0]} FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})")
+    arguments = ", ".join(
+        "'" + text.replace("'", "''") + "'"
+        for text in (column, listed, "licensed", "k=1", "uploader=who", f"mode={mode}")
+    )
+    uploads.execute(
+        f"CREATE TRIGGER f AFTER INSERT ON {quoted[0]} FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})"
+    )
     name = "'); DROP TABLE refs; -- <script>\" \\ , ()\n"
     uploads.execute(f"INSERT INTO {quoted[0]} VALUES (%s, %s, %s)", [name, jpeg(scene(2), 60), name])
     uploads.execute("CALL copy_process_queue()")
-    assert uploads.execute("SELECT upload, uploader, reference FROM copymatch.finding").fetchall() == [(name, name, "2")]
+    assert uploads.execute("SELECT upload, uploader, reference FROM copymatch.finding").fetchall() == [
+        (name, name, "2")
+    ]
     assert uploads.execute("SELECT count(*) FROM copymatch.queue").fetchone()[0] == 0
     uploads.execute("SELECT copy_dismiss((SELECT max(id) FROM copymatch.finding), %s)", [name])
     assert uploads.execute("SELECT note FROM copymatch.finding_history ORDER BY id DESC LIMIT 1").fetchone()[0] == name
@@ -209,7 +225,9 @@ def test_key_of_any_type_is_found_again_whatever_the_session_formats(uploads, mo
     flag(uploads, f"mode={mode}", table="odd", key="k")
     uploads.execute("SET datestyle = 'SQL, DMY'; SET timezone = 'Europe/Vienna'; SET extra_float_digits = -5")
     try:
-        uploads.execute("INSERT INTO odd SELECT %s, %s", [value if kind != "date" else "03/02/2026", jpeg(scene(2), 60)])
+        uploads.execute(
+            "INSERT INTO odd SELECT %s, %s", [value if kind != "date" else "03/02/2026", jpeg(scene(2), 60)]
+        )
     finally:
         uploads.execute("RESET datestyle; RESET timezone; RESET extra_float_digits")
     uploads.execute("CALL copy_process_queue()")
@@ -239,7 +257,9 @@ def test_upload_into_a_partition_is_an_upload_of_the_partitioned_table(uploads, 
     flag(uploads, f"mode={mode}", table="parts")
     uploads.execute("INSERT INTO parts (id, image) VALUES (7, %s)", [jpeg(scene(3), 60)])
     uploads.execute("CALL copy_process_queue()")
-    assert uploads.execute("SELECT relation::text, upload, reference FROM copymatch.finding").fetchall() == [("parts", "7", "3")]
+    assert uploads.execute("SELECT relation::text, upload, reference FROM copymatch.finding").fetchall() == [
+        ("parts", "7", "3")
+    ]
 
 
 def test_bad_image_is_refused_or_passes_with_a_warning(uploads, sqlstate):
@@ -289,7 +309,9 @@ def test_failed_try_is_repeated_later_each_time_later_and_in_the_end_given_up(up
         uploads.execute("CALL copy_process_queue()")
         assert uploads.execute("SELECT attempts FROM copymatch.queue").fetchone()[0] == attempts, "not before its time"
         uploads.execute("UPDATE copymatch.queue SET next_try = now()")
-    assert [(state, attempts) for state, attempts, _ in waits] == [("waiting", n) for n in range(1, 6)] + [("failed", 6)]
+    assert [(state, attempts) for state, attempts, _ in waits] == [("waiting", n) for n in range(1, 6)] + [
+        ("failed", 6)
+    ]
     for earlier, later in zip(waits, waits[1:], strict=False):
         assert later[2] > earlier[2] * 1.5
     uploads.execute("ALTER TABLE uploads RENAME COLUMN picture TO image; SELECT copy_retry_queue()")
@@ -334,6 +356,20 @@ def test_uploads_from_before_the_trigger_and_new_references_are_matched_on_reque
     assert [row[:2] for row in uploads.execute(FINDINGS)] == [("1", "1"), ("2", "50")]
 
 
+def test_new_reference_finds_earlier_uploads_by_index_where_they_keep_descriptors(uploads):
+    """Only the uploads near a new reference are embedded again, not all of them."""
+    flag(uploads, "verdict=copy")
+    for seed in (50, 51, 52, 53):
+        upload(uploads, seed)
+    uploads.execute("DELETE FROM copymatch.finding")
+    uploads.execute("SELECT copy_create_set('uploads', 'uploads', 'id', 'image')")
+    uploads.execute("INSERT INTO refs (id, image) VALUES (50, %s)", [jpeg(scene(50))])
+    near = """id IN (SELECT c.id FROM refs r, LATERAL (SELECT e.id FROM uploads e ORDER BY e.descriptor <=> r.descriptor LIMIT 2) c WHERE r.id = 50)"""
+    assert uploads.execute("SELECT copy_flag_existing('uploads', condition => %s)", [near]).fetchone()[0] == 2
+    uploads.execute("CALL copy_process_queue()")
+    assert ("1", "50") in [row[:2] for row in uploads.execute(FINDINGS)]
+
+
 def test_flagging_existing_uploads_needs_a_trigger_that_says_how(uploads, sqlstate):
     with sqlstate("42704") as error:
         uploads.execute("SELECT copy_flag_existing('uploads')")
@@ -345,7 +381,9 @@ def roles(uploads):
     """`owner` owns the uploads table and may read the references, `writer` may only INSERT uploads."""
     schema = uploads.execute("SELECT current_schema()").fetchone()[0]
     uploads.execute("CREATE ROLE flag_owner; CREATE ROLE flag_writer")
-    uploads.execute(f"GRANT USAGE ON SCHEMA {schema} TO flag_owner, flag_writer; ALTER TABLE uploads OWNER TO flag_owner")
+    uploads.execute(
+        f"GRANT USAGE ON SCHEMA {schema} TO flag_owner, flag_writer; ALTER TABLE uploads OWNER TO flag_owner"
+    )
     uploads.execute("GRANT INSERT ON uploads TO flag_writer; GRANT USAGE ON SEQUENCE uploads_id_seq TO flag_writer")
     uploads.execute("GRANT SELECT ON refs TO flag_owner")
     yield uploads
@@ -357,10 +395,23 @@ def test_who_writes_an_upload_needs_no_right_on_references_or_findings(roles, sq
     flag(roles, f"mode={mode}")
     roles.execute("SET ROLE flag_writer")
     upload(roles, 1)
-    for table in ("refs", "copymatch.finding", "copymatch.queue", "copymatch.report_daily", "copymatch.finding_history", "copymatch.dismissal"):
+    for table in (
+        "refs",
+        "copymatch.finding",
+        "copymatch.queue",
+        "copymatch.report_daily",
+        "copymatch.finding_history",
+        "copymatch.dismissal",
+    ):
         with sqlstate("42501"):
             roles.execute(f"SELECT * FROM {table}")
-    for call in ("copy_confirm(1::bigint)", "copymatch.dashboard()", "copymatch.claim_batch()", "copy_retry_queue()", "copy_start_worker()"):
+    for call in (
+        "copy_confirm(1::bigint)",
+        "copymatch.dashboard()",
+        "copymatch.claim_batch()",
+        "copy_retry_queue()",
+        "copy_start_worker()",
+    ):
         with sqlstate("42501"):
             roles.execute(f"SELECT {call}")
     roles.execute("RESET ROLE")
@@ -384,8 +435,33 @@ def test_table_owner_gets_at_no_reference_that_he_may_not_read(roles, sqlstate, 
     assert roles.execute(FINDINGS).fetchall() == []
 
 
+def test_admin_makes_triggers_and_tends_the_queue_without_being_a_superuser(roles, sqlstate):
+    arguments = "AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'k=1', 'mode=async')"
+    roles.execute("SET ROLE flag_owner")
+    with sqlstate("42501"):
+        roles.execute(f"CREATE TRIGGER f {arguments}")
+    roles.execute("RESET ROLE")
+    upload(roles, 1)
+    roles.execute("GRANT copymatch_admin TO flag_owner; SET ROLE flag_owner")
+    roles.execute(f"CREATE TRIGGER f {arguments}")
+    assert roles.execute("SELECT copy_flag_existing('uploads')").fetchone()[0] == 1
+    roles.execute("CALL copy_process_queue()")
+    assert [row[:2] for row in roles.execute(FINDINGS)] == [("1", "1")]
+    roles.execute("SELECT copy_retry_queue(), copy_confirm(max(id)) FROM copymatch.finding")
+    roles.execute("DELETE FROM copymatch.queue WHERE state = 'failed'")
+    for statement in (
+        "DELETE FROM copymatch.finding",
+        "INSERT INTO copymatch.finding_history DEFAULT VALUES",
+        "SELECT copymatch.read_upload(1, 'SELECT 1', '{}')",
+    ):
+        with sqlstate("42501"):
+            roles.execute(statement)
+
+
 def test_policies_on_references_hold_for_the_table_owner(roles):
-    roles.execute("ALTER TABLE refs ENABLE ROW LEVEL SECURITY; CREATE POLICY even ON refs TO flag_owner USING (id % 2 = 0)")
+    roles.execute(
+        "ALTER TABLE refs ENABLE ROW LEVEL SECURITY; CREATE POLICY even ON refs TO flag_owner USING (id % 2 = 0)"
+    )
     flag(roles, "verdict=copy")
     for seed in range(1, 5):
         upload(roles, seed)
@@ -397,9 +473,13 @@ def test_session_of_the_writer_cannot_lend_the_owners_rights_to_its_own_operator
     flag(roles)
     schema = roles.execute("SELECT current_schema()").fetchone()[0]
     roles.execute("CREATE SCHEMA trap AUTHORIZATION flag_writer; SET ROLE flag_writer")
-    roles.execute("CREATE FUNCTION trap.stolen(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$")
+    roles.execute(
+        "CREATE FUNCTION trap.stolen(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$"
+    )
     roles.execute("CREATE OPERATOR trap.= (FUNCTION = trap.stolen, LEFTARG = text, RIGHTARG = text)")
-    roles.execute("CREATE FUNCTION trap.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$")
+    roles.execute(
+        "CREATE FUNCTION trap.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$"
+    )
     roles.execute(f"SET search_path = trap, {schema}, public, pg_catalog")
     upload(roles, 1)
     roles.execute(f"RESET ROLE; SET search_path = {schema}, public; DROP SCHEMA trap CASCADE")
