@@ -234,12 +234,12 @@ def test_arguments_out_of_range_are_refused(products, sqlstate, arguments):
 
 def test_without_labels_the_sets_own_references_are_edited(products):
     said = warnings(products)
-    call = "SELECT evidence, source, clamp_low, clamp_high, copy_probability, review_probability FROM copy_calibrate('products', copies => 120, unrelated => 150, seed => 5, apply => false)"
+    call = "SELECT evidence, source, clamp_low, clamp_high, copy_probability, review_probability FROM copy_calibrate('products', copies => 80, unrelated => 100, seed => 5, apply => false)"
     evidence, source, low, high, copy, look = products.execute(call).fetchone()
     assert any("edited copies" in text for _, text in said)
     assert source == "edits" and 0 < low <= high <= 1 and 0 < look <= copy <= 1
     assert evidence["seed"] == 5 and evidence["references"] == 60
-    assert evidence["copies"] + evidence["refused"] == 120 and evidence["unrelated"] == 150
+    assert evidence["copies"] + evidence["refused"] == 80 and evidence["unrelated"] == 100
     assert 0.3 < evidence["recall_at_1"] <= 1
     assert len(evidence["reliability"]) == 10 and evidence["curve"]
     again = products.execute(call).fetchone()
@@ -248,11 +248,11 @@ def test_without_labels_the_sets_own_references_are_edited(products):
 
 def test_a_picture_that_is_twice_in_the_set_is_no_false_match(products):
     products.execute("INSERT INTO products SELECT id + 1000, image, descriptor FROM products")
-    call = "SELECT evidence FROM copy_calibrate('products', copies => 120, unrelated => 60, apply => false, duplicate_similarity => %s)"
-    passed = products.execute(call, [0.98]).fetchone()[0]
-    counted = products.execute(call, [2]).fetchone()[0]
-    assert passed["near_duplicates"] >= 100 and counted["near_duplicates"] == 0
-    assert passed["threshold_half"]["copy"]["matches"] > counted["threshold_half"]["copy"]["matches"]
+    call = "SELECT evidence, similarity_weight FROM copy_calibrate('products', copies => 60, unrelated => 60, apply => false, duplicate_similarity => %s)"
+    (passed, sharp), (counted, blunt) = (products.execute(call, [similarity]).fetchone() for similarity in (0.98, 2))
+    assert passed["near_duplicates"] >= 50 and counted["near_duplicates"] == 0
+    # A twin taken for a stranger makes the similarity worthless.
+    assert sharp > 2 * blunt
 
 
 def test_a_set_too_small_or_without_images_is_refused(db, sqlstate):

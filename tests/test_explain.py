@@ -33,7 +33,7 @@ def edited(db, image, edit, strength=0.4):
     "edit", ["crop", "rotate", "turn", "flip", "jpeg", "grey", "pad", "emoji", "meme", "screenshot"]
 )
 def test_photographs_and_their_edits_agree(db, photographs, edit):
-    names = [name for name, data in photographs.items() if min(Image.open(io.BytesIO(data)).size) > 200][:6]
+    names = [name for name, data in photographs.items() if min(Image.open(io.BytesIO(data)).size) > 200][:5]
     found = {name: matches(db, edited(db, photographs[name], edit, 0.3), photographs[name]) for name in names}
     agreeing = [name for name, one in found.items() if one["agrees"]]
     assert len(agreeing) >= len(names) - 1, found
@@ -95,7 +95,7 @@ def test_the_orientation_that_cameras_write_is_respected(db):
 
 
 def test_the_answer_is_the_same_every_time_and_small_whatever_comes(db):
-    large = jpeg(scene(7, 3000, 2000))
+    large = jpeg(scene(7, 1800, 1200))
     one, other = (
         db.execute("SELECT copy_explain(%s, %s)", [large, jpeg(scene(7, 600, 400))]).fetchone()[0] for _ in range(2)
     )

@@ -262,7 +262,7 @@ fn tone(pairs: impl Iterator<Item = (f32, f32)>) -> (f32, f32) {
         xy += theirs * ours;
     }
     let variance = xx * count - x * x;
-    if count < 8.0 || !(variance > 25.0 * count * count) {
+    if count < 8.0 || variance <= 25.0 * count * count {
         // Too little to tell a gain from: the offset alone.
         return (1.0, if count > 0.0 { ((y - x) / count) as f32 } else { 0.0 });
     }
@@ -277,10 +277,10 @@ const SAMPLES: usize = (BLOCK / 2) * (BLOCK / 2);
 fn block(query: &Grey, reference: &Grey, inverse: &Affine, left: usize, top: usize) -> (Block, (f32, f32)) {
     let mut ours = [0.0_f32; SAMPLES];
     let mut places = [(0.0, 0.0); SAMPLES];
-    for at in 0..SAMPLES {
+    for (at, (value, place)) in ours.iter_mut().zip(&mut places).enumerate() {
         let (x, y) = (left + at % (BLOCK / 2) * 2, top + at / (BLOCK / 2) * 2);
-        ours[at] = query.at(x, y) as f32;
-        places[at] = inverse.apply((x as f64, y as f64));
+        *value = query.at(x, y) as f32;
+        *place = inverse.apply((x as f64, y as f64));
     }
     let (our_mean, deviation) = centre(&mut ours);
     let mut flat = None;

@@ -31,7 +31,7 @@ impl Affine {
     /// From the query to the reference; `None` where the transform flattens the picture.
     pub fn inverse(&self) -> Option<Affine> {
         let det = self.a * self.e - self.b * self.d;
-        if !(det.abs() > 1e-9) {
+        if det.is_nan() || det.abs() <= 1e-9 {
             return None;
         }
         let (a, b, d, e) = (self.e / det, -self.b / det, -self.d / det, self.a / det);
@@ -181,7 +181,7 @@ fn least_squares(pairs: &[&Pair]) -> Option<Affine> {
     }
     let det = xx * yy - xy * xy;
     // Points on one line do not say what happens across it.
-    if !(det > 1e-3 * xx * yy) {
+    if det.is_nan() || det <= 1e-3 * xx * yy {
         return None;
     }
     let (a, b) = ((xu * yy - yu * xy) / det, (yu * xx - xu * xy) / det);

@@ -111,7 +111,7 @@ pub fn fit(examples: &[Example]) -> Result<Fit, FitError> {
     let intercept = weights[0] - similarity_weight * similarity.centre - background_weight * background.centre;
     if [intercept, similarity_weight, background_weight]
         .iter()
-        .any(|weight| !(weight.abs() <= LARGEST_WEIGHT))
+        .any(|weight| weight.is_nan() || weight.abs() > LARGEST_WEIGHT)
     {
         return Err(FitError::NoConvergence);
     }
@@ -244,13 +244,15 @@ fn solve3(mut matrix: [[f64; 3]; 3], mut right: [f64; 3]) -> Option<[f64; 3]> {
         let pivot = (column..3).max_by(|&a, &b| matrix[a][column].abs().total_cmp(&matrix[b][column].abs()))?;
         matrix.swap(column, pivot);
         right.swap(column, pivot);
-        if !(matrix[column][column].abs() > 1e-300) {
+        let largest = matrix[column][column].abs();
+        if largest.is_nan() || largest <= 1e-300 {
             return None;
         }
+        let above = matrix[column];
         for row in column + 1..3 {
-            let factor = matrix[row][column] / matrix[column][column];
-            for i in column..3 {
-                matrix[row][i] -= factor * matrix[column][i];
+            let factor = matrix[row][column] / above[column];
+            for (value, above) in matrix[row].iter_mut().zip(above).skip(column) {
+                *value -= factor * above;
             }
             right[row] -= factor * right[column];
         }
