@@ -128,7 +128,7 @@ def throughput(db: psycopg.Connection, stock: list[bytes]) -> None:
 
 
 def delay(db: psycopg.Connection, what: str, seconds: float, rate: float) -> None:
-    """Uploads that are copies of references, at a steady rate; from the commit to when a poll every 2 ms sees the finding."""
+    """Uploads that are copies of references, at a steady rate; from the commit to when a poll every 10 ms sees the finding."""
     images = [row[0] for row in db.execute("SELECT image FROM refs")]
     db.execute("TRUNCATE uploads, copymatch.queue, copymatch.finding")
     db.execute(TRIGGERS["mode=async"])
@@ -147,7 +147,7 @@ def delay(db: psycopg.Connection, what: str, seconds: float, rate: float) -> Non
             seen[upload] = time.perf_counter()
         if now - start >= seconds and len(seen) == len(committed):
             break
-        time.sleep(0.002)
+        time.sleep(0.01)
     delays = sorted((seen[key] - committed[key]) * 1000 for key in committed if key in seen)
     print(
         f"commit to finding, {what}, {rate:g} uploads/s: p50 {delays[len(delays) // 2]:.0f} ms, p99 {delays[int(len(delays) * 0.99)]:.0f} ms"
