@@ -124,10 +124,8 @@ pub fn at_commit() {
 #[pg_guard]
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
-            if ENQUEUED.replace(false) {
-                wake();
-            }
+        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE if ENQUEUED.replace(false) => {
+            wake()
         }
         pg_sys::XactEvent::XACT_EVENT_ABORT => ENQUEUED.set(false),
         _ => (),
