@@ -376,7 +376,7 @@ fn regions(mask: &Mask, query: &Image, reference: &Image, inverse: &Affine) -> V
             },
         ));
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let specks = found.first().map_or(0, |(size, _)| size / 50);
     found
         .into_iter()
