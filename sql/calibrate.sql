@@ -342,6 +342,10 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Those for its model are: ' || coalesce(known, 'none') || '.';
     END IF;
     UPDATE copymatch.reference_set s SET calibration = wanted.id WHERE s.name = chosen.name;
+    IF chosen.copy_probability IS NOT NULL OR chosen.review_probability IS NOT NULL THEN
+        RAISE WARNING 'reference set "%" has thresholds of its own, which go before those of calibration %', chosen.name, wanted.id
+            USING HINT = 'Set its copy_probability and review_probability to NULL for the calibration''s.';
+    END IF;
 END $$;
 COMMENT ON FUNCTION copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
 

@@ -90,10 +90,12 @@ BEGIN
         RAISE EXCEPTION 'the relation of reference set "%" no longer exists', chosen.name
             USING ERRCODE = 'undefined_table', HINT = 'Drop the set with copy_drop_set and make it again with copy_create_set.';
     END IF;
-    RETURN pg_catalog.format('SELECT r.%I::pg_catalog.text AS reference, %s AS image, r.%I AS descriptor FROM %s AS r', chosen.key_column,
-                             coalesce('r.' || pg_catalog.quote_ident(chosen.image_column), 'NULL::pg_catalog.bytea'), chosen.descriptor_column, chosen.relation);
+    RETURN pg_catalog.format('SELECT %s AS reference, %s AS image, r.%I AS descriptor FROM %s AS r %s',
+                             copymatch.key_expression(chosen.key_column, chosen.further_key_columns),
+                             coalesce('r.' || pg_catalog.quote_ident(chosen.image_column), 'NULL::pg_catalog.bytea'),
+                             chosen.descriptor_column, chosen.relation, copymatch.search_condition(chosen));
 END $$;
-COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s references: reference (key as text), image, descriptor';
+COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s references that are in use: reference (key as text), image, descriptor';
 
 CREATE FUNCTION copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
     RETURNS TABLE (query bigint, edit text, truth text, rank integer, reference text, similarity double precision,

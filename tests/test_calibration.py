@@ -6,12 +6,6 @@ import numpy as np
 import pytest
 from pictures import jpeg, scene
 
-FINDING = """
-CREATE TABLE IF NOT EXISTS copymatch.finding (
-    id bigint GENERATED ALWAYS AS IDENTITY, found timestamptz NOT NULL DEFAULT now(), reference_set text, relation regclass, upload text, reference text,
-    similarity float8, background float8, score float8, probability float8, verdict text, model text, calibration bigint, uploader text,
-    state text NOT NULL DEFAULT 'open', decided timestamptz, decided_by name, note text)"""
-
 
 @pytest.fixture
 def products(db):
@@ -43,7 +37,6 @@ def labels(db, count=4000, seed=1, table="labels"):
 
 def review(db, count, share_confirmed, verdict="copy", probability=0.99, reference_set="products"):
     """`count` reviewed findings of one tier under the set's present calibration."""
-    db.execute(FINDING)
     db.execute(
         """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, state, decided, decided_by)
            SELECT s.name, 'products'::regclass, %(v)s || n, (n %% 60)::text,
@@ -105,6 +98,22 @@ def test_the_set_is_switched_in_the_same_transaction_and_can_go_back(products, s
     with sqlstate("42704") as error:
         products.execute("SELECT copy_use_calibration('products', 987654)")
     assert str(aside) in error.value.diag.message_hint
+
+
+def test_thresholds_that_the_set_has_of_its_own_are_pointed_out(products):
+    products.execute("UPDATE copymatch.reference_set SET copy_probability = 0.9 WHERE name = 'products'")
+    said = warnings(products)
+    products.execute("SELECT copy_use_calibration('products', 0)")
+    assert any("thresholds of its own" in text for _, text in said)
+
+
+def test_a_part_of_a_table_with_a_composite_key_is_calibrated(products):
+    products.execute("ALTER TABLE products ADD COLUMN shop text NOT NULL DEFAULT 'a b', ADD UNIQUE (shop, id)")
+    products.execute("SELECT copy_create_set('half', 'products', 'shop, id', 'image', filter => 'id < 50')")
+    evidence = products.execute(
+        "SELECT evidence FROM copy_calibrate('half', copies => 50, unrelated => 50, source => 'edits', apply => false)"
+    ).fetchone()[0]
+    assert evidence["references"] == 50 and evidence["recall_at_1"] > 0.3
 
 
 def test_versions_are_numbered_by_set_and_never_change(products, sqlstate):
