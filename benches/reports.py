@@ -41,7 +41,7 @@ def fill(db: psycopg.Connection, findings: int) -> None:
                       'copymatch-small', 0, 'user' || (50000 * power(random(), 2))::int, s.state,
                       CASE WHEN s.state <> 'open' THEN f + interval '1 day' END, CASE WHEN s.state <> 'open' THEN 'reviewer' || n % 12 END
                FROM (SELECT n, now() - interval '1 year' + n * (interval '1 year' / %(all)s) AS f,
-                            CASE WHEN n < %(all)s * 0.97 THEN n * 7919 %% 3 ELSE 2 END AS kind FROM generate_series(%(first)s, %(last)s) n) g,
+                            CASE WHEN n < %(all)s * 0.97 THEN n * 7919 %% 3 ELSE 2 END AS kind FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) g,
                     LATERAL (SELECT CASE kind WHEN 0 THEN 'confirmed' WHEN 1 THEN 'dismissed' ELSE CASE WHEN n %% 10 = 0 THEN 'open' ELSE 'confirmed' END END AS state) s""".replace(
                 " % ", " %% "
             ),

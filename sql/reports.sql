@@ -136,13 +136,13 @@ BEGIN
         ELSE
             SELECT NULL::text AS image, NULL::text[] AS key INTO options;
         END IF;
-        SELECT s.relation, s.image_column, s.key_column INTO reference FROM copymatch.reference_set s WHERE s.name = finding.reference_set;
+        SELECT s.relation, s.image_column, array_prepend(s.key_column, s.further_key_columns) AS key INTO reference FROM copymatch.reference_set s WHERE s.name = finding.reference_set;
         pictures := pictures || jsonb_build_array(jsonb_build_object(
             'id', finding.id, 'found', to_char(finding.found, 'YYYY-MM-DD HH24:MI TZ'), 'reference_set', finding.reference_set,
             'upload', finding.upload, 'reference', finding.reference, 'probability', finding.probability, 'verdict', finding.verdict,
             'state', finding.state, 'uploader', finding.uploader, 'note', finding.note,
             'upload_image', copymatch.thumbnail_of(finding.relation, options.image::name, options.key::name[], finding.upload, 160),
-            'reference_image', copymatch.thumbnail_of(reference.relation, reference.image_column, ARRAY[reference.key_column], finding.reference, 160)));
+            'reference_image', copymatch.thumbnail_of(reference.relation, reference.image_column, reference.key, finding.reference, 160)));
     END LOOP;
     SELECT jsonb_build_object(
         'database', current_database(), 'user', current_user, 'generated', to_char(now(), 'YYYY-MM-DD HH24:MI'),
