@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What deciding costs: copy_explain, copy_calibrate from edits and from labels, the metrics as aggregates. Run by `make bench-decision`."""
+"""What deciding costs: copy_explain, copy_calibrate from edits and from labels, the metrics as aggregates. Run by `make bench-decision`;
+ARGS="explain", "calibrate" or "aggregates" for one of them."""
 
 import itertools
 import os
@@ -102,9 +103,8 @@ def main():
     try:
         with psycopg.connect(dsn, dbname=DATABASE, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION copymatch")
-            explain(connection)
-            calibrate(connection)
-            aggregates(connection)
+            for part in sys.argv[1:] or ["explain", "calibrate", "aggregates"]:
+                {"explain": explain, "calibrate": calibrate, "aggregates": aggregates}[part](connection)
     finally:
         with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
             admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
