@@ -68,13 +68,13 @@ CREATE VIEW copymatch.report_queue AS
 COMMENT ON VIEW copymatch.report_queue IS 'by table and set: uploads that wait, how long the oldest does, those given up and one of their errors';
 
 CREATE VIEW copymatch.report_models AS
-    SELECT m.name AS model, m.version,
+    SELECT coalesce(m.name, c.model) AS model, m.version,
            (SELECT array_agg(s.name ORDER BY s.name) FROM copymatch.reference_set s WHERE s.model = m.name) AS reference_sets,
            coalesce(c.findings, 0)::bigint AS findings, c.first_found, c.last_found
-    FROM copymatch.models m LEFT JOIN (
+    FROM copymatch.models m FULL JOIN (
         SELECT c.model, sum(c.findings) AS findings, min(c.quarter) AS first_found, max(c.quarter) AS last_found
         FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c GROUP BY 1) c ON c.model = m.name;
-COMMENT ON VIEW copymatch.report_models IS 'models, the sets that use them, and the findings made with them (times to a quarter of an hour)';
+COMMENT ON VIEW copymatch.report_models IS 'models (those with findings even when they were dropped), the sets that use them, and the findings made with them (times to a quarter of an hour)';
 
 GRANT SELECT ON copymatch.report_daily, copymatch.report_precision, copymatch.report_references, copymatch.report_uploaders,
     copymatch.report_reviewers, copymatch.report_open, copymatch.report_queue, copymatch.report_models TO copymatch_reader;
