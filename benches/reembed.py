@@ -81,7 +81,9 @@ def main() -> None:
         for _ in range(5):
             db.execute("SELECT copy_revert_reembed('wide')")
             held.append(seconds(db, "SELECT copymatch.switch_reembed('wide')"))
-        print(f"switch of {arguments.wide} rows with two descriptors: {min(held) * 1000:.0f} to {max(held) * 1000:.0f} ms")
+        print(
+            f"switch of {arguments.wide} rows with two descriptors: {min(held) * 1000:.0f} to {max(held) * 1000:.0f} ms"
+        )
     with connect("postgres") as admin:
         admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
 
