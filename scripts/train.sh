@@ -16,9 +16,9 @@ cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
 runs=train/configs
-config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml}
-# Its network takes the last run's trunk and gets its head from the whitening.
-exported=$([ -n "${TRAIN_CONFIG:-}" ] && echo "${TRAIN_CONFIG##* }" || echo $runs/default.yaml)
+# default-middle and default train nothing: they are the weights of the run before, whitened anew.
+config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml $runs/default-middle.yaml $runs/default-160.yaml $runs/default.yaml}
+untrained=" default-middle default "
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -66,14 +66,19 @@ case ${1:-} in
         [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
         # Each run starts from the weights, as they are or whitened, of the one before.
         for last in $config; do
-            fit "$last"
-            whiten "$last" "$last"
+            if [ "${untrained#* "$(basename "$last" .yaml)" }" = "$untrained" ]; then
+                fit "$last"
+                trained=$last
+            fi
+            whiten "$last" "$trained"
         done
-        whiten "$exported" "$last"
-        step export "$exported" "$model" --checkpoint "$(whitened "$exported")"
+        # The last run's own head and the whitened one, made one.
+        blended=train/runs/$(basename "$last" .yaml)/blended.pt
+        step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$blended"
+        step export "$last" "$model" --checkpoint "$blended"
         step simplify "$model"
-        step background "$exported" "$model"
-        step calibrate "$exported" "$model"
+        step background "$last" "$model"
+        step calibrate "$last" "$model"
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
