@@ -341,7 +341,7 @@ impl Curve {
             let descriptor = pg_sys::BlessTupleDesc(descriptor);
             let mut datums: Vec<pg_sys::Datum> = Vec::with_capacity(points.len());
             for point in points {
-                if datums.len() % 4096 == 0 {
+                if datums.len().is_multiple_of(4096) {
                     pgrx::check_for_interrupts!();
                 }
                 let mut columns = [point.threshold, point.precision, point.recall]
