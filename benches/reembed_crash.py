@@ -14,7 +14,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    tests = [sys.executable, "-m", "pytest", "tests/test_reembed.py", "-q", "-k", "killed", "--timeout=0", "--durations=0"]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/test_reembed.py",
+        "-q",
+        "-k",
+        "killed",
+        "--timeout=0",
+        "--durations=0",
+    ]
     sys.exit(subprocess.call(tests, cwd=ROOT, env=os.environ | {"COPYMATCH_CRASH_ROUNDS": str(rounds)}))
 
 
