@@ -343,14 +343,14 @@ def test_entry_that_failed_once_is_tried_alone(uploads):
     assert (len(first), len(second)) == (1, 3)
 
 
-def test_uploads_from_before_the_trigger_and_new_references_are_matched_on_request(uploads):
+def test_uploads_from_before_the_trigger_and_new_references_are_matched_on_request(uploads, photographs):
     upload(uploads, 1)
-    upload(uploads, 50)
+    uploads.execute("INSERT INTO uploads (image) VALUES (%s)", [photographs["coffee.png"]])
     flag(uploads, "verdict=copy")
     assert uploads.execute("SELECT copy_flag_existing('uploads')").fetchone()[0] == 2
     uploads.execute("CALL copy_process_queue()")
     assert [row[:2] for row in uploads.execute(FINDINGS)] == [("1", "1")]
-    uploads.execute("INSERT INTO refs (id, image) VALUES (50, %s)", [jpeg(scene(50))])
+    uploads.execute("INSERT INTO refs (id, image) VALUES (50, %s)", [photographs["coffee.png"]])
     assert uploads.execute("SELECT copy_flag_existing('uploads', condition => 'id > 1')").fetchone()[0] == 1
     uploads.execute("CALL copy_process_queue()")
     assert [row[:2] for row in uploads.execute(FINDINGS)] == [("1", "1"), ("2", "50")]

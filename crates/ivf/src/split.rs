@@ -20,7 +20,8 @@ pub(crate) const OVERFULL: usize = 1024;
 /// Lists that one split makes, at most.
 const MOST_PARTS: usize = 16;
 
-/// Whether a list has so many pages that it should be split.
+/// Whether a list has so many rows that it should be split. One that could not be split when it was last counted is tried
+/// again when it has twice as many: its rows may all be the same.
 pub(crate) fn is_overfull<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<bool> {
     let mut slots = 0;
     let head = current_head(store, geometry, probe)?;
@@ -31,7 +32,8 @@ pub(crate) fn is_overfull<S: PageStore>(store: &S, geometry: &Geometry, probe: &
             .sum::<usize>();
         Ok(())
     })?;
-    Ok(slots >= OVERFULL)
+    let known = probe.entry.count as usize;
+    Ok(slots >= OVERFULL && (known < OVERFULL || slots >= 2 * known))
 }
 
 pub(crate) fn current_head<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<u32>> {
@@ -75,12 +77,23 @@ pub(crate) fn split<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe,
     let centroids = kmeans::split(&rows.vectors, geometry.rotated, parts);
     if centroids.len() < 2 {
         // All rows are the same: more lists would not help.
+        count_rows(store, geometry, probe, rows.tids.len() as u32)?;
         return Ok(false);
     }
     let entries = write_lists(store, &meta, geometry, probe, &rows, &centroids)?;
     replace_entry(store, geometry, probe, &centroids, &entries)?;
     release_list(store, geometry, probe, head)?;
     Ok(true)
+}
+
+/// Stores in the directory how many rows a list has.
+fn count_rows<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, rows: u32) -> Result<()> {
+    let mut page = store.write(probe.block)?;
+    page.expect(probe.block, Kind::Directory)?;
+    let mut entry = directory::list_entry(geometry, &page, probe.at as usize);
+    entry.count = rows;
+    directory::put_list_entry(geometry, page.page_mut(), probe.at as usize, entry);
+    store.commit(vec![page])
 }
 
 struct Rows {
@@ -265,4 +278,43 @@ pub(crate) fn release_list<S: PageStore>(store: &S, geometry: &Geometry, probe: 
         list::release(store, block)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::Memory;
+    use crate::vacuum::read_directory;
+    use crate::{Metric, check, cleanup, create_empty, insert};
+
+    fn put(store: &Memory, row: &[f32], at: u32) {
+        insert(store, row, Tid::new(at / 100, (at % 100 + 1) as u16)).unwrap();
+    }
+
+    #[test]
+    fn equal_rows_are_not_tried_at_every_new_page_and_split_once_they_can_be() {
+        let store = Memory::new();
+        create_empty(&store, 32, Metric::L2).unwrap();
+        let meta = Meta::read(&store).unwrap();
+        let geometry = meta.geometry().unwrap();
+        let branch = store.read(meta.branch_block).unwrap();
+        let first = directory::branch_entry(&geometry, &branch, 0).directory;
+        drop(branch);
+        let mut counts = Vec::new();
+        for at in 0..6000 {
+            put(&store, &[1.0; 32], at);
+            counts.push(read_directory(&store, &geometry, first).unwrap().0[0].entry.count);
+        }
+        counts.dedup();
+        assert!(counts.len() == 3 && counts.windows(2).all(|two| two[1] >= 2 * two[0]), "{counts:?}");
+        // Rows that differ come: the list is split when it is tried again.
+        for at in 6000..13_000u32 {
+            let row: Vec<f32> = (0..32).map(|i| (at.wrapping_mul(2_654_435_761) >> i & 7) as f32).collect();
+            put(&store, &row, at);
+        }
+        cleanup(&store).unwrap();
+        let report = check(&store, &mut |_| Ok(())).unwrap();
+        assert_eq!((report.rows, report.problems), (13_000, vec![]));
+        assert!(Meta::read(&store).unwrap().lists > 4);
+    }
 }
