@@ -499,3 +499,28 @@ def test_wrong_tables_are_refused_and_a_long_one_can_be_cancelled(licensed, sqls
     licensed.execute("SET statement_timeout = '500ms'")
     with sqlstate("57014"):
         licensed.execute("SELECT count(*) FROM copy_match_table('endless', 'id', 'image')")
+
+
+def test_searching_all_sets_runs_no_functions_of_other_roles(licensed):
+    """A view's functions run with the searcher's rights: nobody gets them run by registering his view as a set."""
+    schema = licensed.execute("SELECT current_schema()").fetchone()[0]
+    licensed.execute("CREATE ROLE mallory")
+    try:
+        licensed.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO mallory; GRANT SELECT ON refs TO mallory")
+        licensed.execute("SET ROLE mallory")
+        licensed.execute(
+            "CREATE FUNCTION trap(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$"
+        )
+        licensed.execute("CREATE VIEW bait AS SELECT trap(id) AS id, descriptor FROM refs")
+        licensed.execute("SELECT copy_create_set('bait', 'bait', 'id', NULL)")
+        licensed.execute("RESET ROLE")
+        rows = licensed.execute("SELECT reference_set FROM copy_match(%s, NULL)", [jpeg(scene(1))]).fetchall()
+        assert rows and {name for (name,) in rows} == {"licensed"}
+        with pytest.raises(psycopg.errors.RaiseException, match="ran as"), licensed.transaction():
+            licensed.execute("SELECT * FROM copy_match(%s, 'bait')", [jpeg(scene(1))])
+        # To its owner it is a set like any other.
+        licensed.execute("CREATE OR REPLACE VIEW bait AS SELECT id, descriptor FROM refs; SET ROLE mallory")
+        rows = licensed.execute("SELECT reference_set FROM copy_match(%s, NULL)", [jpeg(scene(1))]).fetchall()
+        assert "bait" in {name for (name,) in rows}
+    finally:
+        licensed.execute("RESET ROLE; DROP VIEW IF EXISTS bait; DROP OWNED BY mallory; DROP ROLE mallory")
