@@ -75,10 +75,12 @@ case ${1:-} in
         # The last run's own head and the whitened one, made one.
         blended=train/runs/$(basename "$last" .yaml)/blended.pt
         step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$blended"
-        step export "$last" "$model" --checkpoint "$blended"
+        exported=$last
+        [ -n "${TRAIN_CONFIG:-}" ] || exported=$runs/default-two-sizes.yaml
+        step export "$exported" "$model" --checkpoint "$blended"
         step simplify "$model"
-        step background "$last" "$model"
-        step calibrate "$last" "$model"
+        step background "$exported" "$model"
+        step calibrate "$exported" "$model"
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
