@@ -128,8 +128,9 @@ def main() -> None:
     p, c, t = probability[side], correct[side], truth[side]
     unrelated = t < 0
     review = max(threshold_for(p, c, 0.90), 0.5)
-    # Conservative: the precision asked for, and above every edited stranger of the threshold half.
-    copy = max(threshold_for(p, c, 0.99), float(np.nextafter(p[unrelated].max(), 1.0)), review)
+    # Conservative: the precision asked for, and twice the odds of the most likely edited stranger of the threshold half.
+    highest = float(p[unrelated].max())
+    copy = max(threshold_for(p, c, 0.99), 2 * highest / (1 + highest), review)
 
     def at(threshold: float) -> dict:
         taken = p >= threshold

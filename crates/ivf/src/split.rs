@@ -306,10 +306,15 @@ mod tests {
             counts.push(read_directory(&store, &geometry, first).unwrap().0[0].entry.count);
         }
         counts.dedup();
-        assert!(counts.len() == 3 && counts.windows(2).all(|two| two[1] >= 2 * two[0]), "{counts:?}");
+        assert!(
+            counts.len() == 3 && counts.windows(2).all(|two| two[1] >= 2 * two[0]),
+            "{counts:?}"
+        );
         // Rows that differ come: the list is split when it is tried again.
         for at in 6000..13_000u32 {
-            let row: Vec<f32> = (0..32).map(|i| (at.wrapping_mul(2_654_435_761) >> i & 7) as f32).collect();
+            let row: Vec<f32> = (0..32)
+                .map(|i| (at.wrapping_mul(2_654_435_761) >> i & 7) as f32)
+                .collect();
             put(&store, &row, at);
         }
         cleanup(&store).unwrap();
