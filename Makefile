@@ -17,7 +17,7 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
 .PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model \
-	bare-root
+	bare-root check-versions
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "copymatch: image copy detection inside PostgreSQL\n" } \
@@ -91,6 +91,9 @@ eval-model: ## the default model on the detection benchmark: ONNX Runtime, then 
 
 bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)
 	@scripts/bare-root.sh
+
+check-versions: ## compile for PostgreSQL 14 to 18, installed or not
+	@scripts/check-versions.sh
 
 clean: ## stop the private server and remove .local
 	@scripts/clean.sh
