@@ -217,21 +217,22 @@ REVOKE ALL ON FUNCTION copymatch.recount() FROM PUBLIC;
 CREATE FUNCTION copymatch.keep_history() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-    INSERT INTO copymatch.finding_history (finding, changed, changed_by, from_state, to_state, note)
+    -- EXECUTE: a plan that is kept from one decision would join a hundred thousand by nested loops.
+    EXECUTE 'INSERT INTO copymatch.finding_history (finding, changed, changed_by, from_state, to_state, note)
         SELECT n.id, n.changed, n.changed_by, o.state, n.state, n.note
-        FROM new_rows n JOIN old_rows o USING (id) WHERE n.state <> o.state ORDER BY n.id;
+        FROM new_rows n JOIN old_rows o USING (id) WHERE n.state <> o.state ORDER BY n.id';
     INSERT INTO copymatch.finding_delta
         SELECT copymatch.quarter(found), reference_set, verdict, state, model, sum(sign)
         FROM (SELECT found, reference_set, verdict, state, model, 1 AS sign FROM new_rows
               UNION ALL SELECT found, reference_set, verdict, state, model, -1 FROM old_rows) AS both_rows
         GROUP BY 1, 2, 3, 4, 5 HAVING sum(sign) <> 0;
-    DELETE FROM copymatch.dismissal d USING new_rows n WHERE d.finding = n.id AND n.state = 'open';
-    INSERT INTO copymatch.dismissal (relation, upload, reference_set, reference, finding)
+    EXECUTE 'DELETE FROM copymatch.dismissal d USING new_rows n WHERE d.finding = n.id AND n.state = ''open''';
+    EXECUTE 'INSERT INTO copymatch.dismissal (relation, upload, reference_set, reference, finding)
         SELECT n.relation, n.upload, n.reference_set, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
-        WHERE n.state = 'dismissed' AND o.state <> 'dismissed' ON CONFLICT DO NOTHING;
-    INSERT INTO copymatch.dismissal (relation, uploader, reference_set, reference, finding)
+        WHERE n.state = ''dismissed'' AND o.state <> ''dismissed'' ON CONFLICT DO NOTHING';
+    EXECUTE 'INSERT INTO copymatch.dismissal (relation, uploader, reference_set, reference, finding)
         SELECT n.relation, n.uploader, n.reference_set, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
-        WHERE n.state = 'dismissed' AND o.state <> 'dismissed' AND n.for_uploader ON CONFLICT DO NOTHING;
+        WHERE n.state = ''dismissed'' AND o.state <> ''dismissed'' AND n.for_uploader ON CONFLICT DO NOTHING';
     IF EXISTS (SELECT FROM new_rows n WHERE n.id % 1024 = 0) THEN
         PERFORM copymatch.fold_counts();
     END IF;

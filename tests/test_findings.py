@@ -192,8 +192,9 @@ def test_many_at_once_leave_those_alone_that_somebody_decided(findings):
     assert findings.execute("SELECT copy_confirm(ARRAY[1, 2]::bigint[])").fetchone()[0] == 2
 
 
-@pytest.mark.timeout(600)
 def test_hundred_thousand_findings_dismissed_at_once(findings):
+    # After a single one in the same session: a plan kept from that would take hours.
+    findings.execute("SELECT copy_confirm(1), copy_reopen(1)")
     findings.execute(
         """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
            SELECT 'licensed', 'uploads', 'm' || n, '9', 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-4', 0 FROM generate_series(1, 100000) n"""
@@ -204,10 +205,9 @@ def test_hundred_thousand_findings_dismissed_at_once(findings):
         ).fetchone()[0]
         == 100_000
     )
-    assert findings.execute("SELECT count(*), count(DISTINCT finding) FROM copymatch.finding_history").fetchone() == (
-        100_000,
-        100_000,
-    )
+    assert findings.execute(
+        "SELECT count(*), count(DISTINCT finding) FROM copymatch.finding_history WHERE to_state = 'dismissed'"
+    ).fetchone() == (100_000, 100_000)
     assert findings.execute("SELECT count(*) FROM copymatch.dismissal").fetchone()[0] == 100_000
     assert findings.execute("SELECT state, sum(findings)::int FROM copymatch.report_daily GROUP BY 1 ORDER BY 1").fetchall() == [
         ("dismissed", 100_000), ("open", 10),
