@@ -261,7 +261,7 @@ def test_a_picture_that_is_twice_in_the_set_is_no_false_match(products):
     (passed, sharp), (counted, blunt) = (products.execute(call, [similarity]).fetchone() for similarity in (0.98, 2))
     assert passed["near_duplicates"] >= 50 and counted["near_duplicates"] == 0
     # A twin taken for a stranger is as alike as a copy, and similarity then says less.
-    assert sharp > blunt
+    assert sharp > 1.5 * blunt, (sharp, blunt)
 
 
 def test_a_set_too_small_or_without_images_is_refused(db, sqlstate):
