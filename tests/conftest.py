@@ -181,6 +181,8 @@ class Cluster:
     def wait_for_replica(self, replica: "Cluster", seconds: float = 30):
         """Returns once the replica has replayed all WAL that exists now."""
         with self.connect() as primary, replica.connect() as standby:
+            # A commit that is waited for takes along what VACUUM and aborted transactions left unflushed.
+            primary.execute("SELECT pg_logical_emit_message(true, 'copymatch', 'flush')")
             target = primary.execute("SELECT pg_current_wal_flush_lsn()").fetchone()[0]
             deadline = time.monotonic() + seconds
             while not standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [target]).fetchone()[0]:
