@@ -57,7 +57,7 @@ mount --bind "$rustup_home" "$bare/root/.rustup"
 # Only the downloaded crates; tools that this machine happens to have stay outside.
 mkdir -p "$bare/root/.cargo/bin" "$bare/root/.cargo/registry" "$cargo_home/registry"
 mount --bind "$cargo_home/registry" "$bare/root/.cargo/registry"
-for program in cargo rustc rustfmt cargo-fmt cargo-clippy clippy-driver rustup; do
+for program in cargo rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver rustup; do
     cp -a "$cargo_home/bin/$program" "$bare/root/.cargo/bin/"
 done
 
