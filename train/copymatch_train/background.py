@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from . import config as configuration
 from .export import describe, session
+from .fill_negatives import drawn, negative_pictures
 from .pictures import Pictures
 
 MAGIC, VERSION, INT8 = b"CMBG", 1, 2
@@ -65,11 +66,12 @@ def main() -> None:
     config = configuration.load(a.config)
     manifest = json.loads((a.model / "manifest.json").read_text())
     pictures = Pictures(config.data.store)
-    training = np.flatnonzero(~pictures.held_out(config.data.held_out))
-    if len(training) < a.rows:
-        raise SystemExit(f"--rows {a.rows}: the store has only {len(training)} training pictures")
-    rng = np.random.default_rng(config.run.seed)
-    chosen = rng.choice(training, a.rows, replace=False, p=pictures.drawing_weights(training, config.data.source_cap))
+    # A negative has itself subtracted from itself: its descriptor is not like others'.
+    taken = negative_pictures(pictures, config) if config.network.negatives else None
+    try:
+        chosen = drawn(pictures, config, a.rows, config.run.seed, without=taken)
+    except ValueError as error:
+        raise SystemExit(f"--rows {a.rows}: {error}") from None
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
     descriptors = describe_all(run, (pictures.image(int(i)) for i in chosen), manifest["input"], label="background", total=a.rows)
     raw = pack(descriptors)

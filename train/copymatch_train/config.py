@@ -57,8 +57,15 @@ class Network:
     projector_hidden: int = 1024
     projector_wide: int = 2048
     dimensions: int = 256
+    # Training pictures whose descriptors are subtracted (`negatives`); 0: none.
+    negatives: int = 0
+    negative_share: float = 0.4
+    negative_temperature: float = 0.05
 
     def validate(self) -> None:
+        _check(0 <= self.negatives <= 65536, "network.negatives", self.negatives, "is outside 0…65536")
+        _check(0 <= self.negative_share < 1, "network.negative_share", self.negative_share, "is outside [0, 1)")
+        _check(self.negative_temperature > 0, "network.negative_temperature", self.negative_temperature, "must be positive")
         _check(self.trunk in ("mobilenet_v2", "resnet50"), "network.trunk", self.trunk, "is not mobilenet_v2 or resnet50")
         _check(self.last_stride in (1, 2), "network.last_stride", self.last_stride, "is not 1 or 2")
         _check(self.pooling in ("gem", "average"), "network.pooling", self.pooling, "is not gem or average")
@@ -255,6 +262,8 @@ class Config:
         d["run"] = {"seed": self.run.seed}
         d["data"].pop("store")
         d["data"].pop("workers")
+        # Negatives come after training.
+        d["network"] = {k: v for k, v in d["network"].items() if not k.startswith("negative")}
         return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .config import Network
+from .negatives import NegativeSubtraction
 from .pooling import AveragePooling, GeM, both_signs
 from .projector import LinearHead, ProjectorHead
 from .trunks import build_trunk
@@ -47,6 +48,9 @@ class CopyNetwork(nn.Module):
             self.head: nn.Module = LinearHead(channels, config.dimensions)
         else:
             self.head = ProjectorHead(channels, config.projector_hidden, config.projector_wide, config.dimensions)
+        self.negatives = (
+            NegativeSubtraction(config.negatives, config.dimensions, config.negative_share, config.negative_temperature) if config.negatives else None
+        )
         self.frozen_stages = config.frozen_stages
         for stage in self.trunk.stages[: self.frozen_stages]:
             stage.requires_grad_(False)
@@ -95,5 +99,6 @@ class CopyNetwork(nn.Module):
         return Outputs(feature, wide, short, F.normalize(short, dim=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The deployed output: unit descriptors (N, dimensions)."""
-        return self.outputs(x).descriptor
+        """The deployed output: unit descriptors (N, dimensions), the negatives subtracted."""
+        descriptor = self.outputs(x).descriptor
+        return descriptor if self.negatives is None else self.negatives(descriptor)
