@@ -75,9 +75,13 @@ case ${1:-} in
         # The last run's own head and the whitened one, made one.
         blended=train/runs/$(basename "$last" .yaml)/blended.pt
         step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$blended"
-        exported=$last
-        [ -n "${TRAIN_CONFIG:-}" ] || exported=$runs/default-two-sizes.yaml
-        step export "$exported" "$model" --checkpoint "$blended"
+        exported=$last finished=$blended
+        if [ -z "${TRAIN_CONFIG:-}" ]; then
+            # Described at two sizes, and what is common to many pictures subtracted.
+            exported=$runs/default-negatives.yaml finished=train/runs/default/negatives.pt
+            step fill_negatives "$exported" "$blended" "$finished"
+        fi
+        step export "$exported" "$model" --checkpoint "$finished"
         step simplify "$model"
         step background "$exported" "$model"
         step calibrate "$exported" "$model"

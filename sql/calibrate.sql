@@ -232,7 +232,7 @@ COMMENT ON FUNCTION copymatch.reviewed_pairs(text) IS 'judged pairs out of the f
 
 CREATE FUNCTION copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
                                review_precision double precision DEFAULT 0.90, confidence double precision DEFAULT 0.95, source text DEFAULT NULL,
-                               copies integer DEFAULT 1000, unrelated integer DEFAULT 1000, duplicate_similarity double precision DEFAULT 0.95,
+                               copies integer DEFAULT 2000, unrelated integer DEFAULT 2000, duplicate_similarity double precision DEFAULT 0.95,
                                seed bigint DEFAULT 0, apply boolean DEFAULT true)
     RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column

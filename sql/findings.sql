@@ -98,14 +98,15 @@ CREATE UNIQUE INDEX dismissal_uploader ON copymatch.dismissal (relation, uploade
 CREATE INDEX dismissal_finding ON copymatch.dismissal (finding);
 
 -- Counts for the reports. Writers add rows to finding_delta, which takes no lock that another writer waits for; now and then
--- one of them folds these into finding_count.
+-- one of them folds these into finding_count. A row there is a day of UTC with the running counts at the end of each of its
+-- quarters of an hour: a day of any time zone is a difference of two of them, and ten million findings are some thousand rows.
 CREATE TABLE copymatch.finding_delta (
     quarter       timestamptz NOT NULL,
     reference_set text NOT NULL,
     verdict       text NOT NULL,
     state         text NOT NULL,
     model         text NOT NULL,
-    findings      bigint NOT NULL
+    findings      integer NOT NULL
 );
 COMMENT ON TABLE copymatch.finding_delta IS 'changes of the counts of findings that are not yet in copymatch.finding_count';
 COMMENT ON COLUMN copymatch.finding_delta.quarter IS 'start of the quarter of an hour in which they were found: no time zone cuts one in two';
@@ -115,16 +116,21 @@ COMMENT ON COLUMN copymatch.finding_delta.state IS 'open, confirmed or dismissed
 COMMENT ON COLUMN copymatch.finding_delta.model IS 'the model';
 COMMENT ON COLUMN copymatch.finding_delta.findings IS 'how many more, or fewer';
 CREATE TABLE copymatch.finding_count (
-    LIKE copymatch.finding_delta,
-    PRIMARY KEY (quarter, reference_set, verdict, state, model)
+    day           date NOT NULL,
+    reference_set text NOT NULL,
+    verdict       text NOT NULL,
+    state         text NOT NULL,
+    model         text NOT NULL,
+    running       integer[] NOT NULL CHECK (array_ndims(running) = 1 AND array_lower(running, 1) = 1 AND array_length(running, 1) = 96),
+    PRIMARY KEY (day, reference_set, verdict, state, model)
 );
-COMMENT ON TABLE copymatch.finding_count IS 'findings by quarter of an hour, set, verdict, state and model, but for copymatch.finding_delta';
-COMMENT ON COLUMN copymatch.finding_count.quarter IS 'start of the quarter of an hour in which they were found';
+COMMENT ON TABLE copymatch.finding_count IS 'findings by day (of UTC), set, verdict, state and model, but for copymatch.finding_delta';
+COMMENT ON COLUMN copymatch.finding_count.day IS 'the day, of UTC, on which they were found';
 COMMENT ON COLUMN copymatch.finding_count.reference_set IS 'the set';
 COMMENT ON COLUMN copymatch.finding_count.verdict IS 'copy or review';
 COMMENT ON COLUMN copymatch.finding_count.state IS 'open, confirmed or dismissed';
 COMMENT ON COLUMN copymatch.finding_count.model IS 'the model';
-COMMENT ON COLUMN copymatch.finding_count.findings IS 'how many';
+COMMENT ON COLUMN copymatch.finding_count.running IS 'how many were found from the start of the day to the end of each of its 96 quarters of an hour; the last is the day''s count';
 ALTER TABLE copymatch.finding_count SET (fillfactor = 70);
 
 CREATE FUNCTION copymatch.guard_finding() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -163,10 +169,28 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' OR NOT pg_try_advisory_xact_lock('copymatch.finding_count'::regclass::oid::bigint) THEN
         RETURN;
     END IF;
-    WITH taken AS (DELETE FROM copymatch.finding_delta RETURNING *)
-    INSERT INTO copymatch.finding_count AS c (quarter, reference_set, verdict, state, model, findings)
-        SELECT quarter, reference_set, verdict, state, model, sum(findings) FROM taken GROUP BY 1, 2, 3, 4, 5 HAVING sum(findings) <> 0
-        ON CONFLICT (quarter, reference_set, verdict, state, model) DO UPDATE SET findings = c.findings + EXCLUDED.findings;
+    -- EXECUTE: as many rows as there are, not as many as there were when the session made its first plan.
+    EXECUTE $fold$
+        WITH taken AS (
+            DELETE FROM copymatch.finding_delta RETURNING *
+        ), quarters AS (
+            SELECT (t.quarter AT TIME ZONE 'UTC')::date AS day, 1 + (extract(epoch FROM t.quarter) / 900)::bigint % 96 AS number,
+                   t.reference_set, t.verdict, t.state, t.model, sum(t.findings) AS findings
+            FROM taken t GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(t.findings) <> 0
+        ), days AS (
+            SELECT DISTINCT q.day, q.reference_set, q.verdict, q.state, q.model FROM quarters q
+        ), running AS (
+            SELECT day, d.reference_set, d.verdict, d.state, d.model, number,
+                   sum(coalesce(q.findings, 0)) OVER (PARTITION BY day, d.reference_set, d.verdict, d.state, d.model ORDER BY number) AS findings
+            FROM days d CROSS JOIN generate_series(1::bigint, 96) number
+            LEFT JOIN quarters q USING (day, reference_set, verdict, state, model, number)
+        )
+        INSERT INTO copymatch.finding_count AS c (day, reference_set, verdict, state, model, running)
+            SELECT r.day, r.reference_set, r.verdict, r.state, r.model, array_agg(r.findings::integer ORDER BY r.number)
+            FROM running r GROUP BY 1, 2, 3, 4, 5
+            ON CONFLICT (day, reference_set, verdict, state, model) DO UPDATE
+                SET running = (SELECT array_agg(u.a + u.b ORDER BY u.number) FROM unnest(c.running, EXCLUDED.running) WITH ORDINALITY u(a, b, number))
+    $fold$;
 END $$;
 COMMENT ON FUNCTION copymatch.fold_counts() IS 'moves copymatch.finding_delta into copymatch.finding_count; done now and then by whoever writes findings';
 REVOKE ALL ON FUNCTION copymatch.fold_counts() FROM PUBLIC;
@@ -208,8 +232,9 @@ BEGIN
     LOCK TABLE copymatch.finding IN SHARE MODE;
     DELETE FROM copymatch.finding_delta;
     DELETE FROM copymatch.finding_count;
-    INSERT INTO copymatch.finding_count
+    INSERT INTO copymatch.finding_delta
         SELECT copymatch.quarter(found), reference_set, verdict, state, model, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4, 5;
+    PERFORM copymatch.fold_counts();
 END $$;
 COMMENT ON FUNCTION copymatch.recount() IS 'counts all findings anew, for the case that they were loaded with triggers disabled; writers of findings wait meanwhile';
 REVOKE ALL ON FUNCTION copymatch.recount() FROM PUBLIC;

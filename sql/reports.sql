@@ -1,18 +1,35 @@
 -- Reports: views for people with BI tools, and the dashboard. Counts come from copymatch.finding_count, so that they take
 -- milliseconds over many millions of findings; days are those of the session's time zone.
+-- What both tables of counts hold, by the day of UTC: as differences `running[upto] - running[from]`, and what is not yet folded.
 CREATE VIEW copymatch.report_daily AS
-    SELECT c.quarter::date AS day, c.reference_set, c.verdict, c.state, sum(c.findings)::bigint AS findings
-    FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c
-    GROUP BY 1, 2, 3, 4 HAVING sum(c.findings) <> 0;
+    WITH utc AS (
+        SELECT DISTINCT c.day, c.day::timestamp AT TIME ZONE 'UTC' AS starts FROM copymatch.finding_count c
+    ), pieces AS (
+        -- Parts of a day of UTC that lie in one day here: two, or three where the clock is put forward at the wrong moment.
+        SELECT u.day AS utc_day, l.day,
+               greatest(0, least(96, ceil(extract(epoch FROM l.day::timestamptz - u.starts) / 900)))::int AS first,
+               greatest(0, least(96, ceil(extract(epoch FROM (l.day + 1)::timestamptz - u.starts) / 900)))::int AS last
+        FROM utc u, LATERAL (SELECT u.starts::date + n AS day FROM generate_series(0, 2) n) l
+    ), counts AS (
+        SELECT p.day, c.reference_set, c.verdict, c.state, coalesce(c.running[p.last], 0) - coalesce(c.running[p.first], 0) AS findings
+        FROM copymatch.finding_count c JOIN pieces p ON p.utc_day = c.day AND p.first < p.last
+        UNION ALL
+        SELECT d.quarter::date, d.reference_set, d.verdict, d.state, d.findings FROM copymatch.finding_delta d
+    )
+    SELECT n.day, n.reference_set, n.verdict, n.state, sum(n.findings)::bigint AS findings
+    FROM counts n GROUP BY 1, 2, 3, 4 HAVING sum(n.findings) <> 0;
 COMMENT ON VIEW copymatch.report_daily IS 'findings by day (of the session''s time zone), set, verdict and state';
 
 CREATE VIEW copymatch.report_precision AS
-    WITH reviewed AS (
+    WITH counts AS (
+        SELECT c.reference_set, c.verdict, c.model, c.state, c.running[96] AS findings FROM copymatch.finding_count c
+        UNION ALL SELECT d.reference_set, d.verdict, d.model, d.state, d.findings FROM copymatch.finding_delta d
+    ), reviewed AS (
         SELECT c.reference_set, c.verdict, c.model,
                coalesce(sum(c.findings) FILTER (WHERE c.state = 'confirmed'), 0)::bigint AS confirmed,
                coalesce(sum(c.findings) FILTER (WHERE c.state = 'dismissed'), 0)::bigint AS dismissed,
                coalesce(sum(c.findings) FILTER (WHERE c.state = 'open'), 0)::bigint AS open
-        FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c GROUP BY 1, 2, 3
+        FROM counts c GROUP BY 1, 2, 3
     ), n AS (
         SELECT r.*, (r.confirmed + r.dismissed)::double precision AS n,
                r.confirmed::double precision / nullif(r.confirmed + r.dismissed, 0) AS p FROM reviewed r
@@ -46,9 +63,24 @@ CREATE VIEW copymatch.report_reviewers AS
 COMMENT ON VIEW copymatch.report_reviewers IS 'what reviewers decided by day (of the session''s time zone), the last 30 days';
 
 CREATE VIEW copymatch.report_open AS
-    WITH c AS (
-        SELECT c.reference_set, c.verdict, c.findings, now() - c.quarter AS age
-        FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c WHERE c.state = 'open'
+    WITH quarters AS (
+        -- Only the days in which an age may pass from one column to the next need be taken apart.
+        SELECT c.reference_set, c.verdict, q.findings, (c.day::timestamp AT TIME ZONE 'UTC') + (q.number - 1) * interval '15 minutes' AS quarter
+        FROM copymatch.finding_count c, LATERAL (
+            SELECT s.number, c.running[s.number] - coalesce(c.running[s.number - 1], 0) AS findings FROM generate_series(1, 96) s(number)) q
+        WHERE c.state = 'open' AND q.findings <> 0 AND c.day >= (now() AT TIME ZONE 'UTC')::date - 8
+        UNION ALL
+        -- Of an older day, the first quarter with findings stands for all.
+        SELECT c.reference_set, c.verdict, c.running[96],
+               (c.day::timestamp AT TIME ZONE 'UTC') + interval '15 minutes' * (SELECT count(*) FROM unnest(c.running) r(upto) WHERE r.upto = 0)
+        FROM copymatch.finding_count c
+        WHERE c.state = 'open' AND c.running[96] <> 0 AND c.day < (now() AT TIME ZONE 'UTC')::date - 8
+        UNION ALL
+        SELECT d.reference_set, d.verdict, d.findings, d.quarter FROM copymatch.finding_delta d WHERE d.state = 'open'
+    ), c AS (
+        -- What is folded and what is not, together: a finding that was decided is plus one there and minus one here.
+        SELECT q.reference_set, q.verdict, sum(q.findings) AS findings, now() - q.quarter AS age
+        FROM quarters q GROUP BY q.reference_set, q.verdict, q.quarter HAVING sum(q.findings) <> 0
     )
     SELECT c.reference_set, c.verdict, sum(c.findings)::bigint AS findings,
            coalesce(sum(c.findings) FILTER (WHERE c.age < interval '1 hour'), 0)::bigint AS under_an_hour,
@@ -72,8 +104,13 @@ CREATE VIEW copymatch.report_models AS
            (SELECT array_agg(s.name ORDER BY s.name) FROM copymatch.reference_set s WHERE s.model = m.name) AS reference_sets,
            coalesce(c.findings, 0)::bigint AS findings, c.first_found, c.last_found
     FROM copymatch.models m FULL JOIN (
-        SELECT c.model, sum(c.findings) AS findings, min(c.quarter) AS first_found, max(c.quarter) AS last_found
-        FROM (SELECT * FROM copymatch.finding_count UNION ALL SELECT * FROM copymatch.finding_delta) c GROUP BY 1) c ON c.model = m.name;
+        SELECT n.model, sum(n.findings) AS findings, min(n.first_found) AS first_found, max(n.last_found) AS last_found FROM (
+            SELECT c.model, c.running[96] AS findings,
+                   (c.day::timestamp AT TIME ZONE 'UTC') + interval '15 minutes' * (SELECT count(*) FROM unnest(c.running) r(upto) WHERE r.upto = 0) AS first_found,
+                   (c.day::timestamp AT TIME ZONE 'UTC') + interval '15 minutes' * (SELECT count(*) FROM unnest(c.running) r(upto) WHERE r.upto <> c.running[96]) AS last_found
+            FROM copymatch.finding_count c WHERE c.running[96] <> 0
+            UNION ALL SELECT d.model, d.findings, d.quarter, d.quarter FROM copymatch.finding_delta d) n
+        GROUP BY n.model HAVING sum(n.findings) <> 0) c ON c.model = m.name;
 COMMENT ON VIEW copymatch.report_models IS 'models (those with findings even when they were dropped), the sets that use them, and the findings made with them (times to a quarter of an hour)';
 
 GRANT SELECT ON copymatch.report_daily, copymatch.report_precision, copymatch.report_references, copymatch.report_uploaders,

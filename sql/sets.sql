@@ -10,16 +10,31 @@ COMMENT ON FUNCTION copymatch.embed_reference(bytea, text, text, bigint) IS 'cop
 CREATE FUNCTION copymatch.default_set() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     found text;
+    owner name;
+    trusted boolean;
 BEGIN
-    SELECT s.name INTO found FROM copymatch.reference_set s WHERE s.is_default;
+    -- Who names no set did not choose whose it is: only sets of those whom everybody here trusts, or of the caller's own roles.
+    SELECT s.name, o.rolname,
+           o.oid IS NULL OR o.rolsuper OR pg_catalog.pg_has_role(o.oid, 'USAGE')
+           OR EXISTS (SELECT FROM pg_catalog.pg_roles a WHERE a.rolname = 'copymatch_admin' AND pg_catalog.pg_has_role(o.oid, a.oid, 'MEMBER'))
+           OR o.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+        INTO found, owner, trusted
+        FROM copymatch.reference_set s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
+        WHERE s.is_default;
     IF found IS NULL THEN
         RAISE EXCEPTION 'there is no default reference set'
             USING ERRCODE = 'undefined_object',
                   HINT = 'Make one with copy_create_set, choose one with copy_default_set, or name one: copy_match(image, reference_set => ''…'').';
     END IF;
+    IF NOT trusted THEN
+        RAISE EXCEPTION 'the default reference set "%" is one of role "%"', found, owner
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'Others search it without naming it only where its owner is a superuser, the owner of the database, or a member of copymatch_admin.',
+                  HINT = pg_catalog.format('If you trust that role, name the set: reference_set => %L. A superuser can choose another default with copy_default_set.', found);
+    END IF;
     RETURN found;
 END $$;
-COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named';
+COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named: one whose relation belongs to a superuser, the owner of the database, a member of copymatch_admin, or a role of the caller''s';
 
 CREATE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_column

@@ -363,3 +363,30 @@ def test_only_the_owner_of_the_references_calibrates(products, sqlstate):
         products.execute(
             "RESET ROLE; ALTER TABLE products OWNER TO CURRENT_USER; DROP OWNED BY shopkeeper, passer_by; DROP ROLE shopkeeper, passer_by"
         )
+
+
+def test_dump_and_restore_keep_calibrations_and_which_one_is_in_use(products, server, new_db, connect):
+    target = new_db(extension=False)
+    schema = products.execute("SELECT current_schema()").fetchone()[0]
+    labels(products)
+    products.execute("SELECT copy_calibrate('products', 'labels', copy_precision => 0.95)")
+    (first,) = products.execute("SELECT calibration FROM copymatch.reference_set").fetchone()
+    (latest,) = products.execute("SELECT version FROM copy_calibrate('products', 'labels')").fetchone()
+    products.execute("SELECT copy_use_calibration('products', %s)", [first])
+    server.run(
+        "/bin/bash", "-c",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(products.info.dbname)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+    )  # fmt: skip
+    restored = connect(target)
+    restored.execute(f"SET search_path = {schema}, public")
+    for query in (
+        "SELECT c::text FROM copymatch.calibration c WHERE c.reference_set IS NOT NULL ORDER BY c.id",
+        "SELECT name, calibration FROM copymatch.reference_set",
+        "SELECT * FROM copy_calibration_report('products') ORDER BY 1",
+    ):
+        rows = products.execute(query).fetchall()
+        assert rows and restored.execute(query).fetchall() == rows, query
+    version = restored.execute("SELECT version FROM copy_calibrate('products', 'labels')").fetchone()
+    assert version == (latest + 1,), "the sequence and the versions go on"
+    with pytest.raises(Exception, match="immutable|never change|append-only"):
+        restored.execute("UPDATE copymatch.calibration SET intercept = 0 WHERE id = %s", [first])

@@ -524,3 +524,29 @@ def test_searching_all_sets_runs_no_functions_of_other_roles(licensed):
         assert "bait" in {name for (name,) in rows}
     finally:
         licensed.execute("RESET ROLE; DROP VIEW IF EXISTS bait; DROP OWNED BY mallory; DROP ROLE mallory")
+
+
+def test_a_default_set_of_a_role_that_nobody_trusts_is_searched_only_by_name(licensed, sqlstate):
+    """Whoever registers the first set must not decide what everybody's copy_match finds."""
+    schema = licensed.execute("SELECT current_schema()").fetchone()[0]
+    bare = "SELECT reference FROM copy_match(%s)"
+    licensed.execute("CREATE ROLE mallory; CREATE ROLE visitor")
+    try:
+        licensed.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO mallory; GRANT USAGE ON SCHEMA {schema} TO visitor")
+        licensed.execute("SELECT copy_drop_set('licensed'); SET ROLE mallory")
+        licensed.execute("CREATE TABLE own (id int, image bytea)")
+        licensed.execute("INSERT INTO own VALUES (1, %s)", [jpeg(scene(1))])
+        licensed.execute("SELECT copy_create_set('own', 'own', 'id', 'image'); GRANT SELECT ON own TO visitor")
+        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "its owner may"
+        licensed.execute("SET ROLE visitor")
+        with sqlstate("42501") as error:
+            licensed.execute(bare, [jpeg(scene(1))])
+        assert 'is one of role "mallory"' in str(error.value)
+        assert "reference_set => 'own'" in error.value.diag.message_hint
+        assert licensed.execute("SELECT reference FROM copy_match(%s, 'own')", [jpeg(scene(1))]).fetchone() == ("1",)
+        licensed.execute("RESET ROLE; GRANT copymatch_admin TO mallory; SET ROLE visitor")
+        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "its owner is an administrator now"
+        licensed.execute("RESET ROLE; REVOKE copymatch_admin FROM mallory; GRANT mallory TO visitor; SET ROLE visitor")
+        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "a role of the caller's"
+    finally:
+        licensed.execute("RESET ROLE; DROP OWNED BY mallory, visitor; DROP ROLE mallory, visitor")

@@ -1,6 +1,8 @@
 """Reports: counts that agree with the findings whatever was done to them, days of the reader's time zone, the dashboard."""
 
 import html.parser
+import pathlib
+import re
 
 import pytest
 from pictures import jpeg, scene
@@ -14,7 +16,7 @@ def findings(fresh_db):
         """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
                                           model, calibration, uploader)
            SELECT '2026-03-24 00:00+00'::timestamptz + n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
-                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review' ELSE 'copy' END, 'copymatch-small-4', 0, 'user' || n % 7
+                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review' ELSE 'copy' END, 'copymatch-small-5', 0, 'user' || n % 7
            FROM generate_series(0, 2999) n"""
     )
     fresh_db.execute("SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE id % 4 = 1")
@@ -60,7 +62,7 @@ def test_an_old_snapshot_is_never_failed_by_a_fold(findings, connect):
     """A transaction that saw the counts before another folded them must not get a serialization error from its INSERT."""
     other = connect(findings.info.dbname)
     insert = """INSERT INTO copymatch.finding (id, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
-                VALUES (%s, 'licensed', 'uploads', %s, 'x', 1, 0, 0, 1, 'copy', 'copymatch-small-4', 0)"""
+                VALUES (%s, 'licensed', 'uploads', %s, 'x', 1, 0, 0, 1, 'copy', 'copymatch-small-5', 0)"""
     with other.transaction():
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         other.execute("SELECT count(*) FROM copymatch.finding_delta")
@@ -105,7 +107,7 @@ def test_references_uploaders_reviewers_and_ages(findings):
     findings.execute("TRUNCATE copymatch.finding")
     findings.execute(
         """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, uploader)
-           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy', 'copymatch-small-4', 0, 'ann'
+           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy', 'copymatch-small-5', 0, 'ann'
            FROM unnest('{1 minute, 2 hours, 3 hours, 2 days, 8 days, 40 days}'::interval[]) age"""
     )
     assert findings.execute(
@@ -121,8 +123,37 @@ def test_references_uploaders_reviewers_and_ages(findings):
         ("ann", 5, 5)
     ]
     assert findings.execute("SELECT model, findings FROM copymatch.report_models WHERE findings > 0").fetchall() == [
-        ("copymatch-small-4", 6)
+        ("copymatch-small-5", 6)
     ]
+
+
+def test_the_queries_of_the_documentation_run_as_they_stand(findings):
+    """Each gives rows over findings of which some are reviewed, and what it says of them is right."""
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "reports.md").read_text()
+    block = re.search(r"## Five queries\n+```sql\n(.*?)```", page, re.DOTALL).group(1)
+    queries = [query for query in block.split(";\n") if query.strip()]
+    assert len(queries) == 6, "the fifth is two"
+    # The queries look at the last weeks: these findings are of the last ten days, six in seven of them confirmed.
+    findings.execute("TRUNCATE copymatch.finding")
+    findings.execute(
+        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
+                                          model, calibration, uploader)
+           SELECT now() - n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
+                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-5', 0, 'user' || n % 7
+           FROM generate_series(0, 2999) n"""
+    )
+    findings.execute("SELECT copy_dismiss(array_agg(id)) FROM copymatch.finding WHERE reference = 'r3' OR right(upload, 1) = '7'")
+    findings.execute("SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE state = 'open' AND reference_set = 'banned'")
+    weeks, precision, dismissed, uploaders, days, old = (findings.execute(query).fetchall() for query in queries)
+    assert sum(row[2] for row in weeks) == 3000 and {row[1] for row in weeks} == {"open", "confirmed", "dismissed"}
+    assert [row[0] for row in precision] == ["licensed", "banned"], "licensed: nothing confirmed; banned: about 0.86"
+    assert {row[1] for row in dismissed} == {"r3"} | {f"r{n}" for n in (7, 17, 27, 37, 47)}
+    assert len(uploaders) == 7 and all(row[2] >= 3 for row in uploaders)
+    assert sum(row[1] for row in days) == 3000 and sum(row[2] for row in days) > 2000
+    expected = findings.execute(
+        "SELECT reference_set, count(*) FROM copymatch.finding WHERE state = 'open' AND found < now() - interval '7 days' GROUP BY 1"
+    ).fetchall()
+    assert [row for row in sorted(old) if row[1]] == sorted(expected)
 
 
 class Page(html.parser.HTMLParser):
