@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 mod build;
+mod candidates;
 mod check;
 mod code;
 mod compact;

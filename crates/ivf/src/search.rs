@@ -4,6 +4,7 @@ use std::collections::{BinaryHeap, HashSet, VecDeque};
 
 use vectors::quantised;
 
+use crate::candidates::{Candidate, Cut, Kept, Position};
 use crate::code::{InList, Query};
 use crate::directory::{Descent, Probe};
 use crate::geometry::{BLOCK, Geometry};
@@ -123,17 +124,6 @@ fn last(key: f64) -> f64 {
     if key.is_nan() { f64::INFINITY } else { key }
 }
 
-/// A row that the one-bit code left.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    estimate: f32,
-    error: f32,
-    tid: Tid,
-    refine: u32,
-    place: u16,
-    probe: u32,
-}
-
 /// Lists that were probed together.
 #[derive(Debug, Clone, Copy)]
 struct Round {
@@ -143,13 +133,6 @@ struct Round {
     capacity: usize,
     /// Where that scan was cut off: candidates from here on were not kept. None: nothing was left out.
     cut: Option<Cut>,
-}
-
-/// The total order of candidates: no two rows of an index are equal in it.
-type Position = (f32, Tid);
-
-fn before(a: Position, b: Position) -> bool {
-    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)) == Ordering::Less
 }
 
 /// A search in progress.
@@ -562,104 +545,6 @@ impl Search {
         self.ended = false;
         self.probe(store, wanted, capacity)?;
         Ok(())
-    }
-}
-
-/// The nearest candidates so far, with a running bound.
-struct Kept {
-    /// Estimates in an integer that orders as they do, and the candidates' places.
-    keys: Vec<(u32, u32)>,
-    candidates: Vec<Candidate>,
-    capacity: usize,
-    from: Option<Position>,
-    /// Candidates from here on are not kept.
-    cut: Option<Cut>,
-}
-
-/// Where candidates end.
-#[derive(Debug, Clone, Copy)]
-struct Cut {
-    position: Position,
-    /// Standard deviation of the estimate there.
-    error: f32,
-}
-
-/// An integer that orders as `total_cmp` orders the number.
-fn ordered(number: f32) -> u32 {
-    let bits = number.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
-}
-
-impl Kept {
-    fn new(capacity: usize, from: Option<Position>) -> Self {
-        let room = 2 * capacity.min(1 << 16);
-        Kept {
-            keys: Vec::with_capacity(room),
-            candidates: Vec::with_capacity(room),
-            capacity,
-            from,
-            cut: None,
-        }
-    }
-
-    /// No estimate at or above this is wanted.
-    fn limit(&self) -> f32 {
-        self.cut.map_or(f32::INFINITY, |cut| cut.position.0.next_up())
-    }
-
-    fn wants(&self, position: Position) -> bool {
-        self.cut.is_none_or(|cut| before(position, cut.position))
-            && self.from.is_none_or(|from| !before(position, from))
-    }
-
-    fn push(&mut self, candidate: Candidate) {
-        self.keys
-            .push((ordered(candidate.estimate), self.candidates.len() as u32));
-        self.candidates.push(candidate);
-        if self.keys.len() >= 2 * self.capacity {
-            self.prune();
-        }
-    }
-
-    /// Keeps the nearest `capacity`.
-    fn prune(&mut self) {
-        if self.keys.len() <= self.capacity {
-            return;
-        }
-        let (_, &mut (limit, _), _) = self.keys.select_nth_unstable(self.capacity);
-        // Equal estimates are ordered by their row pointers.
-        let mut ties: Vec<(Tid, u32)> = Vec::new();
-        self.keys.retain(|&(key, at)| {
-            if key == limit {
-                ties.push((self.candidates[at as usize].tid, at));
-            }
-            key < limit
-        });
-        ties.sort_unstable();
-        let room = self.capacity - self.keys.len();
-        self.keys.extend(ties[..room].iter().map(|&(_, at)| (limit, at)));
-        let first_out = self.candidates[ties[room].1 as usize];
-        self.cut = Some(Cut {
-            position: (first_out.estimate, first_out.tid),
-            error: first_out.error,
-        });
-        // Places of those that are out are not used again before the next `compact`.
-        if self.candidates.len() > 8 * self.capacity {
-            self.compact();
-        }
-    }
-
-    fn compact(&mut self) {
-        self.candidates = self.keys.iter().map(|&(_, at)| self.candidates[at as usize]).collect();
-        for (at, key) in self.keys.iter_mut().enumerate() {
-            key.1 = at as u32;
-        }
-    }
-
-    fn finish(mut self) -> (Vec<Candidate>, Option<Cut>) {
-        self.prune();
-        self.compact();
-        (self.candidates, self.cut)
     }
 }
 
