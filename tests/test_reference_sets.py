@@ -532,7 +532,9 @@ def test_a_default_set_of_a_role_that_nobody_trusts_is_searched_only_by_name(lic
     bare = "SELECT reference FROM copy_match(%s)"
     licensed.execute("CREATE ROLE mallory; CREATE ROLE visitor")
     try:
-        licensed.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO mallory; GRANT USAGE ON SCHEMA {schema} TO visitor")
+        licensed.execute(
+            f"GRANT USAGE, CREATE ON SCHEMA {schema} TO mallory; GRANT USAGE ON SCHEMA {schema} TO visitor"
+        )
         licensed.execute("SELECT copy_drop_set('licensed'); SET ROLE mallory")
         licensed.execute("CREATE TABLE own (id int, image bytea)")
         licensed.execute("INSERT INTO own VALUES (1, %s)", [jpeg(scene(1))])

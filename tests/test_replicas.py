@@ -73,9 +73,13 @@ def test_hot_standby_answers_as_its_primary_and_flags_once_it_is_promoted(fresh_
     replica.installation.run("pg_ctl", "promote", "-D", replica.data, "-w")
     with replica.connect() as promoted:
         promoted.execute("INSERT INTO uploads VALUES ('after', 'ann', %s)", [jpeg(scene(5), 60)])
-        assert promoted.execute("SELECT upload, reference FROM copymatch.finding ORDER BY id DESC LIMIT 1").fetchone() == ("after", "5")
+        assert promoted.execute(
+            "SELECT upload, reference FROM copymatch.finding ORDER BY id DESC LIMIT 1"
+        ).fetchone() == ("after", "5")
         promoted.execute("INSERT INTO refs VALUES (6, %s)", [jpeg(scene(6))])
-        assert promoted.execute("SELECT reference FROM copy_match(%s, 'licensed', 1)", [jpeg(scene(6), 60)]).fetchone() == ("6",)
+        assert promoted.execute(
+            "SELECT reference FROM copy_match(%s, 'licensed', 1)", [jpeg(scene(6), 60)]
+        ).fetchone() == ("6",)
 
 
 @pytest.mark.timeout(180)
@@ -92,7 +96,9 @@ def test_logical_subscriber_gets_descriptors_and_findings_and_makes_none_itself(
             "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'uploader=who', 'k=1')"
         )
         db.execute("UPDATE refs SET descriptor = (SELECT descriptor FROM refs WHERE id = 3) WHERE id = 1")
-        db.execute("CREATE PUBLICATION everything FOR TABLE refs, uploads, copymatch.finding, copymatch.finding_history")
+        db.execute(
+            "CREATE PUBLICATION everything FOR TABLE refs, uploads, copymatch.finding, copymatch.finding_history"
+        )
         copy.execute(f"CREATE SUBSCRIPTION everything CONNECTION '{publisher.dsn()}' PUBLICATION everything")
 
         def caught_up(query: str) -> None:

@@ -142,8 +142,12 @@ def test_the_queries_of_the_documentation_run_as_they_stand(findings):
                   'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-5', 0, 'user' || n % 7
            FROM generate_series(0, 2999) n"""
     )
-    findings.execute("SELECT copy_dismiss(array_agg(id)) FROM copymatch.finding WHERE reference = 'r3' OR right(upload, 1) = '7'")
-    findings.execute("SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE state = 'open' AND reference_set = 'banned'")
+    findings.execute(
+        "SELECT copy_dismiss(array_agg(id)) FROM copymatch.finding WHERE reference = 'r3' OR right(upload, 1) = '7'"
+    )
+    findings.execute(
+        "SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE state = 'open' AND reference_set = 'banned'"
+    )
     weeks, precision, dismissed, uploaders, days, old = (findings.execute(query).fetchall() for query in queries)
     assert sum(row[2] for row in weeks) == 3000 and {row[1] for row in weeks} == {"open", "confirmed", "dismissed"}
     assert [row[0] for row in precision] == ["licensed", "banned"], "licensed: nothing confirmed; banned: about 0.86"
