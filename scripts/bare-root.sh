@@ -97,10 +97,10 @@ image() {
         sleep 1
     done
     if [ -n "$healthy" ]; then say "healthy"; else tail -n 30 "$bare/entrypoint.log" >&2; fi
-    # The server itself: a background job of a script, like the one that waits for it, ignores this signal.
-    kill -INT "$(head -n 1 "$bare/var/lib/copymatch/data/postmaster.pid")" 2>/dev/null || true
-    wait "$server" || true
     [ -n "$healthy" ] || die "the server did not become healthy"
+    # The server itself: a background job of a script, like the one that waits for it, ignores this signal.
+    kill -INT "$(head -n 1 "$bare/var/lib/copymatch/data/postmaster.pid")"
+    wait "$server" || true
 }
 
 install_make() {

@@ -89,7 +89,7 @@ CREATE VIEW copymatch.report_open AS
            coalesce(sum(c.findings) FILTER (WHERE c.age >= interval '7 days'), 0)::bigint AS older,
            max(c.age) FILTER (WHERE c.findings > 0) AS oldest
     FROM c GROUP BY 1, 2 HAVING sum(c.findings) <> 0;
-COMMENT ON VIEW copymatch.report_open IS 'open findings by set, verdict and age, to a quarter of an hour';
+COMMENT ON VIEW copymatch.report_open IS 'open findings by set, verdict and age, to a quarter of an hour (oldest, where it is over a week, to a day)';
 
 CREATE VIEW copymatch.report_queue AS
     SELECT q.relation, q.reference_set, count(*) FILTER (WHERE q.state = 'waiting') AS waiting,

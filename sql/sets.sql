@@ -14,12 +14,16 @@ DECLARE
     trusted boolean;
 BEGIN
     -- Who names no set did not choose whose it is: only sets of those whom everybody here trusts, or of the caller's own roles.
+    -- A superuser's roles are all roles: for one, a view of somebody else, whose functions would run as the superuser, is no such set.
     SELECT s.name, o.rolname,
-           o.oid IS NULL OR o.rolsuper OR pg_catalog.pg_has_role(o.oid, 'USAGE')
-           OR EXISTS (SELECT FROM pg_catalog.pg_roles a WHERE a.rolname = 'copymatch_admin' AND pg_catalog.pg_has_role(o.oid, a.oid, 'MEMBER'))
-           OR o.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+           o.oid IS NULL OR o.rolsuper
+           OR CASE WHEN me.rolsuper THEN c.relkind IN ('r', 'p') ELSE true END
+              AND (o.oid = (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+                   OR NOT me.rolsuper AND pg_catalog.pg_has_role(o.oid, 'USAGE')
+                   OR EXISTS (SELECT FROM pg_catalog.pg_roles a WHERE a.rolname = 'copymatch_admin' AND pg_catalog.pg_has_role(o.oid, a.oid, 'MEMBER')))
         INTO found, owner, trusted
-        FROM copymatch.reference_set s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
+        FROM copymatch.reference_set s JOIN pg_catalog.pg_roles me ON me.rolname = CURRENT_USER
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
         WHERE s.is_default;
     IF found IS NULL THEN
         RAISE EXCEPTION 'there is no default reference set'
@@ -29,12 +33,12 @@ BEGIN
     IF NOT trusted THEN
         RAISE EXCEPTION 'the default reference set "%" is one of role "%"', found, owner
             USING ERRCODE = 'insufficient_privilege',
-                  DETAIL = 'Others search it without naming it only where its owner is a superuser, the owner of the database, or a member of copymatch_admin.',
+                  DETAIL = 'Others, superusers too, search it without naming it only where its owner is a superuser or (for a superuser: and it is a table) the owner of the database or a member of copymatch_admin.',
                   HINT = pg_catalog.format('If you trust that role, name the set: reference_set => %L. A superuser can choose another default with copy_default_set.', found);
     END IF;
     RETURN found;
 END $$;
-COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named: one whose relation belongs to a superuser, the owner of the database, a member of copymatch_admin, or a role of the caller''s';
+COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named: one whose relation belongs to a superuser, the owner of the database, a member of copymatch_admin, or a role of the caller''s; to a superuser, no view but another superuser''s';
 
 CREATE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 #variable_conflict use_column

@@ -546,9 +546,24 @@ def test_a_default_set_of_a_role_that_nobody_trusts_is_searched_only_by_name(lic
         assert 'is one of role "mallory"' in str(error.value)
         assert "reference_set => 'own'" in error.value.diag.message_hint
         assert licensed.execute("SELECT reference FROM copy_match(%s, 'own')", [jpeg(scene(1))]).fetchone() == ("1",)
-        licensed.execute("RESET ROLE; GRANT copymatch_admin TO mallory; SET ROLE visitor")
+        licensed.execute("RESET ROLE")
+        with sqlstate("42501"):
+            licensed.execute(bare, [jpeg(scene(1))])
+        licensed.execute("GRANT copymatch_admin TO mallory")
+        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), (
+            "a superuser, and an administrator's table"
+        )
+        licensed.execute("SET ROLE visitor")
         assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "its owner is an administrator now"
         licensed.execute("RESET ROLE; REVOKE copymatch_admin FROM mallory; GRANT mallory TO visitor; SET ROLE visitor")
         assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "a role of the caller's"
+        # Not even an administrator's view gets its functions run by a superuser who named nothing.
+        licensed.execute("RESET ROLE; GRANT copymatch_admin TO mallory; SELECT copy_drop_set('own'); SET ROLE mallory")
+        licensed.execute(
+            "CREATE VIEW bait AS SELECT id, descriptor FROM own; SELECT copy_create_set('bait', 'bait', 'id', NULL)"
+        )
+        licensed.execute("RESET ROLE")
+        with sqlstate("42501"):
+            licensed.execute(bare, [jpeg(scene(1))])
     finally:
         licensed.execute("RESET ROLE; DROP OWNED BY mallory, visitor; DROP ROLE mallory, visitor")

@@ -43,18 +43,18 @@ def network_state(path: Path) -> dict:
     return state.get("average", state["network"])
 
 
-def load_for_inference(path: Path, network: torch.nn.Module, config: Config) -> None:
+def _put(state: dict, path: Path, network: torch.nn.Module) -> None:
     try:
-        network.load_state_dict(network_state(path))
+        network.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{path} holds another network than the configuration's: {str(error).splitlines()[1:3]}") from None
+
+
+def load_for_inference(path: Path, network: torch.nn.Module, config: Config) -> None:
+    _put(network_state(path), path, network)
 
 
 def load_without_negatives(path: Path, network: torch.nn.Module, config: Config) -> None:
     """As `load_for_inference`, from a checkpoint with other negatives or none; the network's own stay as they are."""
     own = {k: v for k, v in network.state_dict().items() if k.startswith("negatives.")}
-    state = {k: v for k, v in network_state(path).items() if not k.startswith("negatives.")}
-    try:
-        network.load_state_dict(state | own)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} holds another network than the configuration's: {str(error).splitlines()[1:3]}") from None
+    _put({k: v for k, v in network_state(path).items() if not k.startswith("negatives.")} | own, path, network)

@@ -26,8 +26,6 @@ def _check(ok: bool, name: str, value: object, rule: str) -> None:
 class Data:
     store: str = "train/runs/pictures"
     held_out: float = 0.1
-    # Of the training pictures, train on this many: fewer classes for short runs. 0: all.
-    pictures: int = 0
     source_cap: int = 1200
     same_source: float = 0.5
     tint_grey: float = 0.7
@@ -35,7 +33,6 @@ class Data:
 
     def validate(self) -> None:
         _check(0 < self.held_out < 0.9, "data.held_out", self.held_out, "is outside (0, 0.9)")
-        _check(self.pictures >= 0, "data.pictures", self.pictures, "is negative")
         _check(self.source_cap >= 1, "data.source_cap", self.source_cap, "is below 1")
         for name in ("same_source", "tint_grey"):
             _check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "is outside [0, 1]")
@@ -265,8 +262,6 @@ class Config:
         d["run"] = {"seed": self.run.seed}
         d["data"].pop("store")
         d["data"].pop("workers")
-        if not self.data.pictures:
-            d["data"].pop("pictures")
         # Negatives come after training.
         d["network"] = {k: v for k, v in d["network"].items() if not k.startswith("negative")}
         return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]

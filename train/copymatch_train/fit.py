@@ -84,15 +84,11 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     pictures = Pictures(config.data.store)
     held = pictures.held_out(config.data.held_out)
     training, held_out = np.flatnonzero(~held), np.flatnonzero(held)
-    seen = training
-    if 0 < config.data.pictures < len(training):
-        weights = pictures.drawing_weights(training, config.data.source_cap)
-        seen = np.sort(np.random.default_rng(config.data.pictures).choice(training, config.data.pictures, replace=False, p=weights))
-    if len(seen) < config.optimiser.classes:
-        raise ConfigError(f"optimiser.classes: {config.optimiser.classes} but the store has {len(seen)} training pictures")
+    if len(training) < config.optimiser.classes:
+        raise ConfigError(f"optimiser.classes: {config.optimiser.classes} but the store has {len(training)} training pictures")
     torch.manual_seed(config.run.seed)
     network = CopyNetwork(config.network)
-    objective = Objective(config, len(seen), device).to(device)
+    objective = Objective(config, len(training), device).to(device)
     path = folder / "checkpoint.pt"
     if not path.exists():
         initialise(network, config, pictures, training)
@@ -107,7 +103,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
             average.updates = done
         if rank == 0:
             print(f"resuming {path} at step {done} of {config.schedule.steps}", file=sys.stderr)
-    batches = PKBatches(config, pictures, seen, rank, world)
+    batches = PKBatches(config, pictures, training, rank, world)
     loader = DataLoader(
         batches,
         sampler=range(done, config.schedule.steps),
