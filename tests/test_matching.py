@@ -3,6 +3,8 @@
 import json
 import pathlib
 import struct
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -261,6 +263,56 @@ def test_rows_of_the_same_transaction_are_seen(licensed):
             licensed.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(777))]).fetchone()[0] == "777"
         )
     assert licensed.execute("SELECT reference FROM copy_match(%s, k => 1)", [jpeg(scene(777))]).fetchone()[0] != "777"
+
+
+def test_references_deleted_while_matching_are_there_or_not_as_the_statement_sees_them(licensed, connect):
+    """Deleted, vacuumed and put back by another session all the while: no error, no row twice, what stays is always found first."""
+    schema = licensed.execute("SELECT current_schema()").fetchone()[0]
+    stays, goes = jpeg(scene(3), 60), jpeg(scene(4), 60)
+    until, failures = time.monotonic() + 6, []
+
+    def delete_and_put_back():
+        try:
+            with connect(licensed.info.dbname) as other:
+                other.execute(f"SET search_path = {schema}, public")
+                other.execute("CREATE TEMP TABLE kept AS SELECT * FROM reference_images WHERE id IN (5, 6, 7)")
+                while time.monotonic() < until:
+                    other.execute("DELETE FROM reference_images WHERE id IN (5, 6, 7)")
+                    other.execute("VACUUM reference_images")
+                    other.execute("INSERT INTO reference_images SELECT * FROM kept")
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=delete_and_put_back)
+    thread.start()
+    seen = set()
+    while time.monotonic() < until:
+        first = licensed.execute("SELECT reference FROM copy_match(%s, k => 1)", [stays]).fetchone()
+        assert first == ("4",)
+        found = [row[0] for row in licensed.execute("SELECT reference FROM copy_match(%s, k => 20)", [goes])]
+        assert len(set(found)) == len(found) and {str(n) for n in range(1, 21)} - {"5", "6", "7"} <= set(found)
+        seen.add(found[0] == "5")
+    thread.join()
+    assert not failures and seen == {True, False}, "both with and without the reference"
+
+
+def test_reference_deleted_by_an_open_transaction_still_matches_and_its_finding_outlives_it(licensed, connect):
+    licensed.execute("CREATE TABLE uploads (id text PRIMARY KEY, image bytea)")
+    licensed.execute(
+        "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'k=1')"
+    )
+    schema = licensed.execute("SELECT current_schema()").fetchone()[0]
+    other = connect(licensed.info.dbname)
+    other.execute(f"SET search_path = {schema}, public")
+    with other.transaction():
+        other.execute("DELETE FROM reference_images WHERE id = 4")
+        licensed.execute("INSERT INTO uploads VALUES ('before', %s)", [jpeg(scene(3), 60)])
+    licensed.execute("INSERT INTO uploads VALUES ('after', %s)", [jpeg(scene(3), 60)])
+    found = dict(licensed.execute("SELECT upload, reference FROM copymatch.finding").fetchall())
+    assert found["before"] == "4" and found.get("after") != "4"
+    licensed.execute("SELECT copy_confirm(id) FROM copymatch.finding WHERE upload = 'before'")
+    assert "before" in licensed.execute("SELECT copymatch.dashboard()").fetchone()[0]
+    licensed.execute("DELETE FROM copymatch.finding")
 
 
 def test_comparing_across_models_is_an_error(licensed, sqlstate):
