@@ -4,7 +4,7 @@ filters, cold cache, buffers. `make bench-ivf`, or with ARGS="--rows 20000 --par
 
     --data DIR        x.npy, q.npy, gt.npy as ivf_data.py makes them; default: made below .local/bench
     --annbench FILE   makes the data by that program (annbench.py gen) instead
-    --parts A,B       of: build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, vacuum (default: all)
+    --parts A,B       of: build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, grown, vacuum (default: all)
     --keep            leaves the cluster and its tables for the next run, which then loads nothing
                       and, without the part build, takes the index as it is
 
@@ -507,6 +507,28 @@ def drift(bench: Bench) -> None:
     bench.say(f"Doubled by rows of another distribution ({copied['rows/s']:,.0f} rows/s, {copied['WAL bytes a row']:,.0f} WAL bytes a row), default settings", ["after", "seconds", "recall@10, old", "recall@10, new", "queries/s, 1 client"], rows)  # fmt: skip
 
 
+def grown(bench: Bench) -> None:
+    """An index made on the empty table that all rows are then copied into, beside one that is built over them."""
+    rows = []
+    with bench.connect() as db:
+        make_table(db, "annb_live", "d", bench, np.asarray(bench.x[:0]))
+        db.execute(create_index(bench, "annb_live", "live_ivf"))
+
+        def judge(moment: str, seconds: float) -> None:
+            shape = db.execute("SELECT lists, branches, bytes FROM copy_index_stats('live_ivf')").fetchone()
+            with bench.connect(SWEEP) as session:
+                found = recall(session, nearest(10, "annb_live"), bench.truth, 10)
+            rate = queries_a_second(bench, nearest(10, "annb_live", query=":i"), SWEEP, 1)
+            rows.append([moment, seconds, *shape[:2], shape[2] / len(bench.x), found, rate])
+
+        started = time.perf_counter()
+        ivf_data.copy(db, "annb_live (id, d)", np.asarray(bench.x), kind=bench.options.type)
+        judge("COPY into the empty table", time.perf_counter() - started)
+        judge("VACUUM", timed(db, "VACUUM ANALYZE annb_live")["seconds"])
+        judge("REINDEX", timed(db, "REINDEX INDEX live_ivf")["seconds"])
+    bench.say("Grown from empty, default settings", ["after", "seconds", "lists", "branches", "bytes a row", "recall@10", "queries/s, 1 client"], rows)  # fmt: skip
+
+
 def vacuum(bench: Bench) -> None:
     """VACUUM and ANALYZE after 10 % deletes, and the searches of another session meanwhile."""
     rows = []
@@ -526,7 +548,7 @@ def vacuum(bench: Bench) -> None:
     bench.say("Vacuum after 10 % deletes, and searches meanwhile (one session, LIMIT 10)", ["running", "seconds", "WAL, MB", "index grew by, MB", "searches", "p50, ms", "p99, ms", "worst, ms"], rows)  # fmt: skip
 
 
-PARTS = {f.__name__: f for f in (build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, vacuum)}
+PARTS = {f.__name__: f for f in (build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, grown, vacuum)}
 
 
 def arguments() -> argparse.Namespace:

@@ -194,6 +194,31 @@ def run_together(*works) -> None:
         raise errors[0]
 
 
+def test_ivf_index_that_grows_from_empty_divides_its_branches_under_open_searches(db):
+    """As many lists as a built index has, and in two levels as there; a cursor opened before keeps its rows."""
+    vectors = clustered(100_000, 16, seed=5)
+    db.execute("CREATE TABLE t (id int, d vector(16)); CREATE INDEX t_ivf ON t USING ivf (d vector_l2_ops)")
+    db.execute("SET enable_seqscan = off; SET copymatch.rerank = off")
+    load(db, "t", vectors[:20_000])
+    assert one(db, "SELECT branches FROM copy_index_stats('t_ivf')") == 1
+    db.execute("BEGIN")
+    db.execute(f"DECLARE c CURSOR FOR SELECT id FROM t ORDER BY d <-> '{text(vectors[3])}'")
+    found = [row[0] for row in db.execute("FETCH 500 FROM c")]
+    load(db, "t", vectors[20_000:], first=20_000)
+    branches, lists = db.execute("SELECT branches, lists FROM copy_index_stats('t_ivf')").fetchone()
+    assert branches >= 3 and lists > 256
+    found += [row[0] for row in db.execute("FETCH ALL FROM c")]
+    assert sorted(found) == list(range(20_000))
+    db.execute("COMMIT")
+    db.execute("VACUUM t")
+    assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
+    db.execute("RESET copymatch.rerank")
+    truth = [np.argsort(((vectors - query) ** 2).sum(1))[:10] for query in vectors[::2000]]
+    found = [find(db, query, 10, "vector_l2_ops") for query in vectors[::2000]]
+    hits = sum(len(set(rows) & set(nearest.tolist())) for rows, nearest in zip(found, truth, strict=True))
+    assert hits >= 0.95 * 10 * len(truth)
+
+
 @pytest.mark.timeout(180 + 2 * SECONDS)
 def test_ivf_inserts_searches_and_vacuum_at_the_same_time(db, server):
     permanent = clustered(2000)

@@ -244,6 +244,28 @@ def test_ivf_little_memory_is_enough_or_is_refused_by_name(db, sqlstate):
     assert [find(db, vector, 1)[0] for vector in vectors[:50]] == list(range(50))
 
 
+def test_ivf_list_of_equal_rows_longer_than_the_memory_of_the_build(db):
+    """A placeholder picture, thousands of times: one list of 8 MB, built within 1 MB."""
+    others = clustered(2000, 256)
+    db.execute("CREATE TABLE t (id int, d vector(256))")
+    load(db, "t", others)
+    db.execute(f"INSERT INTO t SELECT 2000 + n, '{text(others[7])}' FROM generate_series(0, 29999) n")
+    db.execute("SET maintenance_work_mem = '1MB'; SET enable_seqscan = off")
+    db.execute("CREATE INDEX t_ivf ON t USING ivf (d vector_cosine_ops) WITH (lists = 4)")
+    assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
+    assert one(db, "SELECT longest_list FROM copy_index_stats('t_ivf')") >= 30_000
+    found = find(db, others[7], 30_500)
+    assert set(range(2000, 32_000)) | {7} == set(found[:30_001]) and len(found) == 30_500
+    db.execute(f"SET copymatch.probes = {ALL_PROBES}")
+    assert [find(db, vector, 1)[0] for vector in others[:7]] == list(range(7))
+    # It is longer than any split would leave it, and stays a list of the index that takes rows and gives them up.
+    db.execute("DELETE FROM t WHERE id % 2 = 0 AND id >= 2000")
+    db.execute("VACUUM t")
+    db.execute(f"INSERT INTO t SELECT 40000 + n, '{text(others[7])}' FROM generate_series(0, 999) n")
+    assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
+    assert len(find(db, others[7], None)) == 18_000
+
+
 def test_ivf_everything_has_a_description(db):
     undescribed = """
         SELECT 'access method ' || amname FROM pg_am WHERE amname = 'ivf' AND obj_description(oid, 'pg_am') IS NULL

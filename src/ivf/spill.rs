@@ -98,6 +98,17 @@ impl Gathered {
         let mut done = 0;
         for file in &files.files {
             for lists in self.portions(file.lists.clone()) {
+                if lists.len() == 1 && self.bytes_of(lists.start) > self.budget {
+                    let rows = self.counts[lists.start as usize];
+                    let mut records = file.records_of(lists.start, self.record)?;
+                    let mut more = |wanted: usize, out: &mut Vec<u8>| records.take(wanted, out);
+                    if let Err(error) = writer.add_long_list(lists.start, rows as usize, &mut more) {
+                        return Ok(Err(error));
+                    }
+                    done += u64::from(rows);
+                    progress(done);
+                    continue;
+                }
                 let sorted = self.load(file, &lists)?;
                 let mut at = 0;
                 for list in lists {
@@ -147,13 +158,18 @@ impl Gathered {
         Ok(())
     }
 
+    /// Bytes of a list's records.
+    fn bytes_of(&self, list: u32) -> usize {
+        self.counts[list as usize] as usize * self.record
+    }
+
     /// Divides a file's lists into ranges that fit into memory. A list that does not fit by itself is one of them.
     fn portions(&self, lists: Range<u32>) -> Vec<Range<u32>> {
         let mut portions = Vec::new();
         let mut start = lists.start;
         let mut bytes = 0;
         for list in lists.clone() {
-            let more = self.counts[list as usize] as usize * self.record;
+            let more = self.bytes_of(list);
             if bytes + more > self.budget && list > start {
                 portions.push(start..list);
                 (start, bytes) = (list, 0);
@@ -262,6 +278,19 @@ impl File {
         }
     }
 
+    /// The records of one list, from the beginning.
+    fn records_of(&self, list: u32, record: usize) -> Result<RecordsOf<'_>, Failure> {
+        self.rewind()?;
+        Ok(RecordsOf {
+            file: self,
+            list,
+            entry: LIST + record,
+            buffer: vec![0; (LIST + record) * READ_AHEAD],
+            filled: 0,
+            at: 0,
+        })
+    }
+
     /// Reads as much as there is, at most the buffer's length.
     fn read(&self, buffer: &mut [u8]) -> usize {
         // SAFETY: the file is open, the buffer has room for its length.
@@ -274,6 +303,41 @@ impl File {
         unsafe {
             pg_sys::BufFileReadMaybeEOF(self.file, buffer.as_mut_ptr().cast(), buffer.len(), true)
         }
+    }
+}
+
+/// The records of one list as they come from a file that holds others, too.
+struct RecordsOf<'f> {
+    file: &'f File,
+    list: u32,
+    /// Bytes of a record with its list's number.
+    entry: usize,
+    buffer: Vec<u8>,
+    filled: usize,
+    at: usize,
+}
+
+impl RecordsOf<'_> {
+    /// Appends the next `wanted` records; fewer where the file ends.
+    fn take(&mut self, wanted: usize, out: &mut Vec<u8>) -> ivf::Result<()> {
+        let mut taken = 0;
+        while taken < wanted {
+            if self.at == self.filled {
+                pgrx::check_for_interrupts!();
+                self.filled = self.file.read(&mut self.buffer) / self.entry * self.entry;
+                self.at = 0;
+                if self.filled == 0 {
+                    break;
+                }
+            }
+            let (list, record) = self.buffer[self.at..self.at + self.entry].split_at(LIST);
+            if list == self.list.to_le_bytes() {
+                out.extend_from_slice(record);
+                taken += 1;
+            }
+            self.at += self.entry;
+        }
+        Ok(())
     }
 }
 

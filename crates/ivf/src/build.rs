@@ -123,7 +123,7 @@ impl Trained {
         Ok(Self::of(sample.geometry, sample.metric, sample.rotation, tree))
     }
 
-    fn of(geometry: Geometry, metric: Metric, rotation: Rotation, tree: Tree) -> Self {
+    pub(crate) fn of(geometry: Geometry, metric: Metric, rotation: Rotation, tree: Tree) -> Self {
         let mut starts = Vec::with_capacity(tree.lists.len());
         let mut lists = 0;
         for branch in &tree.lists {
@@ -385,6 +385,61 @@ impl<'s, S: PageStore> Writer<'s, S> {
         self.store.interrupts()
     }
 
+    /// Writes a list of `rows` rows that are too many to lie in memory: `more` appends the records of as many further rows
+    /// as it is asked for.
+    pub fn add_long_list(
+        &mut self,
+        list: u32,
+        rows: usize,
+        more: &mut dyn FnMut(usize, &mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        if list >= self.trained.lists || (list as usize) < self.entries.len() {
+            return Err(Error::Store(format!("list {list} out of order")));
+        }
+        self.skip_to(list);
+        let geometry = &self.trained.geometry;
+        let bytes = Record::bytes(geometry);
+        let (head, slots) = (self.store.blocks()?, geometry.slots());
+        let mut squares = 0.0;
+        let mut records = Vec::with_capacity(slots * bytes);
+        for done in (0..rows).step_by(slots) {
+            self.store.interrupts()?;
+            let wanted = slots.min(rows - done);
+            records.clear();
+            more(wanted, &mut records)?;
+            if records.len() != wanted * bytes {
+                return Err(Error::Store(format!("list {list} has fewer rows than were counted")));
+            }
+            let some: Vec<&[u8]> = records.chunks_exact(bytes).collect();
+            squares += squared(geometry, self.trained.metric, &some);
+            // Each scan page with its refine pages behind it: their places are known before the next rows are.
+            let scan = self.store.blocks()?;
+            let blocks: Vec<u32> = (0..list::pages_for(geometry, wanted) as u32)
+                .map(|at| scan + at)
+                .collect();
+            let mut pages = list::pages_of(geometry, list, 0, &some, &blocks);
+            if done + wanted < rows {
+                pages[0].set_next(scan + blocks.len() as u32);
+            }
+            if done == 0 && rows > slots {
+                let last = (rows - 1) / slots * list::pages_for(geometry, slots);
+                list::set_insert_page(&mut pages[0], head + last as u32);
+            }
+            for (page, &expected) in pages.iter().zip(&blocks) {
+                self.append_at(page, expected)?;
+            }
+        }
+        self.entries.push(ListEntry {
+            list,
+            generation: 0,
+            head: if rows == 0 { NONE } else { head },
+            count: rows as u32,
+            reach: (squares / rows.max(1) as f64).sqrt() as f32,
+        });
+        self.rows += rows as u64;
+        Ok(())
+    }
+
     /// Writes directories, branches and block 0.
     pub fn finish(mut self) -> Result<Meta> {
         self.skip_to(self.trained.lists);
@@ -400,6 +455,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             branches.push(BranchEntry {
                 directory,
                 lists: centroids.len() as u32,
+                chain: 0,
             });
         }
         let branch_block = self.write_chain(Kind::Branch, branches.len(), |page, at, i| {
@@ -418,6 +474,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             seed: SEED,
             branch_block,
             next_list: self.trained.lists,
+            chains: 0,
         };
         let mut page = self.store.write(0)?;
         meta.write(page.page_mut());
@@ -467,17 +524,21 @@ impl<'s, S: PageStore> Writer<'s, S> {
     }
 }
 
-/// Root mean square of the residuals, as far as the codes tell: each scale is proportional to its residual's length.
+/// Root mean square of the residuals.
 fn reach(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f32 {
-    let squares: f64 = records
+    (squared(geometry, metric, records) / records.len().max(1) as f64).sqrt() as f32
+}
+
+/// The sum of the residuals' squares, as far as the codes tell: each scale is proportional to its residual's length.
+fn squared(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f64 {
+    records
         .iter()
         .map(|record| {
             let refine = Record::refine(record, geometry);
             let scale = f32::from_le_bytes([refine[0], refine[1], refine[2], refine[3]]);
             f64::from(code::residual_squared(metric, geometry, scale))
         })
-        .sum();
-    (squares / records.len().max(1) as f64).sqrt() as f32
+        .sum()
 }
 
 /// Makes an index without rows: one branch with one empty list, which splits as it fills.

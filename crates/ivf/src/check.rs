@@ -3,7 +3,7 @@ use std::collections::HashSet;
 
 use crate::directory::{self, ListEntry};
 use crate::geometry::{BLOCK, Geometry};
-use crate::list;
+use crate::list::{self, Walked};
 use crate::page::{Kind, NONE, Page};
 use crate::store::LockMode;
 use crate::{Error, Meta, PageStore, Result, Tid};
@@ -70,29 +70,25 @@ impl<S: PageStore> Checker<'_, S> {
     fn everything(&mut self, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<()> {
         let meta = Meta::read(self.store)?;
         let geometry = meta.geometry()?;
-        let mut directories = Vec::new();
-        let used = &mut self.used;
-        let mut shared = Vec::new();
-        directory::walk(self.store, meta.branch_block, Kind::Branch, |block, page| {
-            if !used.insert(block) {
-                shared.push(block);
-            }
-            for at in 0..directory::entries(&geometry, page) {
-                directories.push(directory::branch_entry(&geometry, page, at).directory);
-            }
-            Ok(())
-        })?;
-        if directories.len() != meta.branches as usize {
+        let branches = directory::branches(self.store, &meta, &geometry)?;
+        let mut branch_pages: Vec<u32> = branches.iter().map(|&(_, block, _)| block).collect();
+        branch_pages.dedup();
+        self.used.extend(branch_pages);
+        if branches.len() != meta.branches as usize {
             self.problem(
                 0,
-                format!("{} branches where {} are stated", directories.len(), meta.branches),
+                format!("{} branches where {} are stated", branches.len(), meta.branches),
             );
         }
+        let mut shared = Vec::new();
         let mut entries: Vec<ListEntry> = Vec::new();
-        for first in directories {
+        for (branch, block, _) in branches {
             self.store.interrupts()?;
+            if branch.chain > meta.chains {
+                self.problem(block, "a branch has a number that was never given");
+            }
             let used = &mut self.used;
-            let walked = directory::walk(self.store, first, Kind::Directory, |block, page| {
+            let walked = directory::walk(self.store, &branch, |block, page| {
                 if !used.insert(block) {
                     shared.push(block);
                 }
@@ -101,8 +97,10 @@ impl<S: PageStore> Checker<'_, S> {
                 );
                 Ok(())
             });
-            if let Err(error) = walked {
-                self.problem_or_failure(error)?;
+            match walked {
+                Ok(Walked::Whole) => (),
+                Ok(Walked::Moved) => self.problem(branch.directory, "not a directory page of its branch"),
+                Err(error) => self.problem_or_failure(error)?,
             }
         }
         for block in shared {

@@ -35,11 +35,14 @@ pub(crate) fn compact<S: PageStore>(store: &S, geometry: &Geometry, probe: &Prob
     let records: Vec<&[u8]> = records.chunks_exact(Record::bytes(geometry)).collect();
     let new = write_list(store, geometry, probe.entry.list, generation, &records)?;
     let mut page = store.write(probe.block)?;
-    page.expect(probe.block, Kind::Directory)?;
-    let at = probe.at as usize;
-    let mut entry = directory::list_entry(geometry, &page, at);
+    let Some(mut entry) = directory::current_entry(geometry, &page, probe) else {
+        return Err(Error::corrupted(
+            probe.block,
+            "a list's entry moved under the structure lock",
+        ));
+    };
     (entry.generation, entry.head, entry.count) = (generation, new, rows as u32);
-    directory::put_list_entry(geometry, page.page_mut(), at, entry);
+    directory::put_list_entry(geometry, page.page_mut(), probe.at as usize, entry);
     store.commit(vec![page])?;
     release_list(store, geometry, probe, head)?;
     Ok(true)

@@ -1,8 +1,12 @@
 //! Centroids on pages: branches lead to directories, directories to lists.
 use crate::code::Query;
 use crate::geometry::{CENTROID_HEADER, Geometry};
+use crate::list::{self, Walked};
 use crate::page::{CONTENT, Kind, NONE, Page};
 use crate::{Error, Meta, PageStore, Result};
+
+/// Structure that moves so often under one reader does not move: the pages are wrong.
+pub(crate) const MOST_RESTARTS: u32 = 100;
 
 /// A centroid in bytes: `centroid ≈ scale · code`, and by definition exactly that.
 #[derive(Debug, Clone, Copy)]
@@ -36,16 +40,20 @@ impl OwnedCentroid {
         }
     }
 
-    /// The centroid that a directory has for a probe.
-    pub fn read<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Self> {
+    /// The centroid that a directory has for a probe; none where the list is no longer there.
+    pub fn read<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<Self>> {
         let page = store.read(probe.block)?;
-        page.expect(probe.block, Kind::Directory)?;
-        let view = centroid(geometry, &page, probe.at as usize);
-        Ok(OwnedCentroid {
+        Ok(current_entry(geometry, &page, probe).map(|_| Self::at(geometry, &page, probe.at as usize)))
+    }
+
+    /// The centroid of a place on a page.
+    pub fn at(geometry: &Geometry, page: &Page, at: usize) -> Self {
+        let view = centroid(geometry, page, at);
+        OwnedCentroid {
             code: view.code.to_vec(),
             scale: view.scale,
             squared: view.squared,
-        })
+        }
     }
 
     pub fn view(&self) -> Centroid<'_> {
@@ -74,7 +82,11 @@ pub(crate) struct ListEntry {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BranchEntry {
     pub directory: u32,
+    /// Lists when the branch was made, or when it was last tried in vain to split it.
     pub lists: u32,
+    /// What the pages of its directory have for a list's number: 0 as built, a number of its own after a split. Tells
+    /// recycled pages.
+    pub chain: u32,
 }
 
 fn entry_at(geometry: &Geometry, at: usize) -> usize {
@@ -111,6 +123,7 @@ pub(crate) fn branch_entry(geometry: &Geometry, page: &Page, at: usize) -> Branc
     BranchEntry {
         directory: page.get(start + 8),
         lists: page.get(start + 12),
+        chain: page.get(start + 16),
     }
 }
 
@@ -136,28 +149,122 @@ pub(crate) fn put_branch_entry(geometry: &Geometry, page: &mut Page, at: usize, 
     let start = entry_at(geometry, at);
     page.put(start + 8, entry.directory);
     page.put(start + 12, entry.lists);
+    page.put(start + 16, entry.chain);
 }
 
-/// Walks a chain of centroid pages, one locked at a time.
-pub(crate) fn walk<S: PageStore>(
+/// All branches, with the places of their entries. Consistent only where the structure cannot change meanwhile.
+pub(crate) fn branches<S: PageStore>(
     store: &S,
-    first: u32,
-    kind: Kind,
-    mut visit: impl FnMut(u32, &Page) -> Result<()>,
-) -> Result<()> {
-    let (mut block, mut steps) = (first, 0);
-    while block != NONE {
+    meta: &Meta,
+    geometry: &Geometry,
+) -> Result<Vec<(BranchEntry, u32, usize)>> {
+    let mut found = Vec::new();
+    walk_branches(store, meta, |block, page| {
+        found.extend((0..entries(geometry, page)).map(|at| (branch_entry(geometry, page, at), block, at)));
+    })?;
+    Ok(found)
+}
+
+/// Walks the pages of the branches, which are never recycled.
+fn walk_branches<S: PageStore>(store: &S, meta: &Meta, mut visit: impl FnMut(u32, &Page)) -> Result<()> {
+    let mut links = Links::new(meta.branch_block);
+    while let Some(block) = links.current() {
         let page = store.read(block)?;
-        let next = page.expect(block, kind)?.next;
-        visit(block, &page)?;
-        steps += 1;
-        // Asking for the length takes a system call: only long chains do.
-        if steps % 64 == 0 && steps > store.blocks()? {
-            return Err(Error::corrupted(first, "chain of pages runs in a circle"));
-        }
-        block = next;
+        let next = page.expect(block, Kind::Branch)?.next;
+        visit(block, &page);
+        drop(page);
+        links.follow(store, next)?;
     }
     Ok(())
+}
+
+/// Steps along a chain of pages; notices a circle.
+struct Links {
+    first: u32,
+    block: u32,
+    steps: u32,
+}
+
+impl Links {
+    fn new(first: u32) -> Self {
+        Links {
+            first,
+            block: first,
+            steps: 0,
+        }
+    }
+
+    fn current(&self) -> Option<u32> {
+        (self.block != NONE).then_some(self.block)
+    }
+
+    /// Never called with a page locked.
+    fn follow<S: PageStore>(&mut self, store: &S, next: u32) -> Result<()> {
+        self.steps += 1;
+        // Asking for the length takes a system call: only long chains do.
+        if self.steps.is_multiple_of(64) && self.steps > store.blocks()? {
+            return Err(Error::corrupted(self.first, "chain of pages runs in a circle"));
+        }
+        self.block = next;
+        Ok(())
+    }
+}
+
+/// Walks the directory pages of a branch, one locked at a time, unless the branch was split meanwhile.
+pub(crate) fn walk<S: PageStore>(
+    store: &S,
+    branch: &BranchEntry,
+    mut visit: impl FnMut(u32, &Page) -> Result<()>,
+) -> Result<Walked> {
+    let mut links = Links::new(branch.directory);
+    while let Some(block) = links.current() {
+        let page = store.read(block)?;
+        if !page.is(Kind::Directory, branch.chain, 0) {
+            list::check_recycled(block, &page)?;
+            return Ok(Walked::Moved);
+        }
+        let next = page.trailer().next;
+        visit(block, &page)?;
+        drop(page);
+        links.follow(store, next)?;
+    }
+    Ok(Walked::Whole)
+}
+
+/// The lists of a directory page and the next page; none where the page was recycled.
+pub(crate) fn read_page<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    branch: &BranchEntry,
+    block: u32,
+) -> Result<Option<(Vec<Probe>, u32)>> {
+    let page = store.read(block)?;
+    if !page.is(Kind::Directory, branch.chain, 0) {
+        list::check_recycled(block, &page)?;
+        return Ok(None);
+    }
+    let probes = (0..entries(geometry, &page))
+        .map(|at| Probe {
+            rank: 0.0,
+            dot: 0.0,
+            squared: 0.0,
+            entry: list_entry(geometry, &page, at),
+            branch: *branch,
+            block,
+            at: at as u32,
+        })
+        .collect();
+    Ok(Some((probes, page.trailer().next)))
+}
+
+/// The entry of a probe's list, if the page still has it there.
+pub(crate) fn current_entry(geometry: &Geometry, page: &Page, probe: &Probe) -> Option<ListEntry> {
+    let at = probe.at as usize;
+    if !page.is(Kind::Directory, probe.branch.chain, 0) || at >= entries(geometry, page) {
+        return None;
+    }
+    let entry = list_entry(geometry, page, at);
+    (entry.list == probe.entry.list && entry.generation == probe.entry.generation).then_some(entry)
 }
 
 /// A list on its way to be probed.
@@ -169,7 +276,8 @@ pub(crate) struct Probe {
     /// ‖c‖²
     pub squared: f32,
     pub entry: ListEntry,
-    /// The directory page that says so, and where on it.
+    /// The branch whose directory says so, the page, and where on it.
+    pub branch: BranchEntry,
     pub block: u32,
     pub at: u32,
 }
@@ -179,7 +287,7 @@ pub(crate) struct Probe {
 /// Branches are opened as they are needed: for `n` lists, the nearest branches that hold at least `16·n + 256`.
 pub(crate) struct Descent {
     /// Branches not opened yet, farthest first.
-    branches: Vec<(f32, u32)>,
+    branches: Vec<(f32, BranchEntry)>,
     /// Lists of opened branches that were not given out yet.
     pool: Vec<Probe>,
     given: usize,
@@ -189,14 +297,24 @@ pub(crate) struct Descent {
 impl Descent {
     pub fn new<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry, query: &Query) -> Result<Self> {
         let mut branches = Vec::new();
-        walk(store, meta.branch_block, Kind::Branch, |_, page| {
-            for at in 0..entries(geometry, page) {
-                let centroid = centroid(geometry, page, at);
-                let rank = query.rank(query.dot(centroid), centroid.squared);
-                branches.push((rank, branch_entry(geometry, page, at).directory));
+        let mut chains = meta.chains;
+        // A split changes several entries, perhaps on several pages: all of them are seen, or none.
+        loop {
+            walk_branches(store, meta, |_, page| {
+                for at in 0..entries(geometry, page) {
+                    let centroid = centroid(geometry, page, at);
+                    let rank = query.rank(query.dot(centroid), centroid.squared);
+                    branches.push((rank, branch_entry(geometry, page, at)));
+                }
+            })?;
+            let now = Meta::read_chains(store)?;
+            if now == chains {
+                break;
             }
-            Ok(())
-        })?;
+            store.interrupts()?;
+            chains = now;
+            branches.clear();
+        }
         branches.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         Ok(Descent {
             branches,
@@ -206,22 +324,23 @@ impl Descent {
         })
     }
 
-    /// The next `n` nearest lists, nearest first; fewer only when there are no more.
+    /// The next `n` nearest lists, nearest first; fewer only when there are no more. None when a branch was split
+    /// meanwhile: the descent has to begin anew.
     pub fn next<S: PageStore>(
         &mut self,
         store: &S,
         geometry: &Geometry,
         query: &Query,
         n: usize,
-    ) -> Result<Vec<Probe>> {
+    ) -> Result<Option<Vec<Probe>>> {
         let wanted = (self.given + n).saturating_mul(16).saturating_add(256);
         while self.opened < wanted || self.pool.len() < n {
-            let Some((_, directory)) = self.branches.pop() else {
+            let Some((_, branch)) = self.branches.pop() else {
                 break;
             };
             let pool = &mut self.pool;
             let before = pool.len();
-            walk(store, directory, Kind::Directory, |block, page| {
+            let walked = walk(store, &branch, |block, page| {
                 for at in 0..entries(geometry, page) {
                     let centroid = centroid(geometry, page, at);
                     let dot = query.dot(centroid);
@@ -230,17 +349,21 @@ impl Descent {
                         dot,
                         squared: centroid.squared,
                         entry: list_entry(geometry, page, at),
+                        branch,
                         block,
                         at: at as u32,
                     });
                 }
                 Ok(())
             })?;
+            if walked == Walked::Moved {
+                return Ok(None);
+            }
             self.opened += pool.len() - before;
         }
         let n = n.min(self.pool.len());
         if n == 0 {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         if n < self.pool.len() {
             self.pool
@@ -249,6 +372,6 @@ impl Descent {
         let mut batch: Vec<Probe> = self.pool.drain(..n).collect();
         batch.sort_unstable_by(|a, b| a.rank.total_cmp(&b.rank));
         self.given += n;
-        Ok(batch)
+        Ok(Some(batch))
     }
 }

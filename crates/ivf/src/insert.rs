@@ -1,6 +1,6 @@
 //! One row into the list of its nearest centroid.
 use crate::code::{self, Query, Scratch};
-use crate::directory::{self, Descent, Probe};
+use crate::directory::{self, Descent, MOST_RESTARTS, Probe};
 use crate::geometry::Geometry;
 use crate::list;
 use crate::page::{Kind, NONE};
@@ -40,10 +40,12 @@ pub fn insert<S: PageStore>(store: &S, vector: &[f32], tid: Tid) -> Result<bool>
     // Rows are assigned by Euclidean distance under every metric.
     let query = Query::new(Metric::L2, &geometry, &rotated);
     let mut scratch = Scratch::default();
-    loop {
+    for _ in 0..MOST_RESTARTS {
         store.interrupts()?;
-        let probe = Descent::new(store, &meta, &geometry, &query)?
-            .next(store, &geometry, &query, 1)?
+        let Some(nearest) = Descent::new(store, &meta, &geometry, &query)?.next(store, &geometry, &query, 1)? else {
+            continue;
+        };
+        let probe = nearest
             .first()
             .copied()
             .ok_or_else(|| Error::corrupted(meta.branch_block, "no list in any branch"))?;
@@ -55,8 +57,9 @@ pub fn insert<S: PageStore>(store: &S, vector: &[f32], tid: Tid) -> Result<bool>
             continue;
         };
         let grown = match put_first(store, &geometry, &probe, &record)? {
-            Some(head) => append(store, &geometry, &probe, head, &record)?,
-            None => false,
+            First::Has(head) => append(store, &geometry, &probe, head, &record)?,
+            First::Put => false,
+            First::Moved => continue,
         };
         drop(lock);
         if grown && split::is_overfull(store, &geometry, &probe)? {
@@ -64,6 +67,10 @@ pub fn insert<S: PageStore>(store: &S, vector: &[f32], tid: Tid) -> Result<bool>
         }
         return Ok(true);
     }
+    Err(Error::corrupted(
+        meta.branch_block,
+        "leads to lists that are not where it says",
+    ))
 }
 
 /// The row's codes, if the directory still says what the probe found there.
@@ -77,41 +84,46 @@ fn encode_for<S: PageStore>(
     scratch: &mut Scratch,
 ) -> Result<Option<Vec<u8>>> {
     let page = store.read(probe.block)?;
-    page.expect(probe.block, Kind::Directory)?;
-    let at = probe.at as usize;
-    if at >= directory::entries(geometry, &page) {
-        return Ok(None);
-    }
-    let entry = directory::list_entry(geometry, &page, at);
-    if entry.list != probe.entry.list || entry.generation != probe.entry.generation {
+    if directory::current_entry(geometry, &page, probe).is_none() {
         return Ok(None);
     }
     let mut record = Vec::new();
-    let centroid = directory::centroid(geometry, &page, at);
+    let centroid = directory::centroid(geometry, &page, probe.at as usize);
     code::encode(meta.metric, geometry, rotated, centroid, tid, scratch, &mut record);
     Ok(Some(record))
 }
 
-/// The head of a list; where it had none, makes its first pages with the record on them and gives none.
-fn put_first<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, record: &[u8]) -> Result<Option<u32>> {
-    let at = probe.at as usize;
+/// What became of the attempt to put a record as a list's first.
+enum First {
+    /// It is not the first: the list's first page.
+    Has(u32),
+    /// It is the first, on new pages.
+    Put,
+    /// The list's entry is no longer where it was.
+    Moved,
+}
+
+/// Makes the first pages of a list that has none, with the record on them.
+fn put_first<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, record: &[u8]) -> Result<First> {
     {
         let page = store.read(probe.block)?;
-        let head = directory::list_entry(geometry, &page, at).head;
-        if head != NONE {
-            return Ok(Some(head));
+        match directory::current_entry(geometry, &page, probe) {
+            None => return Ok(First::Moved),
+            Some(entry) if entry.head != NONE => return Ok(First::Has(entry.head)),
+            Some(_) => (),
         }
     }
     let mut page = store.write(probe.block)?;
-    let mut entry = directory::list_entry(geometry, &page, at);
-    if entry.head != NONE {
-        return Ok(Some(entry.head));
-    }
+    let mut entry = match directory::current_entry(geometry, &page, probe) {
+        None => return Ok(First::Moved),
+        Some(entry) if entry.head != NONE => return Ok(First::Has(entry.head)),
+        Some(entry) => entry,
+    };
     let (scan, refine) = first_pages(store, geometry, probe, record)?;
     entry.head = scan.block();
-    directory::put_list_entry(geometry, page.page_mut(), at, entry);
+    directory::put_list_entry(geometry, page.page_mut(), probe.at as usize, entry);
     store.commit(vec![page, scan, refine])?;
-    Ok(None)
+    Ok(First::Put)
 }
 
 /// A new scan page and its first refine page with one record.

@@ -9,6 +9,7 @@
 //! explains page layout, locking order and crash safety.
 #![deny(unsafe_code)]
 
+mod branch;
 mod build;
 mod candidates;
 mod check;

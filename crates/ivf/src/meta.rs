@@ -51,6 +51,8 @@ struct Stored {
     points: u32,
     itself: u32,
     curve: [CurvePoint; MOST_POINTS],
+    chains: u32,
+    spare: u32,
 }
 
 /// What block 0 says.
@@ -76,7 +78,12 @@ pub struct Meta {
     pub(crate) seed: u64,
     pub(crate) branch_block: u32,
     pub(crate) next_list: u32,
+    /// Directory chains that branch splits made so far. Changes with every change of the branches.
+    pub(crate) chains: u32,
 }
+
+/// Where [`Stored`] has the number of chains.
+const CHAINS: usize = CONTENT + std::mem::offset_of!(Stored, chains);
 
 impl Meta {
     /// Reads block 0.
@@ -115,7 +122,15 @@ impl Meta {
             seed: stored.seed,
             branch_block: stored.branch_block,
             next_list: stored.next_list,
+            chains: stored.chains,
         })
+    }
+
+    /// The number of chains alone.
+    pub(crate) fn read_chains<S: PageStore>(store: &S) -> Result<u32> {
+        let page = store.read(0)?;
+        page.expect(0, Kind::Meta)?;
+        Ok(page.get(CHAINS))
     }
 
     pub(crate) fn write(&self, page: &mut Page) {
@@ -138,6 +153,8 @@ impl Meta {
                 points: points as u32,
                 itself: self.itself,
                 curve,
+                chains: self.chains,
+                spare: 0,
             },
         );
         page.set_used(CONTENT + size_of::<Stored>());
@@ -203,6 +220,7 @@ mod tests {
             seed: SEED,
             branch_block: 1,
             next_list: 100,
+            chains: 0,
         };
         assert_eq!(meta.probes_for(0.5), 20);
         assert_eq!(meta.probes_for(0.95), 30);

@@ -4,13 +4,12 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::code::{self, Query};
 
-use crate::directory::{self, Descent, OwnedCentroid, Probe};
+use crate::directory::{self, BranchEntry, Descent, OwnedCentroid, Probe};
 use crate::geometry::Geometry;
 use crate::list;
 use crate::meta::{CurvePoint, MOST_POINTS};
 use crate::page::Kind;
 use crate::search::{Iteration, Search, SearchOptions};
-use crate::vacuum::read_directory;
 use crate::{Meta, Metric, PageStore, Result, Tid, split};
 
 /// Queries with which the curve is measured.
@@ -73,7 +72,10 @@ fn lists_to_find_itself<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometr
         };
         if let Some((_, vector)) = random_row(store, meta, geometry, &probe, random.next_u32())? {
             let query = Query::new(meta.metric, geometry, &vector);
-            let nearest = Descent::new(store, meta, geometry, &query)?.next(store, geometry, &query, many as usize)?;
+            let mut descent = Descent::new(store, meta, geometry, &query)?;
+            let Some(nearest) = descent.next(store, geometry, &query, many as usize)? else {
+                continue;
+            };
             let rank = nearest.iter().position(|near| near.entry.list == probe.entry.list);
             farthest = farthest.max(rank.map_or(many, |rank| rank as u32 + 1));
         }
@@ -141,37 +143,32 @@ fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> 
     Ok(queries)
 }
 
-/// All directory pages.
-fn directory_pages<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<u32>> {
-    let mut firsts = Vec::new();
-    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
-        firsts.extend(
-            (0..directory::entries(geometry, page)).map(|at| directory::branch_entry(geometry, page, at).directory),
-        );
-        Ok(())
-    })?;
+/// All directory pages, with their branches; those of branches that are split meanwhile are left out.
+fn directory_pages<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<(BranchEntry, u32)>> {
     let mut pages = Vec::new();
-    for first in firsts {
-        directory::walk(store, first, Kind::Directory, |block, _| {
-            pages.push(block);
+    for (branch, _, _) in directory::branches(store, meta, geometry)? {
+        directory::walk(store, &branch, |block, _| {
+            pages.push((branch, block));
             Ok(())
         })?;
     }
     Ok(pages)
 }
 
-/// A list of a random directory page; none where that page is empty.
+/// A list of a random directory page; none where that page is empty or no longer one.
 fn random_list<S: PageStore>(
     store: &S,
     geometry: &Geometry,
-    pages: &[u32],
+    pages: &[(BranchEntry, u32)],
     random: &mut ChaCha8Rng,
 ) -> Result<Option<Probe>> {
     if pages.is_empty() {
         return Ok(None);
     }
-    let block = pages[random.next_u32() as usize % pages.len()];
-    let (probes, _) = read_directory(store, geometry, block)?;
+    let (branch, block) = pages[random.next_u32() as usize % pages.len()];
+    let Some((probes, _)) = directory::read_page(store, geometry, &branch, block)? else {
+        return Ok(None);
+    };
     if probes.is_empty() {
         return Ok(None);
     }
@@ -186,7 +183,9 @@ fn random_row<S: PageStore>(
     probe: &Probe,
     number: u32,
 ) -> Result<Option<(Tid, Vec<f32>)>> {
-    let centroid = OwnedCentroid::read(store, geometry, probe)?;
+    let Some(centroid) = OwnedCentroid::read(store, geometry, probe)? else {
+        return Ok(None);
+    };
     let mut row = None;
     let mut first = true;
     list::walk(

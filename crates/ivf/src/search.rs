@@ -6,7 +6,7 @@ use vectors::quantised;
 
 use crate::candidates::{Candidate, Cut, Kept, Position};
 use crate::code::{InList, Query};
-use crate::directory::{Descent, Probe};
+use crate::directory::{Descent, MOST_RESTARTS, Probe};
 use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE};
@@ -26,9 +26,6 @@ const FIRST_WIDENING: usize = 16;
 const WIDENING: usize = 8;
 /// How many times as many candidates a further scan of the same lists keeps.
 const GROWTH: usize = 8;
-
-/// More restarts than this are no coincidence.
-const MOST_RESTARTS: u32 = 100;
 
 /// What happens when the probed lists are used up and more rows are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,7 +407,11 @@ impl Search {
     }
 
     fn probe<S: PageStore>(&mut self, store: &S, wanted: usize, capacity: usize) -> Result<bool> {
-        let probes = self.descent.next(store, &self.geometry, &self.query, wanted)?;
+        let Some(probes) = self.descent.next(store, &self.geometry, &self.query, wanted)? else {
+            let wanted = self.probes.len() + wanted;
+            self.start_again(store, self.meta.branch_block, wanted, capacity)?;
+            return Ok(true);
+        };
         if probes.is_empty() {
             self.ended = true;
             return Ok(false);
@@ -458,7 +459,8 @@ impl Search {
                 list::prefetch_scan(store, next.entry.head);
             }
             if self.scan_list(store, at, &mut kept)? == Walked::Moved {
-                return self.start_again(store, at);
+                let block = self.probes[at].0.block;
+                return self.start_again(store, block, self.probes.len(), capacity);
             }
         }
         let (candidates, cut) = kept.finish();
@@ -521,15 +523,12 @@ impl Search {
         )
     }
 
-    /// A list moved under the search: everything that was not given out is looked for anew.
-    fn start_again<S: PageStore>(&mut self, store: &S, at: usize) -> Result<()> {
+    /// A list moved under the search, or the branches changed: everything that was not given out is looked for anew.
+    /// `block` has what led astray.
+    fn start_again<S: PageStore>(&mut self, store: &S, block: u32, wanted: usize, capacity: usize) -> Result<()> {
         self.restarts += 1;
         if self.restarts > MOST_RESTARTS {
-            let (probe, _) = self.probes[at];
-            return Err(Error::corrupted(
-                probe.block,
-                format!("list {} leads to pages of another", probe.entry.list),
-            ));
+            return Err(Error::corrupted(block, "leads to pages of another list or branch"));
         }
         self.skip.extend(self.given.iter().copied());
         self.meta = Meta::read(store)?;
@@ -538,12 +537,10 @@ impl Search {
         self.upcoming.clear();
         self.refined.clear();
         self.ready.clear();
-        let wanted = self.probes.len().max(1);
-        let capacity = self.rounds.last().map_or(FIRST_CANDIDATES, |round| round.capacity);
         self.probes.clear();
         self.rounds.clear();
         self.ended = false;
-        self.probe(store, wanted, capacity)?;
+        self.probe(store, wanted.max(1), capacity)?;
         Ok(())
     }
 }

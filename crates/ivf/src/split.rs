@@ -11,7 +11,7 @@ use crate::kmeans;
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE, Page};
 use crate::store::LockMode;
-use crate::{Error, Meta, PageStore, PageWrite, Result, Tid};
+use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, branch};
 
 /// Rows for which a list is made.
 pub(crate) const ROWS_PER_LIST: usize = 256;
@@ -19,6 +19,8 @@ pub(crate) const ROWS_PER_LIST: usize = 256;
 pub(crate) const OVERFULL: usize = 1024;
 /// Lists that one split makes, at most.
 const MOST_PARTS: usize = 16;
+/// Rows of a list by which it is divided, at most: a list of equal rows may be as long as its table.
+const MOST_SAMPLED: usize = 4096;
 
 /// Whether a list has so many rows that it should be split. One that could not be split when it was last counted is tried
 /// again when it has twice as many: its rows may all be the same.
@@ -38,13 +40,8 @@ pub(crate) fn is_overfull<S: PageStore>(store: &S, geometry: &Geometry, probe: &
 
 pub(crate) fn current_head<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<u32>> {
     let page = store.read(probe.block)?;
-    page.expect(probe.block, Kind::Directory)?;
-    if probe.at as usize >= directory::entries(geometry, &page) {
-        return Ok(None);
-    }
-    let entry = directory::list_entry(geometry, &page, probe.at as usize);
-    let same = entry.list == probe.entry.list && entry.generation == probe.entry.generation && entry.head != NONE;
-    Ok(same.then_some(entry.head))
+    let entry = directory::current_entry(geometry, &page, probe);
+    Ok(entry.map(|entry| entry.head).filter(|&head| head != NONE))
 }
 
 /// Splits a list, unless somebody else is changing it or the structure. `structure_held`: the caller has that lock.
@@ -64,75 +61,113 @@ pub(crate) fn split<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe,
         return Ok(false);
     };
     let meta = Meta::read(store)?;
-    let centroid = OwnedCentroid::read(store, geometry, probe)?;
-    let rows = read_rows(store, &meta, geometry, probe, head, &centroid)?;
-    if rows.tids.len() < OVERFULL {
+    let Some(centroid) = OwnedCentroid::read(store, geometry, probe)? else {
+        return Ok(false);
+    };
+    let rows = Rows::read(store, &meta, geometry, probe, head, centroid)?;
+    if rows.places.len() < OVERFULL {
         return Ok(false);
     }
     let room = room_for_entries(store, geometry, probe)?;
-    let parts = rows.tids.len().div_ceil(ROWS_PER_LIST).min(MOST_PARTS).min(1 + room);
+    let parts = rows.places.len().div_ceil(ROWS_PER_LIST).min(MOST_PARTS).min(1 + room);
     if parts < 2 {
         return Ok(false);
     }
-    let centroids = kmeans::split(&rows.vectors, geometry.rotated, parts);
+    let centroids = kmeans::split(&rows.sample()?, geometry.rotated, parts);
     if centroids.len() < 2 {
         // All rows are the same: more lists would not help.
-        count_rows(store, geometry, probe, rows.tids.len() as u32)?;
+        count_rows(store, geometry, probe, rows.places.len() as u32)?;
         return Ok(false);
     }
-    let entries = write_lists(store, &meta, geometry, probe, &rows, &centroids)?;
+    let entries = write_lists(&rows, &centroids)?;
     replace_entry(store, geometry, probe, &centroids, &entries)?;
     release_list(store, geometry, probe, head)?;
+    if !structure_held {
+        branch::split_if_crowded(store, geometry, &probe.branch)?;
+    }
     Ok(true)
 }
 
 /// Stores in the directory how many rows a list has.
 fn count_rows<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, rows: u32) -> Result<()> {
     let mut page = store.write(probe.block)?;
-    page.expect(probe.block, Kind::Directory)?;
-    let mut entry = directory::list_entry(geometry, &page, probe.at as usize);
-    entry.count = rows;
-    directory::put_list_entry(geometry, page.page_mut(), probe.at as usize, entry);
-    store.commit(vec![page])
+    if let Some(mut entry) = directory::current_entry(geometry, &page, probe) {
+        entry.count = rows;
+        directory::put_list_entry(geometry, page.page_mut(), probe.at as usize, entry);
+        store.commit(vec![page])?;
+    }
+    Ok(())
 }
 
-struct Rows {
-    tids: Vec<Tid>,
-    /// As far as the six-bit codes know them, one after the other.
-    vectors: Vec<f32>,
+/// The rows of a list, as far as its six-bit codes know them.
+struct Rows<'s, S: PageStore> {
+    store: &'s S,
+    meta: &'s Meta,
+    geometry: &'s Geometry,
+    probe: &'s Probe,
+    centroid: OwnedCentroid,
+    /// Each row, the block of its code, and the place there.
+    places: Vec<(Tid, u32, usize)>,
 }
 
-fn read_rows<S: PageStore>(
-    store: &S,
-    meta: &Meta,
-    geometry: &Geometry,
-    probe: &Probe,
-    head: u32,
-    centroid: &OwnedCentroid,
-) -> Result<Rows> {
-    let mut tids = Vec::new();
-    let mut places = Vec::new();
-    let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |_, page| {
-        for slot in live_slots(geometry, page) {
-            tids.push(list::tid(geometry, page, slot));
-            places.push(list::refine_place(geometry, page, slot));
+impl<'s, S: PageStore> Rows<'s, S> {
+    fn read(
+        store: &'s S,
+        meta: &'s Meta,
+        geometry: &'s Geometry,
+        probe: &'s Probe,
+        head: u32,
+        centroid: OwnedCentroid,
+    ) -> Result<Self> {
+        let mut places = Vec::new();
+        let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |_, page| {
+            for slot in live_slots(geometry, page) {
+                let (block, place) = list::refine_place(geometry, page, slot);
+                places.push((list::tid(geometry, page, slot), block, place));
+            }
+            Ok(())
+        })?;
+        if walked == Walked::Moved {
+            return Err(Error::corrupted(head, "not the head of its list"));
+        }
+        Ok(Rows {
+            store,
+            meta,
+            geometry,
+            probe,
+            centroid,
+            places,
+        })
+    }
+
+    /// Decodes every `step`-th row, one at a time.
+    fn each(&self, step: usize, mut visit: impl FnMut(Tid, &[f32])) -> Result<()> {
+        let mut vector = vec![0.0; self.geometry.rotated];
+        let mut code = vec![0; self.geometry.rotated];
+        for (at, &(tid, block, place)) in self.places.iter().step_by(step).enumerate() {
+            if at.is_multiple_of(ROWS_PER_LIST) {
+                self.store.interrupts()?;
+            }
+            let page = self.store.read(block)?;
+            let entry = &self.probe.entry;
+            if !page.is(Kind::Refine, entry.list, entry.generation) || place >= self.geometry.refines {
+                return Err(Error::corrupted(block, "not a refine page of its list"));
+            }
+            let record = list::refine_record(self.geometry, &page, place);
+            code::decode(self.meta.metric, record, self.centroid.view(), &mut code, &mut vector);
+            drop(page);
+            visit(tid, &vector);
         }
         Ok(())
-    })?;
-    if walked == Walked::Moved {
-        return Err(Error::corrupted(head, "not the head of its list"));
     }
-    let mut vectors = vec![0.0; tids.len() * geometry.rotated];
-    let mut code = vec![0; geometry.rotated];
-    for ((block, place), out) in places.into_iter().zip(vectors.chunks_exact_mut(geometry.rotated)) {
-        let page = store.read(block)?;
-        if !page.is(Kind::Refine, probe.entry.list, probe.entry.generation) || place >= geometry.refines {
-            return Err(Error::corrupted(block, "not a refine page of its list"));
-        }
-        let record = list::refine_record(geometry, &page, place);
-        code::decode(meta.metric, record, centroid.view(), &mut code, out);
+
+    /// Up to so many of them, one after the other.
+    fn sample(&self) -> Result<Vec<f32>> {
+        let step = self.places.len().div_ceil(MOST_SAMPLED).max(1);
+        let mut vectors = Vec::with_capacity(self.places.len().div_ceil(step) * self.geometry.rotated);
+        self.each(step, |_, vector| vectors.extend_from_slice(vector))?;
+        Ok(vectors)
     }
-    Ok(Rows { tids, vectors })
 }
 
 /// Slots of a scan page that hold a row.
@@ -153,29 +188,29 @@ fn room_for_entries<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe)
     Ok(here + (S::MOST_PAGES - 2) * geometry.centroids)
 }
 
-fn write_lists<S: PageStore>(
-    store: &S,
-    meta: &Meta,
-    geometry: &Geometry,
-    probe: &Probe,
-    rows: &Rows,
-    centroids: &[OwnedCentroid],
-) -> Result<Vec<ListEntry>> {
+fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) -> Result<Vec<ListEntry>> {
+    let Rows {
+        store,
+        meta,
+        geometry,
+        probe,
+        ..
+    } = *rows;
     let mut scratch = Scratch::default();
     let mut records = vec![Vec::new(); centroids.len()];
     let mut squares = vec![0.0f64; centroids.len()];
-    for (tid, vector) in rows.tids.iter().zip(rows.vectors.chunks_exact(geometry.rotated)) {
+    rows.each(1, |tid, vector| {
         let nearest = kmeans::nearest(vector, centroids);
         squares[nearest] += f64::from(code::encode(
             meta.metric,
             geometry,
             vector,
             centroids[nearest].view(),
-            *tid,
+            tid,
             &mut scratch,
             &mut records[nearest],
         ));
-    }
+    })?;
     let bytes = Record::bytes(geometry);
     let mut entries = Vec::with_capacity(centroids.len());
     for (part, records) in records.iter().enumerate() {
@@ -245,7 +280,7 @@ fn replace_entry<S: PageStore>(
             continue;
         }
         let mut page = store.allocate()?;
-        page.page_mut().init(Kind::Directory, 0, 0);
+        page.page_mut().init(Kind::Directory, probe.branch.chain, 0);
         let block = page.block();
         pages[last].page_mut().set_next(block);
         page.page_mut().set_next(next);
@@ -284,7 +319,6 @@ pub(crate) fn release_list<S: PageStore>(store: &S, geometry: &Geometry, probe: 
 mod tests {
     use super::*;
     use crate::stores::Memory;
-    use crate::vacuum::read_directory;
     use crate::{Metric, check, cleanup, create_empty, insert};
 
     fn put(store: &Memory, row: &[f32], at: u32) {
@@ -297,13 +331,12 @@ mod tests {
         create_empty(&store, 32, Metric::L2).unwrap();
         let meta = Meta::read(&store).unwrap();
         let geometry = meta.geometry().unwrap();
-        let branch = store.read(meta.branch_block).unwrap();
-        let first = directory::branch_entry(&geometry, &branch, 0).directory;
-        drop(branch);
+        let branch = directory::branches(&store, &meta, &geometry).unwrap()[0].0;
         let mut counts = Vec::new();
         for at in 0..6000 {
             put(&store, &[1.0; 32], at);
-            counts.push(read_directory(&store, &geometry, first).unwrap().0[0].entry.count);
+            let page = directory::read_page(&store, &geometry, &branch, branch.directory).unwrap();
+            counts.push(page.unwrap().0[0].entry.count);
         }
         counts.dedup();
         assert!(

@@ -1,9 +1,8 @@
 //! What an index is made of.
-use crate::directory;
+use crate::directory::{self, MOST_RESTARTS};
 use crate::list::{self, Walked};
-use crate::page::{Kind, NONE};
-use crate::vacuum::read_directory;
-use crate::{Meta, PageStore, Result};
+use crate::page::NONE;
+use crate::{Error, Meta, PageStore, Result};
 
 /// Figures of an index.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,27 +33,39 @@ pub struct Stats {
 
 /// Reads every scan page and counts.
 pub fn stats<S: PageStore>(store: &S) -> Result<Stats> {
-    let meta = Meta::read(store)?;
+    for _ in 0..MOST_RESTARTS {
+        let meta = Meta::read(store)?;
+        // A branch that is split meanwhile would be counted twice, or not at all.
+        if let Some(stats) = count(store, &meta)?
+            && Meta::read_chains(store)? == meta.chains
+        {
+            return Ok(stats);
+        }
+        store.interrupts()?;
+    }
+    Err(Error::corrupted(0, "branches lead to pages of others"))
+}
+
+/// None where a branch was split meanwhile.
+fn count<S: PageStore>(store: &S, meta: &Meta) -> Result<Option<Stats>> {
     let geometry = meta.geometry()?;
     let mut stats = Stats {
         branches: meta.branches,
         pages: store.blocks()?,
         ..Stats::default()
     };
-    let mut directories = Vec::new();
-    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
-        stats.centroid_pages += 1;
-        directories.extend(
-            (0..directory::entries(&geometry, page)).map(|at| directory::branch_entry(&geometry, page, at).directory),
-        );
-        Ok(())
-    })?;
+    let branches = directory::branches(store, meta, &geometry)?;
+    let mut branch_pages: Vec<u32> = branches.iter().map(|&(_, block, _)| block).collect();
+    branch_pages.dedup();
+    stats.centroid_pages = branch_pages.len() as u32;
     let mut squares = 0.0;
-    for first in directories {
-        let mut block = first;
+    for (branch, _, _) in branches {
+        let mut block = branch.directory;
         while block != NONE && stats.centroid_pages <= stats.pages {
             store.interrupts()?;
-            let (probes, next) = read_directory(store, &geometry, block)?;
+            let Some((probes, next)) = directory::read_page(store, &geometry, &branch, block)? else {
+                return Ok(None);
+            };
             stats.centroid_pages += 1;
             for probe in probes {
                 let entry = probe.entry;
@@ -91,5 +102,5 @@ pub fn stats<S: PageStore>(store: &S) -> Result<Stats> {
     if stats.rows > 0 {
         stats.imbalance = squares * f64::from(stats.lists) / (stats.rows as f64).powi(2);
     }
-    Ok(stats)
+    Ok(Some(stats))
 }

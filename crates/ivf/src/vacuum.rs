@@ -2,9 +2,9 @@
 use crate::directory::{self, Probe};
 use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
-use crate::page::{Kind, NONE, Page};
+use crate::page::{NONE, Page};
 use crate::store::LockMode;
-use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, compact, recall, split};
+use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, branch, compact, recall, split};
 
 /// What a vacuum found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +64,11 @@ pub fn cleanup<S: PageStore>(store: &S) -> Result<Vacuumed> {
         store.interrupts()?;
         done.compacted += u32::from(compact::compact(store, &geometry, &probe)?);
     }
+    // Last, since it moves the entries of lists.
+    for (branch, _, _) in directory::branches(store, &meta, &geometry)? {
+        store.interrupts()?;
+        branch::split_if_crowded(store, &geometry, &branch)?;
+    }
     Meta::update(store, |meta| meta.rows = done.remaining)?;
     drop(structure);
     let meta = Meta::read(store)?;
@@ -81,18 +86,13 @@ fn for_each_list<S: PageStore>(
     geometry: &Geometry,
     mut visit: impl FnMut(&Probe) -> Result<u32>,
 ) -> Result<()> {
-    let mut directories = Vec::new();
-    directory::walk(store, meta.branch_block, Kind::Branch, |_, page| {
-        for at in 0..directory::entries(geometry, page) {
-            directories.push(directory::branch_entry(geometry, page, at).directory);
-        }
-        Ok(())
-    })?;
-    for first in directories {
-        let (mut block, mut steps) = (first, 0);
+    for (branch, _, _) in directory::branches(store, meta, geometry)? {
+        let (mut block, mut steps) = (branch.directory, 0);
         while block != NONE {
             store.interrupts()?;
-            let (probes, next) = read_directory(store, geometry, block)?;
+            let Some((probes, next)) = directory::read_page(store, geometry, &branch, block)? else {
+                return Err(Error::corrupted(block, "not a directory page of its branch"));
+            };
             let mut counts = Vec::with_capacity(probes.len());
             for probe in &probes {
                 counts.push(visit(probe)?);
@@ -100,28 +100,12 @@ fn for_each_list<S: PageStore>(
             store_counts(store, geometry, block, &probes, &counts)?;
             steps += 1;
             if steps > store.blocks()? {
-                return Err(Error::corrupted(first, "chain of pages runs in a circle"));
+                return Err(Error::corrupted(branch.directory, "chain of pages runs in a circle"));
             }
             block = next;
         }
     }
     Ok(())
-}
-
-pub(crate) fn read_directory<S: PageStore>(store: &S, geometry: &Geometry, block: u32) -> Result<(Vec<Probe>, u32)> {
-    let page = store.read(block)?;
-    let trailer = page.expect(block, Kind::Directory)?;
-    let probes = (0..directory::entries(geometry, &page))
-        .map(|at| Probe {
-            rank: 0.0,
-            dot: 0.0,
-            squared: 0.0,
-            entry: directory::list_entry(geometry, &page, at),
-            block,
-            at: at as u32,
-        })
-        .collect();
-    Ok((probes, trailer.next))
 }
 
 fn store_counts<S: PageStore>(
@@ -139,14 +123,11 @@ fn store_counts<S: PageStore>(
         return Ok(());
     }
     let mut page = store.write(block)?;
-    page.expect(block, Kind::Directory)?;
     for (probe, &count) in probes.iter().zip(counts) {
-        let at = probe.at as usize;
-        let mut entry = directory::list_entry(geometry, &page, at);
         // An insert may have made the list's first page since.
-        if entry.list == probe.entry.list && entry.generation == probe.entry.generation {
+        if let Some(mut entry) = directory::current_entry(geometry, &page, probe) {
             entry.count = count;
-            directory::put_list_entry(geometry, page.page_mut(), at, entry);
+            directory::put_list_entry(geometry, page.page_mut(), probe.at as usize, entry);
         }
     }
     store.commit(vec![page])

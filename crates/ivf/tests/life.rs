@@ -155,6 +155,36 @@ fn lists_that_lost_most_of_their_rows_move_to_fewer_pages_and_nothing_else_chang
 }
 
 #[test]
+fn a_list_too_long_for_memory_is_written_piece_by_piece_and_is_the_same_list() {
+    let rows = Random::new(13).clustered(5000, 16);
+    let (whole, pieces) = (Memory::new(), Memory::new());
+    build(&whole, &rows, Metric::L2, 3, 1).unwrap();
+    build_within(&pieces, &rows, Metric::L2, 3, 1, 100).unwrap();
+    assert_sound(&pieces, 5000);
+    let by_codes = |store: &Memory| {
+        let options = SearchOptions {
+            rerank: false,
+            ..SearchOptions::default()
+        };
+        search(store, Metric::L2, &rows[3], &[], usize::MAX, options)
+    };
+    assert_eq!(by_codes(&pieces), by_codes(&whole));
+    assert_eq!(stats(&pieces).unwrap(), stats(&whole).unwrap());
+    // It takes rows where a list that was written at once does.
+    let pages = pieces.blocks().unwrap();
+    for at in 5000..5010 {
+        insert(&pieces, &rows[at - 5000], tid(at)).unwrap();
+    }
+    assert_sound(&pieces, 5010);
+    assert!(pieces.blocks().unwrap() <= pages + 2);
+    // Fewer rows than were counted are an error, not a shorter list.
+    let short = Memory::new();
+    let trained = trained(&rows, Metric::L2, 3, 1).unwrap();
+    let mut writer = ivf::Writer::new(&short, &trained).unwrap();
+    assert!(writer.add_long_list(0, 10, &mut |_, _| Ok(())).is_err());
+}
+
+#[test]
 fn a_crash_at_any_record_of_a_build_leaves_no_index_and_a_whole_build_is_sound() {
     let rows = Random::new(3).clustered(700, 16);
     for records in 0.. {

@@ -52,20 +52,30 @@ pub fn row(tid: Tid) -> usize {
     (tid.block() as usize * 50 + usize::from(tid.offset())).wrapping_sub(1)
 }
 
-/// Builds an index of these rows as the extension does.
-pub fn build<S: PageStore>(store: &S, rows: &[Vec<f32>], metric: Metric, lists: u32, threads: usize) -> Result<Meta> {
-    let dimensions = rows[0].len();
-    let mut sample = Sample::new(dimensions, metric, 100_000)?;
+/// Centroids of these rows.
+pub fn trained(rows: &[Vec<f32>], metric: Metric, lists: u32, threads: usize) -> Result<Arc<Trained>> {
+    let mut sample = Sample::new(rows[0].len(), metric, 100_000)?;
     for row in rows {
         sample.add(row)?;
     }
-    let trained = Arc::new(Trained::train(
-        sample,
-        lists,
-        threads,
-        &AtomicBool::new(false),
-        &AtomicU64::new(0),
-    )?);
+    Trained::train(sample, lists, threads, &AtomicBool::new(false), &AtomicU64::new(0)).map(Arc::new)
+}
+
+/// Builds an index of these rows as the extension does.
+pub fn build<S: PageStore>(store: &S, rows: &[Vec<f32>], metric: Metric, lists: u32, threads: usize) -> Result<Meta> {
+    build_within(store, rows, metric, lists, threads, usize::MAX)
+}
+
+/// Lists of more than `most` rows are written as those that do not fit into memory.
+pub fn build_within<S: PageStore>(
+    store: &S,
+    rows: &[Vec<f32>],
+    metric: Metric,
+    lists: u32,
+    threads: usize,
+    most: usize,
+) -> Result<Meta> {
+    let trained = trained(rows, metric, lists, threads)?;
     let mut encoders = Encoders::start(&trained, threads);
     let mut encoded = Vec::new();
     for (at, batch) in rows.chunks(100).enumerate() {
@@ -88,7 +98,15 @@ pub fn build<S: PageStore>(store: &S, rows: &[Vec<f32>], metric: Metric, lists: 
     }
     let mut writer = Writer::new(store, &trained)?;
     for (list, records) in of_list.iter().enumerate() {
-        if !records.is_empty() {
+        if records.len() > most {
+            let mut left = records.iter();
+            writer.add_long_list(list as u32, records.len(), &mut |wanted, out| {
+                left.by_ref()
+                    .take(wanted)
+                    .for_each(|record| out.extend_from_slice(record));
+                Ok(())
+            })?;
+        } else if !records.is_empty() {
             writer.add_list(list as u32, &mut records.iter().copied())?;
         }
     }
