@@ -196,7 +196,7 @@ def run_together(*works) -> None:
 
 def test_ivf_index_that_grows_from_empty_divides_its_branches_under_open_searches(db):
     """As many lists as a built index has, and in two levels as there; a cursor opened before keeps its rows."""
-    vectors = clustered(100_000, 16, seed=5)
+    vectors = clustered(250_000, 16, seed=5)
     db.execute("CREATE TABLE t (id int, d vector(16)); CREATE INDEX t_ivf ON t USING ivf (d vector_l2_ops)")
     db.execute("SET enable_seqscan = off; SET copymatch.rerank = off")
     load(db, "t", vectors[:20_000])
@@ -213,8 +213,8 @@ def test_ivf_index_that_grows_from_empty_divides_its_branches_under_open_searche
     db.execute("VACUUM t")
     assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
     db.execute("RESET copymatch.rerank")
-    truth = [np.argsort(((vectors - query) ** 2).sum(1))[:10] for query in vectors[::2000]]
-    found = [find(db, query, 10, "vector_l2_ops") for query in vectors[::2000]]
+    truth = [np.argsort(((vectors - query) ** 2).sum(1))[:10] for query in vectors[::5000]]
+    found = [find(db, query, 10, "vector_l2_ops") for query in vectors[::5000]]
     hits = sum(len(set(rows) & set(nearest.tolist())) for rows, nearest in zip(found, truth, strict=True))
     assert hits >= 0.95 * 10 * len(truth)
 
