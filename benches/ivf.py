@@ -327,6 +327,8 @@ def sweep_point(bench: Bench, label: str, settings: dict) -> list:
 
 def sweep(bench: Bench) -> None:
     """Recall against queries a second, with nothing set, by target and by probes."""
+    # Index and table into the buffers, the processor to its speed.
+    queries_a_second(bench, nearest(10, query=":i"), SWEEP, 2)
     points = [("nothing set", {})]
     points += [(f"target_recall {v}", SWEEP | {"copymatch.target_recall": v}) for v in TARGETS]
     points += [(f"probes {v}", SWEEP | {"copymatch.probes": v}) for v in PROBES]
