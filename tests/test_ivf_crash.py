@@ -256,6 +256,47 @@ def test_ivf_searches_on_a_replica_are_right_while_it_replays(fresh_cluster):
         assert standby.execute(CHECK, ["t_ivf"]).fetchall() == []
 
 
+def test_ivf_searches_on_a_replica_are_right_while_an_index_grows_from_empty(fresh_cluster):
+    """Lists split under them all the time, and branches where there come to be too many lists."""
+    primary = fresh_cluster(**QUICK, max_wal_size="4GB")
+    vectors = clustered(220_000, 16, seed=5)
+    with primary.connect() as db:
+        db.execute("CREATE EXTENSION copymatch; CREATE TABLE t (id int, d vector(16))")
+        db.execute("CREATE INDEX t_ivf ON t USING ivf (d vector_cosine_ops)")
+        replica = primary.replica(hot_standby_feedback="on", fsync="off")
+        load(db, "t", vectors[:1000])
+        primary.wait_for_replica(replica)
+        done = threading.Event()
+
+        def grow():
+            with primary.connect() as session:
+                for first in range(1000, len(vectors), 2000):
+                    load(session, "t", vectors[first : first + 2000], first=first)
+                session.execute("VACUUM t")
+            done.set()
+
+        writer = threading.Thread(target=grow)
+        writer.start()
+        searches = 0
+        with replica.connect() as standby:
+            standby.execute(f"{USE_INDEX}; SET copymatch.probes = {ALL_PROBES}")
+            while not done.is_set():
+                # The first thousand are there from the beginning; deep enough for several rounds over the lists.
+                found = find(standby, vectors[searches % 1000], 3000)
+                assert found[0] == searches % 1000 and len(set(found)) == len(found)
+                searches += 1
+            writer.join()
+            primary.wait_for_replica(replica)
+            assert searches > 20 and one(standby, "SELECT branches FROM copy_index_stats('t_ivf')") >= 3
+            assert standby.execute(CHECK, ["t_ivf"]).fetchall() == []
+            standby.execute("RESET copymatch.probes")
+            assert answers(standby, vectors[:10]) == answers(db, vectors[:10])
+    primary.kill()
+    primary.start()
+    with primary.connect() as db:
+        assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
+
+
 def test_ivf_recovery_that_stops_between_any_two_records_gives_a_sound_index(fresh_cluster):
     """Two replicas stop at restore points that are set, at random moments, amid inserts, splits and vacuums."""
     primary = fresh_cluster(**QUICK, max_wal_senders="10")
