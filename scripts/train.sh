@@ -16,9 +16,11 @@ cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
 runs=train/configs
-# default-middle and default train nothing: they are the weights of the run before, whitened anew.
-config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml $runs/default-middle.yaml $runs/default-160.yaml $runs/default.yaml}
+# default-middle and default train nothing: they are the weights of the run before, whitened anew. Where a run before the last is named
+# in `blend_after`, the next starts from its own head and the whitened one, made one.
+config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml $runs/default-middle.yaml $runs/default-160.yaml $runs/default.yaml $runs/default-long.yaml $runs/default-small-windows.yaml}
 untrained=" default-middle default "
+blend_after=" default "
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -43,6 +45,7 @@ need_data() { [ -e "$data/train.csv" ] || die "no training pictures in $data; se
 checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; }
 
 whitened() { printf 'train/runs/%s/whitened.pt\n' "$(basename "$1" .yaml)"; }
+blended() { printf 'train/runs/%s/blended.pt\n' "$(basename "$1" .yaml)"; }
 fit() { step fit "$1" "$(dirname "$(checkpoint "$1")")"; }
 whiten() { # whiten CONFIG RUN: CONFIG's network with the weights of RUN's checkpoint
     if [ ! "$(whitened "$1")" -nt "$(checkpoint "$2")" ]; then
@@ -71,15 +74,18 @@ case ${1:-} in
                 trained=$last
             fi
             whiten "$last" "$trained"
+            if [ "${blend_after#* "$(basename "$last" .yaml)" }" != "$blend_after" ] && [ ! "$(blended "$last")" -nt "$(whitened "$last")" ]; then
+                step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
+            fi
         done
         # The last run's own head and the whitened one, made one.
-        blended=train/runs/$(basename "$last" .yaml)/blended.pt
-        step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$blended"
-        exported=$last finished=$blended
+        step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
+        exported=$last finished=$(blended "$last")
         if [ -z "${TRAIN_CONFIG:-}" ]; then
             # Described at two sizes, and what is common to many pictures subtracted.
-            exported=$runs/default-negatives.yaml finished=train/runs/default/negatives.pt
-            step fill_negatives "$exported" "$blended" "$finished"
+            exported=$runs/default-negatives.yaml finished=train/runs/default-negatives/negatives.pt
+            mkdir -p "$(dirname "$finished")"
+            step fill_negatives "$exported" "$(blended "$last")" "$finished"
         fi
         step export "$exported" "$model" --checkpoint "$finished"
         step simplify "$model"

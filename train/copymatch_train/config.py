@@ -111,13 +111,21 @@ class Loss:
     distillation: float = 0.0
     distillation_temperature: float = 2.0
     triplet: float = 0.0
+    # Relational distillation from a trained network (`teacher`): its configuration, and its checkpoint or model.onnx.
+    teacher: float = 0.0
+    teacher_config: str = ""
+    teacher_weights: str = ""
+    teacher_temperature: float = 0.05
 
     def validate(self) -> None:
         for f in dataclasses.fields(self):
-            _check(isinstance(getattr(self, f.name), bool) or getattr(self, f.name) >= 0, f"loss.{f.name}", getattr(self, f.name), "is negative")
-        for name in ("temperature", "distillation_temperature"):
+            value = getattr(self, f.name)
+            _check(isinstance(value, (bool, str)) or value >= 0, f"loss.{f.name}", value, "is negative")
+        for name in ("temperature", "distillation_temperature", "teacher_temperature"):
             _check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
         _check(self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "is not below 1")
+        for name in ("teacher_config", "teacher_weights"):
+            _check(self.teacher == 0 or getattr(self, name) != "", f"loss.{name}", getattr(self, name), "is empty, which loss.teacher needs")
         active = ("barlow_twins", "infonce", "cross_entropy_wide", "cross_entropy_short", "triplet")
         _check(any(getattr(self, n) > 0 for n in active), "loss", "every weight is 0", "nothing to train")
 
@@ -252,6 +260,7 @@ class Config:
             loss.momentum_references,
             "needs optimiser.ema and loss.infonce, and does not go with loss.barlow_twins",
         )
+        _check(loss.teacher == 0 or loss.momentum_references, "loss.teacher", loss.teacher, "needs loss.momentum_references")
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
         _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
 

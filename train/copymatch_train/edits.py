@@ -242,69 +242,108 @@ def meme(image, rng, strength, other):
     return out
 
 
-def _furniture(draw: ImageDraw.ImageDraw, rng: random.Random, box: tuple[float, float, float, float], ink: tuple[int, int, int], line: float) -> None:
-    """Rows of an application's page inside `box`: a line of text, or round pictures and bars."""
-    x0, y, x1, y1 = box
-    while y < y1 - line * 0.8:
-        if rng.random() < 0.5:
-            draw.text((x0 + rng.uniform(0.0, 0.3) * (x1 - x0), y), _phrase(rng), font=random_font(rng, int(line * 0.7)), fill=ink)
-        elif rng.random() < 0.6:
-            x, d = x0 + rng.uniform(0, 0.2) * (x1 - x0), line * 0.85
-            for _ in range(rng.randint(1, 7)):
-                if x + d > x1:
-                    break
-                draw.ellipse((x, y, x + d, y + d), fill=_colour(rng))
-                x += d * rng.uniform(1.1, 1.6)
+class _Page:
+    """An application's page while it is drawn: its colours, its size, and small versions of two foreign pictures for round pictures."""
+
+    def __init__(self, rng: random.Random, w: int, h: int, other: Other):
+        light = rng.random() < 0.75
+        grey = rng.randint(228, 255) if light else rng.randint(8, 40)
+        self.paper = (grey,) * 3
+        self.card = (255, 255, 255) if light else (min(255, grey + rng.randint(8, 30)),) * 3
+        self.ink = (rng.randint(10, 70),) * 3 if light else (rng.randint(190, 240),) * 3
+        self.faint = tuple(round(0.55 * p + 0.45 * i) for p, i in zip(self.card, self.ink))
+        self.accent = _colour(rng)
+        self.rng, self.other = rng, other
+        self.image = Image.new("RGB", (w, h), self.paper)
+        self.draw = ImageDraw.Draw(self.image)
+        # Text size: what a line takes.
+        self.line = max(4.0, h * rng.uniform(0.018, 0.045))
+        self.faces = []
+        for _ in range(2):
+            face = other()
+            side = min(face.size)
+            self.faces.append(face.resize((48, 48), Image.BILINEAR, (0, 0, side, side), reducing_gap=2.0))
+
+    def box(self, x0: float, y0: float, x1: float, y1: float, fill: tuple, radius: float = 0.0) -> None:
+        if x1 - x0 >= 2 and y1 - y0 >= 2:
+            self.draw.rounded_rectangle((x0, y0, x1, y1), min(radius, (x1 - x0) / 2 - 0.5, (y1 - y0) / 2 - 0.5), fill=fill)
+
+    def face(self, x: float, y: float, d: float) -> None:
+        """A round picture of `d` pixels, or a round sign."""
+        d = max(4, round(d))
+        if self.rng.random() < 0.7:
+            face = self.rng.choice(self.faces).resize((d, d), Image.BILINEAR)
+            mask = Image.new("L", (d, d))
+            ImageDraw.Draw(mask).ellipse((0, 0, d - 1, d - 1), 255)
+            self.image.paste(face, (round(x), round(y)), mask)
         else:
-            grey = rng.randint(120, 230)
-            draw.rectangle((x0, y, x0 + rng.uniform(0.2, 1.0) * (x1 - x0), y + line * 0.5), fill=(grey, grey, grey))
-        y += line * rng.uniform(1.0, 1.6)
+            self.draw.ellipse((x, y, x + d, y + d), fill=self.accent if self.rng.random() < 0.5 else self.faint)
+
+    def text(self, x: float, y: float, room: float) -> None:
+        size = max(4, int(self.line * self.rng.choice((0.6, 0.75, 0.75, 1.0))))
+        self.draw.text((x, y), _phrase(self.rng)[: max(1, int(2 * room / size))], font=random_font(self.rng, size), fill=self.rng.choice((self.ink, self.ink, self.faint)))
+
+    def rows(self, x0: float, y: float, x1: float, y1: float) -> None:
+        """Rows of what a page has, from `y` down: text, entries with a sign, round pictures, bars, a foreign picture."""
+        rng, line = self.rng, self.line
+        while y < y1 - line and x1 - x0 > 3 * line:
+            kind = rng.random()
+            high = line
+            if kind < 0.35:
+                self.text(x0, y, x1 - x0)
+            elif kind < 0.6:
+                self.face(x0, y, 1.4 * line)
+                self.text(x0 + 2 * line, y + 0.2 * line, x1 - x0 - 2 * line)
+                high = 1.5 * line
+            elif kind < 0.75:
+                d, x = line * rng.uniform(1.2, 2.6), x0
+                while x + d < x1 and y + d < y1:
+                    self.face(x, y, d)
+                    x += d * 1.25
+                high = d
+            elif kind < 0.9:
+                self.box(x0, y + 0.2 * line, x0 + rng.uniform(0.2, 1.0) * (x1 - x0), y + 0.8 * line, rng.choice((self.faint, self.card, self.paper, self.accent)), line / 3)
+            else:
+                aside = self.other()
+                high = min(rng.uniform(3, 7) * line, y1 - y)
+                wide = min(x1 - x0, high * rng.uniform(1.0, 1.8))
+                if high > 6 and wide > 6:
+                    self.image.paste(aside.resize((round(wide), round(high)), Image.BILINEAR, reducing_gap=2.0), (round(x0), round(y)))
+            y += high + line * rng.uniform(0.3, 2.2)
 
 
 @_register(STRONG)
 def screenshot(image, rng, strength, other):
-    """The picture fitted into the window of an application's page: bars, columns, text, round pictures, another picture."""
-    light = rng.random() < 0.7
-    paper = (rng.randint(232, 255),) * 3 if light else (rng.randint(10, 45),) * 3
-    card = (255, 255, 255) if light else (rng.randint(30, 60),) * 3
-    ink = (40, 40, 40) if light else (225, 225, 225)
-    w, h = image.size
-    # The window has a shape of its own: the picture fills its width or its height.
-    shape = w / h * math.exp(rng.uniform(-1, 1) * 0.7)
-    window_w, window_h = max(w, round(h * shape)), max(h, round(w / shape))
-    wide = rng.random() < 0.5
-    # Up to three times the window's height and, on a desktop, its width: down to a seventh of the page's area.
-    fw = round(window_w * (_between(rng, 1.2, 2.5, strength) if wide else rng.uniform(1.0, 1.15)))
-    fh = round(window_h * _between(rng, 1.2, 2.8, strength))
-    shrink = min(1.0, _MAX_SIDE / max(fw, fh))
-    fw, fh, window_w, window_h = (max(12, round(v * shrink)) for v in (fw, fh, window_w, window_h))
-    fit = min(window_w / w, window_h / h)
-    small = image.resize((max(8, round(w * fit)), max(8, round(h * fit))), Image.BILINEAR, reducing_gap=2.0)
-    out = Image.new("RGB", (max(fw, window_w), max(fh, window_h)), paper)
-    fw, fh = out.size
-    draw = ImageDraw.Draw(out)
-    line = max(7.0, fh * rng.uniform(0.03, 0.08))
-    x = rng.randint(0, max(0, fw - window_w)) if wide else (fw - window_w) // 2
-    y = rng.randint(0, max(0, fh - window_h))
-    draw.rectangle((max(0, x - line / 2), max(0, y - 2.5 * line), x + window_w + line / 2, y + window_h + line), fill=card)
-    draw.rectangle((0, 0, fw, line * 1.2), fill=_colour(rng) if rng.random() < 0.5 else card)
-    _furniture(draw, rng, (x, line * 0.2, x + window_w, y), ink, line)
-    _furniture(draw, rng, (x, y + window_h + 2, x + window_w, fh), ink, line)
-    for x0, x1 in ((2, x - 2), (x + window_w + 2, fw - 2)):
+    """The picture fitted into the window of an application's page: cards, columns, text, round pictures, other pictures."""
+    desktop = rng.random() < 0.5
+    fw, fh = (_MAX_SIDE, round(_MAX_SIDE / rng.uniform(1.2, 1.9))) if desktop else (round(_MAX_SIDE * rng.uniform(0.45, 0.7)), _MAX_SIDE)
+    # The window: at full strength down to a tenth of a desktop's page, a quarter of a phone's.
+    share_w = _between(rng, 0.65, 0.32, strength) if desktop else rng.uniform(0.8, 1.0)
+    share_h = _between(rng, 0.7, 0.34, strength) if desktop else _between(rng, 0.65, 0.3, strength)
+    w, h = max(12, round(fw * share_w)), max(12, round(fh * share_h))
+    page = _Page(rng, fw, fh, other)
+    line = page.line
+    x = rng.randint(0, fw - w) if desktop else (fw - w) // 2
+    y = rng.randint(0, fh - h)
+    page.box(0, 0, fw, 2 * line, page.card if rng.random() < 0.7 else page.accent)
+    page.rows(line, 0.3 * line, fw * rng.uniform(0.3, 0.9), 2 * line)
+    # The column of the window: its own card, and those above and below it.
+    page.box(x - line, max(2.5 * line, y - 4 * line), x + w + line, y + h + 3 * line, page.card, line)
+    page.rows(x, 2.5 * line, x + w, y - 0.3 * line)
+    page.rows(x, y + h + 0.4 * line, x + w, fh)
+    for x0, x1 in ((0.5 * line, x - 1.5 * line), (x + w + 1.5 * line, fw - 0.5 * line)):
         if x1 - x0 > 3 * line:
-            top = rng.uniform(1.5, 6) * line
-            if rng.random() < 0.4:
-                aside = other()
-                aside.thumbnail((x1 - x0, fh // 3), Image.BILINEAR, reducing_gap=2.0)
-                out.paste(aside, (round(x0), round(top)))
-                top += aside.height + line
-            _furniture(draw, rng, (x0, top, x1, fh), ink, line)
-    bars = rng.choice(((0, 0, 0), (0, 0, 0), card, paper))
-    out.paste(bars, (x, y, x + window_w, y + window_h))
-    out.paste(small, (x + (window_w - small.width) // 2, y + (window_h - small.height) // 2))
-    if rng.random() < 0.25:  # a bar along the bottom, in front of the page
-        draw.rectangle((0, fh - 1.5 * line, fw, fh), fill=card)
-    return out
+            top = rng.uniform(2.5, 5) * line
+            page.box(x0, top, x1, top + rng.uniform(0.3, 1.0) * (fh - top), page.card if rng.random() < 0.7 else page.paper, line)
+            page.rows(x0 + 0.5 * line, top + 0.5 * line, x1 - 0.5 * line, fh)
+    fit = min(w / image.width, h / image.height)
+    small = image.resize((max(8, round(image.width * fit)), max(8, round(image.height * fit))), Image.BILINEAR, reducing_gap=2.0)
+    page.image.paste(rng.choice(((0, 0, 0), (0, 0, 0), page.card, page.paper)), (x, y, x + w, y + h))
+    page.image.paste(small, (x + (w - small.width) // 2, y + (h - small.height) // 2))
+    if rng.random() < 0.3:  # a bar along the bottom, in front of the page
+        page.box(0, fh - 1.6 * line, fw, fh, page.card)
+        page.rows(line, fh - 1.5 * line, fw, fh)
+    return page.image
 
 
 @_register(STRONG)
@@ -457,7 +496,7 @@ def tones(image, rng, strength, other):
 
 ALL = {**STRONG, **MILD}
 # How often each strong edit is drawn, 1 where none is named: what copies are hardest to find under is trained on most.
-_SHARES = {"paste": 2.0, "collage": 1.6, "screenshot": 2.0, "crop": 1.6, "rotate": 1.8, "stripes": 1.2, "perspective": 1.2, "vflip": 0.8, "hflip": 0.8}
+_SHARES = {"paste": 2.5, "collage": 1.8, "screenshot": 2.5, "crop": 1.6, "rotate": 1.8, "stripes": 1.2, "perspective": 1.2, "vflip": 0.8, "hflip": 0.8}
 _STRONG_SHARES = [_SHARES.get(name, 1.0) for name in STRONG]
 # Longest side kept between edits: collages of collages would only cost time.
 _MAX_SIDE = 320

@@ -30,6 +30,7 @@ from .processes import gather, sum_gradients
 from .relative import RelativeAdamW
 from .sampling import PKBatches
 from .schedule import edit_strength, learning_rate_factor
+from .teacher import Teacher
 from .validate import Validation
 
 
@@ -59,7 +60,9 @@ def device_of(config: Config) -> str:
     return config.run.device
 
 
-def describe(network: CopyNetwork, average: MovingAverage | None, x: torch.Tensor, labels: torch.Tensor, config: Config) -> tuple[Outputs, torch.Tensor]:
+def describe(
+    network: CopyNetwork, average: MovingAverage | None, x: torch.Tensor, labels: torch.Tensor, config: Config, teacher: Teacher | None = None
+) -> tuple[Outputs, torch.Tensor]:
     """Outputs of a batch (P·K, 3, S, S) with the labels they belong to; the first views go to the moving average where the loss wants that."""
     if not config.loss.momentum_references:
         return network.outputs(x), labels
@@ -70,6 +73,9 @@ def describe(network: CopyNetwork, average: MovingAverage | None, x: torch.Tenso
         described = average.average.outputs_behind(references).descriptor
     out = network.outputs_behind(queries)
     out.references, out.reference_labels = described, labels[first]
+    if teacher is not None:
+        taught = teacher(x)
+        out.taught, out.taught_references = taught[~first], taught[first]
     return out, labels[~first]
 
 
@@ -88,14 +94,15 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         raise ConfigError(f"optimiser.classes: {config.optimiser.classes} but the store has {len(training)} training pictures")
     torch.manual_seed(config.run.seed)
     network = CopyNetwork(config.network)
-    objective = Objective(config, len(training), device).to(device)
+    teacher = Teacher(config.loss.teacher_config, config.loss.teacher_weights, config, device) if config.loss.teacher else None
+    objective = Objective(config, len(training), device, teacher.dimensions if teacher else 0).to(device)
     path = folder / "checkpoint.pt"
     if not path.exists():
         initialise(network, config, pictures, training)
     network = network.to(device, memory_format=torch.channels_last)
     average = MovingAverage(network, config.optimiser.ema) if config.optimiser.ema else None
     optimisers = build_optimisers(config, network, objective)
-    parts = dict(network=network, objective=objective, memory=objective.memory, average=average.average if average else None, **optimisers)
+    parts = dict(network=network, objective=objective, memory=objective.memory, taught_memory=objective.taught_memory, average=average.average if average else None, **optimisers)
     done = 0
     if path.exists():
         done = checkpoint.load(path, config, parts)
@@ -149,7 +156,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         try:
             with autocast:
-                out, labels = describe(network, average, x, labels, config)
+                out, labels = describe(network, average, x, labels, config, teacher)
             out, labels = gather(out, labels.to(device), rank, world)
             loss, values = objective(out, labels)
             loss.backward()

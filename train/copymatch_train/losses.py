@@ -69,6 +69,19 @@ def info_nce_to_references(
     return (torch.logaddexp(positive, floor) - positive).mean()
 
 
+def relational_distillation(
+    d: torch.Tensor, references: torch.Tensor, taught: torch.Tensor, taught_references: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Mean over queries of KL(teacher ‖ student), each a softmax of the query's similarities to the same references.
+
+    As in RDCD (Kim et al., WACV 2025) and SEED (Fang et al., ICLR 2021): the student, (N, D) and (M, D), learns how alike the teacher, (N, T) and
+    (M, T), finds a picture to every other one, not its descriptors, so that their dimensions may differ.
+    """
+    p = F.log_softmax(taught @ taught_references.T / temperature, 1)
+    q = F.log_softmax(d @ references.T / temperature, 1)
+    return F.kl_div(q, p.detach(), reduction="batchmean", log_target=True)
+
+
 def koleo(
     d: torch.Tensor, labels: torch.Tensor, memory: torch.Tensor | None = None, memory_labels: torch.Tensor | None = None, eps: float = 1e-6
 ) -> torch.Tensor:

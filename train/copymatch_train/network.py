@@ -21,6 +21,7 @@ class Outputs:
     """`feature` (N, C) pooled; `wide` (N, W) or None; `descriptor` (N, D) unit length.
 
     `references` (P, D) with `reference_labels` (P,): descriptors that the moving average gives, where the loss wants them.
+    `taught` (N, T) and `taught_references` (P, T): the teacher's descriptors of the same pictures, where there is one.
     """
 
     feature: torch.Tensor
@@ -29,6 +30,8 @@ class Outputs:
     descriptor: torch.Tensor
     references: torch.Tensor | None = None
     reference_labels: torch.Tensor | None = None
+    taught: torch.Tensor | None = None
+    taught_references: torch.Tensor | None = None
 
 
 class CopyNetwork(nn.Module):

@@ -13,14 +13,15 @@ from .network import Outputs
 
 
 class Objective(nn.Module):
-    """`classes` is the number of training pictures. Returns (total, {name: unweighted value})."""
+    """`classes` is the number of training pictures, `taught` the teacher's dimensions. Returns (total, {name: unweighted value})."""
 
-    def __init__(self, config: Config, classes: int, device: str):
+    def __init__(self, config: Config, classes: int, device: str, taught: int = 0):
         super().__init__()
         self.c = config.loss
         self.views = config.optimiser.views
         d, wide, sampled = config.network.dimensions, config.network.projector_wide, self.c.sampled_classes
         self.memory = CrossBatchMemory(self.c.memory, d, device)
+        self.taught_memory = CrossBatchMemory(self.c.memory, taught, device) if self.c.teacher else None
         self.short_classes = PictureClassifier(d, classes, sampled) if self.c.cross_entropy_short > 0 or self.c.distillation > 0 else None
         self.wide_classes = PictureClassifier(wide, classes, sampled) if self.c.cross_entropy_wide > 0 or self.c.distillation > 0 else None
 
@@ -33,6 +34,12 @@ class Objective(nn.Module):
             else:
                 value = losses.info_nce_to_references(out.descriptor, labels, out.references, out.reference_labels, c.temperature, memory, memory_labels)
             parts["infonce"] = (c.infonce, value)
+        if c.teacher:
+            # Both memories are filled together: their rows are the same pictures.
+            references = torch.cat([out.references, memory])
+            taught_references = torch.cat([out.taught_references, self.taught_memory.filled()[0]])
+            value = losses.relational_distillation(out.descriptor, references, out.taught, taught_references, c.teacher_temperature)
+            parts["teacher"] = (c.teacher, value)
         if c.koleo:
             parts["koleo"] = (c.koleo, losses.koleo(out.descriptor, labels, memory, memory_labels))
         if c.barlow_twins:
@@ -63,5 +70,7 @@ class Objective(nn.Module):
                 self.memory.push(out.descriptor, labels)
             else:
                 self.memory.push(out.references, out.reference_labels)
+        if self.taught_memory is not None:
+            self.taught_memory.push(out.taught_references, out.reference_labels)
         total = sum(weight * value for weight, value in parts.values())
         return total, {name: float(value.detach()) for name, (_, value) in parts.items()}

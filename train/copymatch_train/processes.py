@@ -26,7 +26,7 @@ def _gather(x: torch.Tensor | None, rank: int, world: int) -> torch.Tensor | Non
 def gather(out: Outputs, labels: torch.Tensor, rank: int, world: int) -> tuple[Outputs, torch.Tensor]:
     if world == 1:
         return out, labels
-    fields = (out.feature, out.wide, out.short, out.descriptor, out.references, out.reference_labels)
+    fields = (out.feature, out.wide, out.short, out.descriptor, out.references, out.reference_labels, out.taught, out.taught_references)
     return Outputs(*(_gather(x, rank, world) for x in fields)), _gather(labels, rank, world)
 
 

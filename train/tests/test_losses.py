@@ -47,6 +47,17 @@ def test_info_nce_refuses_a_batch_without_pairs():
         losses.info_nce(unit(3, 4), torch.arange(3), 0.1)
 
 
+def test_relational_distillation_is_the_divergence_of_similarities_written_out():
+    d, references, taught, taught_references = unit(3, 4), unit(5, 4, 1), unit(3, 6, 2), unit(5, 6, 3)
+    t, total = 0.2, 0.0
+    for i in range(3):
+        p = [math.exp(float(taught[i] @ taught_references[j]) / t) for j in range(5)]
+        q = [math.exp(float(d[i] @ references[j]) / t) for j in range(5)]
+        total += sum(a / sum(p) * math.log(a / sum(p) / (b / sum(q))) for a, b in zip(p, q))
+    assert float(losses.relational_distillation(d, references, taught, taught_references, t)) == pytest.approx(total / 3, rel=1e-9)
+    assert float(losses.relational_distillation(d, references, d, references, t)) == pytest.approx(0, abs=1e-12)
+
+
 def test_koleo_is_minus_mean_log_distance_to_the_nearest_other_picture():
     d, labels = unit(8, 3), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     expected = 0.0

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 
 from copymatch_train import background, calibrate, checkpoint, export, fit, losses, whiten
-from copymatch_train.config import from_dict
+from copymatch_train.config import ConfigError, from_dict
 from copymatch_train.initialise import pooled_features
 from copymatch_train.network import CopyNetwork, Outputs
 from copymatch_train.pictures import Pictures
 from copymatch_train.processes import gather, sum_gradients
 from copymatch_train.sampling import PKBatches
+from copymatch_train.teacher import Teacher
 
 
 def tiny(store, **changes):
@@ -62,6 +64,45 @@ def test_a_killed_run_resumes_to_the_very_same_weights_and_schedule(store, tmp_p
 
     assert rates("whole") == rates("killed") and len(rates("whole")) == 6
     assert (tmp_path / "whole" / "curves.png").stat().st_size > 1000
+
+
+def test_a_student_follows_its_teacher_and_resumes(store, tmp_path):
+    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+    network = dict(head="linear", waveblock=False, frozen_stages=1)
+    grown = tiny(store, loss=plain | dict(momentum_references=True), network=network | dict(dimensions=12))
+    fit.train(grown, tmp_path / "teacher")
+    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(dataclasses.asdict(grown)))
+    taught = dict(
+        infonce=1e-9,
+        koleo=0.0,
+        momentum_references=True,
+        teacher=1.0,
+        teacher_config=str(tmp_path / "teacher.yaml"),
+        teacher_weights=str(tmp_path / "teacher" / "checkpoint.pt"),
+    )
+    # Other dimensions than the teacher's, and another size.
+    config = tiny(store, loss=plain | taught, network=network, optimiser=dict(views=3, learning_rate=3e-3), schedule=dict(steps=30, warmup=2, flat=20))
+    fit.train(config, tmp_path / "whole")
+    fit.train(config, tmp_path / "killed", stop_after=15)
+    fit.train(config, tmp_path / "killed")
+    whole, resumed = (torch.load(tmp_path / f / "checkpoint.pt", weights_only=True) for f in ("whole", "killed"))
+    assert torch.equal(whole["taught_memory"]["descriptors"], resumed["taught_memory"]["descriptors"])
+    assert whole["taught_memory"]["descriptors"].shape == (32, 12)
+    assert all(torch.equal(value, resumed["network"][name]) for name, value in whole["network"].items())
+    records = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    divergence = [r["teacher"] for r in records if r["kind"] == "train"]
+    assert np.mean(divergence[-5:]) < 0.8 * np.mean(divergence[3:8]), divergence
+
+
+def test_a_teacher_of_other_input_is_refused_by_name(store, tmp_path):
+    other = tiny(store, export=dict(mean=[0.4, 0.4, 0.4]))
+    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(dataclasses.asdict(other)))
+    with pytest.raises(ConfigError, match="loss.teacher_config.*export.mean"):
+        Teacher(str(tmp_path / "teacher.yaml"), "none.pt", tiny(store))
+    with pytest.raises(ConfigError, match="loss.teacher_weights"):
+        tiny(store, loss=dict(teacher=1.0, teacher_config="a.yaml", momentum_references=True))
+    with pytest.raises(ConfigError, match="loss.teacher: .*momentum_references"):
+        tiny(store, loss=dict(teacher=1.0, teacher_config="a.yaml", teacher_weights="b.pt"))
 
 
 def test_references_described_by_the_moving_average_train_and_resume_too(store, tmp_path):
