@@ -292,6 +292,8 @@ pub(crate) struct Descent {
     pool: Vec<Probe>,
     given: usize,
     opened: usize,
+    /// The number of chains that the branches were read at.
+    chains: u32,
 }
 
 impl Descent {
@@ -321,6 +323,7 @@ impl Descent {
             pool: Vec::new(),
             given: 0,
             opened: 0,
+            chains,
         })
     }
 
@@ -334,12 +337,13 @@ impl Descent {
         n: usize,
     ) -> Result<Option<Vec<Probe>>> {
         let wanted = (self.given + n).saturating_mul(16).saturating_add(256);
+        let before = self.opened;
         while self.opened < wanted || self.pool.len() < n {
             let Some((_, branch)) = self.branches.pop() else {
                 break;
             };
             let pool = &mut self.pool;
-            let before = pool.len();
+            let held = pool.len();
             let walked = walk(store, &branch, |block, page| {
                 for at in 0..entries(geometry, page) {
                     let centroid = centroid(geometry, page, at);
@@ -359,7 +363,11 @@ impl Descent {
             if walked == Walked::Moved {
                 return Ok(None);
             }
-            self.opened += pool.len() - before;
+            self.opened += pool.len() - held;
+        }
+        // Pages of a directory that was given up may be those of another by now, which no page tells.
+        if self.opened > before && Meta::read_chains(store)? != self.chains {
+            return Ok(None);
         }
         let n = n.min(self.pool.len());
         if n == 0 {

@@ -212,7 +212,7 @@ pub(crate) fn walk<S: PageStore>(
 
 /// An error unless the page is one that this index could have put there.
 pub(crate) fn check_recycled(block: u32, page: &Page) -> Result<()> {
-    [Kind::Free, Kind::Scan, Kind::Refine, Kind::Directory]
+    [Kind::Free, Kind::Scan, Kind::Refine, Kind::Directory, Kind::Branch]
         .iter()
         .find_map(|&kind| page.expect(block, kind).ok())
         .map(|_| ())

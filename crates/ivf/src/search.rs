@@ -303,6 +303,8 @@ impl Search {
         }
         self.last_key = self.last_key.max(key);
         self.given.push(tid);
+        // A cursor may live for hours; only restarts that lead to nothing are suspicious.
+        self.restarts = 0;
         let distance = match self.meta.metric {
             Metric::L2 => key.max(0.0).sqrt(),
             Metric::InnerProduct => key,
