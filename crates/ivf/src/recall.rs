@@ -83,11 +83,19 @@ fn lists_to_find_itself<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometr
     Ok(farthest)
 }
 
-/// Recall at probes that grow by about a third, from the ranks of the lists that hold the neighbours.
+/// Recall at probes that grow by about a third, or more for very many lists, from the ranks of the lists that hold the neighbours.
 fn curve_of(ranks: &mut [u32], many: u32, lists: u32) -> Vec<CurvePoint> {
     ranks.sort_unstable();
     let mut curve: Vec<CurvePoint> = Vec::new();
     let mut probes = 1u32;
+    let next = |probes: u32, growth: f64| ((f64::from(probes) * growth).ceil() as u32).max(probes + 1).min(many);
+    // As many points as there is room for reach from one list to `many`, whatever their number.
+    let points =
+        |growth: f64| std::iter::successors(Some(1), |&probes| (probes < many).then(|| next(probes, growth))).count();
+    let mut growth = 4.0 / 3.0;
+    while points(growth) > MOST_POINTS - 1 {
+        growth *= 1.02;
+    }
     while !ranks.is_empty() && curve.len() < MOST_POINTS - 1 {
         let within = ranks.partition_point(|&rank| rank < probes);
         let recall = within as f32 / ranks.len() as f32;
@@ -95,7 +103,7 @@ fn curve_of(ranks: &mut [u32], many: u32, lists: u32) -> Vec<CurvePoint> {
         if probes >= many {
             break;
         }
-        probes = (probes * 4).div_ceil(3).max(probes + 1).min(many);
+        probes = next(probes, growth);
     }
     if many < lists {
         // Beyond what was measured only all lists are certain.
@@ -283,6 +291,15 @@ mod tests {
                 .any(|p| p.probes >= 6 && p.probes <= 200 && p.recall == 0.8)
         );
         assert!(curve.len() <= MOST_POINTS);
+        for many in [1, 2, 256, 1024, 4884, 125_000] {
+            let curve = curve_of(&mut ranks, many, 8 * many);
+            assert!(curve.len() <= MOST_POINTS);
+            assert_eq!(
+                curve[curve.len() - 2].probes,
+                many,
+                "the curve ends where it was measured"
+            );
+        }
         let distinct: HashSet<u32> = curve.iter().map(|p| p.probes).collect();
         assert_eq!(distinct.len(), curve.len());
     }
