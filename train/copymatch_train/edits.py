@@ -281,7 +281,9 @@ class _Page:
 
     def text(self, x: float, y: float, room: float) -> None:
         size = max(4, int(self.line * self.rng.choice((0.6, 0.75, 0.75, 1.0))))
-        self.draw.text((x, y), _phrase(self.rng)[: max(1, int(2 * room / size))], font=random_font(self.rng, size), fill=self.rng.choice((self.ink, self.ink, self.faint)))
+        self.draw.text(
+            (x, y), _phrase(self.rng)[: max(1, int(2 * room / size))], font=random_font(self.rng, size), fill=self.rng.choice((self.ink, self.ink, self.faint))
+        )
 
     def rows(self, x0: float, y: float, x1: float, y1: float) -> None:
         """Rows of what a page has, from `y` down: text, entries with a sign, round pictures, bars, a foreign picture."""
@@ -302,7 +304,14 @@ class _Page:
                     x += d * 1.25
                 high = d
             elif kind < 0.9:
-                self.box(x0, y + 0.2 * line, x0 + rng.uniform(0.2, 1.0) * (x1 - x0), y + 0.8 * line, rng.choice((self.faint, self.card, self.paper, self.accent)), line / 3)
+                self.box(
+                    x0,
+                    y + 0.2 * line,
+                    x0 + rng.uniform(0.2, 1.0) * (x1 - x0),
+                    y + 0.8 * line,
+                    rng.choice((self.faint, self.card, self.paper, self.accent)),
+                    line / 3,
+                )
             else:
                 aside = self.other()
                 high = min(rng.uniform(3, 7) * line, y1 - y)

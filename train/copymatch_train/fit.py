@@ -102,7 +102,14 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     network = network.to(device, memory_format=torch.channels_last)
     average = MovingAverage(network, config.optimiser.ema) if config.optimiser.ema else None
     optimisers = build_optimisers(config, network, objective)
-    parts = dict(network=network, objective=objective, memory=objective.memory, taught_memory=objective.taught_memory, average=average.average if average else None, **optimisers)
+    parts = dict(
+        network=network,
+        objective=objective,
+        memory=objective.memory,
+        taught_memory=objective.taught_memory,
+        average=average.average if average else None,
+        **optimisers,
+    )
     done = 0
     if path.exists():
         done = checkpoint.load(path, config, parts)
