@@ -210,9 +210,18 @@ DECLARE
     bytes bigint := 0;
     ended boolean := false;
     waiting refcursor;
+    locked bigint;
     message text;
     detail text;
 BEGIN
+    -- Another session that looks for entries to claim holds a lock for a moment on those that were due when it began: not a reason
+    -- to put them off. One that works on them, after the time set for that, is.
+    FOR try IN 1..20 LOOP
+        PERFORM FROM copymatch.queue q WHERE q.id = ANY (process_claimed.ids) AND q.state = 'waiting' ORDER BY q.id FOR UPDATE SKIP LOCKED;
+        GET DIAGNOSTICS locked = ROW_COUNT;
+        EXIT WHEN locked >= (SELECT count(*) FROM copymatch.queue q WHERE q.id = ANY (process_claimed.ids) AND q.state = 'waiting');
+        PERFORM pg_sleep(0.005);
+    END LOOP;
     OPEN waiting FOR SELECT * FROM copymatch.queue q WHERE q.id = ANY (process_claimed.ids) AND q.state = 'waiting'
         ORDER BY q.reference_set, q.id FOR UPDATE SKIP LOCKED;
     LOOP

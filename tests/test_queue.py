@@ -125,6 +125,27 @@ def test_several_sessions_share_the_queue(fresh_db, connect):
     assert fresh_db.execute("SELECT count(*) FROM copymatch.queue").fetchone()[0] == 0
 
 
+def test_lock_that_passes_by_does_not_put_off_a_claimed_entry(fresh_db, connect):
+    """As another session's search for entries takes it, for a moment, on an entry that was due when the search began."""
+    prepare(fresh_db)
+    fresh_db.execute("INSERT INTO uploads (image) SELECT %s FROM generate_series(1, 3)", [jpeg(scene(1), 60)])
+    (claimed,) = fresh_db.execute("SELECT copymatch.claim_batch(4)").fetchone()
+    other = connect(fresh_db.info.dbname)
+    other.execute("BEGIN")
+    assert len(other.execute("SELECT id FROM copymatch.queue WHERE id = %s FOR UPDATE", [claimed[1]]).fetchall()) == 1
+    release = threading.Timer(0.03, lambda: other.execute("COMMIT"))
+    release.start()
+    assert fresh_db.execute("SELECT copymatch.process_claimed(%s)", [claimed]).fetchone() == (3,)
+    release.join()
+    # One that stays is left to whoever holds it.
+    fresh_db.execute("INSERT INTO uploads (image) SELECT %s FROM generate_series(1, 3)", [jpeg(scene(1), 60)])
+    (claimed,) = fresh_db.execute("SELECT copymatch.claim_batch(4)").fetchone()
+    other.execute("BEGIN")
+    other.execute("SELECT FROM copymatch.queue WHERE id = %s FOR UPDATE", [claimed[1]])
+    assert fresh_db.execute("SELECT copymatch.process_claimed(%s)", [claimed]).fetchone() == (2,)
+    other.execute("COMMIT")
+
+
 def test_batches_are_committed_one_by_one_and_may_be_limited(fresh_db, sqlstate):
     prepare(fresh_db)
     fresh_db.execute("INSERT INTO uploads (image) SELECT %s FROM generate_series(1, 10)", [jpeg(scene(1), 60)])
