@@ -47,7 +47,7 @@ pub(crate) fn split_if_crowded<S: PageStore>(store: &S, geometry: &Geometry, bra
     }
     give_heads(store, geometry, &branch, &pages)?;
     let entries = read_entries(store, geometry, &branch, lists)?;
-    let room = room_for_branches(store, geometry, block)?;
+    let room = directory::room_behind(store, geometry, block)?;
     let wanted = entries.len().div_ceil(even.max(FEW / CROWDED)).min(1 + room);
     let parts = divide(geometry, entries, wanted);
     if parts.len() < 2 {
@@ -113,13 +113,6 @@ fn read_entries<S: PageStore>(
         Ok(())
     })?;
     Ok(entries)
-}
-
-/// Branches that the page of the old one, and new pages behind it, can take within one record (with the meta page in it).
-fn room_for_branches<S: PageStore>(store: &S, geometry: &Geometry, block: u32) -> Result<usize> {
-    let page = store.read(block)?;
-    let here = geometry.centroids - directory::entries(geometry, &page);
-    Ok(here + (S::MOST_PAGES - 2) * geometry.centroids)
 }
 
 /// Lists whose centroids lie together, with the centroid of each part.
@@ -189,28 +182,17 @@ fn replace_branch<S: PageStore>(
     parts: &[(OwnedCentroid, Vec<Entry>)],
     made: &[BranchEntry],
 ) -> Result<()> {
-    let mut pages = vec![store.write(block)?];
-    let next = pages[0].trailer().next;
-    let put = |page: &mut Page, at: usize, part: usize| {
-        directory::put_centroid(geometry, page, at, parts[part].0.view());
-        directory::put_branch_entry(geometry, page, at, made[part]);
-    };
-    put(pages[0].page_mut(), at, 0);
-    for part in 1..made.len() {
-        let last = pages.len() - 1;
-        let at = directory::entries(geometry, &pages[last]);
-        if at < geometry.centroids {
-            put(pages[last].page_mut(), at, part);
-            continue;
-        }
-        let mut page = store.allocate()?;
-        page.page_mut().init(Kind::Branch, 0, 0);
-        let block = page.block();
-        pages[last].page_mut().set_next(block);
-        page.page_mut().set_next(next);
-        put(page.page_mut(), 0, part);
-        pages.push(page);
-    }
+    let mut pages = directory::put_behind(
+        store,
+        geometry,
+        (block, at),
+        (Kind::Branch, 0),
+        made.len(),
+        |page, at, part| {
+            directory::put_centroid(geometry, page, at, parts[part].0.view());
+            directory::put_branch_entry(geometry, page, at, made[part]);
+        },
+    )?;
     let mut meta_page = store.write(0)?;
     let mut meta = Meta::parse(&meta_page)?;
     meta.branches += made.len() as u32 - 1;

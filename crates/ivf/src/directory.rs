@@ -3,7 +3,7 @@ use crate::code::Query;
 use crate::geometry::{CENTROID_HEADER, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{CONTENT, Kind, NONE, Page};
-use crate::{Error, Meta, PageStore, Result};
+use crate::{Error, Meta, PageStore, PageWrite, Result};
 
 /// Structure that moves so often under one reader does not move: the pages are wrong.
 pub(crate) const MOST_RESTARTS: u32 = 100;
@@ -265,6 +265,44 @@ pub(crate) fn current_entry(geometry: &Geometry, page: &Page, probe: &Probe) -> 
     }
     let entry = list_entry(geometry, page, at);
     (entry.list == probe.entry.list && entry.generation == probe.entry.generation).then_some(entry)
+}
+
+/// Entries that a centroid page, and new ones behind it, can take within one record (with the meta page in it).
+pub(crate) fn room_behind<S: PageStore>(store: &S, geometry: &Geometry, block: u32) -> Result<usize> {
+    let page = store.read(block)?;
+    let here = geometry.centroids - entries(geometry, &page);
+    Ok(here + (S::MOST_PAGES - 2) * geometry.centroids)
+}
+
+/// Puts the first of `parts` entries in the place of an old one, the others behind what its page holds and on new pages of that
+/// kind (and chain) behind it; gives the pages, to be committed in one record.
+pub(crate) fn put_behind<'s, S: PageStore>(
+    store: &'s S,
+    geometry: &Geometry,
+    (block, at): (u32, usize),
+    (kind, chain): (Kind, u32),
+    parts: usize,
+    put: impl Fn(&mut Page, usize, usize),
+) -> Result<Vec<S::Write<'s>>> {
+    let mut pages = vec![store.write(block)?];
+    let next = pages[0].trailer().next;
+    put(pages[0].page_mut(), at, 0);
+    for part in 1..parts {
+        let last = pages.len() - 1;
+        let at = entries(geometry, &pages[last]);
+        if at < geometry.centroids {
+            put(pages[last].page_mut(), at, part);
+            continue;
+        }
+        let mut page = store.allocate()?;
+        page.page_mut().init(kind, chain, 0);
+        let block = page.block();
+        pages[last].page_mut().set_next(block);
+        page.page_mut().set_next(next);
+        put(page.page_mut(), 0, part);
+        pages.push(page);
+    }
+    Ok(pages)
 }
 
 /// A list on its way to be probed.

@@ -68,7 +68,7 @@ pub(crate) fn split<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe,
     if rows.places.len() < OVERFULL {
         return Ok(false);
     }
-    let room = room_for_entries(store, geometry, probe)?;
+    let room = directory::room_behind(store, geometry, probe.block)?;
     let parts = rows.places.len().div_ceil(ROWS_PER_LIST).min(MOST_PARTS).min(1 + room);
     if parts < 2 {
         return Ok(false);
@@ -181,13 +181,6 @@ pub(crate) fn live_slots<'p>(geometry: &'p Geometry, page: &'p Page) -> impl Ite
     })
 }
 
-/// Entries that the directory page, and new ones behind it, can take within one record (with the meta page in it).
-fn room_for_entries<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<usize> {
-    let page = store.read(probe.block)?;
-    let here = geometry.centroids - directory::entries(geometry, &page);
-    Ok(here + (S::MOST_PAGES - 2) * geometry.centroids)
-}
-
 fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) -> Result<Vec<ListEntry>> {
     let Rows {
         store,
@@ -265,28 +258,12 @@ fn replace_entry<S: PageStore>(
     centroids: &[OwnedCentroid],
     entries: &[ListEntry],
 ) -> Result<()> {
-    let mut pages = vec![store.write(probe.block)?];
-    let next = pages[0].trailer().next;
-    let put = |page: &mut Page, at: usize, part: usize| {
+    let place = (probe.block, probe.at as usize);
+    let kind = (Kind::Directory, probe.branch.chain);
+    let mut pages = directory::put_behind(store, geometry, place, kind, entries.len(), |page, at, part| {
         directory::put_centroid(geometry, page, at, centroids[part].view());
         directory::put_list_entry(geometry, page, at, entries[part]);
-    };
-    put(pages[0].page_mut(), probe.at as usize, 0);
-    for part in 1..entries.len() {
-        let last = pages.len() - 1;
-        let at = directory::entries(geometry, &pages[last]);
-        if at < geometry.centroids {
-            put(pages[last].page_mut(), at, part);
-            continue;
-        }
-        let mut page = store.allocate()?;
-        page.page_mut().init(Kind::Directory, probe.branch.chain, 0);
-        let block = page.block();
-        pages[last].page_mut().set_next(block);
-        page.page_mut().set_next(next);
-        put(page.page_mut(), 0, part);
-        pages.push(page);
-    }
+    })?;
     let mut meta_page = store.write(0)?;
     let mut meta = Meta::parse(&meta_page)?;
     meta.lists += entries.len() as u32 - 1;
