@@ -61,12 +61,31 @@ class Network:
     negatives: int = 0
     negative_share: float = 0.4
     negative_temperature: float = 0.05
+    # Pixels a side of the second look, at the picture that the locator finds in the image (`locator`); 0: no locator. It is cut out of the
+    # input, which the first look sees `first_shrink` times smaller, and its descriptor counts `second_share` times as much as the first.
+    second_look: int = 0
+    first_shrink: int = 1
+    second_share: float = 1.0
+    # What a third look counts, at another picture beside the one found, where one is certain; 0: no third look.
+    third_share: float = 0.0
 
     def validate(self) -> None:
         _check(0 <= self.negatives <= 65536, "network.negatives", self.negatives, "is outside 0…65536")
         _check(0 <= self.negative_share < 1, "network.negative_share", self.negative_share, "is outside [0, 1)")
         _check(self.negative_temperature > 0, "network.negative_temperature", self.negative_temperature, "must be positive")
         _check(self.trunk in ("mobilenet_v2", "resnet50"), "network.trunk", self.trunk, "is not mobilenet_v2 or resnet50")
+        _check(self.second_look == 0 or 32 <= self.second_look <= 1024, "network.second_look", self.second_look, "is neither 0 nor within 32…1024")
+        _check(
+            self.second_look == 0 or (self.trunk == "mobilenet_v2" and self.frozen_stages <= 3 and self.last_stride == 2),
+            "network.second_look",
+            self.second_look,
+            "needs mobilenet_v2 with last_stride 2 and at most 3 frozen stages",
+        )
+        _check(1 <= self.first_shrink <= 8, "network.first_shrink", self.first_shrink, "is outside 1…8")
+        _check(self.first_shrink == 1 or self.second_look > 0, "network.first_shrink", self.first_shrink, "needs network.second_look")
+        _check(self.third_share >= 0, "network.third_share", self.third_share, "is negative")
+        _check(self.third_share == 0 or self.second_look > 0, "network.third_share", self.third_share, "needs network.second_look")
+        _check(self.second_share > 0, "network.second_share", self.second_share, "must be positive")
         _check(self.last_stride in (1, 2), "network.last_stride", self.last_stride, "is not 1 or 2")
         _check(self.pooling in ("gem", "average"), "network.pooling", self.pooling, "is not gem or average")
         _check(self.gem_p >= 1, "network.gem_p", self.gem_p, "is below 1")
@@ -116,6 +135,8 @@ class Loss:
     teacher_config: str = ""
     teacher_weights: str = ""
     teacher_temperature: float = 0.05
+    # Where the locator says that the picture is (`network.second_look`).
+    location: float = 0.0
 
     def validate(self) -> None:
         for f in dataclasses.fields(self):
@@ -126,7 +147,7 @@ class Loss:
         _check(self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "is not below 1")
         for name in ("teacher_config", "teacher_weights"):
             _check(self.teacher == 0 or getattr(self, name) != "", f"loss.{name}", getattr(self, name), "is empty, which loss.teacher needs")
-        active = ("barlow_twins", "infonce", "cross_entropy_wide", "cross_entropy_short", "triplet")
+        active = ("barlow_twins", "infonce", "cross_entropy_wide", "cross_entropy_short", "triplet", "location")
         _check(any(getattr(self, n) > 0 for n in active), "loss", "every weight is 0", "nothing to train")
 
 
@@ -137,11 +158,15 @@ class Edits:
     strength_from: float = 0.3
     strength_to: float = 1.0
     ramp: float = 0.5
+    # Share of the edited views that are given as the locator would cut them out, and by how much of its size each edge is off, at most.
+    second_looks: float = 0.0
+    second_look_error: float = 0.12
 
     def validate(self) -> None:
         _check(32 <= self.side <= 1024, "edits.side", self.side, "is outside 32…1024")
-        for name in ("weak_first_view", "strength_from", "strength_to", "ramp"):
+        for name in ("weak_first_view", "strength_from", "strength_to", "ramp", "second_looks"):
             _check(0 <= getattr(self, name) <= 1, f"edits.{name}", getattr(self, name), "is outside [0, 1]")
+        _check(0 <= self.second_look_error < 0.5, "edits.second_look_error", self.second_look_error, "is outside [0, 0.5)")
 
 
 @dataclass
@@ -169,6 +194,10 @@ class Optimiser:
     # The learning rate is in units of each weight row's root mean square: for trunks with folded batch normalisation.
     relative: bool = False
     head_multiplier: float = 1.0
+    # AdamW's own rate for the locator, whose weights start small.
+    locator_rate: float = 1.0e-3
+    # Everything else stays as it is.
+    only_locator: bool = False
     weight_decay: float = 1e-4
     classes: int = 32
     views: int = 2
@@ -179,7 +208,8 @@ class Optimiser:
     def validate(self) -> None:
         _check(self.name in ("adam", "adamw"), "optimiser.name", self.name, "is not adam or adamw")
         _check(not self.relative or self.name == "adamw", "optimiser.relative", self.relative, "goes with adamw alone")
-        _check(self.learning_rate > 0, "optimiser.learning_rate", self.learning_rate, "must be positive")
+        for name in ("learning_rate", "locator_rate"):
+            _check(getattr(self, name) > 0, f"optimiser.{name}", getattr(self, name), "must be positive")
         _check(self.classes >= 2, "optimiser.classes", self.classes, "is below 2")
         _check(self.views >= 2, "optimiser.views", self.views, "is below 2")
         _check(0 <= self.ema < 1, "optimiser.ema", self.ema, "is outside [0, 1)")
@@ -260,6 +290,21 @@ class Config:
             loss.momentum_references,
             "needs optimiser.ema and loss.infonce, and does not go with loss.barlow_twins",
         )
+        _check(loss.location == 0 or self.network.second_look > 0, "loss.location", loss.location, "needs network.second_look")
+        _check(
+            self.network.second_look == 0 or len(self.export.sizes) == 1,
+            "export.sizes",
+            self.export.sizes,
+            "must be one size where network.second_look looks twice",
+        )
+        for name, size in (("export.sizes", self.export.sizes[0]), ("run.validation_side", self.run.validation_side)):
+            _check(size % self.network.first_shrink == 0, name, size, "is no multiple of network.first_shrink")
+        _check(
+            not self.optimiser.only_locator or (loss.location > 0 and loss.infonce == 0 and loss.koleo == 0),
+            "optimiser.only_locator",
+            self.optimiser.only_locator,
+            "needs loss.location alone: loss.infonce and loss.koleo 0",
+        )
         _check(loss.teacher == 0 or loss.momentum_references, "loss.teacher", loss.teacher, "needs loss.momentum_references")
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
         _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
@@ -271,8 +316,10 @@ class Config:
         d["run"] = {"seed": self.run.seed}
         d["data"].pop("store")
         d["data"].pop("workers")
-        # Negatives come after training.
-        d["network"] = {k: v for k, v in d["network"].items() if not k.startswith("negative")}
+        # Negatives, and the sizes of the looks, come after training.
+        d["network"] = {k: v for k, v in d["network"].items() if not k.startswith(("negative", "first_", "second_", "third_"))} | {
+            "locator": self.network.second_look > 0
+        }
         return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]
 
 

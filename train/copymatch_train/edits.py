@@ -1,7 +1,8 @@
 """Edits that turn a picture into a copy: geometry, overlays, quality. PIL and numpy, a millisecond or two each.
 
 Every edit is `f(image, rng, strength, other) -> image`, with strength in 0…1 and `other()` giving another picture.
-`edited` draws one strong edit and one to three more, as social media and the Image Similarity Challenge do.
+`edited` draws one strong edit and one to three more, as social media and the Image Similarity Challenge do;
+`edited_and_placed` also says where in the result the picture is.
 """
 
 from __future__ import annotations
@@ -40,12 +41,37 @@ def _between(rng: random.Random, gentle: float, hard: float, strength: float) ->
     return rng.uniform(gentle, gentle + (hard - gentle) * strength)
 
 
+# Where an edit leaves the picture: a (3, 3) homography from the unit square of the image before it to the unit square after it, in
+# the result's `info` under this key. An edit that leaves every point in its place sets none.
+_MOVED = "moved"
+
+
+def _moved(image: Image.Image, homography: np.ndarray) -> Image.Image:
+    image.info[_MOVED] = homography
+    return image
+
+
+def _into(x: float, y: float, w: float, h: float, size: tuple[int, int]) -> np.ndarray:
+    """The homography of a picture that now fills the box from (x, y), w × h pixels, of an image of `size`."""
+    return np.array([[w / size[0], 0, x / size[0]], [0, h / size[1], y / size[1]], [0, 0, 1.0]])
+
+
+def _pixels(size: tuple[int, int]) -> np.ndarray:
+    """From the unit square to pixels of an image of `size`."""
+    return np.diag([size[0], size[1], 1.0])
+
+
+def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    x0, y0, x1, y1 = box
+    return _moved(image.crop(box), _into(-x0, -y0, image.width, image.height, (x1 - x0, y1 - y0)))
+
+
 def random_crop(image: Image.Image, rng: random.Random, smallest: float) -> Image.Image:
     area, ratio = rng.uniform(smallest, 1.0), math.exp(rng.uniform(-0.4, 0.4))
     w = min(1.0, math.sqrt(area * ratio)) * image.width
     h = min(1.0, math.sqrt(area / ratio)) * image.height
     x, y = rng.uniform(0, image.width - w), rng.uniform(0, image.height - h)
-    return image.crop((int(x), int(y), max(int(x) + 8, int(x + w)), max(int(y) + 8, int(y + h))))
+    return _cut(image, (int(x), int(y), max(int(x) + 8, int(x + w)), max(int(y) + 8, int(y + h))))
 
 
 @_register(STRONG)
@@ -54,7 +80,7 @@ def crop(image, rng, strength, other):
 
 
 def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: float, opacity: float = 1.0, overhang: float = 0.0) -> Image.Image:
-    """`top` at `share` of the base's height, anywhere on it; up to `overhang` of its width and height lie beyond the edge."""
+    """`top` at `share` of the base's height, anywhere on it; up to `overhang` of its width and height lie beyond the edge. Moved is `top`."""
     scale = min(share * base.height / top.height, (1 + overhang) * base.width / top.width)
     w, h = max(8, round(top.width * scale)), max(8, round(top.height * scale))
     top = top.resize((w, h), Image.BILINEAR, reducing_gap=2.0)
@@ -66,7 +92,7 @@ def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: flo
         region = base.crop((x, y, x + w, y + h))
         top = Image.blend(region, top, opacity)
     base.paste(top, (x, y))
-    return base
+    return _moved(base, _into(x, y, w, h, base.size))
 
 
 @_register(STRONG)
@@ -79,7 +105,7 @@ def paste(image, rng, strength, other):
 @_register(STRONG)
 def underlay(image, rng, strength, other):
     """A smaller foreign picture lies on the image."""
-    return _laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0), overhang=0.2)
+    return _moved(_laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0), overhang=0.2), np.eye(3))
 
 
 @_register(STRONG)
@@ -91,9 +117,13 @@ def collage(image, rng, strength, other):
     columns = 2 if count == 4 or rng.random() < 0.5 else 1
     rows = count // columns
     out = Image.new("RGB", (w * columns, h * rows))
+    place = np.eye(3)
     for i, tile in enumerate(tiles):
-        out.paste(tile, (w * (i % columns), h * (i // columns)))
-    return out
+        at = w * (i % columns), h * (i // columns)
+        out.paste(tile, at)
+        if tile is image:
+            place = _into(*at, w, h, out.size)
+    return _moved(out, place)
 
 
 @_register(STRONG)
@@ -167,29 +197,48 @@ def _upright_inside(w: float, h: float, angle: float) -> tuple[float, float]:
     return (w * c - h * s) / d, (h * c - w * s) / d
 
 
+# Turns are counter-clockwise; y grows downwards.
+_TURNS = {
+    Image.ROTATE_90: [[0, 1, 0], [-1, 0, 1], [0, 0, 1]],
+    Image.ROTATE_180: [[-1, 0, 1], [0, -1, 1], [0, 0, 1]],
+    Image.ROTATE_270: [[0, -1, 1], [1, 0, 0], [0, 0, 1]],
+}
+
+
+def _turned(before: tuple[int, int], after: tuple[int, int], degrees: float) -> np.ndarray:
+    """The homography of a turn about the centre."""
+    s, c = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    about = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1.0]])
+    about[:2, 2] = np.array(after) / 2 - about[:2, :2] @ (np.array(before) / 2)
+    return np.linalg.inv(_pixels(after)) @ about @ _pixels(before)
+
+
 @_register(STRONG)
 def rotate(image, rng, strength, other):
     if rng.random() < 0.4:
-        return image.transpose(rng.choice((Image.ROTATE_90, Image.ROTATE_180, Image.ROTATE_270)))
+        turn = rng.choice((Image.ROTATE_90, Image.ROTATE_180, Image.ROTATE_270))
+        return _moved(image.transpose(turn), np.array(_TURNS[turn], float))
     angle = rng.uniform(-1, 1) * (10 + 40 * strength)
     if rng.random() < 0.2:
         angle = rng.uniform(-180, 180)
     mode = rng.random()
     turned = image.rotate(angle, Image.BILINEAR, expand=mode < 0.4 or mode > 0.55, fillcolor=(0, 0, 0) if mode < 0.35 else _colour(rng))
+    place = _turned(image.size, turned.size, angle)
     if mode > 0.55:  # cut the corners away, as phones do
         w, h = _upright_inside(image.width, image.height, math.radians(angle))
-        turned = turned.crop((int((turned.width - w) / 2), int((turned.height - h) / 2), int((turned.width + w) / 2), int((turned.height + h) / 2)))
-    return turned
+        turned = _cut(turned, (int((turned.width - w) / 2), int((turned.height - h) / 2), int((turned.width + w) / 2), int((turned.height + h) / 2)))
+        place = turned.info[_MOVED] @ place
+    return _moved(turned, place)
 
 
 @_register(STRONG)
 def vflip(image, rng, strength, other):
-    return image.transpose(Image.FLIP_TOP_BOTTOM)
+    return _moved(image.transpose(Image.FLIP_TOP_BOTTOM), np.array([[1, 0, 0], [0, -1, 1], [0, 0, 1.0]]))
 
 
 @_register(STRONG)
 def hflip(image, rng, strength, other):
-    return image.transpose(Image.FLIP_LEFT_RIGHT)
+    return _moved(image.transpose(Image.FLIP_LEFT_RIGHT), np.array([[-1, 0, 1], [0, 1, 0], [0, 0, 1.0]]))
 
 
 def _perspective_coefficients(source: list[tuple[float, float]], target: list[tuple[float, float]]) -> np.ndarray:
@@ -211,7 +260,9 @@ def perspective(image, rng, strength, other):
     except np.linalg.LinAlgError:
         return image
     fill = (0, 0, 0) if rng.random() < 0.6 else _colour(rng)
-    return image.transform((w, h), Image.PERSPECTIVE, tuple(coefficients), Image.BILINEAR, fillcolor=fill)
+    # The coefficients lead from the result to the image.
+    place = np.linalg.inv(np.append(coefficients, 1.0).reshape(3, 3) @ _pixels((w, h)))
+    return _moved(image.transform((w, h), Image.PERSPECTIVE, tuple(coefficients), Image.BILINEAR, fillcolor=fill), place @ _pixels((w, h)))
 
 
 WORDS = (
@@ -239,7 +290,7 @@ def meme(image, rng, strength, other):
         font=random_font(rng, int(band * rng.uniform(0.3, 0.6))),
         fill=(0, 0, 0) if light else (255, 255, 255),
     )
-    return out
+    return _moved(out, _into(0, 0 if below else band, w, h, out.size))
 
 
 class _Page:
@@ -348,11 +399,12 @@ def screenshot(image, rng, strength, other):
     fit = min(w / image.width, h / image.height)
     small = image.resize((max(8, round(image.width * fit)), max(8, round(image.height * fit))), Image.BILINEAR, reducing_gap=2.0)
     page.image.paste(rng.choice(((0, 0, 0), (0, 0, 0), page.card, page.paper)), (x, y, x + w, y + h))
-    page.image.paste(small, (x + (w - small.width) // 2, y + (h - small.height) // 2))
+    at = x + (w - small.width) // 2, y + (h - small.height) // 2
+    page.image.paste(small, at)
     if rng.random() < 0.3:  # a bar along the bottom, in front of the page
         page.box(0, fh - 1.6 * line, fw, fh, page.card)
         page.rows(line, fh - 1.5 * line, fw, fh)
-    return page.image
+    return _moved(page.image, _into(*at, *small.size, page.image.size))
 
 
 @_register(STRONG)
@@ -392,7 +444,7 @@ def pad(image, rng, strength, other):
     fill = rng.choice(((0, 0, 0), (255, 255, 255), _colour(rng), _colour(rng)))
     out = Image.new("RGB", (w + 2 * dx, h + 2 * dy), fill)
     out.paste(image, (dx, dy))
-    return out
+    return _moved(out, _into(dx, dy, w, h, out.size))
 
 
 @_register(STRONG)
@@ -521,16 +573,69 @@ def plan(rng: random.Random, strength: float) -> list[str]:
 
 def edited(image: Image.Image, rng: random.Random, strength: float, other: Other, names: list[str] | None = None) -> tuple[Image.Image, list[str]]:
     """Apply `names` (or a drawn plan) in order; an edit that leaves less than 24 pixels a side is passed over."""
-    done = []
+    image, done, _ = edited_and_placed(image, rng, strength, other, names)
+    return image, done
+
+
+def edited_and_placed(
+    image: Image.Image, rng: random.Random, strength: float, other: Other, names: list[str] | None = None
+) -> tuple[Image.Image, list[str], np.ndarray]:
+    """As `edited`, with the (3, 3) homography from the picture's unit square to the result's."""
+    done, place = [], np.eye(3)
     for name in plan(rng, strength) if names is None else names:
         out = ALL[name](image, rng, strength, other)
+        moved = out.info.pop(_MOVED, None)
         if min(out.size) < 24:
             continue
         if max(out.size) > _MAX_SIDE:
             out.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.BILINEAR, reducing_gap=2.0)
         image = out
         done.append(name)
-    return image, done
+        if moved is not None:
+            place = moved @ place
+    return image, done, place
+
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+# So often an edited picture is drawn anew where next to nothing is seen of it.
+_TRIES = 4
+
+
+def edited_and_seen(image: Image.Image, rng: random.Random, strength: float, other: Other) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """As `edited`, with the box (left, top, right, bottom), in 0…1, of what is seen of the picture: chains that leave nothing of it are drawn anew."""
+    for _ in range(_TRIES):
+        result, _, place = edited_and_placed(image, rng, strength, other)
+        box = visible_box(place)
+        if box is not None:
+            return result, box
+    return image, WHOLE
+
+
+def visible_box(place: np.ndarray, smallest: float = 0.1) -> tuple[float, float, float, float] | None:
+    """(left, top, right, bottom) in 0…1 of what is seen of a picture placed so; None where less than `smallest` of a side is left of it."""
+    corners = place @ np.array([[0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1.0]])
+    if corners[2].min() <= 0:
+        return None
+    polygon = list((corners[:2] / corners[2]).T)
+    for axis in (0, 1):
+        for border, inwards in ((0.0, 1.0), (1.0, -1.0)):
+            polygon = _clipped(polygon, axis, border, inwards)
+    if not polygon:
+        return None
+    (left, top), (right, bottom) = np.min(polygon, 0), np.max(polygon, 0)
+    return (float(left), float(top), float(right), float(bottom)) if min(right - left, bottom - top) >= smallest else None
+
+
+def _clipped(polygon: list[np.ndarray], axis: int, border: float, inwards: float) -> list[np.ndarray]:
+    """The part of a polygon on the inner side of an upright or level line (Sutherland and Hodgman, 1974)."""
+    out = []
+    for a, b in zip(polygon[-1:] + polygon[:-1], polygon):
+        from_a, from_b = (a[axis] - border) * inwards, (b[axis] - border) * inwards
+        if from_a * from_b < 0:
+            out.append(a + (b - a) * (from_a / (from_a - from_b)))
+        if from_b >= 0:
+            out.append(b)
+    return out
 
 
 def weak(image: Image.Image, rng: random.Random) -> Image.Image:

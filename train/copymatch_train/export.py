@@ -58,8 +58,9 @@ def to_onnx(network: CopyNetwork, side: int) -> onnx.ModelProto:
     model = onnx.load_from_string(buffer.getvalue())
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    for axis, name in ((2, "height"), (3, "width")):
-        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    if network.locator is None:  # whose grid of cells is that of one size
+        for axis, name in ((2, "height"), (3, "width")):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     del model.graph.value_info[:]
     del model.metadata_props[:]
     for node in model.graph.node:

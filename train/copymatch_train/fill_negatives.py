@@ -28,7 +28,7 @@ def describe_negatives(network: CopyNetwork, pictures: Pictures, indices: np.nda
         total = 0
         for side in e.sizes:
             inputs = np.stack([to_input(image, side, e.resize, e.mean, e.std) for image in images])
-            total = total + network.outputs(torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)).descriptor.float()
+            total = total + network.described(torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)).float()
         rows.append(F.normalize(total, dim=1))
     return torch.cat(rows)
 

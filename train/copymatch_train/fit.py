@@ -37,12 +37,17 @@ from .validate import Validation
 def build_optimisers(config: Config, network: CopyNetwork, objective: Objective) -> dict[str, torch.optim.Optimizer]:
     """Trunk and head at their own rates; sampled classifiers have sparse gradients, which need their own optimiser."""
     o = config.optimiser
+    if o.only_locator:
+        network.requires_grad_(False)
+        network.locator.requires_grad_(True)
     head = [*network.head.parameters(), *network.pool.parameters()]
     head = [p for p in head if p.requires_grad]
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
     classifiers = list(objective.parameters())
     sparse = config.loss.sampled_classes > 0
     groups = [dict(params=trunk, scale=1.0), dict(params=head, scale=o.head_multiplier)]
+    if network.locator is not None:
+        groups.append(dict(params=list(network.locator.parameters()), scale=o.locator_rate / o.learning_rate, relative=False))
     if classifiers and not sparse:
         groups.append(dict(params=classifiers, scale=o.head_multiplier))
     kind = torch.optim.Adam if o.name == "adam" else RelativeAdamW if o.relative else torch.optim.AdamW
@@ -61,18 +66,26 @@ def device_of(config: Config) -> str:
 
 
 def describe(
-    network: CopyNetwork, average: MovingAverage | None, x: torch.Tensor, labels: torch.Tensor, config: Config, teacher: Teacher | None = None
+    network: CopyNetwork,
+    average: MovingAverage | None,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    places: torch.Tensor,
+    config: Config,
+    teacher: Teacher | None = None,
 ) -> tuple[Outputs, torch.Tensor]:
     """Outputs of a batch (P·K, 3, S, S) with the labels they belong to; the first views go to the moving average where the loss wants that."""
     if not config.loss.momentum_references:
-        return network.outputs(x), labels
+        out = network.outputs(x)
+        out.places = places
+        return out, labels
     first = torch.arange(len(x)) % config.optimiser.views == 0
     behind = network.frozen(x)
     queries, references = (behind[rows].contiguous(memory_format=torch.channels_last) for rows in (~first, first))
     with torch.no_grad():
         described = average.average.outputs_behind(references).descriptor
     out = network.outputs_behind(queries)
-    out.references, out.reference_labels = described, labels[first]
+    out.references, out.reference_labels, out.places = described, labels[first], places[~first]
     if teacher is not None:
         taught = teacher(x)
         out.taught, out.taught_references = taught[~first], taught[first]
@@ -144,13 +157,13 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
 
     if rank == 0 and done == 0 and config.run.validate_start:
         figures = validate(0)
-    network.train()
+    network.train(not config.optimiser.only_locator)
     started, waited, seen = time.time(), 0.0, 0
     bar = tqdm(total=config.schedule.steps, initial=done, unit="step", desc=config.run.name, disable=rank != 0, mininterval=5)
     autocast = torch.autocast(device, torch.bfloat16) if config.optimiser.bf16 else nullcontext()
     parent = os.getppid()
     fetching = time.time()
-    for step, (pixels, labels) in enumerate(loader, done):
+    for step, (pixels, labels, places) in enumerate(loader, done):
         waited += time.time() - fetching
         # WaveBlock and class sampling draw from here: a function of the step, so that a resumed run draws the same.
         torch.manual_seed((config.run.seed * 1_000_003 + step) * 64 + rank)
@@ -163,7 +176,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         try:
             with autocast:
-                out, labels = describe(network, average, x, labels, config, teacher)
+                out, labels = describe(network, average, x, labels, places.to(device), config, teacher)
             out, labels = gather(out, labels.to(device), rank, world)
             loss, values = objective(out, labels)
             loss.backward()

@@ -8,6 +8,7 @@ from torch import nn
 from . import losses
 from .classifier import PictureClassifier, classification
 from .config import Config
+from .locator import location_loss
 from .memory import CrossBatchMemory
 from .network import Outputs
 
@@ -42,6 +43,8 @@ class Objective(nn.Module):
             parts["teacher"] = (c.teacher, value)
         if c.koleo:
             parts["koleo"] = (c.koleo, losses.koleo(out.descriptor, labels, memory, memory_labels))
+        if c.location:
+            parts["location"] = (c.location, location_loss(out.located, out.places))
         if c.barlow_twins:
             projected = out.wide if out.wide is not None else out.short
             grouped = projected.view(-1, self.views, projected.shape[1])

@@ -7,6 +7,8 @@ thread train a small network faster than one process of two threads, whose threa
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -26,8 +28,7 @@ def _gather(x: torch.Tensor | None, rank: int, world: int) -> torch.Tensor | Non
 def gather(out: Outputs, labels: torch.Tensor, rank: int, world: int) -> tuple[Outputs, torch.Tensor]:
     if world == 1:
         return out, labels
-    fields = (out.feature, out.wide, out.short, out.descriptor, out.references, out.reference_labels, out.taught, out.taught_references)
-    return Outputs(*(_gather(x, rank, world) for x in fields)), _gather(labels, rank, world)
+    return Outputs(*(_gather(getattr(out, f.name), rank, world) for f in fields(Outputs))), _gather(labels, rank, world)
 
 
 def sum_gradients(network: nn.Module, world: int) -> None:

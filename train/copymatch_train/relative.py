@@ -24,8 +24,8 @@ def row_size(p: torch.Tensor) -> torch.Tensor:
 class RelativeAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure=None):
-        """AdamW's step, scaled; the sizes are those before it, so there is no state beside AdamW's own."""
-        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        """AdamW's step, scaled; the sizes are those before it, so there is no state beside AdamW's own. Groups with `relative` False: unscaled."""
+        moved = [p for group in self.param_groups if group.get("relative", True) for p in group["params"] if p.grad is not None]
         before = [p.clone() for p in moved]
         loss = super().step(closure)
         for p, old in zip(moved, before):

@@ -14,9 +14,12 @@ from .config import Config
 from .pictures import Pictures
 from .schedule import edit_strength
 
+Box = tuple[float, float, float, float]
+
 
 class PKBatches(Dataset):
-    """Item `step` is (pixels (P/share·K, 3, S, S) uint8, labels (P/share·K,)); views of a picture are adjacent.
+    """Item `step` is (pixels (P/share·K, 3, S, S) uint8, labels (P/share·K,), places (P/share·K, 4)); views of a picture are adjacent.
+    A place is the box (left, top, right, bottom), in 0…1, of what is seen of the picture.
 
     `same_source` of a batch's pictures come from one source: hard negatives from a narrow domain. With `share` processes,
     process `rank` makes its part of the same batch.
@@ -49,7 +52,8 @@ class PKBatches(Dataset):
         # Shuffled, so that every process gets its share of the narrow half.
         return rng.permutation(np.array(chosen))
 
-    def views(self, position: int, draw: random.Random, strength: float) -> list[Image.Image]:
+    def views(self, position: int, draw: random.Random, strength: float) -> list[tuple[Image.Image, Box]]:
+        """Each view with where the picture is in it."""
         c = self.config
         index = int(self.training[position])
         image = self.pictures.image(index)
@@ -61,21 +65,36 @@ class PKBatches(Dataset):
 
         out = []
         for view in range(c.optimiser.views):
-            if view == 0:
-                made = edits.weak(image, draw) if draw.random() < c.edits.weak_first_view else edits.edited(image, draw, 0.5 * strength, other)[0]
+            if view == 0 and draw.random() < c.edits.weak_first_view:
+                made, box = edits.weak(image, draw), edits.WHOLE
             else:
-                made = edits.edited(image, draw, strength, other)[0]
-            out.append(made.resize((c.edits.side, c.edits.side), Image.BILINEAR, reducing_gap=3.0))
+                made, box = edits.edited_and_seen(image, draw, 0.5 * strength if view == 0 else strength, other)
+            if view > 0 and c.edits.second_looks and draw.random() < c.edits.second_looks:
+                made, box = second_look(made, box, draw, c.edits.second_look_error)
+            out.append((made.resize((c.edits.side, c.edits.side), Image.BILINEAR, reducing_gap=3.0), box))
         return out
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         strength = edit_strength(step, self.config.schedule.steps, self.config.edits)
-        pixels, labels = [], []
+        pixels, labels, places = [], [], []
         for slot, position in enumerate(self.classes(step)):
             if slot % self.share != self.rank:
                 continue
             draw = random.Random(f"{self.config.run.seed}/{step}/{slot}")
-            for image in self.views(int(position), draw, strength):
+            for image, box in self.views(int(position), draw, strength):
                 pixels.append(np.asarray(image))
                 labels.append(int(position))
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+                places.append(box)
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels), torch.tensor(places, dtype=torch.float32)
+
+
+def second_look(image: Image.Image, box: Box, draw: random.Random, error: float) -> tuple[Image.Image, Box]:
+    """The box cut out, each edge off by up to `error` of the box's size; and where in that the box is."""
+    left, top, right, bottom = box
+    reach_x, reach_y = error * (right - left), error * (bottom - top)
+    x0, x1 = max(0.0, left + draw.uniform(-reach_x, reach_x)), min(1.0, right + draw.uniform(-reach_x, reach_x))
+    y0, y1 = max(0.0, top + draw.uniform(-reach_y, reach_y)), min(1.0, bottom + draw.uniform(-reach_y, reach_y))
+    w, h = image.size
+    cut = (int(x0 * w), int(y0 * h), max(int(x0 * w) + 8, round(x1 * w)), max(int(y0 * h) + 8, round(y1 * h)))
+    within = [min(1.0, max(0.0, v)) for v in ((left - x0) / (x1 - x0), (top - y0) / (y1 - y0), (right - x0) / (x1 - x0), (bottom - y0) / (y1 - y0))]
+    return image.crop(cut), tuple(within)

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 FLOAT = TensorProto.FLOAT
 
@@ -35,6 +36,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     if any(kind.HasField("g") or kind.graphs for node in graph.node for kind in node.attribute):
         raise ValueError("a graph inside a node (If, Loop, Scan) may read any name; such models stay as they are")
     constants_to_initializers(graph)
+    fold_constants(graph, model)
     drop_idle_casts(graph)
     share_initializers(graph)
     drop_unused(graph)
@@ -93,6 +95,30 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
     keep_nodes(graph, kept)
 
 
+# Larger values than this stay computed: the weights, stored as float16, shall not be stored as float32.
+FOLDED = 16384
+
+
+def fold_constants(graph: onnx.GraphProto, model: onnx.ModelProto) -> None:
+    """What depends on constants alone (grids, shapes of fixed sizes) becomes a constant."""
+    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type != TensorProto.FLOAT16}
+    outputs = {value.name for value in graph.output}
+    kept = []
+    for node in graph.node:
+        inputs = [name for name in node.input if name]
+        if not inputs or any(name not in known for name in inputs) or outputs.intersection(node.output):
+            kept.append(node)
+            continue
+        values = ReferenceEvaluator(node, opsets={o.domain: o.version for o in model.opset_import}).run(None, {name: known[name] for name in inputs})
+        if any(value.size > FOLDED for value in values):
+            kept.append(node)
+            continue
+        for name, value in zip(node.output, values):
+            known[name] = np.ascontiguousarray(value)
+            graph.initializer.add().CopyFrom(numpy_helper.from_array(known[name], name))
+    keep_nodes(graph, kept)
+
+
 def drop_idle_casts(graph: onnx.GraphProto) -> None:
     """Casts of float to float. What is float is followed through the operators that keep their input's type."""
     outputs = {value.name for value in graph.output}
@@ -100,9 +126,10 @@ def drop_idle_casts(graph: onnx.GraphProto) -> None:
     floats |= {t.name for t in graph.initializer if t.data_type == FLOAT}
     # Of these the first output has the type of the first input (onnx's operator schemas).
     keeping = {
-        "Add", "AveragePool", "BatchNormalization", "Clip", "Conv", "Div", "Expand", "Flatten", "Gemm", "GlobalAveragePool",
-        "HardSigmoid", "HardSwish", "Identity", "MatMul", "Mul", "Pow", "Reciprocal", "ReduceL2", "ReduceMean", "ReduceSum",
-        "Relu", "Reshape", "Sigmoid", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+        "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Div", "Expand", "Flatten", "Gather",
+        "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg",
+        "Pow", "Reciprocal", "ReduceL2", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax",
+        "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
     }  # fmt: skip
     kept, names = [], {}
     for node in graph.node:

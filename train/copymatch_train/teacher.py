@@ -36,5 +36,5 @@ class Teacher:
         total = 0
         for size in self.sizes:
             scaled = x if x.shape[-1] == size else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-            total = total + self.network.outputs(scaled.contiguous(memory_format=torch.channels_last)).descriptor.float()
+            total = total + self.network.described(scaled.contiguous(memory_format=torch.channels_last)).float()
         return F.normalize(total, dim=1)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from . import edits
 from .config import Config
+from .locator import likeliest_box, overlap
 from .network import CopyNetwork
 from .pictures import Pictures
 from .scores import summary
@@ -35,8 +36,13 @@ class Validation:
 
         def query(number: int, index: int) -> np.ndarray:
             draw = random.Random(SEED * 1_000_003 + number)
-            image, _ = edits.edited(pictures.image(int(index)), draw, 1.0, lambda: pictures.image(int(training[draw.randrange(len(training))])))
+            image, _, place = edits.edited_and_placed(
+                pictures.image(int(index)), draw, 1.0, lambda: pictures.image(int(training[draw.randrange(len(training))]))
+            )
+            self.places.append(edits.visible_box(place) or edits.WHOLE)
             return square(image)
+
+        self.places: list[tuple[float, float, float, float]] = []
 
         self.references = [square(pictures.image(int(i))) for i in order[:r]]
         self.queries = [query(n, i) for n, i in enumerate([*order[:q], *strangers])]
@@ -70,4 +76,22 @@ class Validation:
 
     def run(self, network: CopyNetwork, device: str = "cpu", batch: int = 32) -> dict[str, float]:
         queries, references, background = self.descriptors(network, device, batch)
-        return summary(queries, references, self.truth, background)
+        figures = summary(queries, references, self.truth, background)
+        if network.locator is not None:
+            figures["overlap"] = self.overlap(network, device, batch)
+        return figures
+
+    @torch.no_grad()
+    def overlap(self, network: CopyNetwork, device: str = "cpu", batch: int = 32) -> float:
+        """Mean intersection over union of the boxes that the locator finds in the queries and the true ones."""
+        was_training = network.training
+        network.eval()
+        found = []
+        for start in range(0, len(self.queries), batch):
+            x = torch.from_numpy(np.stack(self.queries[start : start + batch])).permute(0, 3, 1, 2).to(device)
+            mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
+            first = network.shrunk((x.float() / 255 - mean) / std)
+            located = network.outputs(first.contiguous(memory_format=torch.channels_last)).located
+            found.append(likeliest_box(located).cpu())
+        network.train(was_training)
+        return float(overlap(torch.cat(found), torch.tensor(self.places)).mean())

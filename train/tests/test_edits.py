@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 from conftest import photograph
-from PIL import Image
+from PIL import Image, ImageOps
 
 from copymatch_train import edits
 
@@ -96,3 +96,49 @@ def test_a_screenshot_shows_the_whole_picture_smaller():
 def test_hard_edits_are_drawn_more_often():
     first = [edits.plan(random.Random(s), 1.0)[0] for s in range(4000)]
     assert first.count("paste") > 1.5 * first.count("pad")
+
+
+def _shown(name, seed, size=(230, 184)):
+    """Where a result depends on the picture: (left, top, right, bottom) in 0…1, found by editing the picture and its negative alike."""
+    image = photograph(5, *size)
+    results = []
+    for picture in (image, ImageOps.invert(image)):
+        result, done, place = edits.edited_and_placed(picture, random.Random(seed), 1.0, other, [name])
+        results.append(np.asarray(result, int))
+    rows, columns = np.nonzero(np.abs(results[0] - results[1]).max(-1) > 24)
+    h, w = results[0].shape[:2]
+    return np.array([columns.min() / w, rows.min() / h, (columns.max() + 1) / w, (rows.max() + 1) / h]), edits.visible_box(place)
+
+
+@pytest.mark.parametrize(
+    "name", ["crop", "paste", "collage", "rotate", "vflip", "hflip", "perspective", "meme", "screenshot", "pad", "underlay", "emoji", "aspect"]
+)
+def test_an_edit_says_where_it_leaves_the_picture(name):
+    unseen = 0
+    for seed in range(25):
+        found, said = _shown(name, seed)
+        if said is None:  # corners drawn so that the picture folds over itself
+            unseen += 1
+            continue
+        # A pixel or two, and what covers an edge: a bar of the page, a foreign picture.
+        assert np.abs(found - said).max() < (0.12 if name in ("screenshot", "underlay", "emoji") else 0.03), (seed, found, said)
+    assert unseen <= (2 if name == "perspective" else 0)
+
+
+def test_a_flip_and_a_quarter_turn_say_which_way():
+    image = Image.new("RGB", (90, 60))
+    image.paste((255, 0, 0), (0, 0, 30, 20))
+    seen = 0
+    for seed in range(40):
+        result, _, place = edits.edited_and_placed(image, random.Random(seed), 0.0, other, ["rotate", "hflip", "vflip"])
+        x, y, w = place @ np.array([1 / 6, 1 / 6, 1])
+        if 0 < x / w < 1 and 0 < y / w < 1:
+            assert result.getpixel((int(x / w * result.width), int(y / w * result.height)))[0] > 200, seed
+            seen += 1
+    assert seen > 30
+
+
+def test_what_is_not_seen_has_no_box():
+    assert edits.visible_box(np.eye(3)) == (0, 0, 1, 1)
+    assert edits.visible_box(edits._into(150, 0, 50, 100, (100, 100))) is None
+    assert edits.visible_box(edits._into(50, 0, 100, 100, (100, 100))) == (0.5, 0, 1, 1)

@@ -123,6 +123,54 @@ def test_references_described_by_the_moving_average_train_and_resume_too(store, 
         assert torch.equal(value, resumed["network"][name]), name
 
 
+def test_a_locator_trains_with_the_trunk_or_alone_and_resumes(store, tmp_path):
+    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+    network = dict(head="linear", waveblock=False, frozen_stages=3, second_look=32, first_shrink=2, third_share=1.0)
+    together = tiny(
+        store,
+        loss=plain | dict(momentum_references=True, location=1.0),
+        network=network,
+        edits=dict(second_looks=0.3),
+        optimiser=dict(views=3, relative=True, locator_rate=1e-3),
+        run=dict(validation_side=64),
+        export=dict(sizes=[64]),
+    )
+    fit.train(together, tmp_path / "whole")
+    fit.train(together, tmp_path / "killed", stop_after=3)
+    figures = fit.train(together, tmp_path / "killed")
+    whole, resumed = (torch.load(tmp_path / f / "checkpoint.pt", weights_only=True) for f in ("whole", "killed"))
+    assert all(torch.equal(value, resumed["network"][name]) for name, value in whole["network"].items())
+    assert 0 < figures["overlap"] <= 1
+
+    alone = tiny(
+        store,
+        loss=plain | dict(infonce=0.0, koleo=0.0, location=1.0),
+        network=network | dict(init=str(tmp_path / "whole" / "checkpoint.pt")),
+        optimiser=dict(only_locator=True),
+        run=dict(validation_side=64),
+        export=dict(sizes=[64]),
+    )
+    fit.train(alone, tmp_path / "alone")
+    after = torch.load(tmp_path / "alone" / "checkpoint.pt", weights_only=True)["network"]
+    before = checkpoint.network_state(tmp_path / "whole" / "checkpoint.pt")
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"locator"}
+
+
+def test_a_locator_wants_what_it_needs(store):
+    for changes, field in (
+        (dict(network=dict(second_look=64, frozen_stages=4)), "network.second_look"),
+        (dict(network=dict(second_look=64)), "export.sizes"),
+        (dict(network=dict(second_look=64, first_shrink=3), export=dict(sizes=[96])), "run.validation_side"),
+        (dict(network=dict(first_shrink=2)), "network.first_shrink"),
+        (dict(network=dict(third_share=1.0)), "network.third_share"),
+        (dict(loss=dict(location=1.0)), "loss.location"),
+        (dict(optimiser=dict(only_locator=True)), "optimiser.only_locator"),
+    ):
+        with pytest.raises(ConfigError, match=field):
+            tiny(store, **changes)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(store, tmp_path):
     fit.train(tiny(store), tmp_path, stop_after=2)
     with pytest.raises(checkpoint.CheckpointError, match="another configuration"):
@@ -147,9 +195,9 @@ def test_a_batch_is_a_function_of_seed_and_step_and_shares_add_up_to_it(store):
     config = tiny(store)
     pictures = Pictures(store)
     training = np.flatnonzero(~pictures.held_out(0.4))
-    pixels, labels = PKBatches(config, pictures, training)[5]
-    again, _ = PKBatches(config, pictures, training)[5]
-    assert torch.equal(pixels, again) and pixels.shape == (8, 3, 32, 32)
+    pixels, labels, places = PKBatches(config, pictures, training)[5]
+    again = PKBatches(config, pictures, training)[5]
+    assert torch.equal(pixels, again[0]) and torch.equal(places, again[2]) and pixels.shape == (8, 3, 32, 32) and places.shape == (8, 4)
     assert labels.tolist() == [v for v in labels[::2].tolist() for _ in range(2)] and len(set(labels.tolist())) == 4
     shares = [PKBatches(config, pictures, training, rank, 2)[5] for rank in range(2)]
     assert sorted(labels.tolist()) == sorted(torch.cat([s[1] for s in shares]).tolist())
@@ -189,7 +237,7 @@ def test_export_background_and_calibration_fit_together(store, tmp_path, monkeyp
     torch.manual_seed(0)
     network = CopyNetwork(config.network).train()
     # Random weights describe all pictures alike until batch statistics and centring tell them apart.
-    batch, _ = PKBatches(config, pictures, np.arange(len(pictures)))[0]
+    batch, _, _ = PKBatches(config, pictures, np.arange(len(pictures)))[0]
     with torch.no_grad():
         for _ in range(30):
             network(batch.float() / 128 - 1)

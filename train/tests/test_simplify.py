@@ -61,6 +61,23 @@ def test_scaffolding_goes_and_every_bit_stays():
     assert np.array_equal(run(model, image), run(simple, image))
 
 
+def test_what_depends_on_constants_alone_is_computed_once():
+    nodes = [
+        helper.make_node("Constant", [], ["start"], value_int=0),
+        helper.make_node("Constant", [], ["end"], value_int=8),
+        helper.make_node("Constant", [], ["step"], value_int=1),
+        helper.make_node("Range", ["start", "end", "step"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["grid"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["image", "grid"], ["descriptor"]),
+    ]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("image", "descriptor")]
+    model = helper.make_model(helper.make_graph(nodes, "g", value[:1], value[1:]), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    simple = simplify(model)
+    assert operators(simple) == ["Mul"] and [t.name for t in simple.graph.initializer] == ["grid"]
+    image = np.random.default_rng(3).normal(size=(2, 8)).astype(np.float32)
+    assert np.array_equal(run(model, image), run(simple, image))
+
+
 def test_a_second_time_changes_nothing():
     once = simplify(scaffolded())
     assert simplify(once).SerializeToString() == once.SerializeToString()
