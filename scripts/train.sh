@@ -18,9 +18,9 @@ benchmark=${BENCHMARK:-../shared/bench/detection}
 runs=train/configs
 # default-middle and default train nothing: they are the weights of the run before, whitened anew. Where a run before the last is named
 # in `blend_after`, the next starts from its own head and the whitened one, made one.
-config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml $runs/default-middle.yaml $runs/default-160.yaml $runs/default.yaml $runs/default-long.yaml $runs/default-small-windows.yaml}
+config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml $runs/default-middle.yaml $runs/default-160.yaml $runs/default.yaml $runs/default-long.yaml $runs/default-small-windows.yaml $runs/default-two-looks.yaml $runs/default-two-looks-anneal.yaml}
 untrained=" default-middle default "
-blend_after=" default "
+blend_after=" default default-small-windows "
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -78,14 +78,15 @@ case ${1:-} in
                 step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
             fi
         done
-        # The last run's own head and the whitened one, made one.
-        step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
-        exported=$last finished=$(blended "$last")
-        if [ -z "${TRAIN_CONFIG:-}" ]; then
-            # Described at two sizes, and what is common to many pictures subtracted.
+        if [ -n "${TRAIN_CONFIG:-}" ]; then
+            # The last run's own head and the whitened one, made one.
+            step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
+            exported=$last finished=$(blended "$last")
+        else
+            # After default-two-looks-anneal the head is best as trained; what is common to many pictures is subtracted.
             exported=$runs/default-negatives.yaml finished=train/runs/default-negatives/negatives.pt
             mkdir -p "$(dirname "$finished")"
-            step fill_negatives "$exported" "$(blended "$last")" "$finished"
+            step fill_negatives "$exported" "$(checkpoint "$trained")" "$finished"
         fi
         step export "$exported" "$model" --checkpoint "$finished"
         step simplify "$model"

@@ -197,7 +197,7 @@ def test_hundred_thousand_findings_dismissed_at_once(findings):
     findings.execute("SELECT copy_confirm(1), copy_reopen(1)")
     findings.execute(
         """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
-           SELECT 'licensed', 'uploads', 'm' || n, '9', 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-6', 0 FROM generate_series(1, 100000) n"""
+           SELECT 'licensed', 'uploads', 'm' || n, '9', 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-7', 0 FROM generate_series(1, 100000) n"""
     )
     assert (
         findings.execute(

@@ -13,7 +13,7 @@ from pictures import blank, jpeg, scene
 
 MODEL = pathlib.Path(__file__).resolve().parent.parent / "models" / "default"
 ROUNDS = int(os.environ.get("COPYMATCH_CRASH_ROUNDS", "3"))
-FIRST, SECOND = "copymatch-small-6", "second.model"
+FIRST, SECOND = "copymatch-small-7", "second.model"
 WRONG = "SELECT count(*) FROM refs WHERE image IS NOT NULL AND ({column} IS NULL OR {column} <-> copy_embed(image, '{model}') > 1e-4)"
 INDEX = 'CREATE INDEX CONCURRENTLY ON refs USING ivf ("descriptor_second_model" vector_cosine_ops)'
 

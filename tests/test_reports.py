@@ -16,7 +16,7 @@ def findings(fresh_db):
         """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
                                           model, calibration, uploader)
            SELECT '2026-03-24 00:00+00'::timestamptz + n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
-                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review' ELSE 'copy' END, 'copymatch-small-6', 0, 'user' || n % 7
+                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review' ELSE 'copy' END, 'copymatch-small-7', 0, 'user' || n % 7
            FROM generate_series(0, 2999) n"""
     )
     fresh_db.execute("SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE id % 4 = 1")
@@ -62,7 +62,7 @@ def test_an_old_snapshot_is_never_failed_by_a_fold(findings, connect):
     """A transaction that saw the counts before another folded them must not get a serialization error from its INSERT."""
     other = connect(findings.info.dbname)
     insert = """INSERT INTO copymatch.finding (id, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
-                VALUES (%s, 'licensed', 'uploads', %s, 'x', 1, 0, 0, 1, 'copy', 'copymatch-small-6', 0)"""
+                VALUES (%s, 'licensed', 'uploads', %s, 'x', 1, 0, 0, 1, 'copy', 'copymatch-small-7', 0)"""
     with other.transaction():
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         other.execute("SELECT count(*) FROM copymatch.finding_delta")
@@ -107,7 +107,7 @@ def test_references_uploaders_reviewers_and_ages(findings):
     findings.execute("TRUNCATE copymatch.finding")
     findings.execute(
         """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, uploader)
-           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy', 'copymatch-small-6', 0, 'ann'
+           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy', 'copymatch-small-7', 0, 'ann'
            FROM unnest('{1 minute, 2 hours, 3 hours, 2 days, 8 days, 40 days}'::interval[]) age"""
     )
     assert findings.execute(
@@ -123,7 +123,7 @@ def test_references_uploaders_reviewers_and_ages(findings):
         ("ann", 5, 5)
     ]
     assert findings.execute("SELECT model, findings FROM copymatch.report_models WHERE findings > 0").fetchall() == [
-        ("copymatch-small-6", 6)
+        ("copymatch-small-7", 6)
     ]
 
 
@@ -139,7 +139,7 @@ def test_the_queries_of_the_documentation_run_as_they_stand(findings):
         """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
                                           model, calibration, uploader)
            SELECT now() - n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
-                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-6', 0, 'user' || n % 7
+                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-7', 0, 'user' || n % 7
            FROM generate_series(0, 2999) n"""
     )
     findings.execute(

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="a checkpoint for `export`")
     parser.add_argument("--pictures", type=int, default=3000)
-    parser.add_argument("--side", type=int, help="pixels a side (default: the first of export.sizes)")
+    parser.add_argument("--side", type=int, help="pixels a side (default: those of the first look at the first of export.sizes)")
     a = parser.parse_args()
     config = configuration.load(a.config)
     if config.network.head != "linear":
@@ -76,7 +76,7 @@ def main() -> None:
     rng = np.random.default_rng(config.run.seed)
     chosen = rng.choice(training, min(a.pictures, len(training)), replace=False, p=pictures.drawing_weights(training, config.data.source_cap))
     head: LinearHead = network.head
-    features = features_of_pictures_and_copies(network, pictures, chosen, training, config, a.side or config.export.sizes[0])
+    features = features_of_pictures_and_copies(network, pictures, chosen, training, config, a.side or config.export.sizes[0] // config.network.first_shrink)
     head.whiten(features, widths=network.widths)
     torch.save(dict(network=network.state_dict()), a.out)
     print(f"{2 * len(chosen)} features of {features.shape[1]} dimensions → {a.out}")
