@@ -62,7 +62,7 @@ def main() -> None:
     training = np.flatnonzero(~pictures.held_out(config.data.held_out))
     weights = pictures.drawing_weights(training, config.data.source_cap)
     chosen = np.random.default_rng(a.seed).choice(training, min(a.pictures, len(training)), replace=False, p=weights)
-    features = pooled_features(network, pictures, chosen, config, a.side or config.export.sizes[0] // config.network.first_shrink)
+    features = pooled_features(network, pictures, chosen, config, a.side or config.first_side)
     weight, bias = blended(whitened.head.short, network.head.short, features)
     network.head.short.weight.data.copy_(weight)
     network.head.short.bias.data.copy_(bias)

@@ -196,8 +196,6 @@ class Optimiser:
     head_multiplier: float = 1.0
     # AdamW's own rate for the locator, whose weights start small.
     locator_rate: float = 1.0e-3
-    # Everything else stays as it is.
-    only_locator: bool = False
     weight_decay: float = 1e-4
     classes: int = 32
     views: int = 2
@@ -299,15 +297,14 @@ class Config:
         )
         for name, size in (("export.sizes", self.export.sizes[0]), ("run.validation_side", self.run.validation_side)):
             _check(size % self.network.first_shrink == 0, name, size, "is no multiple of network.first_shrink")
-        _check(
-            not self.optimiser.only_locator or (loss.location > 0 and loss.infonce == 0 and loss.koleo == 0),
-            "optimiser.only_locator",
-            self.optimiser.only_locator,
-            "needs loss.location alone: loss.infonce and loss.koleo 0",
-        )
         _check(loss.teacher == 0 or loss.momentum_references, "loss.teacher", loss.teacher, "needs loss.momentum_references")
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
         _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
+
+    @property
+    def first_side(self) -> int:
+        """Pixels a side of what the network sees first of an input of the first of `export.sizes`."""
+        return self.export.sizes[0] // self.network.first_shrink
 
     def fingerprint(self) -> str:
         """Identifies everything that shapes training; names, paths, threads and logging may change between resumes."""

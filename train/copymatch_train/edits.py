@@ -18,6 +18,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 from .fonts import random_font
 
 Other = Callable[[], Image.Image]
+# (left, top, right, bottom) in 0…1 of an image.
+Box = tuple[float, float, float, float]
 Edit = Callable[[Image.Image, random.Random, float, Other], Image.Image]
 
 STRONG: dict[str, Edit] = {}
@@ -596,13 +598,13 @@ def edited_and_placed(
     return image, done, place
 
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # So often an edited picture is drawn anew where next to nothing is seen of it.
 _TRIES = 4
 
 
-def edited_and_seen(image: Image.Image, rng: random.Random, strength: float, other: Other) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """As `edited`, with the box (left, top, right, bottom), in 0…1, of what is seen of the picture: chains that leave nothing of it are drawn anew."""
+def edited_and_seen(image: Image.Image, rng: random.Random, strength: float, other: Other) -> tuple[Image.Image, Box]:
+    """As `edited`, with the box of what is seen of the picture: chains that leave nothing of it are drawn anew."""
     for _ in range(_TRIES):
         result, _, place = edited_and_placed(image, rng, strength, other)
         box = visible_box(place)
@@ -611,8 +613,8 @@ def edited_and_seen(image: Image.Image, rng: random.Random, strength: float, oth
     return image, WHOLE
 
 
-def visible_box(place: np.ndarray, smallest: float = 0.1) -> tuple[float, float, float, float] | None:
-    """(left, top, right, bottom) in 0…1 of what is seen of a picture placed so; None where less than `smallest` of a side is left of it."""
+def visible_box(place: np.ndarray, smallest: float = 0.1) -> Box | None:
+    """The box of what is seen of a picture placed so; None where less than `smallest` of a side is left of it."""
     corners = place @ np.array([[0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1.0]])
     if corners[2].min() <= 0:
         return None

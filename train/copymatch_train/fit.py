@@ -37,9 +37,6 @@ from .validate import Validation
 def build_optimisers(config: Config, network: CopyNetwork, objective: Objective) -> dict[str, torch.optim.Optimizer]:
     """Trunk and head at their own rates; sampled classifiers have sparse gradients, which need their own optimiser."""
     o = config.optimiser
-    if o.only_locator:
-        network.requires_grad_(False)
-        network.locator.requires_grad_(True)
     head = [*network.head.parameters(), *network.pool.parameters()]
     head = [p for p in head if p.requires_grad]
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
@@ -157,7 +154,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
 
     if rank == 0 and done == 0 and config.run.validate_start:
         figures = validate(0)
-    network.train(not config.optimiser.only_locator)
+    network.train()
     started, waited, seen = time.time(), 0.0, 0
     bar = tqdm(total=config.schedule.steps, initial=done, unit="step", desc=config.run.name, disable=rank != 0, mininterval=5)
     autocast = torch.autocast(device, torch.bfloat16) if config.optimiser.bf16 else nullcontext()

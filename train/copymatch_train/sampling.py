@@ -11,15 +11,14 @@ from torch.utils.data import Dataset
 
 from . import edits
 from .config import Config
+from .edits import Box
 from .pictures import Pictures
 from .schedule import edit_strength
-
-Box = tuple[float, float, float, float]
 
 
 class PKBatches(Dataset):
     """Item `step` is (pixels (P/share·K, 3, S, S) uint8, labels (P/share·K,), places (P/share·K, 4)); views of a picture are adjacent.
-    A place is the box (left, top, right, bottom), in 0…1, of what is seen of the picture.
+    A place is the box of what is seen of the picture.
 
     `same_source` of a batch's pictures come from one source: hard negatives from a narrow domain. With `share` processes,
     process `rank` makes its part of the same batch.

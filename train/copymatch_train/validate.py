@@ -42,7 +42,7 @@ class Validation:
             self.places.append(edits.visible_box(place) or edits.WHOLE)
             return square(image)
 
-        self.places: list[tuple[float, float, float, float]] = []
+        self.places: list[edits.Box] = []
 
         self.references = [square(pictures.image(int(i))) for i in order[:r]]
         self.queries = [query(n, i) for n, i in enumerate([*order[:q], *strangers])]
@@ -50,24 +50,24 @@ class Validation:
         self.truth = np.array([*range(q), *([-1] * len(strangers))])
         self.mean, self.std = config.export.mean, config.export.std
 
+    def inputs(self, images: list[np.ndarray], device: str, side: int | None = None) -> torch.Tensor:
+        """(N, S, S, 3) bytes → the network's (N, 3, S, S), rescaled to `side` where it is another."""
+        x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device).float()
+        if side is not None and side != x.shape[-1]:
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
+        return ((x / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
     @torch.no_grad()
     def descriptors(self, network: CopyNetwork, device: str = "cpu", batch: int = 32, sides: list[int] | None = None) -> tuple[np.ndarray, ...]:
         """(queries, references, background), each (N, D) unit; with several `sides`, unit means over the pictures rescaled to them."""
         was_training = network.training
         network.eval()
-        mean = torch.tensor(self.mean, device=device)[:, None, None]
-        std = torch.tensor(self.std, device=device)[:, None, None]
-
-        def at(side: int | None, images: list[np.ndarray]) -> torch.Tensor:
-            x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device).float()
-            if side is not None and side != x.shape[-1]:
-                x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
-            return network(((x / 255 - mean) / std).contiguous(memory_format=torch.channels_last)).float().cpu()
 
         def describe(images: list[np.ndarray]) -> np.ndarray:
             rows = []
             for start in range(0, len(images), batch):
-                rows.append(sum(at(side, images[start : start + batch]) for side in sides or [None]))
+                rows.append(sum(network(self.inputs(images[start : start + batch], device, side)).float().cpu() for side in sides or [None]))
             return F.normalize(torch.cat(rows), dim=1).numpy()
 
         out = describe(self.queries), describe(self.references), describe(self.background)
@@ -88,10 +88,7 @@ class Validation:
         network.eval()
         found = []
         for start in range(0, len(self.queries), batch):
-            x = torch.from_numpy(np.stack(self.queries[start : start + batch])).permute(0, 3, 1, 2).to(device)
-            mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
-            first = network.shrunk((x.float() / 255 - mean) / std)
-            located = network.outputs(first.contiguous(memory_format=torch.channels_last)).located
-            found.append(likeliest_box(located).cpu())
+            x = self.inputs(self.queries[start : start + batch], device)
+            found.append(likeliest_box(network.outputs(network.shrunk(x)).located).cpu())
         network.train(was_training)
         return float(overlap(torch.cat(found), torch.tensor(self.places)).mean())

@@ -76,7 +76,7 @@ def main() -> None:
     rng = np.random.default_rng(config.run.seed)
     chosen = rng.choice(training, min(a.pictures, len(training)), replace=False, p=pictures.drawing_weights(training, config.data.source_cap))
     head: LinearHead = network.head
-    features = features_of_pictures_and_copies(network, pictures, chosen, training, config, a.side or config.export.sizes[0] // config.network.first_shrink)
+    features = features_of_pictures_and_copies(network, pictures, chosen, training, config, a.side or config.first_side)
     head.whiten(features, widths=network.widths)
     torch.save(dict(network=network.state_dict()), a.out)
     print(f"{2 * len(chosen)} features of {features.shape[1]} dimensions → {a.out}")

@@ -123,7 +123,7 @@ def test_references_described_by_the_moving_average_train_and_resume_too(store, 
         assert torch.equal(value, resumed["network"][name]), name
 
 
-def test_a_locator_trains_with_the_trunk_or_alone_and_resumes(store, tmp_path):
+def test_a_locator_trains_with_the_trunk_and_resumes(store, tmp_path):
     plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
     network = dict(head="linear", waveblock=False, frozen_stages=3, second_look=32, first_shrink=2, third_share=1.0)
     together = tiny(
@@ -142,20 +142,6 @@ def test_a_locator_trains_with_the_trunk_or_alone_and_resumes(store, tmp_path):
     assert all(torch.equal(value, resumed["network"][name]) for name, value in whole["network"].items())
     assert 0 < figures["overlap"] <= 1
 
-    alone = tiny(
-        store,
-        loss=plain | dict(infonce=0.0, koleo=0.0, location=1.0),
-        network=network | dict(init=str(tmp_path / "whole" / "checkpoint.pt")),
-        optimiser=dict(only_locator=True),
-        run=dict(validation_side=64),
-        export=dict(sizes=[64]),
-    )
-    fit.train(alone, tmp_path / "alone")
-    after = torch.load(tmp_path / "alone" / "checkpoint.pt", weights_only=True)["network"]
-    before = checkpoint.network_state(tmp_path / "whole" / "checkpoint.pt")
-    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
-    assert moved == {"locator"}
-
 
 def test_a_locator_wants_what_it_needs(store):
     for changes, field in (
@@ -165,7 +151,6 @@ def test_a_locator_wants_what_it_needs(store):
         (dict(network=dict(first_shrink=2)), "network.first_shrink"),
         (dict(network=dict(third_share=1.0)), "network.third_share"),
         (dict(loss=dict(location=1.0)), "loss.location"),
-        (dict(optimiser=dict(only_locator=True)), "optimiser.only_locator"),
     ):
         with pytest.raises(ConfigError, match=field):
             tiny(store, **changes)
