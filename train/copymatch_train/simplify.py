@@ -95,13 +95,14 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
     keep_nodes(graph, kept)
 
 
-# Larger values than this stay computed: the weights, stored as float16, shall not be stored as float32.
+# Larger values than this stay computed.
 FOLDED = 16384
 
 
 def fold_constants(graph: onnx.GraphProto, model: onnx.ModelProto) -> None:
-    """What depends on constants alone (grids, shapes of fixed sizes) becomes a constant."""
-    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type != TensorProto.FLOAT16}
+    """What depends on constants alone (grids, shapes of fixed sizes) becomes a constant; the network's weights stay what and where they are."""
+    weights = {t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)}
+    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name not in weights}
     outputs = {value.name for value in graph.output}
     kept = []
     for node in graph.node:

@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import photograph
@@ -11,9 +12,11 @@ from PIL import Image
 from copymatch_train import edits
 from copymatch_train.config import Network
 from copymatch_train.export import halve_weights, round_weights, session, to_onnx
+from copymatch_train.initialise import exported_state
 from copymatch_train.locator import Locator, cut_out, likeliest_box, location_loss, other_box, overlap
 from copymatch_train.network import CopyNetwork
 from copymatch_train.sampling import second_look
+from copymatch_train.simplify import simplify
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:
@@ -137,7 +140,7 @@ def test_an_edited_picture_is_seen(monkeypatch):
     assert hidden > 0, "no chain hides the picture: the test says nothing"
 
 
-def test_the_exported_network_looks_twice_as_pytorch_does():
+def test_the_exported_network_looks_twice_as_pytorch_does(tmp_path):
     torch.manual_seed(2)
     network = CopyNetwork(Network(head="linear", dimensions=32, second_look=80, first_shrink=2, third_share=1.0, batch_norm=True, negatives=0)).eval()
     for module in network.modules():
@@ -152,8 +155,13 @@ def test_the_exported_network_looks_twice_as_pytorch_does():
         first = network.outputs(network.shrunk(x))
         assert likeliest_box(first.located).std(0).max() > 0.01 and not torch.allclose(network(x), first.descriptor, atol=1e-3)
         round_weights(network)
-        run = session(halve_weights(to_onnx(network, 192)).SerializeToString())
+        model = simplify(halve_weights(to_onnx(network, 192)))
+        run = session(model.SerializeToString())
         # Random weights in fifty layers enlarge roundings; `export` holds a trained network to 1e-3.
         for part in (x, x[:1]):
             difference = np.abs(run.run(None, {"image": part.numpy()})[0] - network(part).numpy())
             assert difference.mean() < 5e-4 and difference.max() < 5e-3
+    # A teacher, or a run that goes on, is read from the file.
+    onnx.save(model, tmp_path / "model.onnx")
+    kept = exported_state(tmp_path / "model.onnx")
+    assert all(torch.allclose(kept[name], value) for name, value in network.locator.state_dict(prefix="locator.").items())
