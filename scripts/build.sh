@@ -74,7 +74,7 @@ for upgrade in "$ROOT"/sql/upgrades/*--*.sql; do
     path=${upgrade##*/}
     path=${path%.sql}
     script=$CARGO_TARGET_DIR/release/copymatch--$path.sql
-    "$ROOT/scripts/upgrade_sql.sh" "${path%--*}" "${path#*--}" >"$script"
+    "$PYTHON" "$ROOT/scripts/upgrade_sql.py" "${path%--*}" "${path#*--}" >"$script"
     put 644 "$script" "$share/extension/${script##*/}"
 done
 # What earlier versions installed, for the tests of the upgrade.

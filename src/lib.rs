@@ -14,6 +14,7 @@ mod home;
 mod ivf;
 mod matching;
 mod record;
+mod retired;
 mod select;
 mod settings;
 mod types;

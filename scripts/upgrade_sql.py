@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Writes an update script to the standard output: upgrade_sql.py FROM TO.
+
+A released step is frozen: sql/upgrades/FROM--TO.sql is the whole of it. The step to the version under development has by hand, in that
+file, what cannot be derived (ALTER TABLE, DROP FUNCTION, data that moves); the rest follows from comparing sql/*.sql, in the order of
+src/lib.rs, with what FROM installed (sql/history):
+
+- a statement that FROM had word for word is left out;
+- CREATE FUNCTION, PROCEDURE, VIEW and AGGREGATE replace what is there;
+- COMMENT, GRANT and REVOKE always run;
+- any other new statement runs as it stands, unless FROM made an object of that kind and name: changing that one is work by hand.
+
+`-- @model VERSION@` in either stands for the model that VERSION's library carried: it becomes one of the catalogue.
+tests/test_upgrade.py proves that an updated catalogue is that of a fresh installation.
+"""
+
+import base64
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPLACEABLE = re.compile(r"CREATE (FUNCTION|PROCEDURE|VIEW|AGGREGATE) ", re.IGNORECASE)
+ALWAYS = re.compile(r"(COMMENT ON|GRANT|REVOKE) ", re.IGNORECASE)
+# Kind and name of what a CREATE makes; triggers and policies have theirs within a table.
+MADE = re.compile(
+    r"CREATE (?:UNIQUE |CONSTRAINT |OR REPLACE )*(TABLE|TYPE|INDEX|SCHEMA|OPERATOR CLASS|OPERATOR|CAST|ACCESS METHOD|SEQUENCE|EVENT TRIGGER|"
+    r"TRIGGER|POLICY|FUNCTION|PROCEDURE|VIEW|AGGREGATE) +([^ (;]+)",
+    re.IGNORECASE,
+)
+ON_TABLE = re.compile(r" ON (\S+)")
+DROPPED = re.compile(r"DROP (FUNCTION|PROCEDURE|VIEW|AGGREGATE) +(?:IF EXISTS +)?([^ (;]+)", re.IGNORECASE)
+TOKEN = re.compile(
+    r"""--[^\n]*|/\*.*?\*/|[eE]?'(?:[^']|'')*'|"(?:[^"]|"")*"|(?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?P=tag)|[A-Za-z_]\w*|.""",
+    re.DOTALL,
+)
+
+
+def statements(text: str) -> list[str]:
+    """The statements of a script, without comments around them."""
+    found, current, depth, words = [], [], 0, []
+    for match in TOKEN.finditer(text):
+        token = match.group()
+        if token.startswith(("--", "/*")):
+            current.append(token if "".join(current).strip() else "")
+            continue
+        current.append(token)
+        word = token.upper()
+        if word[:1].isalpha():
+            # A body BEGIN ATOMIC … END holds statements; CASE … END stands within them.
+            if depth == 0 and word == "ATOMIC" and words[-1:] == ["BEGIN"] or depth and word == "CASE":
+                depth += 1
+            elif depth and word == "END":
+                depth -= 1
+            words.append(word)
+        elif token == ";" and depth == 0:
+            found.append("".join(current).strip())
+            current, words = [], []
+    if rest := "".join(current).strip():
+        found.append(rest + ";")
+    return found
+
+
+def plain(statement: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", statement)).strip()
+
+
+def made(statement: str) -> tuple | None:
+    match = MADE.match(plain(statement))
+    if not match:
+        return None
+    kind, name = match.group(1).upper(), match.group(2)
+    table = ON_TABLE.search(plain(statement)) if kind in ("TRIGGER", "POLICY") else None
+    # An operator is one for each pair of types, a class for each type, a cast for each pair.
+    if kind in ("OPERATOR", "OPERATOR CLASS", "CAST"):
+        return kind, plain(statement)
+    return kind, name, table and table.group(1)
+
+
+def model(version: str) -> str:
+    folder = ROOT / "models" / "history" / version
+    weights, background = ((folder / name).read_bytes() for name in ("model.onnx", "background.bin"))
+    return (
+        f"UPDATE copymatch.model SET built_in = false,\n"
+        f"    weights = pg_catalog.decode('{base64.b64encode(weights).decode()}', 'base64'),\n"
+        f"    background = pg_catalog.decode('{base64.b64encode(background).decode()}', 'base64')\n"
+        f"    WHERE built_in AND sha256 = '\\x{hashlib.sha256(weights).hexdigest()}'"
+        f" AND sha256 <> (SELECT b.sha256 FROM copymatch.builtin_model() b);\n"
+        + (ROOT / "sql" / "upgrades" / "model.sql").read_text()
+    )
+
+
+def derived(by_hand: str, old: str) -> list[str]:
+    before = statements(old)
+    known = {plain(statement) for statement in before}
+    names = {made(statement) for statement in before} - {None}
+    again = {(kind.upper(), name) for kind, name in DROPPED.findall(plain(by_hand))}
+    order = re.findall(r'^extension_sql_file!\(\s*"\.\./sql/(\w+)\.sql"', (ROOT / "src" / "lib.rs").read_text(), re.MULTILINE)
+    result = []
+    for name in order:
+        for statement in statements((ROOT / "sql" / f"{name}.sql").read_text()):
+            is_new = plain(statement) not in known
+            if ALWAYS.match(statement):
+                result.append(statement)
+            elif replaceable := REPLACEABLE.match(statement):
+                if is_new or (replaceable.group(1).upper(), made(statement)[1]) in again:
+                    result.append(REPLACEABLE.sub(r"CREATE OR REPLACE \1 ", statement, count=1))
+            elif is_new and made(statement) not in names:
+                result.append(statement)
+    return result
+
+
+def main() -> None:
+    start, end = sys.argv[1:]
+    by_hand = (ROOT / "sql" / "upgrades" / f"{start}--{end}.sql").read_text()
+    version = re.search(r"^default_version *= *'(.*)'", (ROOT / "copymatch.control").read_text(), re.MULTILINE).group(1)
+    script = by_hand
+    if end == version:
+        old = (ROOT / "sql" / "history" / f"copymatch--{start}.sql").read_text()
+        script += "\n-- What follows is derived from sql/*.sql.\n" + "\n".join(derived(by_hand, old)) + "\n"
+    sys.stdout.write(re.sub(r"^-- @model (\S+)@$", lambda match: model(match.group(1)), script, flags=re.MULTILINE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+//! Functions that earlier versions of the extension declared and this one no longer has. Between the new library's installation and
+//! `ALTER EXTENSION copymatch UPDATE` the catalogue still names them: whoever calls one is told what to do.
+
+use pgrx::prelude::*;
+
+use crate::failure::{Failure, boundary};
+
+/// What takes the place of a function that is gone.
+#[allow(dead_code)] // none is gone yet
+fn outdated() -> pg_sys::Datum {
+    boundary(|| {
+        Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "this function belongs to an older version of copymatch than the installed library",
+        )
+        .hint("ALTER EXTENSION copymatch UPDATE"))
+    })
+}
+
+/// `retired!(name, pg_finfo_name)`: keeps the symbol `name`, which update scripts of released versions still mention.
+#[allow(unused_macros)]
+macro_rules! retired {
+    ($name:ident, $finfo:ident) => {
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $finfo() -> &'static pg_sys::Pg_finfo_record {
+            const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+
+        #[doc(hidden)]
+        #[pg_guard]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn $name(_: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+            outdated()
+        }
+    };
+}
