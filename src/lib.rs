@@ -50,8 +50,16 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     crate::ivf::register();
     // SAFETY: a variable that the postmaster sets while it preloads libraries.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } && !binary_upgrade() {
         crate::flagging::request_shared_memory();
         crate::flagging::register_workers();
     }
+}
+
+/// Whether pg_upgrade runs this server, the old one or the new one. It has read the transaction counters before it copies the
+/// tables: whoever writes in between leaves rows that the new cluster cannot tell the age of. Nothing of ours may start or
+/// write there by itself.
+pub(crate) fn binary_upgrade() -> bool {
+    // SAFETY: a variable that is set from the command line before any library is loaded.
+    unsafe { pg_sys::IsBinaryUpgrade }
 }

@@ -27,6 +27,11 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCAL = pathlib.Path(os.environ.get("COPYMATCH_LOCAL") or ROOT / ".local").resolve()
 MAJOR = os.environ.get("PG_MAJOR", "15")
+#: The majors up to this one that have the extension in the private folder: what pg_upgrade can start from.
+MAJORS = sorted(
+    {path.parts[len(LOCAL.parts) + 3] for path in LOCAL.glob("pgsql/lib/postgresql/*/lib/**/copymatch.so")}, key=int
+)
+OLDER_MAJORS = [major for major in MAJORS if int(major) <= int(MAJOR)] or [MAJOR]
 _numbers = itertools.count(1)
 
 
@@ -37,9 +42,10 @@ def _unused_name(kind: str) -> str:
 class Installation:
     """The private copy of PostgreSQL, and the unprivileged user as whom it runs."""
 
-    def __init__(self):
+    def __init__(self, major: str = MAJOR):
+        self.major = major
         self.prefix = LOCAL / "pgsql"
-        self.bin = self.prefix / "lib" / "postgresql" / MAJOR / "bin"
+        self.bin = self.prefix / "lib" / "postgresql" / major / "bin"
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
     def run(self, program: str, *arguments, check: bool = True, **options) -> subprocess.CompletedProcess:
@@ -287,11 +293,11 @@ def db(server, _module_db):
 
 @pytest.fixture
 def fresh_cluster():
-    """fresh_cluster(**settings) -> a running throwaway Cluster; removed after the test."""
-    installation = Installation()
+    """fresh_cluster(**settings) -> a running throwaway Cluster; removed after the test. fresh_cluster("15", …): of that major."""
     made = []
 
-    def make(**settings) -> Cluster:
+    def make(major: str = MAJOR, /, **settings) -> Cluster:
+        installation = Installation(major)
         folder = installation.own(pathlib.Path(tempfile.mkdtemp(prefix="cluster-", dir=LOCAL)))
         cluster = Cluster(installation, folder, settings)
         made.append(cluster)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import threading
@@ -37,6 +38,25 @@ def test_ivf_rebuilt_holds_the_same_rows(db, command):
     db.execute(command)
     assert sorted(find(db, vectors[0], None)) == [i for i in range(1000) if i % 10 != 3]
     assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
+
+
+@pytest.mark.parametrize("command", ["REINDEX INDEX t_ivf", "REINDEX INDEX CONCURRENTLY t_ivf", "VACUUM FULL t", "DROP INDEX t_ivf; CREATE INDEX t_ivf ON t USING ivf (d vector_cosine_ops)"])  # fmt: skip
+def test_ivf_built_from_temporary_files_whose_last_block_is_short(db, command):
+    """Rows beyond maintenance_work_mem go through files that are read in blocks of many rows; hardly a file ends with one."""
+    vectors = clustered(9001, 128)
+    make(db, vectors)
+    sizes = []
+    db.add_notice_handler(
+        lambda notice: sizes.extend(map(int, re.findall(r"^temporary file: .* size (\d+)$", notice.message_primary)))
+    )
+    db.execute("SET maintenance_work_mem = '1MB'; SET log_temp_files = 0; SET client_min_messages = log")
+    for part in command.split(";"):
+        db.execute(part)
+    db.execute("RESET client_min_messages")
+    # A row takes its list's number, its place in the table and a byte or so for each dimension.
+    assert len(sizes) >= 2 and sum(sizes) > 9001 * 100, sizes
+    assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
+    assert sorted(find(db, vectors[0], None)) == list(range(9001))
 
 
 def test_ivf_create_index_concurrently(db):

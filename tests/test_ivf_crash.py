@@ -323,38 +323,3 @@ def test_ivf_recovery_that_stops_between_any_two_records_gives_a_sound_index(fre
             db.execute("VACUUM t")
             assert_sound(db)
             assert set(column(db, "SELECT id FROM t")) >= set(range(1000))
-
-
-# --- pg_upgrade ---
-
-
-def test_ivf_index_and_sets_go_through_pg_upgrade(fresh_cluster):
-    """To the same version, the only one here: files are carried over as they are, catalogues are made anew."""
-    old, new = fresh_cluster(**QUICK), fresh_cluster(**QUICK)
-    vectors = clustered(3000, 256)
-    with old.connect() as db:
-        db.execute("CREATE EXTENSION copymatch")
-        make(db, vectors[:2000])
-        load(db, "t", vectors[2000:], first=2000)
-        db.execute("DELETE FROM t WHERE id % 7 = 0")
-        db.execute("VACUUM t")
-        db.execute("CREATE TABLE pictures (id int PRIMARY KEY, image bytea, descriptor vector(256))")
-        db.execute("SELECT copy_create_set('pictures', 'pictures', 'id', 'image')")
-        expected, stats = answers(db, vectors[:20]), db.execute("SELECT * FROM copy_index_stats('t_ivf')").fetchone()
-        sets = db.execute("SELECT * FROM copymatch.reference_sets").fetchall()
-    old.stop()
-    new.stop()
-    binaries = old.installation.bin
-    old.installation.run(
-        "pg_upgrade", "-b", binaries, "-B", binaries, "-d", old.data, "-D", new.data, "-U", "postgres",
-        "--socketdir", old.socket, cwd=new.folder,
-    )  # fmt: skip
-    new.start()
-    with new.connect() as db:
-        assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
-        assert answers(db, vectors[:20]) == expected
-        assert db.execute("SELECT * FROM copy_index_stats('t_ivf')").fetchone() == stats
-        assert db.execute("SELECT * FROM copymatch.reference_sets").fetchall() == sets
-        load(db, "t", vectors[:1], ids=[0])
-        assert find(db, vectors[0], 1) == [0]
-        assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
