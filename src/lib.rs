@@ -15,6 +15,7 @@ mod ivf;
 mod matching;
 mod record;
 mod retired;
+mod rights;
 mod select;
 mod settings;
 mod types;

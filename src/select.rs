@@ -51,25 +51,92 @@ pub struct Row {
 }
 
 impl Row {
-    /// Column `number` (from 1), or None where it is NULL.
-    pub fn get<T: FromDatum>(&self, number: i32) -> Option<T> {
+    /// Column `number` (from 1), or None where it is NULL. Its type must be `T`'s own: a datum of another type, read as this
+    /// one, would be a wild pointer.
+    pub fn get<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<Option<T>, Failure> {
         let mut is_null = false;
-        // SAFETY: tuple and descriptor belong to the open SPI connection; out-of-range columns give NULL.
+        // SAFETY: tuple and descriptor belong to the open SPI connection; out-of-range columns give InvalidOid and NULL; the
+        // datum is read as the type that it is of.
         unsafe {
+            let actual = pg_sys::SPI_gettypeid(self.descriptor, number);
+            if actual != T::type_oid() {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!("column {number} of a query of copymatch is of another type than expected"),
+                )
+                .detail(format!(
+                    "Expected {}, found {}.",
+                    type_name(T::type_oid()),
+                    type_name(actual)
+                ))
+                .hint("Was a column's type changed, or an object in schema \"copymatch\" altered by hand?"));
+            }
             let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &mut is_null);
-            T::from_datum(datum, is_null)
+            Ok(T::from_datum(datum, is_null))
         }
     }
 
     /// Column `number`, which the statement never leaves NULL.
-    pub fn required<T: FromDatum>(&self, number: i32) -> Result<T, Failure> {
-        self.get(number).ok_or_else(|| {
+    pub fn required<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<T, Failure> {
+        self.get(number)?.ok_or_else(|| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
                 format!("column {number} of a catalogue query of copymatch is NULL"),
             )
             .hint("A table in schema \"copymatch\" was changed by hand.")
         })
+    }
+}
+
+/// A type as SQL names it.
+fn type_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: a look-up in PostgreSQL's caches that answers "???" for what is no type; the string is palloc'd and copied.
+    unsafe {
+        std::ffi::CStr::from_ptr(pg_sys::format_type_be(oid))
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// Whose names a statement meets where it leaves out schemas.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// PostgreSQL's own: search_path is pg_catalog, pg_temp while the statement is parsed and runs.
+    Pinned,
+    /// The session's. The statement names every object, operator and type with its schema.
+    Session,
+}
+
+/// search_path pinned, until it is dropped or its (sub)transaction ends.
+struct PinnedPath(i32);
+
+impl PinnedPath {
+    fn new() -> Self {
+        // SAFETY: as fmgr_security_definer does for a function with SET search_path: a level of settings that ends with this
+        // value, or, where PostgreSQL raises, with the (sub)transaction.
+        unsafe {
+            let level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                c"pg_catalog, pg_temp".as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            PinnedPath(level)
+        }
+    }
+}
+
+impl Drop for PinnedPath {
+    fn drop(&mut self) {
+        // SAFETY: see above. While an ERROR unwinds, the transaction's abort does this itself.
+        if !std::thread::panicking() {
+            unsafe { pg_sys::AtEOXact_GUC(true, self.0) };
+        }
     }
 }
 
@@ -89,13 +156,23 @@ impl Drop for Executing {
     }
 }
 
-/// Runs `sql` with its parameters and maps each row. `sql` names every object with its schema.
+/// Runs `sql` with its parameters under a pinned search_path and maps each row.
 pub fn select<T>(
     sql: &str,
     parameters: &[Parameter],
     map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
-    run(sql, parameters, true, map)
+    run(sql, parameters, Path::Pinned, true, map)
+}
+
+/// As `select`, under the session's search_path, which functions of users behind views and policies may rely on. `sql` itself
+/// names every object, operator and type with its schema, so that it means the same under every path.
+pub fn select_qualified<T>(
+    sql: &str,
+    parameters: &[Parameter],
+    map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    run(sql, parameters, Path::Session, true, map)
 }
 
 /// As `select`, for statements that write, and for queries that must see what this statement has written.
@@ -104,12 +181,13 @@ pub fn change<T>(
     parameters: &[Parameter],
     map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
-    run(sql, parameters, false, map)
+    run(sql, parameters, Path::Pinned, false, map)
 }
 
 fn run<T>(
     sql: &str,
     parameters: &[Parameter],
+    path: Path,
     read_only: bool,
     mut map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
@@ -121,6 +199,8 @@ fn run<T>(
         .iter()
         .map(|p| if p.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
         .collect();
+    // Dropped behind SPI_finish.
+    let _pinned = (path == Path::Pinned).then(PinnedPath::new);
     // SAFETY: SPI is connected and finished in pairs (an ERROR unwinds past SPI_finish; transaction abort then cleans up); the
     // plan has as many parameters as there are datums and nulls; rows are read before SPI_finish frees them.
     unsafe {

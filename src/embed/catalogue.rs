@@ -65,7 +65,7 @@ impl Model {
             name: row.required(1)?,
             dimensions: usize::try_from(row.required::<i32>(2)?).unwrap_or(0),
             sha256: row.required(3)?,
-            background_sha256: row.get(4),
+            background_sha256: row.get(4)?,
             built_in: row.required(5)?,
         })
     }
@@ -104,7 +104,7 @@ impl Model {
                 Ok((
                     row.required::<String>(1)?,
                     row.required::<Vec<u8>>(2)?,
-                    row.get::<Vec<u8>>(3),
+                    row.get::<Vec<u8>>(3)?,
                 ))
             },
         )?;

@@ -171,7 +171,7 @@ fn find_set(name: &str) -> Result<Set, Failure> {
                 model: row.required(5)?,
                 searched: true,
             }];
-            if let (Some(name), Some(model)) = (row.get(6), row.get(7)) {
+            if let (Some(name), Some(model)) = (row.get(6)?, row.get(7)?) {
                 columns.push(Column {
                     name,
                     model,

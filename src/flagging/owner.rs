@@ -18,23 +18,6 @@ pub struct Match {
     pub verdict: String,
 }
 
-/// Runs `work` as `owner`. The caller has pinned search_path: the owner's rights meet no object of the session's choice.
-pub fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let mut user = pg_sys::InvalidOid;
-    let mut context = 0;
-    let restricted =
-        pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_NOFORCE_RLS;
-    // SAFETY: sets two variables of this backend; where `work` raises, the end of the (sub)transaction puts them back.
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
-    }
-    let result = work();
-    // SAFETY: as above.
-    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
-    result
-}
-
 /// Where the extension lives, for functions in schema copymatch.
 pub fn extension_home() -> Result<Home, Failure> {
     select(
@@ -55,23 +38,6 @@ pub fn extension_home() -> Result<Home, Failure> {
         Failure::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             "extension copymatch is not installed in this database",
-        )
-    })
-}
-
-/// The owner of a relation.
-pub fn owner_of(relation: pg_sys::Oid) -> Result<pg_sys::Oid, Failure> {
-    select(
-        "SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = $1",
-        &[Parameter::of(relation)],
-        |row| row.required::<pg_sys::Oid>(1),
-    )?
-    .into_iter()
-    .next()
-    .ok_or_else(|| {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-            format!("relation {} is gone", u32::from(relation)),
         )
     })
 }

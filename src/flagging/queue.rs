@@ -5,11 +5,12 @@ use flagging::{OnBadImage, Options};
 use pgrx::prelude::*;
 use pgrx::{Array, IntoDatum};
 
-use super::owner::{as_owner, extension_home, matches, owner_of};
+use super::owner::{extension_home, matches};
 use crate::embed::catalogue::Model;
 use crate::embed::embed_each;
 use crate::failure::{Failure, boundary};
 use crate::record::Record;
+use crate::rights::{as_role, owner_of};
 use crate::select::{Parameter, select};
 use crate::settings;
 use crate::types::Vector;
@@ -63,9 +64,9 @@ fn record_text(values: Vec<String>) -> String {
 #[pg_extern(sql = false)]
 fn read_upload(relation: pg_sys::Oid, statement: &str, key: Vec<String>, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let found = as_owner(owner_of(relation)?, || {
+        let found = as_role(owner_of(relation)?, || {
             select(statement, &[Parameter::of(key)], |row| {
-                Ok((row.get::<Vec<u8>>(1), row.get::<String>(2)))
+                Ok((row.get::<Vec<u8>>(1)?, row.get::<String>(2)?))
             })
         })?;
         let (image, uploader) = found.into_iter().next().unwrap_or((None, None));
@@ -111,7 +112,7 @@ fn match_upload(
 > {
     boundary(|| {
         let home = extension_home()?;
-        let found = as_owner(owner_of(relation)?, || {
+        let found = as_role(owner_of(relation)?, || {
             matches(&home, descriptor, reference_set, model, k, review)
         })?;
         Ok(TableIterator::new(found.into_iter().map(|m| {

@@ -9,13 +9,14 @@ use flagging::{Mode, OnBadImage, OnCopy, Options};
 use pgrx::prelude::*;
 use pgrx::{FromDatum, PgRelation};
 
-use super::owner::{Match, as_owner, matches, model_of};
+use super::owner::{Match, matches, model_of};
 use super::queue::invalid_options;
 use super::wake;
 use crate::embed::catalogue::Model;
 use crate::embed::embed_one;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
+use crate::rights::as_role;
 use crate::select::{Parameter, change, select};
 use crate::types::Vector;
 
@@ -176,7 +177,7 @@ impl<'a> Upload<'a> {
             .and_then(|datum| unsafe { <&[u8]>::from_datum(datum, false) })
             .unwrap_or_default();
         let set = &self.options.set;
-        let found = as_owner(owner, || {
+        let found = as_role(owner, || {
             let model = Model::find(Some(&model_of(set)?))?;
             let descriptor = match embed_one(bytes, &model) {
                 Ok(elements) => Vector::from_elements(&elements),

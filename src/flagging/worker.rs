@@ -173,7 +173,7 @@ fn batch() -> bool {
         if there != [true] {
             return Ok(None);
         }
-        let claimed = change("SELECT copymatch.claim_batch()", &[], |row| Ok(row.get::<Vec<i64>>(1)))?;
+        let claimed = change("SELECT copymatch.claim_batch()", &[], |row| row.get::<Vec<i64>>(1))?;
         Ok(claimed.into_iter().flatten().next())
     });
     let worked = match claimed.filter(|ids| !ids.is_empty()) {

@@ -4,7 +4,7 @@
 use super::sets::ReferenceSet;
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::select::{Parameter, select};
+use crate::select::{Parameter, select_qualified};
 use crate::types::Vector;
 
 /// A reference and its cosine similarity to the query, −1 to 1.
@@ -31,18 +31,18 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) ->
         "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
          FROM {relation} AS r {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
     );
-    let rows = select(
+    let rows = select_qualified(
         &sql,
         &[Parameter::typed(Vector::from_elements(descriptor), home.vector)],
         |row| {
             // A reference without a descriptor, or with one that has no direction, resembles nothing.
-            Ok(row
-                .get::<f64>(2)
-                .filter(|distance| !distance.is_nan())
-                .map(|distance| Neighbour {
-                    reference: row.get::<String>(1).unwrap_or_default(),
-                    similarity: 1.0 - distance,
-                }))
+            let Some(distance) = row.get::<f64>(2)?.filter(|distance| !distance.is_nan()) else {
+                return Ok(None);
+            };
+            Ok(Some(Neighbour {
+                reference: row.get::<String>(1)?.unwrap_or_default(),
+                similarity: 1.0 - distance,
+            }))
         },
     )?;
     Ok(rows.into_iter().flatten().collect())

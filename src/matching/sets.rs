@@ -159,13 +159,13 @@ impl ReferenceSet {
 fn read(row: &Row) -> Result<Recorded, Failure> {
     Ok(Recorded {
         name: row.required(1)?,
-        relation: row.get(2),
-        missing_column: row.get(3),
+        relation: row.get(2)?,
+        missing_column: row.get(3)?,
         key: row.required(4)?,
         descriptor: row.required(5)?,
         condition: row.required(6)?,
         model: row.required(7)?,
-        k: row.get(8),
+        k: row.get(8)?,
         background_sha256: row.required(9)?,
         calibration: row.required(10)?,
     })
