@@ -75,7 +75,7 @@ def stretching(config: Config, trained: Path) -> list[str]:
     """Rows of a table: one network's descriptors of the validation pictures under several normalisations of the scores."""
     network = CopyNetwork(config.network)
     checkpoint.load_for_inference(trained, network, config)
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     held = pictures.held_out(config.data.held_out)
     validation = Validation(config, pictures, np.flatnonzero(held), np.flatnonzero(~held))
     rows = ["| score | micro-AP | recall@P90 |", "|---|---|---|"]

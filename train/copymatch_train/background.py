@@ -62,14 +62,17 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("model", type=Path, help="folder with model.onnx and manifest.json; background.bin goes beside them")
     parser.add_argument("--rows", type=int, default=8192)
+    parser.add_argument("--beside", type=int, default=0, help="so many of the rows are pictures of data.beside's stores")
     a = parser.parse_args()
     config = configuration.load(a.config)
     manifest = json.loads((a.model / "manifest.json").read_text())
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     # A negative has itself subtracted from itself: its descriptor is not like others'.
     taken = negative_pictures(pictures, config) if config.network.negatives else None
     try:
-        chosen = drawn(pictures, config, a.rows, config.run.seed, without=taken)
+        chosen = drawn(pictures, config, a.rows - a.beside, config.run.seed, without=taken, beside=False)
+        if a.beside:
+            chosen = np.append(chosen, drawn(pictures, config, a.beside, config.run.seed, without=taken, beside=True))
     except ValueError as error:
         raise SystemExit(f"--rows {a.rows}: {error}") from None
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)

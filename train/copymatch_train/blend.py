@@ -58,7 +58,7 @@ def main() -> None:
     network, whitened = CopyNetwork(config.network), CopyNetwork(config.network)
     checkpoint.load_for_inference(a.trained, network, config)
     checkpoint.load_for_inference(a.whitened, whitened, config)
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     training = np.flatnonzero(~pictures.held_out(config.data.held_out))
     weights = pictures.drawing_weights(training, config.data.source_cap)
     chosen = np.random.default_rng(a.seed).choice(training, min(a.pictures, len(training)), replace=False, p=weights)

@@ -81,7 +81,7 @@ def main() -> None:
     a = parser.parse_args()
     config = configuration.load(a.config)
     manifest = json.loads((a.model / "manifest.json").read_text())
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     held = pictures.held_out(config.data.held_out)
     rng = np.random.default_rng(a.seed)
     originals = rng.permutation(np.flatnonzero(held))

@@ -25,17 +25,23 @@ def _check(ok: bool, name: str, value: object, rule: str) -> None:
 @dataclass
 class Data:
     store: str = "train/runs/pictures"
+    # Further stores that are trained on: drawn pictures, pictures of other repositories (`drawn`, `repositories`).
+    beside: list[str] = field(default_factory=list)
     held_out: float = 0.1
     source_cap: int = 1200
     same_source: float = 0.5
+    # Of the batches, how many have a picture's nearest others by descriptor (`neighbours`' file) in place of its source's.
+    mined: float = 0.0
+    neighbours: str = ""
     tint_grey: float = 0.7
     workers: int = 1
 
     def validate(self) -> None:
         _check(0 < self.held_out < 0.9, "data.held_out", self.held_out, "is outside (0, 0.9)")
         _check(self.source_cap >= 1, "data.source_cap", self.source_cap, "is below 1")
-        for name in ("same_source", "tint_grey"):
+        for name in ("same_source", "tint_grey", "mined"):
             _check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "is outside [0, 1]")
+        _check(self.mined == 0 or self.neighbours != "", "data.neighbours", self.neighbours, "is empty, which data.mined needs")
         _check(0 <= self.workers <= 64, "data.workers", self.workers, "is outside 0…64")
 
 
@@ -59,6 +65,8 @@ class Network:
     dimensions: int = 256
     # Training pictures whose descriptors are subtracted (`negatives`); 0: none.
     negatives: int = 0
+    # And so many of the stores beside the training's own (`data.beside`).
+    negatives_beside: int = 0
     negative_share: float = 0.4
     negative_temperature: float = 0.05
     # Pixels a side of the second look, at the picture that the locator finds in the image (`locator`); 0: no locator. It is cut out of the
@@ -71,6 +79,8 @@ class Network:
 
     def validate(self) -> None:
         _check(0 <= self.negatives <= 65536, "network.negatives", self.negatives, "is outside 0…65536")
+        _check(0 <= self.negatives_beside <= 65536, "network.negatives_beside", self.negatives_beside, "is outside 0…65536")
+        _check(self.negatives_beside == 0 or self.negatives > 0, "network.negatives_beside", self.negatives_beside, "needs network.negatives")
         _check(0 <= self.negative_share < 1, "network.negative_share", self.negative_share, "is outside [0, 1)")
         _check(self.negative_temperature > 0, "network.negative_temperature", self.negative_temperature, "must be positive")
         _check(self.trunk in ("mobilenet_v2", "resnet50"), "network.trunk", self.trunk, "is not mobilenet_v2 or resnet50")
@@ -269,6 +279,8 @@ class Config:
         for f in dataclasses.fields(self):
             getattr(self, f.name).validate()
         loss, head = self.loss, self.network.head
+        beside = self.network.negatives_beside
+        _check(beside == 0 or len(self.data.beside) > 0, "network.negatives_beside", beside, "needs data.beside")
         _check(
             self.run.processes == 1 or loss.sampled_classes == 0,
             "run.processes",
@@ -313,6 +325,12 @@ class Config:
         d["run"] = {"seed": self.run.seed}
         d["data"].pop("store")
         d["data"].pop("workers")
+        # What a run before these fields had is what it would have with none of them.
+        for name, none in (("beside", []), ("mined", 0.0), ("neighbours", "")):
+            if d["data"][name] == none or name == "neighbours":
+                d["data"].pop(name)
+        if "beside" in d["data"]:
+            d["data"]["beside"] = len(d["data"]["beside"])
         # Negatives, and the sizes of the looks, come after training.
         d["network"] = {k: v for k, v in d["network"].items() if not k.startswith(("negative", "first_", "second_", "third_"))} | {
             "locator": self.network.second_look > 0

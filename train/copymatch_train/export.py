@@ -169,7 +169,7 @@ def main() -> None:
         from .initialise import initialise
         from .pictures import Pictures
 
-        pictures = Pictures(config.data.store)
+        pictures = Pictures.of(config.data)
         torch.set_num_threads(config.run.threads)
         initialise(network, config, pictures, np.flatnonzero(~pictures.held_out(config.data.held_out)))
     else:

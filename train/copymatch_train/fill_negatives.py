@@ -13,6 +13,7 @@ from tqdm import tqdm
 from . import checkpoint
 from . import config as configuration
 from .config import Config
+from .initialise import exported_state, start_whole
 from .network import CopyNetwork
 from .pictures import Pictures
 from .preprocess import to_input
@@ -33,9 +34,12 @@ def describe_negatives(network: CopyNetwork, pictures: Pictures, indices: np.nda
     return torch.cat(rows)
 
 
-def drawn(pictures: Pictures, config: Config, count: int, seed: int, without: np.ndarray | None = None) -> np.ndarray:
-    """`count` training pictures, a source counting for `data.source_cap` at most; none of `without`."""
+def drawn(pictures: Pictures, config: Config, count: int, seed: int, without: np.ndarray | None = None, beside: bool | None = None) -> np.ndarray:
+    """`count` training pictures, a source counting for `data.source_cap` at most; none of `without`. `beside`: of the stores beside the
+    training's own, or (False) of its own alone; without it of all."""
     training = np.flatnonzero(~pictures.held_out(config.data.held_out))
+    if beside is not None:
+        training = training[(training >= pictures.own) == beside]
     if without is not None:
         training = np.setdiff1d(training, without)
     if len(training) < count:
@@ -47,7 +51,7 @@ def drawn(pictures: Pictures, config: Config, count: int, seed: int, without: np
 def main() -> None:
     parser = argparse.ArgumentParser(description="Describe the negatives of a configuration's network.negatives and keep them in a checkpoint.")
     parser.add_argument("config", type=Path)
-    parser.add_argument("checkpoint", type=Path, help="of the same network, with or without negatives")
+    parser.add_argument("checkpoint", type=Path, help="of the same network, with or without negatives; or an exported model.onnx")
     parser.add_argument("out", type=Path, help="a checkpoint for `export`")
     a = parser.parse_args()
     config = configuration.load(a.config)
@@ -55,9 +59,12 @@ def main() -> None:
         raise SystemExit(f"{a.config}: network.negatives is 0")
     torch.set_num_threads(config.run.threads)
     network = CopyNetwork(config.network)
-    checkpoint.load_without_negatives(a.checkpoint, network, config)
+    if a.checkpoint.suffix == ".onnx":
+        start_whole(network, exported_state(a.checkpoint))
+    else:
+        checkpoint.load_without_negatives(a.checkpoint, network, config)
     network = network.to(memory_format=torch.channels_last)
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     chosen = negative_pictures(pictures, config)
     network.negatives.fill(describe_negatives(network, pictures, chosen, config))
     torch.save(dict(network=network.state_dict()), a.out)
@@ -66,7 +73,9 @@ def main() -> None:
 
 def negative_pictures(pictures: Pictures, config: Config) -> np.ndarray:
     """Which pictures are the negatives: a function of the configuration, so that `background` can leave them out."""
-    return drawn(pictures, config, config.network.negatives, config.run.seed + 1)
+    n, seed = config.network, config.run.seed + 1
+    own = drawn(pictures, config, n.negatives, seed, beside=False)
+    return np.append(own, drawn(pictures, config, n.negatives_beside, seed, beside=True)) if n.negatives_beside else own
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     device = device_of(config)
     torch.set_num_threads(config.run.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     held = pictures.held_out(config.data.held_out)
     training, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     if len(training) < config.optimiser.classes:

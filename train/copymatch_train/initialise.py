@@ -38,6 +38,15 @@ def start_from(network: CopyNetwork, state: dict) -> None:
     network.load_state_dict(own | fitting)
 
 
+def start_whole(network: CopyNetwork, exported: dict) -> None:
+    """All weights but the negatives from an exported file, which must have them; what training alone needs (a fixed p) is the network's own."""
+    wanted = [name for name, parameter in network.named_parameters() if parameter.requires_grad or name.startswith("trunk.")]
+    missing = [name for name in wanted if name not in exported or exported[name].shape != network.get_parameter(name).shape]
+    if missing:
+        raise ValueError(f"the exported file lacks {len(missing)} of the network's weights, first {missing[0]}")
+    start_from(network, {k: v for k, v in exported.items() if not k.startswith("negatives.")})
+
+
 def exported_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The weights in a model.onnx that `export` wrote, by the network's own names, as float32."""
     import onnx

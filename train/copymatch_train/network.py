@@ -59,7 +59,9 @@ class CopyNetwork(nn.Module):
         else:
             self.head = ProjectorHead(channels, config.projector_hidden, config.projector_wide, config.dimensions)
         self.negatives = (
-            NegativeSubtraction(config.negatives, config.dimensions, config.negative_share, config.negative_temperature) if config.negatives else None
+            NegativeSubtraction(config.negatives + config.negatives_beside, config.dimensions, config.negative_share, config.negative_temperature)
+            if config.negatives
+            else None
         )
         # The locator reads these maps and the last one, at 1/32.
         self.locator = Locator(*(self.trunk.stage_channels(k) for k in _LOCATED), self.trunk.channels) if config.second_look else None

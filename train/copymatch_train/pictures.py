@@ -20,14 +20,42 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from .config import Data
+
 FORMAT = 1
 
 
 class Pictures:
-    """A decoded picture store. `self[i]` is an (H, W, 3) uint8 array; `names`, `sources` say where it came from."""
+    """A decoded picture store, or several after each other. `self[i]` is an (H, W, 3) uint8 array; `names`, `sources` say where it came from."""
 
-    def __init__(self, folder: str | Path):
-        folder = Path(folder)
+    def __init__(self, folder: str | Path, *more: str | Path):
+        self._open(Path(folder))
+        self.stores: list[Pictures] = [self]
+        self.starts = np.array([0])
+        if more:
+            self._join([Pictures(f) for f in (folder, *more)])
+
+    @property
+    def own(self) -> int:
+        """Pictures of the first store; those of the stores beside it follow."""
+        return len(self) if len(self.stores) == 1 else int(self.starts[1])
+
+    @classmethod
+    def of(cls, data: Data) -> Pictures:
+        """The stores of a configuration: its own, then those beside it."""
+        return cls(data.store, *data.beside)
+
+    def _join(self, stores: list[Pictures]) -> None:
+        """Positions in the first store stay what they were."""
+        self.stores = stores
+        self.starts = np.cumsum([0, *(len(s) for s in stores[:-1])])
+        self.names = [n for s in stores for n in s.names]
+        self.sources = [n for s in stores for n in s.sources]
+        self.grey = np.concatenate([s.grey for s in stores])
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("two picture stores hold pictures of the same name; the held-out split goes by names")
+
+    def _open(self, folder: Path) -> None:
         try:
             index = json.loads((folder / "index.json").read_text())
         except FileNotFoundError:
@@ -46,8 +74,10 @@ class Pictures:
         return len(self.names)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        o, h, w = int(self.offsets[i]), int(self.heights[i]), int(self.widths[i])
-        return self.pixels[o : o + h * w * 3].reshape(h, w, 3)
+        at = int(np.searchsorted(self.starts, i, side="right")) - 1
+        store, i = self.stores[at], i - int(self.starts[at])
+        o, h, w = int(store.offsets[i]), int(store.heights[i]), int(store.widths[i])
+        return store.pixels[o : o + h * w * 3].reshape(h, w, 3)
 
     def image(self, i: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self[i]))
@@ -82,6 +112,45 @@ def decode(raw: bytes, max_pixels: int) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+class Writer:
+    """Writes a picture store: `with Writer(folder) as writer: writer.add(name, source, pixels)`. It appears whole, or not at all."""
+
+    def __init__(self, out: Path):
+        out.mkdir(parents=True, exist_ok=True)
+        self.out, self.offset = out, 0
+        self.names: list[str] = []
+        self.sources: list[str] = []
+        self.grey: list[bool] = []
+        self.skipped: list[str] = []
+        self.table: list[tuple[int, int, int]] = []
+
+    def __enter__(self) -> Writer:
+        self.pixels = open(self.out / "pixels.u8.partial", "wb")
+        return self
+
+    def add(self, name: str, source: str, array: np.ndarray) -> None:
+        self.pixels.write(array.tobytes())
+        self.names.append(name)
+        self.sources.append(source)
+        self.grey.append(is_grey(array))
+        self.table.append((self.offset, array.shape[0], array.shape[1]))
+        self.offset += array.size
+
+    def __exit__(self, kind, *_) -> None:
+        self.pixels.close()
+        if kind is not None:
+            return
+        if not self.names:
+            raise ValueError(f"{self.out}: no readable picture; {len(self.skipped)} skipped, first: {self.skipped[:1]}")
+        np.save(self.out / "table.npy", np.array(self.table, np.int64))
+        os.replace(self.out / "pixels.u8.partial", self.out / "pixels.u8")
+        index = dict(format=FORMAT, names=self.names, sources=self.sources, grey=self.grey, skipped=self.skipped)
+        (self.out / "index.json").write_text(json.dumps(index))
+        for line in self.skipped:
+            print("skipped", line, file=sys.stderr)
+        print(f"{len(self.names)} pictures, {self.offset / 1e9:.2f} GB, {sum(self.grey)} grey, {len(self.skipped)} skipped → {self.out}")
+
+
 def build(shards: Path, out: Path, max_pixels: int = 16_000_000, limit: int | None = None) -> Pictures:
     """Decode every picture of every shard. A corrupt shard or picture is skipped, counted and named."""
     with open(shards / "train.csv", newline="") as f:
@@ -89,14 +158,12 @@ def build(shards: Path, out: Path, max_pixels: int = 16_000_000, limit: int | No
     tars = sorted(shards.glob("*.tar"))
     if not tars:
         raise FileNotFoundError(f"{shards}: no *.tar shard")
-    out.mkdir(parents=True, exist_ok=True)
-    names, sources, grey, table, skipped, offset = [], [], [], [], [], 0
-    with open(out / "pixels.u8.partial", "wb") as pixels, tqdm(total=limit or len(source), unit="img", desc="decode") as bar:
+    with Writer(out) as writer, tqdm(total=limit or len(source), unit="img", desc="decode") as bar:
         for path in tars:
             try:
                 with tarfile.open(path) as tar:
                     for member in tar:
-                        if limit is not None and len(names) >= limit:
+                        if limit is not None and len(writer.names) >= limit:
                             break
                         if not member.isfile():
                             continue
@@ -104,26 +171,14 @@ def build(shards: Path, out: Path, max_pixels: int = 16_000_000, limit: int | No
                         try:
                             array = decode(tar.extractfile(member).read(), max_pixels)
                         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-                            skipped.append(f"{path.name}/{member.name}: {error}")
+                            writer.skipped.append(f"{path.name}/{member.name}: {error}")
                             continue
-                        pixels.write(array.tobytes())
-                        names.append(name)
-                        sources.append(source.get(name, "unknown"))
-                        grey.append(is_grey(array))
-                        table.append((offset, array.shape[0], array.shape[1]))
-                        offset += array.size
+                        writer.add(name, source.get(name, "unknown"), array)
                         bar.update()
             except (tarfile.TarError, OSError) as error:
-                skipped.append(f"{path.name}: {error}")
-    if not names:
-        raise ValueError(f"{shards}: no readable picture; {len(skipped)} skipped, first: {skipped[:1]}")
-    np.save(out / "table.npy", np.array(table, np.int64))
-    os.replace(out / "pixels.u8.partial", out / "pixels.u8")
-    index = dict(format=FORMAT, names=names, sources=sources, grey=grey, skipped=skipped)
-    (out / "index.json").write_text(json.dumps(index))
-    for line in skipped:
-        print("skipped", line, file=sys.stderr)
-    print(f"{len(names)} pictures, {offset / 1e9:.2f} GB, {sum(grey)} grey, {len(skipped)} skipped → {out}")
+                writer.skipped.append(f"{path.name}: {error}")
+        if not writer.names:
+            raise ValueError(f"{shards}: no readable picture; {len(writer.skipped)} skipped, first: {writer.skipped[:1]}")
     return Pictures(out)
 
 

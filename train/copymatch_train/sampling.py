@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from . import edits
+from . import edits, neighbours
 from .config import Config
 from .edits import Box
 from .pictures import Pictures
@@ -20,7 +20,7 @@ class PKBatches(Dataset):
     """Item `step` is (pixels (P/share·K, 3, S, S) uint8, labels (P/share·K,), places (P/share·K, 4)); views of a picture are adjacent.
     A place is the box of what is seen of the picture.
 
-    `same_source` of a batch's pictures come from one source: hard negatives from a narrow domain. With `share` processes,
+    `same_source` of a batch's pictures come from one source, or are one picture's nearest by descriptor (`mined`): hard negatives. With `share` processes,
     process `rank` makes its part of the same batch.
     """
 
@@ -30,6 +30,7 @@ class PKBatches(Dataset):
         sources = np.array(pictures.sources)[training]
         self.by_source = {s: np.flatnonzero(sources == s) for s in np.unique(sources)}
         self.sources = sources
+        self.near = neighbours.read(config.data.neighbours, len(training)) if config.data.mined else None
 
     def __len__(self) -> int:
         return self.config.schedule.steps
@@ -40,6 +41,9 @@ class PKBatches(Dataset):
         wanted = self.config.optimiser.classes
         first = int(rng.choice(len(self.training), p=self.weights))
         pool = self.by_source[self.sources[first]]
+        if self.near is not None and rng.random() < self.config.data.mined:
+            near = self.near[first]
+            pool = np.append(near[near >= 0], first)
         narrow = min(int(round(self.config.data.same_source * wanted)), len(pool))
         chosen = list(rng.choice(pool, narrow, replace=False))
         taken = set(int(c) for c in chosen)

@@ -71,7 +71,7 @@ def main() -> None:
     network = CopyNetwork(config.network)
     # The head is made anew, so the checkpoint's may be of another shape: `network.levels` can be chosen after training.
     start_from(network, checkpoint.network_state(a.checkpoint))
-    pictures = Pictures(config.data.store)
+    pictures = Pictures.of(config.data)
     training = np.flatnonzero(~pictures.held_out(config.data.held_out))
     rng = np.random.default_rng(config.run.seed)
     chosen = rng.choice(training, min(a.pictures, len(training)), replace=False, p=pictures.drawing_weights(training, config.data.source_cap))

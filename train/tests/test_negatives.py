@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from copymatch_train import checkpoint
 from copymatch_train.config import ConfigError, Network, from_dict
 from copymatch_train.fill_negatives import drawn, negative_pictures
+from copymatch_train.initialise import start_whole
 from copymatch_train.negatives import NegativeSubtraction
 from copymatch_train.network import CopyNetwork
 
@@ -84,6 +85,11 @@ class Drawer:
     """Forty pictures of two sources, four of them held out."""
 
     sources = ["a"] * 10 + ["b"] * 30
+    # The last ten of them are a store beside the training's own.
+    own = 30
+
+    def __len__(self):
+        return 40
 
     def held_out(self, share):
         return np.arange(40) % 10 == 0
@@ -95,8 +101,33 @@ class Drawer:
 def test_background_and_negatives_are_other_pictures_and_none_is_held_out():
     config = from_dict({"network": {"negatives": 12}})
     negatives = negative_pictures(Drawer(), config)
+    assert max(negatives) < 30
     assert len(set(negatives)) == 12 and np.array_equal(negatives, negative_pictures(Drawer(), config))
     background = drawn(Drawer(), config, 24, seed=config.run.seed, without=negatives)
     assert sorted([*negatives, *background]) == [n for n in range(40) if n % 10]
     with pytest.raises(ValueError, match="24 training pictures are left"):
         drawn(Drawer(), config, 25, seed=0, without=negatives)
+
+
+def test_negatives_of_the_stores_beside_come_after_those_of_the_own():
+    config = from_dict({"network": {"negatives": 12, "negatives_beside": 5}, "data": {"beside": ["x"]}})
+    own = negative_pictures(Drawer(), from_dict({"network": {"negatives": 12}}))
+    both = negative_pictures(Drawer(), config)
+    assert np.array_equal(both[:12], own) and len(set(both)) == 17 and min(both[12:]) >= 30
+    assert CopyNetwork(config.network).negatives.negatives.shape == (17, 256)
+    with pytest.raises(ConfigError, match="network.negatives_beside.*needs data.beside"):
+        from_dict({"network": {"negatives": 12, "negatives_beside": 5}})
+    with pytest.raises(ConfigError, match="network.negatives_beside.*needs network.negatives"):
+        from_dict({"network": {"negatives_beside": 5}, "data": {"beside": ["x"]}})
+
+
+def test_negatives_are_filled_from_an_exported_file_that_has_all_other_weights():
+    config = from_dict({"network": {"negatives": 3, "second_look": 64, "gem_learnable": False}})
+    trained, network = CopyNetwork(config.network), CopyNetwork(config.network)
+    exported = {k: v + 1 for k, v in trained.state_dict().items() if k != "pool.p"} | {"val_3": torch.zeros(2)}
+    start_whole(network, exported)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, torch.zeros(3, 256) if name.startswith("negatives.") else exported.get(name, torch.tensor(3.0))), name
+    del exported["locator.out.bias"]
+    with pytest.raises(ValueError, match="lacks 1 .*locator.out.bias"):
+        start_whole(network, exported)
