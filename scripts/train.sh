@@ -12,7 +12,7 @@
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
 #   TRAIN_CONFIG   configurations of `train`, each starting from the one before (default: those of the default model)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
-#   TRAIN_MIRROR   folder with train/configs/sources.yaml's repositories as OWNER+NAME/repo, git directories; without it the foreign pictures are drawn ones
+#   TRAIN_MIRROR   folder with train/configs/tables/sources.yaml's repositories as OWNER+NAME/repo, git directories; without it the foreign pictures are drawn ones
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -133,7 +133,7 @@ case ${1:-} in
         if [ -e train/runs/foreign/index.json ]; then
             foreign+=(train/runs/foreign)
         elif [ -n "${TRAIN_MIRROR:-}" ]; then
-            step repositories train/configs/sources.yaml "$TRAIN_MIRROR" train/runs/foreign --use validation --short 256
+            step repositories train/configs/tables/sources.yaml "$TRAIN_MIRROR" train/runs/foreign --use validation --short 256
             foreign+=(train/runs/foreign)
         fi
         step measure "$runs/default-negatives.yaml" "${MODEL:-models/default}" --foreign "${foreign[@]}"

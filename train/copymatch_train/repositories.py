@@ -1,11 +1,11 @@
 """Pictures of public repositories → a picture store, by a list that says which and what for. No network: git directories that lie here.
 
-`configs/sources.yaml` names repositories, a pattern of paths, what is on the pictures, the licence as far as it is known, and whether they are
+`configs/tables/sources.yaml` names repositories, a pattern of paths, what is on the pictures, the licence as far as it is known, and whether they are
 for training or kept for validation (a source is for one of the two, never both). Pictures are made as small as those of the shards,
 copies of each other by bytes or by thumbnail are taken once, and of a source at most `most` are taken, evenly over the list of its paths.
 
-    python -m copymatch_train.repositories train/configs/sources.yaml /work/.mirror train/runs/beside --use training
-    python -m copymatch_train.repositories train/configs/sources.yaml /work/.mirror train/runs/foreign --use validation
+    python -m copymatch_train.repositories train/configs/tables/sources.yaml /work/.mirror train/runs/beside --use training
+    python -m copymatch_train.repositories train/configs/tables/sources.yaml /work/.mirror train/runs/foreign --use validation
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_a_source_is_for_one_use_and_the_shipped_list_obeys(tmp_path):
         repositories.read(tmp_path / "list.yaml")
     import pathlib
 
-    sources = repositories.read(pathlib.Path(__file__).parents[1] / "configs" / "sources.yaml")
+    sources = repositories.read(pathlib.Path(__file__).parents[1] / "configs" / "tables" / "sources.yaml")
     assert {s.use for s in sources} == set(repositories.USES)
     forbidden = ("openstax/", "bsds", "coco", "kodak", "clic", "cid22", "corel", "dreambooth", "urban100", "houses")
     assert not [s.repository for s in sources for f in forbidden if f in s.repository.lower()]
