@@ -204,6 +204,11 @@ COMMENT ON FUNCTION copymatch.quarter(timestamptz) IS 'start of the quarter of a
 CREATE FUNCTION copymatch.count_findings() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+    -- It runs with its owner's rights: on this one table, over rows of this table's types, and nowhere else.
+    IF TG_RELID <> 'copymatch.finding'::regclass OR TG_LEVEL <> 'STATEMENT' OR TG_WHEN <> 'AFTER' OR TG_OP = 'UPDATE' THEN
+        RAISE EXCEPTION 'copymatch.count_findings serves table copymatch.finding alone'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop this trigger.';
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
         TRUNCATE copymatch.finding_delta, copymatch.finding_count;
     ELSIF TG_OP = 'DELETE' THEN
@@ -218,7 +223,8 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION copymatch.count_findings() IS 'trigger: keeps the counts for the reports';
+COMMENT ON FUNCTION copymatch.count_findings() IS 'trigger: keeps the counts for the reports; for copymatch.finding alone';
+REVOKE ALL ON FUNCTION copymatch.count_findings() FROM PUBLIC;
 CREATE TRIGGER count_new AFTER INSERT ON copymatch.finding REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION copymatch.count_findings();
 CREATE TRIGGER count_gone AFTER DELETE ON copymatch.finding REFERENCING OLD TABLE AS old_rows
@@ -244,6 +250,11 @@ REVOKE ALL ON FUNCTION copymatch.recount() FROM PUBLIC;
 CREATE FUNCTION copymatch.keep_history() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+    -- It runs with its owner's rights: on this one table, over rows of this table's types, and nowhere else.
+    IF TG_RELID <> 'copymatch.finding'::regclass OR TG_LEVEL <> 'STATEMENT' OR TG_WHEN <> 'AFTER' OR TG_OP <> 'UPDATE' THEN
+        RAISE EXCEPTION 'copymatch.keep_history serves table copymatch.finding alone'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop this trigger.';
+    END IF;
     -- EXECUTE: a plan that is kept from one decision would join a hundred thousand by nested loops.
     EXECUTE 'INSERT INTO copymatch.finding_history (finding, changed, changed_by, from_state, to_state, note)
         SELECT n.id, n.changed, n.changed_by, o.state, n.state, n.note
@@ -265,12 +276,13 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION copymatch.keep_history() IS 'trigger: writes history, dismissals and counts, to which reviewers themselves have no right';
+COMMENT ON FUNCTION copymatch.keep_history() IS 'trigger: writes history, dismissals and counts, to which reviewers themselves have no right; for copymatch.finding alone';
+REVOKE ALL ON FUNCTION copymatch.keep_history() FROM PUBLIC;
 CREATE TRIGGER keep_history AFTER UPDATE ON copymatch.finding REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION copymatch.keep_history();
 COMMENT ON TRIGGER keep_history ON copymatch.finding IS 'history and dismissals follow the state';
 
-CREATE FUNCTION copymatch.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION copymatch.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '%.% is append-only', TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What reviewers did stays on record.';
@@ -334,7 +346,8 @@ COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[]
 REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[]) FROM PUBLIC;
 
 -- Review.
-CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     present copymatch.finding;
@@ -358,7 +371,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.decide(bigint, text, text, boolean) IS 'changes the state of one finding, or says who was quicker';
 
-CREATE FUNCTION copymatch.decide_all(findings bigint[], new_state text, note text, for_uploader boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.decide_all(findings bigint[], new_state text, note text, for_uploader boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     done bigint;
@@ -378,16 +392,19 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.decide_all(bigint[], text, text, boolean) IS 'changes the state of those findings that are open; their number';
 
-CREATE FUNCTION copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide($1, 'confirmed', $2, false)
 $$;
 COMMENT ON FUNCTION copy_confirm(bigint, text) IS 'an open finding is a copy indeed; an error that names who decided where somebody else was quicker';
-CREATE FUNCTION copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide_all($1, 'confirmed', $2, false)
 $$;
 COMMENT ON FUNCTION copy_confirm(bigint[], text) IS 'confirms those of the findings that are open; how many that were';
 
-CREATE FUNCTION copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     IF coalesce(copy_dismiss.for_uploader, false)
@@ -398,12 +415,14 @@ BEGIN
     PERFORM copymatch.decide(copy_dismiss.finding, 'dismissed', copy_dismiss.note, coalesce(copy_dismiss.for_uploader, false));
 END $$;
 COMMENT ON FUNCTION copy_dismiss(bigint, text, boolean) IS 'an open finding is no copy, or none that matters: the pair is not raised again; for_uploader: nor is the reference for anything else of this uploader';
-CREATE FUNCTION copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide_all($1, 'dismissed', $2, false)
 $$;
 COMMENT ON FUNCTION copy_dismiss(bigint[], text) IS 'dismisses those of the findings that are open; how many that were';
 
-CREATE FUNCTION copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide($1, 'open', $2, false)
 $$;
 COMMENT ON FUNCTION copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
