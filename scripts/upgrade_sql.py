@@ -7,7 +7,7 @@ src/lib.rs, with what FROM installed (sql/history):
 
 - a statement that FROM had word for word is left out;
 - CREATE FUNCTION, PROCEDURE, VIEW and AGGREGATE replace what is there;
-- COMMENT, GRANT and REVOKE always run;
+- COMMENT, GRANT, REVOKE and SET LOCAL always run;
 - any other new statement runs as it stands, unless FROM made an object of that kind and name: changing that one is work by hand.
 
 `-- @model VERSION@` in either stands for the model that VERSION's library carried: it becomes one of the catalogue.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPLACEABLE = re.compile(r"CREATE (FUNCTION|PROCEDURE|VIEW|AGGREGATE) ", re.IGNORECASE)
-ALWAYS = re.compile(r"(COMMENT ON|GRANT|REVOKE) ", re.IGNORECASE)
+ALWAYS = re.compile(r"(COMMENT ON|GRANT|REVOKE|SET LOCAL) ", re.IGNORECASE)
 # Kind and name of what a CREATE makes; triggers and policies have theirs within a table.
 MADE = re.compile(
     r"CREATE (?:UNIQUE |CONSTRAINT |OR REPLACE )*(TABLE|TYPE|INDEX|SCHEMA|OPERATOR CLASS|OPERATOR|CAST|ACCESS METHOD|SEQUENCE|EVENT TRIGGER|"
@@ -63,14 +63,19 @@ def statements(text: str) -> list[str]:
 
 
 def plain(statement: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", statement)).strip()
+    """The statement without comments and line ends, and without the schema of the extension, which 0.1.0 and 0.2.0 left out."""
+    words = re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", statement)).strip()
+    if "$" not in words:
+        words = words.replace("@extschema@.", "")
+        words = re.sub(r"(COMMUTATOR|NEGATOR) = (?:OPERATOR\((\S+)\)|'(\S+)')", r"\1 = \2\3", words)
+    return words
 
 
 def made(statement: str) -> tuple | None:
     match = MADE.match(plain(statement))
     if not match:
         return None
-    kind, name = match.group(1).upper(), match.group(2)
+    kind, name = match.group(1).upper(), match.group(2).removeprefix("@extschema@.")
     table = ON_TABLE.search(plain(statement)) if kind in ("TRIGGER", "POLICY") else None
     # An operator is one for each pair of types, a class for each type, a cast for each pair.
     if kind in ("OPERATOR", "OPERATOR CLASS", "CAST"):
@@ -95,7 +100,7 @@ def derived(by_hand: str, old: str) -> list[str]:
     before = statements(old)
     known = {plain(statement) for statement in before}
     names = {made(statement) for statement in before} - {None}
-    again = {(kind.upper(), name) for kind, name in DROPPED.findall(plain(by_hand))}
+    again = {(kind.upper(), name.removeprefix("@extschema@.")) for kind, name in DROPPED.findall(plain(by_hand))}
     order = re.findall(r'^extension_sql_file!\(\s*"\.\./sql/(\w+)\.sql"', (ROOT / "src" / "lib.rs").read_text(), re.MULTILINE)
     result = []
     for name in order:

@@ -17,13 +17,7 @@ COMMENT ON COLUMN copymatch.calibration.review_precision IS 'precision wanted of
 COMMENT ON COLUMN copymatch.calibration.confidence IS 'confidence with which the thresholds hold it on the evidence; NULL: not bounded';
 ALTER TABLE copymatch.calibration ENABLE ROW LEVEL SECURITY;
 CREATE POLICY read_all ON copymatch.calibration FOR SELECT USING (true);
-CREATE POLICY set_owner ON copymatch.calibration FOR INSERT WITH CHECK (
-    EXISTS (SELECT FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation
-            WHERE s.name = calibration.reference_set AND s.model = calibration.model AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
 COMMENT ON POLICY read_all ON copymatch.calibration IS 'calibrations are no secret';
-COMMENT ON POLICY set_owner ON copymatch.calibration IS 'who owns a set''s relation may calibrate the set';
-GRANT INSERT (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight, background_weight, copy_probability,
-              review_probability, evidence, reference_set, version, source, copy_precision, review_precision, confidence) ON copymatch.calibration TO PUBLIC;
 
 CREATE FUNCTION copymatch.fit_calibration(similarity double precision[], background double precision[], is_copy boolean[], judged boolean[],
                                           copy_precision double precision, review_precision double precision, confidence double precision) RETURNS jsonb
@@ -38,16 +32,16 @@ CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confi
     AS 'MODULE_PATHNAME', 'labels_needed_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS 'how many judged matches without one error it takes to promise a precision with this confidence';
 
-CREATE FUNCTION copymatch.background_of(descriptor vector, model text, neighbours integer) RETURNS double precision
+CREATE FUNCTION copymatch.background_of(descriptor @extschema@.vector, model text, neighbours integer) RETURNS double precision
     AS 'MODULE_PATHNAME', 'background_of_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION copymatch.background_of(vector, text, integer) IS 'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
+COMMENT ON FUNCTION copymatch.background_of(@extschema@.vector, text, integer) IS 'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
 
 CREATE FUNCTION copymatch.background_sample(model text, neighbours integer, count integer, seed bigint)
-    RETURNS TABLE (descriptor vector, background double precision)
+    RETURNS TABLE (descriptor @extschema@.vector, background double precision)
     AS 'MODULE_PATHNAME', 'background_sample_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
 COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS 'a seeded sample of the model''s background descriptors, each with its background similarity to the others: queries that are copies of nothing';
 
-CREATE FUNCTION copymatch.owned_set(reference_set text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION copymatch.owned_set(reference_set text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
@@ -63,7 +57,7 @@ COMMENT ON FUNCTION copymatch.owned_set(text) IS 'the record of a set whose cali
 CREATE FUNCTION copymatch.edited_pairs(reference_set text, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
                                        OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[], OUT judged boolean[],
                                        OUT clamp double precision[], OUT evidence jsonb)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(edited_pairs.reference_set);
@@ -164,7 +158,7 @@ COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precis
 
 CREATE FUNCTION copymatch.labelled_pairs(reference_set text, labels regclass, OUT similarity double precision[], OUT background double precision[],
                                          OUT is_copy boolean[], OUT judged boolean[], OUT evidence jsonb)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(labelled_pairs.reference_set);
@@ -207,7 +201,7 @@ COMMENT ON FUNCTION copymatch.labelled_pairs(text, regclass) IS 'judged pairs ou
 
 CREATE FUNCTION copymatch.reviewed_pairs(reference_set text, OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[],
                                          OUT judged boolean[], OUT evidence jsonb)
-    LANGUAGE plpgsql STABLE AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reviewed_pairs.reference_set);
@@ -230,21 +224,29 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reviewed_pairs(text) IS 'judged pairs out of the findings of a set that somebody confirmed or dismissed';
 
-CREATE FUNCTION copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
+CREATE FUNCTION copymatch.record_calibration(reference_set text, source text, labels regclass, copy_precision double precision, review_precision double precision,
+                                             confidence double precision, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
+                                             OUT id bigint, OUT fitted jsonb)
+    AS 'MODULE_PATHNAME', 'record_calibration_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION copymatch.record_calibration(text, text, regclass, double precision, double precision, double precision, integer, integer, double precision, bigint) IS 'writer behind copy_calibrate: gathers the pairs with the caller''s rights, fits them, and writes the set''s next calibration as the extension''s owner; the caller must own the set''s relation';
+
+CREATE FUNCTION copymatch.use_calibration(reference_set text, id bigint) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'use_calibration_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION copymatch.use_calibration(text, bigint) IS 'writer behind copy_use_calibration: false where the calibration is none of the set''s nor its model''s; the caller must own the set''s relation';
+
+CREATE FUNCTION @extschema@.copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
                                review_precision double precision DEFAULT 0.90, confidence double precision DEFAULT 0.95, source text DEFAULT NULL,
                                copies integer DEFAULT 2000, unrelated integer DEFAULT 2000, duplicate_similarity double precision DEFAULT 0.95,
                                seed bigint DEFAULT 0, apply boolean DEFAULT true)
-    RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE AS $$
+    RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.owned_set(copy_calibrate.reference_set);
-    old copymatch.calibration;
     result copymatch.calibration;
-    pairs record;
+    written record;
     reviewed record;
     kind text := coalesce(copy_calibrate.source, CASE WHEN labels IS NOT NULL THEN 'labels' END);
     fitted jsonb;
-    clamp double precision[];
     confirmed bigint;
 BEGIN
     IF copy_calibrate.copy_precision IS NULL OR copy_calibrate.review_precision IS NULL OR copy_calibrate.confidence IS NULL OR copies IS NULL OR unrelated IS NULL
@@ -263,8 +265,6 @@ BEGIN
         RAISE EXCEPTION 'source is "%", labels is %', kind, coalesce(labels::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'labels => a table for labelled pairs; source => ''findings'' or ''edits'' without one; neither: findings where enough are reviewed, else edits.';
     END IF;
-    SELECT * INTO old FROM copymatch.calibration c WHERE c.id = chosen.calibration;
-    clamp := ARRAY[old.clamp_low, old.clamp_high];
     -- Findings that the caller may not read are none; asked for by name they are an error.
     IF kind IS NULL AND pg_catalog.to_regclass('copymatch.finding') IS NOT NULL
        AND NOT pg_catalog.has_table_privilege(pg_catalog.to_regclass('copymatch.finding')::oid, 'SELECT') THEN
@@ -283,16 +283,9 @@ BEGIN
                   confirmed, pg_catalog.cardinality(reviewed.is_copy) - confirmed;
         END IF;
     END IF;
-    IF kind = 'labels' THEN
-        SELECT * INTO pairs FROM copymatch.labelled_pairs(chosen.name, labels);
-    ELSIF kind = 'findings' THEN
-        pairs := reviewed;
-    ELSE
-        SELECT * INTO pairs FROM copymatch.edited_pairs(chosen.name, copies, unrelated, duplicate_similarity, seed);
-        clamp := pairs.clamp;
-    END IF;
-    fitted := copymatch.fit_calibration(pairs.similarity, pairs.background, pairs.is_copy, pairs.judged,
-                                        copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence);
+    SELECT * INTO written FROM copymatch.record_calibration(chosen.name, kind, labels, copy_calibrate.copy_precision, copy_calibrate.review_precision,
+                                                            copy_calibrate.confidence, copies, unrelated, duplicate_similarity, seed);
+    fitted := written.fitted;
     IF (fitted->>'reversed')::boolean THEN
         RAISE WARNING 'in these labels copies are no more alike than others' USING HINT = 'Is is_copy the wrong way round? The similarity was given no weight.';
     END IF;
@@ -308,52 +301,38 @@ BEGIN
             USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many pairs in all; or ask for a lower precision or confidence.',
                                            copymatch.labels_needed(copy_calibrate.review_precision, copy_calibrate.confidence));
     END IF;
-    -- One writer a set, so that versions do not collide.
-    PERFORM FROM copymatch.reference_set s WHERE s.name = chosen.name FOR UPDATE;
-    INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight, background_weight,
-                                       copy_probability, review_probability, evidence, reference_set, version, source, copy_precision, review_precision, confidence)
-        SELECT old.model, old.background_sha256, old.neighbours, old.factor, clamp[1], clamp[2], (fitted->>'intercept')::double precision,
-               (fitted->>'similarity_weight')::double precision, (fitted->>'background_weight')::double precision,
-               (fitted->>'copy_probability')::double precision, (fitted->>'review_probability')::double precision,
-               pairs.evidence || (fitted->'evidence'), chosen.name,
-               1 + coalesce((SELECT pg_catalog.max(c.version) FROM copymatch.calibration c WHERE c.reference_set = chosen.name), 0),
-               kind, copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence
-        RETURNING * INTO result;
+    SELECT * INTO result FROM copymatch.calibration c WHERE c.id = written.id;
     IF apply THEN
         PERFORM @extschema@.copy_use_calibration(chosen.name, result.id);
     END IF;
     RETURN result;
 END $$;
-COMMENT ON FUNCTION copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
 
-CREATE FUNCTION copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.owned_set(copy_use_calibration.reference_set);
-    wanted copymatch.calibration;
     known text;
 BEGIN
-    SELECT * INTO wanted FROM copymatch.calibration c
-        WHERE c.id = copy_use_calibration.id AND c.model = chosen.model AND (c.reference_set IS NULL OR c.reference_set = chosen.name);
-    IF wanted.id IS NULL THEN
+    IF NOT coalesce(copymatch.use_calibration(chosen.name, copy_use_calibration.id), false) THEN
         SELECT pg_catalog.string_agg(c.id::text, ', ' ORDER BY c.id) INTO known FROM copymatch.calibration c
             WHERE c.model = chosen.model AND (c.reference_set IS NULL OR c.reference_set = chosen.name);
         RAISE EXCEPTION 'calibration % is none of reference set "%"', copy_use_calibration.id, chosen.name
             USING ERRCODE = 'undefined_object', HINT = 'Those for its model are: ' || coalesce(known, 'none') || '.';
     END IF;
-    UPDATE copymatch.reference_set s SET calibration = wanted.id WHERE s.name = chosen.name;
     IF chosen.copy_probability IS NOT NULL OR chosen.review_probability IS NOT NULL THEN
-        RAISE WARNING 'reference set "%" has thresholds of its own, which go before those of calibration %', chosen.name, wanted.id
+        RAISE WARNING 'reference set "%" has thresholds of its own, which go before those of calibration %', chosen.name, copy_use_calibration.id
             USING HINT = 'Set its copy_probability and review_probability to NULL for the calibration''s.';
     END IF;
 END $$;
-COMMENT ON FUNCTION copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
 
-CREATE FUNCTION copy_calibration_report(reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
+CREATE FUNCTION @extschema@.copy_calibration_report(reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
     RETURNS TABLE (tier text, calibration bigint, reviewed bigint, confirmed bigint, predicted double precision, observed double precision,
                    observed_low double precision, observed_high double precision, wanted double precision,
                    calibration_error double precision, drift boolean, reason text)
-    LANGUAGE plpgsql STABLE AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_calibration_report.reference_set);
@@ -393,4 +372,4 @@ BEGIN
            CASE WHEN b.reviewed = 0 THEN 'nothing reviewed yet' ELSE coalesce(b.reason, 'holds') END
     FROM bounds b ORDER BY b.place;
 END $$;
-COMMENT ON FUNCTION copy_calibration_report(text, timestamptz) IS 'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by verdict and for both together, predicted precision (mean probability), observed precision with its 95 % interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval excludes what was wanted or predicted';
+COMMENT ON FUNCTION @extschema@.copy_calibration_report(text, timestamptz) IS 'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by verdict and for both together, predicted precision (mean probability), observed precision with its 95 % interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval excludes what was wanted or predicted';

@@ -1,3 +1,4 @@
+SET LOCAL search_path = pg_catalog, pg_temp;
 -- Evaluation: the Image Similarity Challenge's metrics as aggregates, and benchmarks run end to end.
 CREATE TYPE copymatch.operating_point AS (threshold double precision, "precision" double precision, recall double precision);
 COMMENT ON TYPE copymatch.operating_point IS 'precision and recall of everything that scores at least threshold';
@@ -33,33 +34,33 @@ CREATE FUNCTION copymatch.prediction_curve(internal) RETURNS copymatch.operating
     AS 'MODULE_PATHNAME', 'prediction_curve_wrapper' LANGUAGE c IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.prediction_curve(internal) IS 'final function of copy_precision_recall';
 
-CREATE AGGREGATE copy_micro_ap(score double precision, is_copy boolean, positives bigint) (
+CREATE AGGREGATE @extschema@.copy_micro_ap(score double precision, is_copy boolean, positives bigint) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_micro_ap,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_micro_ap(double precision, boolean, bigint) IS 'micro-average precision over all predictions of all queries, 0 to 1: score (higher is more alike), whether the pair is a true one, and the number of true pairs, found or not. Among equal scores the wrong ones come first. Rows with a NULL score or is_copy are not counted; NaN is an error; no true pairs: NULL';
+COMMENT ON AGGREGATE @extschema@.copy_micro_ap(double precision, boolean, bigint) IS 'micro-average precision over all predictions of all queries, 0 to 1: score (higher is more alike), whether the pair is a true one, and the number of true pairs, found or not. Among equal scores the wrong ones come first. Rows with a NULL score or is_copy are not counted; NaN is an error; no true pairs: NULL';
 
-CREATE AGGREGATE copy_recall_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
+CREATE AGGREGATE @extschema@.copy_recall_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_recall,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_recall_at_precision(double precision, boolean, bigint, double precision) IS 'the largest share of the true pairs that one threshold accepts while the precision of what it accepts is at least this one; 0 where it never is';
+COMMENT ON AGGREGATE @extschema@.copy_recall_at_precision(double precision, boolean, bigint, double precision) IS 'the largest share of the true pairs that one threshold accepts while the precision of what it accepts is at least this one; 0 where it never is';
 
-CREATE AGGREGATE copy_threshold_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
+CREATE AGGREGATE @extschema@.copy_threshold_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_threshold,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_threshold_at_precision(double precision, boolean, bigint, double precision) IS 'the score from which upwards copy_recall_at_precision is reached; NULL where the precision never is';
+COMMENT ON AGGREGATE @extschema@.copy_threshold_at_precision(double precision, boolean, bigint, double precision) IS 'the score from which upwards copy_recall_at_precision is reached; NULL where the precision never is';
 
-CREATE AGGREGATE copy_precision_recall(score double precision, is_copy boolean, positives bigint) (
+CREATE AGGREGATE @extschema@.copy_precision_recall(score double precision, is_copy boolean, positives bigint) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_curve,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_precision_recall(double precision, boolean, bigint) IS 'the precision-recall curve: one point for each different score, from the highest down. As rows: SELECT (unnest(copy_precision_recall(score, is_copy, 100))).* FROM …';
+COMMENT ON AGGREGATE @extschema@.copy_precision_recall(double precision, boolean, bigint) IS 'the precision-recall curve: one point for each different score, from the highest down. As rows: SELECT (unnest(copy_precision_recall(score, is_copy, 100))).* FROM …';
 
-CREATE FUNCTION copy_precision_recall(scores double precision[], are_copies boolean[], positives bigint)
+CREATE FUNCTION @extschema@.copy_precision_recall(scores double precision[], are_copies boolean[], positives bigint)
     RETURNS TABLE (threshold double precision, "precision" double precision, recall double precision)
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     IF pg_catalog.cardinality(scores) <> pg_catalog.cardinality(are_copies) THEN
@@ -70,19 +71,20 @@ BEGIN
         FROM pg_catalog.unnest((SELECT @extschema@.copy_precision_recall(u.score, u.is_copy, copy_precision_recall.positives)
                                 FROM ROWS FROM (pg_catalog.unnest(scores), pg_catalog.unnest(are_copies)) AS u(score, is_copy))) AS p;
 END $$;
-COMMENT ON FUNCTION copy_precision_recall(double precision[], boolean[], bigint) IS 'the precision-recall curve of two arrays, as rows from the highest threshold down';
+COMMENT ON FUNCTION @extschema@.copy_precision_recall(double precision[], boolean[], bigint) IS 'the precision-recall curve of two arrays, as rows from the highest threshold down';
 
-CREATE FUNCTION copymatch.embed_query(image bytea, model text, query text, total bigint) RETURNS vector
+CREATE FUNCTION copymatch.embed_query(image bytea, model text, query text, total bigint) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_query(bytea, text, text, bigint) IS 'copy_embed for benchmarks: an image that cannot be matched gives NULL and a WARNING; progress is reported as NOTICEs (total: images to come)';
 
-CREATE FUNCTION copymatch.has_column(relation regclass, col name) RETURNS boolean LANGUAGE sql STABLE AS $$
+CREATE FUNCTION copymatch.has_column(relation regclass, col name) RETURNS boolean LANGUAGE sql STABLE
+BEGIN ATOMIC
     SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                   WHERE a.attrelid = relation AND a.attname = col AND a.attnum > 0 AND NOT a.attisdropped)
-$$;
+                   WHERE a.attrelid = relation AND a.attname = col AND a.attnum > 0 AND NOT a.attisdropped);
+END;
 COMMENT ON FUNCTION copymatch.has_column(regclass, name) IS 'whether the relation has a column of this name';
 
-CREATE FUNCTION copymatch.reference_query(reference_set text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION copymatch.reference_query(reference_set text) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
@@ -97,10 +99,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s references that are in use: reference (key as text), image, descriptor';
 
-CREATE FUNCTION copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION @extschema@.copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
     RETURNS TABLE (query bigint, edit text, truth text, rank integer, reference text, similarity double precision,
                    background double precision, score double precision, probability double precision, verdict text, is_copy boolean)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_evaluate_matches.reference_set);
@@ -153,13 +155,13 @@ BEGIN
         ORDER BY e.query, m.rank$q$,
         edit, image, descriptor, queries, chosen.model, total, chosen.name, k);
 END $$;
-COMMENT ON FUNCTION copy_evaluate_matches(regclass, text, integer) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…)';
+COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…)';
 
-CREATE FUNCTION copy_evaluate(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION @extschema@.copy_evaluate(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
     RETURNS TABLE (edit text, query_count bigint, copy_count bigint, recall_at_1 double precision, micro_ap double precision,
                    stretched_micro_ap double precision, recall_at_p90 double precision, stretched_recall_at_p90 double precision,
                    true_copy bigint, false_copy bigint, true_review bigint, false_review bigint)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -176,8 +178,8 @@ BEGIN
                pg_catalog.count(*) FILTER (WHERE a.rank = 1 AND a.is_copy) AS first,
                @extschema@.copy_micro_ap(a.similarity, a.is_copy, s.copies) AS plain,
                @extschema@.copy_micro_ap(a.score, a.is_copy, s.copies) AS stretched,
-               @extschema@.copy_recall_at_precision(a.similarity, a.is_copy, s.copies, 0.9) AS plain_p90,
-               @extschema@.copy_recall_at_precision(a.score, a.is_copy, s.copies, 0.9) AS stretched_p90,
+               @extschema@.copy_recall_at_precision(a.similarity, a.is_copy, s.copies, 0.9::double precision) AS plain_p90,
+               @extschema@.copy_recall_at_precision(a.score, a.is_copy, s.copies, 0.9::double precision) AS stretched_p90,
                pg_catalog.count(*) FILTER (WHERE a.rank = 1 AND a.verdict = 'copy' AND a.is_copy) AS true_copy,
                pg_catalog.count(*) FILTER (WHERE a.rank = 1 AND a.verdict = 'copy' AND NOT a.is_copy) AS false_copy,
                pg_catalog.count(*) FILTER (WHERE a.rank = 1 AND a.verdict = 'review' AND a.is_copy) AS true_review,
@@ -188,4 +190,4 @@ BEGIN
            f.true_copy, f.false_copy, f.true_review, f.false_review
     FROM figures f ORDER BY f.edit NULLS FIRST;
 END $$;
-COMMENT ON FUNCTION copy_evaluate(regclass, text, integer) IS 'a benchmark run end to end: first a row for all queries (edit NULL), then one for each kind of edit (a query with several counts in each). recall_at_1; micro-average precision and recall at 90 % precision over the k best references of each query, by similarity and by stretched score; and how the best references'' verdicts stand to the truth (false_…: false alarms). queries: see copy_evaluate_matches';
+COMMENT ON FUNCTION @extschema@.copy_evaluate(regclass, text, integer) IS 'a benchmark run end to end: first a row for all queries (edit NULL), then one for each kind of edit (a query with several counts in each). recall_at_1; micro-average precision and recall at 90 % precision over the k best references of each query, by similarity and by stretched score; and how the best references'' verdicts stand to the truth (false_…: false alarms). queries: see copy_evaluate_matches';

@@ -1,106 +1,106 @@
 -- The access method ivf and its operator classes. The callbacks are in src/ivf, what they do in crates/ivf.
 
-CREATE FUNCTION ivf_handler(internal) RETURNS index_am_handler
+CREATE FUNCTION @extschema@.ivf_handler(internal) RETURNS index_am_handler
     AS 'MODULE_PATHNAME', 'ivf_handler' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_handler(internal) IS 'handler of the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_handler(internal) IS 'handler of the access method ivf';
 
-CREATE ACCESS METHOD ivf TYPE INDEX HANDLER ivf_handler;
+CREATE ACCESS METHOD ivf TYPE INDEX HANDLER @extschema@.ivf_handler;
 COMMENT ON ACCESS METHOD ivf IS 'inverted lists of quantised vectors: the nearest vectors, approximately';
 
 -- What carries a distance bound to the index (src/ivf/bound.rs). True of every row: its own condition decides.
 
-CREATE FUNCTION ivf_within(vector, float8) RETURNS boolean
+CREATE FUNCTION @extschema@.ivf_within(@extschema@.vector, float8) RETURNS boolean
     AS 'MODULE_PATHNAME', 'ivf_within' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_within(vector, float8) IS 'internal: tells an ivf index a distance bound; always true';
+COMMENT ON FUNCTION @extschema@.ivf_within(@extschema@.vector, float8) IS 'internal: tells an ivf index a distance bound; always true';
 
-CREATE FUNCTION ivf_within(halfvec, float8) RETURNS boolean
+CREATE FUNCTION @extschema@.ivf_within(@extschema@.halfvec, float8) RETURNS boolean
     AS 'MODULE_PATHNAME', 'ivf_within' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_within(halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
+COMMENT ON FUNCTION @extschema@.ivf_within(@extschema@.halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
 
-CREATE OPERATOR <~ (LEFTARG = vector, RIGHTARG = float8, FUNCTION = ivf_within);
-COMMENT ON OPERATOR <~ (vector, float8) IS 'internal: tells an ivf index a distance bound; always true';
+CREATE OPERATOR @extschema@.<~ (LEFTARG = @extschema@.vector, RIGHTARG = float8, FUNCTION = @extschema@.ivf_within);
+COMMENT ON OPERATOR @extschema@.<~ (@extschema@.vector, float8) IS 'internal: tells an ivf index a distance bound; always true';
 
-CREATE OPERATOR <~ (LEFTARG = halfvec, RIGHTARG = float8, FUNCTION = ivf_within);
-COMMENT ON OPERATOR <~ (halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
+CREATE OPERATOR @extschema@.<~ (LEFTARG = @extschema@.halfvec, RIGHTARG = float8, FUNCTION = @extschema@.ivf_within);
+COMMENT ON OPERATOR @extschema@.<~ (@extschema@.halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
 
 -- Operator classes. Support function 1 names element type and metric.
 
-CREATE FUNCTION ivf_vector_l2(internal) RETURNS integer
+CREATE FUNCTION @extschema@.ivf_vector_l2(internal) RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_vector_l2' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_vector_l2(internal) IS 'what vector_l2_ops is to the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_vector_l2(internal) IS 'what vector_l2_ops is to the access method ivf';
 
-CREATE FUNCTION ivf_vector_ip(internal) RETURNS integer
+CREATE FUNCTION @extschema@.ivf_vector_ip(internal) RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_vector_ip' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_vector_ip(internal) IS 'what vector_ip_ops is to the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_vector_ip(internal) IS 'what vector_ip_ops is to the access method ivf';
 
-CREATE FUNCTION ivf_vector_cosine(internal) RETURNS integer
+CREATE FUNCTION @extschema@.ivf_vector_cosine(internal) RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_vector_cosine' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_vector_cosine(internal) IS 'what vector_cosine_ops is to the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_vector_cosine(internal) IS 'what vector_cosine_ops is to the access method ivf';
 
-CREATE FUNCTION ivf_halfvec_l2(internal) RETURNS integer
+CREATE FUNCTION @extschema@.ivf_halfvec_l2(internal) RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_halfvec_l2' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_halfvec_l2(internal) IS 'what halfvec_l2_ops is to the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_halfvec_l2(internal) IS 'what halfvec_l2_ops is to the access method ivf';
 
-CREATE FUNCTION ivf_halfvec_ip(internal) RETURNS integer
+CREATE FUNCTION @extschema@.ivf_halfvec_ip(internal) RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_halfvec_ip' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_halfvec_ip(internal) IS 'what halfvec_ip_ops is to the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_halfvec_ip(internal) IS 'what halfvec_ip_ops is to the access method ivf';
 
-CREATE FUNCTION ivf_halfvec_cosine(internal) RETURNS integer
+CREATE FUNCTION @extschema@.ivf_halfvec_cosine(internal) RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_halfvec_cosine' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ivf_halfvec_cosine(internal) IS 'what halfvec_cosine_ops is to the access method ivf';
+COMMENT ON FUNCTION @extschema@.ivf_halfvec_cosine(internal) IS 'what halfvec_cosine_ops is to the access method ivf';
 
-CREATE OPERATOR CLASS vector_l2_ops DEFAULT FOR TYPE vector USING ivf AS
-    OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops,
-    OPERATOR 2 <~ (vector, float8),
-    FUNCTION 1 ivf_vector_l2(internal);
-COMMENT ON OPERATOR CLASS vector_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
-COMMENT ON OPERATOR FAMILY vector_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
+CREATE OPERATOR CLASS @extschema@.vector_l2_ops DEFAULT FOR TYPE @extschema@.vector USING ivf AS
+    OPERATOR 1 @extschema@.<-> (@extschema@.vector, @extschema@.vector) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (@extschema@.vector, float8),
+    FUNCTION 1 @extschema@.ivf_vector_l2(internal);
+COMMENT ON OPERATOR CLASS @extschema@.vector_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
+COMMENT ON OPERATOR FAMILY @extschema@.vector_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
 
-CREATE OPERATOR CLASS vector_ip_ops FOR TYPE vector USING ivf AS
-    OPERATOR 1 <#> (vector, vector) FOR ORDER BY float_ops,
-    OPERATOR 2 <~ (vector, float8),
-    FUNCTION 1 ivf_vector_ip(internal);
-COMMENT ON OPERATOR CLASS vector_ip_ops USING ivf IS 'nearest by inner product (<#>)';
-COMMENT ON OPERATOR FAMILY vector_ip_ops USING ivf IS 'nearest by inner product (<#>)';
+CREATE OPERATOR CLASS @extschema@.vector_ip_ops FOR TYPE @extschema@.vector USING ivf AS
+    OPERATOR 1 @extschema@.<#> (@extschema@.vector, @extschema@.vector) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (@extschema@.vector, float8),
+    FUNCTION 1 @extschema@.ivf_vector_ip(internal);
+COMMENT ON OPERATOR CLASS @extschema@.vector_ip_ops USING ivf IS 'nearest by inner product (<#>)';
+COMMENT ON OPERATOR FAMILY @extschema@.vector_ip_ops USING ivf IS 'nearest by inner product (<#>)';
 
-CREATE OPERATOR CLASS vector_cosine_ops FOR TYPE vector USING ivf AS
-    OPERATOR 1 <=> (vector, vector) FOR ORDER BY float_ops,
-    OPERATOR 2 <~ (vector, float8),
-    FUNCTION 1 ivf_vector_cosine(internal);
-COMMENT ON OPERATOR CLASS vector_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
-COMMENT ON OPERATOR FAMILY vector_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
+CREATE OPERATOR CLASS @extschema@.vector_cosine_ops FOR TYPE @extschema@.vector USING ivf AS
+    OPERATOR 1 @extschema@.<=> (@extschema@.vector, @extschema@.vector) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (@extschema@.vector, float8),
+    FUNCTION 1 @extschema@.ivf_vector_cosine(internal);
+COMMENT ON OPERATOR CLASS @extschema@.vector_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
+COMMENT ON OPERATOR FAMILY @extschema@.vector_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
 
-CREATE OPERATOR CLASS halfvec_l2_ops DEFAULT FOR TYPE halfvec USING ivf AS
-    OPERATOR 1 <-> (halfvec, halfvec) FOR ORDER BY float_ops,
-    OPERATOR 2 <~ (halfvec, float8),
-    FUNCTION 1 ivf_halfvec_l2(internal);
-COMMENT ON OPERATOR CLASS halfvec_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
-COMMENT ON OPERATOR FAMILY halfvec_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
+CREATE OPERATOR CLASS @extschema@.halfvec_l2_ops DEFAULT FOR TYPE @extschema@.halfvec USING ivf AS
+    OPERATOR 1 @extschema@.<-> (@extschema@.halfvec, @extschema@.halfvec) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (@extschema@.halfvec, float8),
+    FUNCTION 1 @extschema@.ivf_halfvec_l2(internal);
+COMMENT ON OPERATOR CLASS @extschema@.halfvec_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
+COMMENT ON OPERATOR FAMILY @extschema@.halfvec_l2_ops USING ivf IS 'nearest by Euclidean distance (<->)';
 
-CREATE OPERATOR CLASS halfvec_ip_ops FOR TYPE halfvec USING ivf AS
-    OPERATOR 1 <#> (halfvec, halfvec) FOR ORDER BY float_ops,
-    OPERATOR 2 <~ (halfvec, float8),
-    FUNCTION 1 ivf_halfvec_ip(internal);
-COMMENT ON OPERATOR CLASS halfvec_ip_ops USING ivf IS 'nearest by inner product (<#>)';
-COMMENT ON OPERATOR FAMILY halfvec_ip_ops USING ivf IS 'nearest by inner product (<#>)';
+CREATE OPERATOR CLASS @extschema@.halfvec_ip_ops FOR TYPE @extschema@.halfvec USING ivf AS
+    OPERATOR 1 @extschema@.<#> (@extschema@.halfvec, @extschema@.halfvec) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (@extschema@.halfvec, float8),
+    FUNCTION 1 @extschema@.ivf_halfvec_ip(internal);
+COMMENT ON OPERATOR CLASS @extschema@.halfvec_ip_ops USING ivf IS 'nearest by inner product (<#>)';
+COMMENT ON OPERATOR FAMILY @extschema@.halfvec_ip_ops USING ivf IS 'nearest by inner product (<#>)';
 
-CREATE OPERATOR CLASS halfvec_cosine_ops FOR TYPE halfvec USING ivf AS
-    OPERATOR 1 <=> (halfvec, halfvec) FOR ORDER BY float_ops,
-    OPERATOR 2 <~ (halfvec, float8),
-    FUNCTION 1 ivf_halfvec_cosine(internal);
-COMMENT ON OPERATOR CLASS halfvec_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
-COMMENT ON OPERATOR FAMILY halfvec_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
+CREATE OPERATOR CLASS @extschema@.halfvec_cosine_ops FOR TYPE @extschema@.halfvec USING ivf AS
+    OPERATOR 1 @extschema@.<=> (@extschema@.halfvec, @extschema@.halfvec) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (@extschema@.halfvec, float8),
+    FUNCTION 1 @extschema@.ivf_halfvec_cosine(internal);
+COMMENT ON OPERATOR CLASS @extschema@.halfvec_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
+COMMENT ON OPERATOR FAMILY @extschema@.halfvec_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
 
 -- What a DBA asks of an index. Both are for its table's owner and for members of pg_stat_scan_tables.
 
-CREATE FUNCTION copy_index_check(
+CREATE FUNCTION @extschema@.copy_index_check(
     index regclass, heap_agreement boolean DEFAULT false,
     OUT block bigint, OUT problem text
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_index_check_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
-COMMENT ON FUNCTION copy_index_check(regclass, boolean) IS 'checks an ivf index as amcheck does a btree: one row for each problem with the block where it is, none when the index is sound. heap_agreement also looks for every visible row of the table. For the table''s owner and members of pg_stat_scan_tables';
+COMMENT ON FUNCTION @extschema@.copy_index_check(regclass, boolean) IS 'checks an ivf index as amcheck does a btree: one row for each problem with the block where it is, none when the index is sound. heap_agreement also looks for every visible row of the table. For the table''s owner and members of pg_stat_scan_tables';
 
-CREATE FUNCTION copy_index_stats(
+CREATE FUNCTION @extschema@.copy_index_stats(
     index regclass,
     OUT rows bigint, OUT lists bigint, OUT branches bigint, OUT empty_lists bigint, OUT mean_list float8,
     OUT longest_list bigint, OUT imbalance float8, OUT free_slots bigint, OUT pages bigint, OUT centroid_pages bigint,
@@ -108,4 +108,6 @@ CREATE FUNCTION copy_index_stats(
     OUT probes bigint, OUT curve jsonb
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_index_stats_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
-COMMENT ON FUNCTION copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
+COMMENT ON FUNCTION @extschema@.copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
+-- What follows is made in the extension's schema.
+SET LOCAL search_path = @extschema@, pg_temp;

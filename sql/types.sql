@@ -4,590 +4,590 @@
 
 -- vector: the type
 
-CREATE TYPE vector;
+CREATE TYPE @extschema@.vector;
 
-CREATE FUNCTION vector_in(cstring, oid, integer) RETURNS vector
+CREATE FUNCTION @extschema@.vector_in(cstring, oid, integer) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_in_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_in(cstring, oid, integer) IS 'input from text: [1,2,3]';
+COMMENT ON FUNCTION @extschema@.vector_in(cstring, oid, integer) IS 'input from text: [1,2,3]';
 
-CREATE FUNCTION vector_out(vector) RETURNS cstring
+CREATE FUNCTION @extschema@.vector_out(@extschema@.vector) RETURNS cstring
     AS 'MODULE_PATHNAME', 'vector_out_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_out(vector) IS 'output as text';
+COMMENT ON FUNCTION @extschema@.vector_out(@extschema@.vector) IS 'output as text';
 
-CREATE FUNCTION vector_typmod_in(cstring[]) RETURNS integer
+CREATE FUNCTION @extschema@.vector_typmod_in(cstring[]) RETURNS integer
     AS 'MODULE_PATHNAME', 'vector_typmod_in_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_typmod_in(cstring[]) IS 'reads the dimensions in vector(n)';
+COMMENT ON FUNCTION @extschema@.vector_typmod_in(cstring[]) IS 'reads the dimensions in vector(n)';
 
-CREATE FUNCTION vector_recv(internal, oid, integer) RETURNS vector
+CREATE FUNCTION @extschema@.vector_recv(internal, oid, integer) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_recv_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_recv(internal, oid, integer) IS 'input from the binary format';
+COMMENT ON FUNCTION @extschema@.vector_recv(internal, oid, integer) IS 'input from the binary format';
 
-CREATE FUNCTION vector_send(vector) RETURNS bytea
+CREATE FUNCTION @extschema@.vector_send(@extschema@.vector) RETURNS bytea
     AS 'MODULE_PATHNAME', 'vector_send_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_send(vector) IS 'output in the binary format';
+COMMENT ON FUNCTION @extschema@.vector_send(@extschema@.vector) IS 'output in the binary format';
 
-CREATE TYPE vector (
-    INPUT = vector_in,
-    OUTPUT = vector_out,
-    TYPMOD_IN = vector_typmod_in,
-    RECEIVE = vector_recv,
-    SEND = vector_send,
+CREATE TYPE @extschema@.vector (
+    INPUT = @extschema@.vector_in,
+    OUTPUT = @extschema@.vector_out,
+    TYPMOD_IN = @extschema@.vector_typmod_in,
+    RECEIVE = @extschema@.vector_recv,
+    SEND = @extschema@.vector_send,
     STORAGE = external
 );
-COMMENT ON TYPE vector IS 'vector of 1 to 16,000 single-precision floating-point numbers; vector(n) takes n of them';
+COMMENT ON TYPE @extschema@.vector IS 'vector of 1 to 16,000 single-precision floating-point numbers; vector(n) takes n of them';
 
 -- halfvec: the type
 
-CREATE TYPE halfvec;
+CREATE TYPE @extschema@.halfvec;
 
-CREATE FUNCTION halfvec_in(cstring, oid, integer) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_in(cstring, oid, integer) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_in_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_in(cstring, oid, integer) IS 'input from text: [1,2,3]';
+COMMENT ON FUNCTION @extschema@.halfvec_in(cstring, oid, integer) IS 'input from text: [1,2,3]';
 
-CREATE FUNCTION halfvec_out(halfvec) RETURNS cstring
+CREATE FUNCTION @extschema@.halfvec_out(@extschema@.halfvec) RETURNS cstring
     AS 'MODULE_PATHNAME', 'halfvec_out_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_out(halfvec) IS 'output as text';
+COMMENT ON FUNCTION @extschema@.halfvec_out(@extschema@.halfvec) IS 'output as text';
 
-CREATE FUNCTION halfvec_typmod_in(cstring[]) RETURNS integer
+CREATE FUNCTION @extschema@.halfvec_typmod_in(cstring[]) RETURNS integer
     AS 'MODULE_PATHNAME', 'halfvec_typmod_in_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_typmod_in(cstring[]) IS 'reads the dimensions in halfvec(n)';
+COMMENT ON FUNCTION @extschema@.halfvec_typmod_in(cstring[]) IS 'reads the dimensions in halfvec(n)';
 
-CREATE FUNCTION halfvec_recv(internal, oid, integer) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_recv(internal, oid, integer) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_recv_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_recv(internal, oid, integer) IS 'input from the binary format';
+COMMENT ON FUNCTION @extschema@.halfvec_recv(internal, oid, integer) IS 'input from the binary format';
 
-CREATE FUNCTION halfvec_send(halfvec) RETURNS bytea
+CREATE FUNCTION @extschema@.halfvec_send(@extschema@.halfvec) RETURNS bytea
     AS 'MODULE_PATHNAME', 'halfvec_send_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_send(halfvec) IS 'output in the binary format';
+COMMENT ON FUNCTION @extschema@.halfvec_send(@extschema@.halfvec) IS 'output in the binary format';
 
-CREATE TYPE halfvec (
-    INPUT = halfvec_in,
-    OUTPUT = halfvec_out,
-    TYPMOD_IN = halfvec_typmod_in,
-    RECEIVE = halfvec_recv,
-    SEND = halfvec_send,
+CREATE TYPE @extschema@.halfvec (
+    INPUT = @extschema@.halfvec_in,
+    OUTPUT = @extschema@.halfvec_out,
+    TYPMOD_IN = @extschema@.halfvec_typmod_in,
+    RECEIVE = @extschema@.halfvec_recv,
+    SEND = @extschema@.halfvec_send,
     STORAGE = external
 );
-COMMENT ON TYPE halfvec IS 'vector of 1 to 16,000 half-precision floating-point numbers; halfvec(n) takes n of them';
+COMMENT ON TYPE @extschema@.halfvec IS 'vector of 1 to 16,000 half-precision floating-point numbers; halfvec(n) takes n of them';
 
 -- vector: distances
 
-CREATE FUNCTION l2_distance(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.l2_distance(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_l2_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l2_distance(vector, vector) IS 'Euclidean distance';
+COMMENT ON FUNCTION @extschema@.l2_distance(@extschema@.vector, @extschema@.vector) IS 'Euclidean distance';
 
-CREATE FUNCTION inner_product(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.inner_product(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_inner_product_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION inner_product(vector, vector) IS 'inner product';
+COMMENT ON FUNCTION @extschema@.inner_product(@extschema@.vector, @extschema@.vector) IS 'inner product';
 
-CREATE FUNCTION cosine_distance(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.cosine_distance(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_cosine_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION cosine_distance(vector, vector) IS 'cosine distance, 0 to 2; NaN when either vector is zero';
+COMMENT ON FUNCTION @extschema@.cosine_distance(@extschema@.vector, @extschema@.vector) IS 'cosine distance, 0 to 2; NaN when either vector is zero';
 
-CREATE FUNCTION l1_distance(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.l1_distance(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_l1_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l1_distance(vector, vector) IS 'taxicab distance';
+COMMENT ON FUNCTION @extschema@.l1_distance(@extschema@.vector, @extschema@.vector) IS 'taxicab distance';
 
-CREATE FUNCTION vector_l2_squared_distance(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.vector_l2_squared_distance(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_l2_squared_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_l2_squared_distance(vector, vector) IS 'square of the Euclidean distance';
+COMMENT ON FUNCTION @extschema@.vector_l2_squared_distance(@extschema@.vector, @extschema@.vector) IS 'square of the Euclidean distance';
 
-CREATE FUNCTION vector_negative_inner_product(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.vector_negative_inner_product(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_negative_inner_product_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_negative_inner_product(vector, vector) IS 'inner product, negated so that the nearest comes first';
+COMMENT ON FUNCTION @extschema@.vector_negative_inner_product(@extschema@.vector, @extschema@.vector) IS 'inner product, negated so that the nearest comes first';
 
-CREATE FUNCTION vector_spherical_distance(vector, vector) RETURNS float8
+CREATE FUNCTION @extschema@.vector_spherical_distance(@extschema@.vector, @extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_spherical_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_spherical_distance(vector, vector) IS 'angle between unit vectors as a fraction of pi';
+COMMENT ON FUNCTION @extschema@.vector_spherical_distance(@extschema@.vector, @extschema@.vector) IS 'angle between unit vectors as a fraction of pi';
 
-CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = l2_distance, COMMUTATOR = '<->');
-COMMENT ON OPERATOR <-> (vector, vector) IS 'Euclidean distance';
+CREATE OPERATOR @extschema@.<-> (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.l2_distance, COMMUTATOR = OPERATOR(@extschema@.<->));
+COMMENT ON OPERATOR @extschema@.<-> (@extschema@.vector, @extschema@.vector) IS 'Euclidean distance';
 
-CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_negative_inner_product, COMMUTATOR = '<#>');
-COMMENT ON OPERATOR <#> (vector, vector) IS 'negative inner product';
+CREATE OPERATOR @extschema@.<#> (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_negative_inner_product, COMMUTATOR = OPERATOR(@extschema@.<#>));
+COMMENT ON OPERATOR @extschema@.<#> (@extschema@.vector, @extschema@.vector) IS 'negative inner product';
 
-CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = cosine_distance, COMMUTATOR = '<=>');
-COMMENT ON OPERATOR <=> (vector, vector) IS 'cosine distance';
+CREATE OPERATOR @extschema@.<=> (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.cosine_distance, COMMUTATOR = OPERATOR(@extschema@.<=>));
+COMMENT ON OPERATOR @extschema@.<=> (@extschema@.vector, @extschema@.vector) IS 'cosine distance';
 
-CREATE OPERATOR <+> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = l1_distance, COMMUTATOR = '<+>');
-COMMENT ON OPERATOR <+> (vector, vector) IS 'taxicab distance';
+CREATE OPERATOR @extschema@.<+> (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.l1_distance, COMMUTATOR = OPERATOR(@extschema@.<+>));
+COMMENT ON OPERATOR @extschema@.<+> (@extschema@.vector, @extschema@.vector) IS 'taxicab distance';
 
 -- vector: functions of one vector
 
-CREATE FUNCTION vector_dims(vector) RETURNS integer
+CREATE FUNCTION @extschema@.vector_dims(@extschema@.vector) RETURNS integer
     AS 'MODULE_PATHNAME', 'vector_dims_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_dims(vector) IS 'number of dimensions';
+COMMENT ON FUNCTION @extschema@.vector_dims(@extschema@.vector) IS 'number of dimensions';
 
-CREATE FUNCTION vector_norm(vector) RETURNS float8
+CREATE FUNCTION @extschema@.vector_norm(@extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_norm_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_norm(vector) IS 'Euclidean norm';
+COMMENT ON FUNCTION @extschema@.vector_norm(@extschema@.vector) IS 'Euclidean norm';
 
-CREATE FUNCTION l2_norm(vector) RETURNS float8
+CREATE FUNCTION @extschema@.l2_norm(@extschema@.vector) RETURNS float8
     AS 'MODULE_PATHNAME', 'vector_norm_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l2_norm(vector) IS 'Euclidean norm';
+COMMENT ON FUNCTION @extschema@.l2_norm(@extschema@.vector) IS 'Euclidean norm';
 
-CREATE FUNCTION l2_normalize(vector) RETURNS vector
+CREATE FUNCTION @extschema@.l2_normalize(@extschema@.vector) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_l2_normalize_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l2_normalize(vector) IS 'vector of the same direction and Euclidean norm 1; a zero vector stays zero';
+COMMENT ON FUNCTION @extschema@.l2_normalize(@extschema@.vector) IS 'vector of the same direction and Euclidean norm 1; a zero vector stays zero';
 
-CREATE FUNCTION binary_quantize(vector) RETURNS bit
+CREATE FUNCTION @extschema@.binary_quantize(@extschema@.vector) RETURNS bit
     AS 'MODULE_PATHNAME', 'vector_binary_quantize_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION binary_quantize(vector) IS 'one bit per dimension, set where the element is above zero';
+COMMENT ON FUNCTION @extschema@.binary_quantize(@extschema@.vector) IS 'one bit per dimension, set where the element is above zero';
 
-CREATE FUNCTION subvector(vector, integer, integer) RETURNS vector
+CREATE FUNCTION @extschema@.subvector(@extschema@.vector, integer, integer) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_subvector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION subvector(vector, integer, integer) IS 'part of a vector: from position (counted from 1), number of elements';
+COMMENT ON FUNCTION @extschema@.subvector(@extschema@.vector, integer, integer) IS 'part of a vector: from position (counted from 1), number of elements';
 
 -- vector: arithmetic, element by element
 
-CREATE FUNCTION vector_add(vector, vector) RETURNS vector
+CREATE FUNCTION @extschema@.vector_add(@extschema@.vector, @extschema@.vector) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_add_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_add(vector, vector) IS 'sum';
+COMMENT ON FUNCTION @extschema@.vector_add(@extschema@.vector, @extschema@.vector) IS 'sum';
 
-CREATE OPERATOR + (LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_add, COMMUTATOR = +);
-COMMENT ON OPERATOR + (vector, vector) IS 'sum';
+CREATE OPERATOR @extschema@.+ (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_add, COMMUTATOR = OPERATOR(@extschema@.+));
+COMMENT ON OPERATOR @extschema@.+ (@extschema@.vector, @extschema@.vector) IS 'sum';
 
-CREATE FUNCTION vector_sub(vector, vector) RETURNS vector
+CREATE FUNCTION @extschema@.vector_sub(@extschema@.vector, @extschema@.vector) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_sub_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_sub(vector, vector) IS 'difference';
+COMMENT ON FUNCTION @extschema@.vector_sub(@extschema@.vector, @extschema@.vector) IS 'difference';
 
-CREATE OPERATOR - (LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_sub);
-COMMENT ON OPERATOR - (vector, vector) IS 'difference';
+CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_sub);
+COMMENT ON OPERATOR @extschema@.- (@extschema@.vector, @extschema@.vector) IS 'difference';
 
-CREATE FUNCTION vector_mul(vector, vector) RETURNS vector
+CREATE FUNCTION @extschema@.vector_mul(@extschema@.vector, @extschema@.vector) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_mul_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_mul(vector, vector) IS 'product, element by element';
+COMMENT ON FUNCTION @extschema@.vector_mul(@extschema@.vector, @extschema@.vector) IS 'product, element by element';
 
-CREATE OPERATOR * (LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_mul, COMMUTATOR = *);
-COMMENT ON OPERATOR * (vector, vector) IS 'product, element by element';
+CREATE OPERATOR @extschema@.* (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_mul, COMMUTATOR = OPERATOR(@extschema@.*));
+COMMENT ON OPERATOR @extschema@.* (@extschema@.vector, @extschema@.vector) IS 'product, element by element';
 
-CREATE FUNCTION vector_concat(vector, vector) RETURNS vector
+CREATE FUNCTION @extschema@.vector_concat(@extschema@.vector, @extschema@.vector) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_concat_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_concat(vector, vector) IS 'concatenation';
+COMMENT ON FUNCTION @extschema@.vector_concat(@extschema@.vector, @extschema@.vector) IS 'concatenation';
 
-CREATE OPERATOR || (LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_concat);
-COMMENT ON OPERATOR || (vector, vector) IS 'concatenation';
+CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_concat);
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.vector, @extschema@.vector) IS 'concatenation';
 
 -- vector: order, element by element, then by length
 
-CREATE FUNCTION vector_lt(vector, vector) RETURNS boolean
+CREATE FUNCTION @extschema@.vector_lt(@extschema@.vector, @extschema@.vector) RETURNS boolean
     AS 'MODULE_PATHNAME', 'vector_lt_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_lt(vector, vector) IS 'less than';
+COMMENT ON FUNCTION @extschema@.vector_lt(@extschema@.vector, @extschema@.vector) IS 'less than';
 
-CREATE FUNCTION vector_le(vector, vector) RETURNS boolean
+CREATE FUNCTION @extschema@.vector_le(@extschema@.vector, @extschema@.vector) RETURNS boolean
     AS 'MODULE_PATHNAME', 'vector_le_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_le(vector, vector) IS 'less than or equal';
+COMMENT ON FUNCTION @extschema@.vector_le(@extschema@.vector, @extschema@.vector) IS 'less than or equal';
 
-CREATE FUNCTION vector_eq(vector, vector) RETURNS boolean
+CREATE FUNCTION @extschema@.vector_eq(@extschema@.vector, @extschema@.vector) RETURNS boolean
     AS 'MODULE_PATHNAME', 'vector_eq_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_eq(vector, vector) IS 'equal';
+COMMENT ON FUNCTION @extschema@.vector_eq(@extschema@.vector, @extschema@.vector) IS 'equal';
 
-CREATE FUNCTION vector_ne(vector, vector) RETURNS boolean
+CREATE FUNCTION @extschema@.vector_ne(@extschema@.vector, @extschema@.vector) RETURNS boolean
     AS 'MODULE_PATHNAME', 'vector_ne_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_ne(vector, vector) IS 'not equal';
+COMMENT ON FUNCTION @extschema@.vector_ne(@extschema@.vector, @extschema@.vector) IS 'not equal';
 
-CREATE FUNCTION vector_ge(vector, vector) RETURNS boolean
+CREATE FUNCTION @extschema@.vector_ge(@extschema@.vector, @extschema@.vector) RETURNS boolean
     AS 'MODULE_PATHNAME', 'vector_ge_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_ge(vector, vector) IS 'greater than or equal';
+COMMENT ON FUNCTION @extschema@.vector_ge(@extschema@.vector, @extschema@.vector) IS 'greater than or equal';
 
-CREATE FUNCTION vector_gt(vector, vector) RETURNS boolean
+CREATE FUNCTION @extschema@.vector_gt(@extschema@.vector, @extschema@.vector) RETURNS boolean
     AS 'MODULE_PATHNAME', 'vector_gt_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_gt(vector, vector) IS 'greater than';
+COMMENT ON FUNCTION @extschema@.vector_gt(@extschema@.vector, @extschema@.vector) IS 'greater than';
 
-CREATE FUNCTION vector_cmp(vector, vector) RETURNS integer
+CREATE FUNCTION @extschema@.vector_cmp(@extschema@.vector, @extschema@.vector) RETURNS integer
     AS 'MODULE_PATHNAME', 'vector_cmp_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_cmp(vector, vector) IS 'negative, zero or positive as the first vector is less, equal or greater';
+COMMENT ON FUNCTION @extschema@.vector_cmp(@extschema@.vector, @extschema@.vector) IS 'negative, zero or positive as the first vector is less, equal or greater';
 
-CREATE OPERATOR < (
-    LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_lt, COMMUTATOR = >, NEGATOR = >=,
+CREATE OPERATOR @extschema@.< (
+    LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_lt, COMMUTATOR = OPERATOR(@extschema@.>), NEGATOR = OPERATOR(@extschema@.>=),
     RESTRICT = scalarltsel, JOIN = scalarltjoinsel
 );
-COMMENT ON OPERATOR < (vector, vector) IS 'less than';
+COMMENT ON OPERATOR @extschema@.< (@extschema@.vector, @extschema@.vector) IS 'less than';
 
-CREATE OPERATOR <= (
-    LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_le, COMMUTATOR = >=, NEGATOR = >,
+CREATE OPERATOR @extschema@.<= (
+    LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_le, COMMUTATOR = OPERATOR(@extschema@.>=), NEGATOR = OPERATOR(@extschema@.>),
     RESTRICT = scalarlesel, JOIN = scalarlejoinsel
 );
-COMMENT ON OPERATOR <= (vector, vector) IS 'less than or equal';
+COMMENT ON OPERATOR @extschema@.<= (@extschema@.vector, @extschema@.vector) IS 'less than or equal';
 
-CREATE OPERATOR = (
-    LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_eq, COMMUTATOR = =, NEGATOR = <>,
+CREATE OPERATOR @extschema@.= (
+    LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_eq, COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>),
     RESTRICT = eqsel, JOIN = eqjoinsel
 );
-COMMENT ON OPERATOR = (vector, vector) IS 'equal';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.vector, @extschema@.vector) IS 'equal';
 
-CREATE OPERATOR <> (
-    LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_ne, COMMUTATOR = <>, NEGATOR = =,
+CREATE OPERATOR @extschema@.<> (
+    LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_ne, COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=),
     RESTRICT = neqsel, JOIN = neqjoinsel
 );
-COMMENT ON OPERATOR <> (vector, vector) IS 'not equal';
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.vector, @extschema@.vector) IS 'not equal';
 
-CREATE OPERATOR >= (
-    LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_ge, COMMUTATOR = <=, NEGATOR = <,
+CREATE OPERATOR @extschema@.>= (
+    LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_ge, COMMUTATOR = OPERATOR(@extschema@.<=), NEGATOR = OPERATOR(@extschema@.<),
     RESTRICT = scalargesel, JOIN = scalargejoinsel
 );
-COMMENT ON OPERATOR >= (vector, vector) IS 'greater than or equal';
+COMMENT ON OPERATOR @extschema@.>= (@extschema@.vector, @extschema@.vector) IS 'greater than or equal';
 
-CREATE OPERATOR > (
-    LEFTARG = vector, RIGHTARG = vector, FUNCTION = vector_gt, COMMUTATOR = <, NEGATOR = <=,
+CREATE OPERATOR @extschema@.> (
+    LEFTARG = @extschema@.vector, RIGHTARG = @extschema@.vector, FUNCTION = @extschema@.vector_gt, COMMUTATOR = OPERATOR(@extschema@.<), NEGATOR = OPERATOR(@extschema@.<=),
     RESTRICT = scalargtsel, JOIN = scalargtjoinsel
 );
-COMMENT ON OPERATOR > (vector, vector) IS 'greater than';
+COMMENT ON OPERATOR @extschema@.> (@extschema@.vector, @extschema@.vector) IS 'greater than';
 
-CREATE OPERATOR CLASS vector_ops DEFAULT FOR TYPE vector USING btree AS
-    OPERATOR 1 <,
-    OPERATOR 2 <=,
-    OPERATOR 3 =,
-    OPERATOR 4 >=,
-    OPERATOR 5 >,
-    FUNCTION 1 vector_cmp(vector, vector);
-COMMENT ON OPERATOR CLASS vector_ops USING btree IS 'order of vectors: element by element, then by length';
-COMMENT ON OPERATOR FAMILY vector_ops USING btree IS 'order of vectors';
+CREATE OPERATOR CLASS @extschema@.vector_ops DEFAULT FOR TYPE @extschema@.vector USING btree AS
+    OPERATOR 1 @extschema@.<,
+    OPERATOR 2 @extschema@.<=,
+    OPERATOR 3 @extschema@.=,
+    OPERATOR 4 @extschema@.>=,
+    OPERATOR 5 @extschema@.>,
+    FUNCTION 1 @extschema@.vector_cmp(@extschema@.vector, @extschema@.vector);
+COMMENT ON OPERATOR CLASS @extschema@.vector_ops USING btree IS 'order of vectors: element by element, then by length';
+COMMENT ON OPERATOR FAMILY @extschema@.vector_ops USING btree IS 'order of vectors';
 
 -- halfvec: distances
 
-CREATE FUNCTION l2_distance(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.l2_distance(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_l2_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l2_distance(halfvec, halfvec) IS 'Euclidean distance';
+COMMENT ON FUNCTION @extschema@.l2_distance(@extschema@.halfvec, @extschema@.halfvec) IS 'Euclidean distance';
 
-CREATE FUNCTION inner_product(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.inner_product(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_inner_product_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION inner_product(halfvec, halfvec) IS 'inner product';
+COMMENT ON FUNCTION @extschema@.inner_product(@extschema@.halfvec, @extschema@.halfvec) IS 'inner product';
 
-CREATE FUNCTION cosine_distance(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.cosine_distance(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_cosine_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION cosine_distance(halfvec, halfvec) IS 'cosine distance, 0 to 2; NaN when either vector is zero';
+COMMENT ON FUNCTION @extschema@.cosine_distance(@extschema@.halfvec, @extschema@.halfvec) IS 'cosine distance, 0 to 2; NaN when either vector is zero';
 
-CREATE FUNCTION l1_distance(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.l1_distance(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_l1_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l1_distance(halfvec, halfvec) IS 'taxicab distance';
+COMMENT ON FUNCTION @extschema@.l1_distance(@extschema@.halfvec, @extschema@.halfvec) IS 'taxicab distance';
 
-CREATE FUNCTION halfvec_l2_squared_distance(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.halfvec_l2_squared_distance(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_l2_squared_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_l2_squared_distance(halfvec, halfvec) IS 'square of the Euclidean distance';
+COMMENT ON FUNCTION @extschema@.halfvec_l2_squared_distance(@extschema@.halfvec, @extschema@.halfvec) IS 'square of the Euclidean distance';
 
-CREATE FUNCTION halfvec_negative_inner_product(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.halfvec_negative_inner_product(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_negative_inner_product_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_negative_inner_product(halfvec, halfvec) IS 'inner product, negated so that the nearest comes first';
+COMMENT ON FUNCTION @extschema@.halfvec_negative_inner_product(@extschema@.halfvec, @extschema@.halfvec) IS 'inner product, negated so that the nearest comes first';
 
-CREATE FUNCTION halfvec_spherical_distance(halfvec, halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.halfvec_spherical_distance(@extschema@.halfvec, @extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_spherical_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_spherical_distance(halfvec, halfvec) IS 'angle between unit vectors as a fraction of pi';
+COMMENT ON FUNCTION @extschema@.halfvec_spherical_distance(@extschema@.halfvec, @extschema@.halfvec) IS 'angle between unit vectors as a fraction of pi';
 
-CREATE OPERATOR <-> (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = l2_distance, COMMUTATOR = '<->');
-COMMENT ON OPERATOR <-> (halfvec, halfvec) IS 'Euclidean distance';
+CREATE OPERATOR @extschema@.<-> (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.l2_distance, COMMUTATOR = OPERATOR(@extschema@.<->));
+COMMENT ON OPERATOR @extschema@.<-> (@extschema@.halfvec, @extschema@.halfvec) IS 'Euclidean distance';
 
-CREATE OPERATOR <#> (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_negative_inner_product, COMMUTATOR = '<#>');
-COMMENT ON OPERATOR <#> (halfvec, halfvec) IS 'negative inner product';
+CREATE OPERATOR @extschema@.<#> (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_negative_inner_product, COMMUTATOR = OPERATOR(@extschema@.<#>));
+COMMENT ON OPERATOR @extschema@.<#> (@extschema@.halfvec, @extschema@.halfvec) IS 'negative inner product';
 
-CREATE OPERATOR <=> (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = cosine_distance, COMMUTATOR = '<=>');
-COMMENT ON OPERATOR <=> (halfvec, halfvec) IS 'cosine distance';
+CREATE OPERATOR @extschema@.<=> (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.cosine_distance, COMMUTATOR = OPERATOR(@extschema@.<=>));
+COMMENT ON OPERATOR @extschema@.<=> (@extschema@.halfvec, @extschema@.halfvec) IS 'cosine distance';
 
-CREATE OPERATOR <+> (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = l1_distance, COMMUTATOR = '<+>');
-COMMENT ON OPERATOR <+> (halfvec, halfvec) IS 'taxicab distance';
+CREATE OPERATOR @extschema@.<+> (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.l1_distance, COMMUTATOR = OPERATOR(@extschema@.<+>));
+COMMENT ON OPERATOR @extschema@.<+> (@extschema@.halfvec, @extschema@.halfvec) IS 'taxicab distance';
 
 -- halfvec: functions of one vector
 
-CREATE FUNCTION vector_dims(halfvec) RETURNS integer
+CREATE FUNCTION @extschema@.vector_dims(@extschema@.halfvec) RETURNS integer
     AS 'MODULE_PATHNAME', 'halfvec_dims_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_dims(halfvec) IS 'number of dimensions';
+COMMENT ON FUNCTION @extschema@.vector_dims(@extschema@.halfvec) IS 'number of dimensions';
 
-CREATE FUNCTION l2_norm(halfvec) RETURNS float8
+CREATE FUNCTION @extschema@.l2_norm(@extschema@.halfvec) RETURNS float8
     AS 'MODULE_PATHNAME', 'halfvec_l2_norm_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l2_norm(halfvec) IS 'Euclidean norm';
+COMMENT ON FUNCTION @extschema@.l2_norm(@extschema@.halfvec) IS 'Euclidean norm';
 
-CREATE FUNCTION l2_normalize(halfvec) RETURNS halfvec
+CREATE FUNCTION @extschema@.l2_normalize(@extschema@.halfvec) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_l2_normalize_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION l2_normalize(halfvec) IS 'vector of the same direction and Euclidean norm 1; a zero vector stays zero';
+COMMENT ON FUNCTION @extschema@.l2_normalize(@extschema@.halfvec) IS 'vector of the same direction and Euclidean norm 1; a zero vector stays zero';
 
-CREATE FUNCTION binary_quantize(halfvec) RETURNS bit
+CREATE FUNCTION @extschema@.binary_quantize(@extschema@.halfvec) RETURNS bit
     AS 'MODULE_PATHNAME', 'halfvec_binary_quantize_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION binary_quantize(halfvec) IS 'one bit per dimension, set where the element is above zero';
+COMMENT ON FUNCTION @extschema@.binary_quantize(@extschema@.halfvec) IS 'one bit per dimension, set where the element is above zero';
 
-CREATE FUNCTION subvector(halfvec, integer, integer) RETURNS halfvec
+CREATE FUNCTION @extschema@.subvector(@extschema@.halfvec, integer, integer) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_subvector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION subvector(halfvec, integer, integer) IS 'part of a vector: from position (counted from 1), number of elements';
+COMMENT ON FUNCTION @extschema@.subvector(@extschema@.halfvec, integer, integer) IS 'part of a vector: from position (counted from 1), number of elements';
 
 -- halfvec: arithmetic, element by element
 
-CREATE FUNCTION halfvec_add(halfvec, halfvec) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_add(@extschema@.halfvec, @extschema@.halfvec) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_add_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_add(halfvec, halfvec) IS 'sum';
+COMMENT ON FUNCTION @extschema@.halfvec_add(@extschema@.halfvec, @extschema@.halfvec) IS 'sum';
 
-CREATE OPERATOR + (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_add, COMMUTATOR = +);
-COMMENT ON OPERATOR + (halfvec, halfvec) IS 'sum';
+CREATE OPERATOR @extschema@.+ (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_add, COMMUTATOR = OPERATOR(@extschema@.+));
+COMMENT ON OPERATOR @extschema@.+ (@extschema@.halfvec, @extschema@.halfvec) IS 'sum';
 
-CREATE FUNCTION halfvec_sub(halfvec, halfvec) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_sub(@extschema@.halfvec, @extschema@.halfvec) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_sub_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_sub(halfvec, halfvec) IS 'difference';
+COMMENT ON FUNCTION @extschema@.halfvec_sub(@extschema@.halfvec, @extschema@.halfvec) IS 'difference';
 
-CREATE OPERATOR - (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_sub);
-COMMENT ON OPERATOR - (halfvec, halfvec) IS 'difference';
+CREATE OPERATOR @extschema@.- (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_sub);
+COMMENT ON OPERATOR @extschema@.- (@extschema@.halfvec, @extschema@.halfvec) IS 'difference';
 
-CREATE FUNCTION halfvec_mul(halfvec, halfvec) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_mul(@extschema@.halfvec, @extschema@.halfvec) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_mul_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_mul(halfvec, halfvec) IS 'product, element by element';
+COMMENT ON FUNCTION @extschema@.halfvec_mul(@extschema@.halfvec, @extschema@.halfvec) IS 'product, element by element';
 
-CREATE OPERATOR * (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_mul, COMMUTATOR = *);
-COMMENT ON OPERATOR * (halfvec, halfvec) IS 'product, element by element';
+CREATE OPERATOR @extschema@.* (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_mul, COMMUTATOR = OPERATOR(@extschema@.*));
+COMMENT ON OPERATOR @extschema@.* (@extschema@.halfvec, @extschema@.halfvec) IS 'product, element by element';
 
-CREATE FUNCTION halfvec_concat(halfvec, halfvec) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_concat(@extschema@.halfvec, @extschema@.halfvec) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_concat_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_concat(halfvec, halfvec) IS 'concatenation';
+COMMENT ON FUNCTION @extschema@.halfvec_concat(@extschema@.halfvec, @extschema@.halfvec) IS 'concatenation';
 
-CREATE OPERATOR || (LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_concat);
-COMMENT ON OPERATOR || (halfvec, halfvec) IS 'concatenation';
+CREATE OPERATOR @extschema@.|| (LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_concat);
+COMMENT ON OPERATOR @extschema@.|| (@extschema@.halfvec, @extschema@.halfvec) IS 'concatenation';
 
 -- halfvec: order, element by element, then by length
 
-CREATE FUNCTION halfvec_lt(halfvec, halfvec) RETURNS boolean
+CREATE FUNCTION @extschema@.halfvec_lt(@extschema@.halfvec, @extschema@.halfvec) RETURNS boolean
     AS 'MODULE_PATHNAME', 'halfvec_lt_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_lt(halfvec, halfvec) IS 'less than';
+COMMENT ON FUNCTION @extschema@.halfvec_lt(@extschema@.halfvec, @extschema@.halfvec) IS 'less than';
 
-CREATE FUNCTION halfvec_le(halfvec, halfvec) RETURNS boolean
+CREATE FUNCTION @extschema@.halfvec_le(@extschema@.halfvec, @extschema@.halfvec) RETURNS boolean
     AS 'MODULE_PATHNAME', 'halfvec_le_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_le(halfvec, halfvec) IS 'less than or equal';
+COMMENT ON FUNCTION @extschema@.halfvec_le(@extschema@.halfvec, @extschema@.halfvec) IS 'less than or equal';
 
-CREATE FUNCTION halfvec_eq(halfvec, halfvec) RETURNS boolean
+CREATE FUNCTION @extschema@.halfvec_eq(@extschema@.halfvec, @extschema@.halfvec) RETURNS boolean
     AS 'MODULE_PATHNAME', 'halfvec_eq_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_eq(halfvec, halfvec) IS 'equal';
+COMMENT ON FUNCTION @extschema@.halfvec_eq(@extschema@.halfvec, @extschema@.halfvec) IS 'equal';
 
-CREATE FUNCTION halfvec_ne(halfvec, halfvec) RETURNS boolean
+CREATE FUNCTION @extschema@.halfvec_ne(@extschema@.halfvec, @extschema@.halfvec) RETURNS boolean
     AS 'MODULE_PATHNAME', 'halfvec_ne_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_ne(halfvec, halfvec) IS 'not equal';
+COMMENT ON FUNCTION @extschema@.halfvec_ne(@extschema@.halfvec, @extschema@.halfvec) IS 'not equal';
 
-CREATE FUNCTION halfvec_ge(halfvec, halfvec) RETURNS boolean
+CREATE FUNCTION @extschema@.halfvec_ge(@extschema@.halfvec, @extschema@.halfvec) RETURNS boolean
     AS 'MODULE_PATHNAME', 'halfvec_ge_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_ge(halfvec, halfvec) IS 'greater than or equal';
+COMMENT ON FUNCTION @extschema@.halfvec_ge(@extschema@.halfvec, @extschema@.halfvec) IS 'greater than or equal';
 
-CREATE FUNCTION halfvec_gt(halfvec, halfvec) RETURNS boolean
+CREATE FUNCTION @extschema@.halfvec_gt(@extschema@.halfvec, @extschema@.halfvec) RETURNS boolean
     AS 'MODULE_PATHNAME', 'halfvec_gt_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_gt(halfvec, halfvec) IS 'greater than';
+COMMENT ON FUNCTION @extschema@.halfvec_gt(@extschema@.halfvec, @extschema@.halfvec) IS 'greater than';
 
-CREATE FUNCTION halfvec_cmp(halfvec, halfvec) RETURNS integer
+CREATE FUNCTION @extschema@.halfvec_cmp(@extschema@.halfvec, @extschema@.halfvec) RETURNS integer
     AS 'MODULE_PATHNAME', 'halfvec_cmp_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_cmp(halfvec, halfvec) IS 'negative, zero or positive as the first vector is less, equal or greater';
+COMMENT ON FUNCTION @extschema@.halfvec_cmp(@extschema@.halfvec, @extschema@.halfvec) IS 'negative, zero or positive as the first vector is less, equal or greater';
 
-CREATE OPERATOR < (
-    LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_lt, COMMUTATOR = >, NEGATOR = >=,
+CREATE OPERATOR @extschema@.< (
+    LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_lt, COMMUTATOR = OPERATOR(@extschema@.>), NEGATOR = OPERATOR(@extschema@.>=),
     RESTRICT = scalarltsel, JOIN = scalarltjoinsel
 );
-COMMENT ON OPERATOR < (halfvec, halfvec) IS 'less than';
+COMMENT ON OPERATOR @extschema@.< (@extschema@.halfvec, @extschema@.halfvec) IS 'less than';
 
-CREATE OPERATOR <= (
-    LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_le, COMMUTATOR = >=, NEGATOR = >,
+CREATE OPERATOR @extschema@.<= (
+    LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_le, COMMUTATOR = OPERATOR(@extschema@.>=), NEGATOR = OPERATOR(@extschema@.>),
     RESTRICT = scalarlesel, JOIN = scalarlejoinsel
 );
-COMMENT ON OPERATOR <= (halfvec, halfvec) IS 'less than or equal';
+COMMENT ON OPERATOR @extschema@.<= (@extschema@.halfvec, @extschema@.halfvec) IS 'less than or equal';
 
-CREATE OPERATOR = (
-    LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_eq, COMMUTATOR = =, NEGATOR = <>,
+CREATE OPERATOR @extschema@.= (
+    LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_eq, COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>),
     RESTRICT = eqsel, JOIN = eqjoinsel
 );
-COMMENT ON OPERATOR = (halfvec, halfvec) IS 'equal';
+COMMENT ON OPERATOR @extschema@.= (@extschema@.halfvec, @extschema@.halfvec) IS 'equal';
 
-CREATE OPERATOR <> (
-    LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_ne, COMMUTATOR = <>, NEGATOR = =,
+CREATE OPERATOR @extschema@.<> (
+    LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_ne, COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=),
     RESTRICT = neqsel, JOIN = neqjoinsel
 );
-COMMENT ON OPERATOR <> (halfvec, halfvec) IS 'not equal';
+COMMENT ON OPERATOR @extschema@.<> (@extschema@.halfvec, @extschema@.halfvec) IS 'not equal';
 
-CREATE OPERATOR >= (
-    LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_ge, COMMUTATOR = <=, NEGATOR = <,
+CREATE OPERATOR @extschema@.>= (
+    LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_ge, COMMUTATOR = OPERATOR(@extschema@.<=), NEGATOR = OPERATOR(@extschema@.<),
     RESTRICT = scalargesel, JOIN = scalargejoinsel
 );
-COMMENT ON OPERATOR >= (halfvec, halfvec) IS 'greater than or equal';
+COMMENT ON OPERATOR @extschema@.>= (@extschema@.halfvec, @extschema@.halfvec) IS 'greater than or equal';
 
-CREATE OPERATOR > (
-    LEFTARG = halfvec, RIGHTARG = halfvec, FUNCTION = halfvec_gt, COMMUTATOR = <, NEGATOR = <=,
+CREATE OPERATOR @extschema@.> (
+    LEFTARG = @extschema@.halfvec, RIGHTARG = @extschema@.halfvec, FUNCTION = @extschema@.halfvec_gt, COMMUTATOR = OPERATOR(@extschema@.<), NEGATOR = OPERATOR(@extschema@.<=),
     RESTRICT = scalargtsel, JOIN = scalargtjoinsel
 );
-COMMENT ON OPERATOR > (halfvec, halfvec) IS 'greater than';
+COMMENT ON OPERATOR @extschema@.> (@extschema@.halfvec, @extschema@.halfvec) IS 'greater than';
 
-CREATE OPERATOR CLASS halfvec_ops DEFAULT FOR TYPE halfvec USING btree AS
-    OPERATOR 1 <,
-    OPERATOR 2 <=,
-    OPERATOR 3 =,
-    OPERATOR 4 >=,
-    OPERATOR 5 >,
-    FUNCTION 1 halfvec_cmp(halfvec, halfvec);
-COMMENT ON OPERATOR CLASS halfvec_ops USING btree IS 'order of halfvecs: element by element, then by length';
-COMMENT ON OPERATOR FAMILY halfvec_ops USING btree IS 'order of halfvecs';
+CREATE OPERATOR CLASS @extschema@.halfvec_ops DEFAULT FOR TYPE @extschema@.halfvec USING btree AS
+    OPERATOR 1 @extschema@.<,
+    OPERATOR 2 @extschema@.<=,
+    OPERATOR 3 @extschema@.=,
+    OPERATOR 4 @extschema@.>=,
+    OPERATOR 5 @extschema@.>,
+    FUNCTION 1 @extschema@.halfvec_cmp(@extschema@.halfvec, @extschema@.halfvec);
+COMMENT ON OPERATOR CLASS @extschema@.halfvec_ops USING btree IS 'order of halfvecs: element by element, then by length';
+COMMENT ON OPERATOR FAMILY @extschema@.halfvec_ops USING btree IS 'order of halfvecs';
 
 -- Casts. The second argument is the type modifier (-1: none), the third says whether the cast is explicit.
 
-CREATE FUNCTION vector(vector, integer, boolean) RETURNS vector
+CREATE FUNCTION @extschema@.vector(@extschema@.vector, integer, boolean) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector(vector, integer, boolean) IS 'checks the number of dimensions';
+COMMENT ON FUNCTION @extschema@.vector(@extschema@.vector, integer, boolean) IS 'checks the number of dimensions';
 
-CREATE CAST (vector AS vector) WITH FUNCTION vector(vector, integer, boolean) AS IMPLICIT;
-COMMENT ON CAST (vector AS vector) IS 'checks the number of dimensions';
+CREATE CAST (@extschema@.vector AS @extschema@.vector) WITH FUNCTION @extschema@.vector(@extschema@.vector, integer, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.vector AS @extschema@.vector) IS 'checks the number of dimensions';
 
-CREATE FUNCTION array_to_vector(integer[], integer, boolean) RETURNS vector
+CREATE FUNCTION @extschema@.array_to_vector(integer[], integer, boolean) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'integers_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_vector(integer[], integer, boolean) IS 'converts integer[] to vector';
+COMMENT ON FUNCTION @extschema@.array_to_vector(integer[], integer, boolean) IS 'converts integer[] to vector';
 
-CREATE CAST (integer[] AS vector) WITH FUNCTION array_to_vector(integer[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (integer[] AS vector) IS 'converts integer[] to vector';
+CREATE CAST (integer[] AS @extschema@.vector) WITH FUNCTION @extschema@.array_to_vector(integer[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (integer[] AS @extschema@.vector) IS 'converts integer[] to vector';
 
-CREATE FUNCTION array_to_vector(real[], integer, boolean) RETURNS vector
+CREATE FUNCTION @extschema@.array_to_vector(real[], integer, boolean) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'reals_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_vector(real[], integer, boolean) IS 'converts real[] to vector';
+COMMENT ON FUNCTION @extschema@.array_to_vector(real[], integer, boolean) IS 'converts real[] to vector';
 
-CREATE CAST (real[] AS vector) WITH FUNCTION array_to_vector(real[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (real[] AS vector) IS 'converts real[] to vector';
+CREATE CAST (real[] AS @extschema@.vector) WITH FUNCTION @extschema@.array_to_vector(real[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (real[] AS @extschema@.vector) IS 'converts real[] to vector';
 
-CREATE FUNCTION array_to_vector(double precision[], integer, boolean) RETURNS vector
+CREATE FUNCTION @extschema@.array_to_vector(double precision[], integer, boolean) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'doubles_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_vector(double precision[], integer, boolean) IS 'converts double precision[] to vector';
+COMMENT ON FUNCTION @extschema@.array_to_vector(double precision[], integer, boolean) IS 'converts double precision[] to vector';
 
-CREATE CAST (double precision[] AS vector) WITH FUNCTION array_to_vector(double precision[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (double precision[] AS vector) IS 'converts double precision[] to vector';
+CREATE CAST (double precision[] AS @extschema@.vector) WITH FUNCTION @extschema@.array_to_vector(double precision[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (double precision[] AS @extschema@.vector) IS 'converts double precision[] to vector';
 
-CREATE FUNCTION array_to_vector(numeric[], integer, boolean) RETURNS vector
+CREATE FUNCTION @extschema@.array_to_vector(numeric[], integer, boolean) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'numerics_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_vector(numeric[], integer, boolean) IS 'converts numeric[] to vector';
+COMMENT ON FUNCTION @extschema@.array_to_vector(numeric[], integer, boolean) IS 'converts numeric[] to vector';
 
-CREATE CAST (numeric[] AS vector) WITH FUNCTION array_to_vector(numeric[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (numeric[] AS vector) IS 'converts numeric[] to vector';
+CREATE CAST (numeric[] AS @extschema@.vector) WITH FUNCTION @extschema@.array_to_vector(numeric[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (numeric[] AS @extschema@.vector) IS 'converts numeric[] to vector';
 
-CREATE FUNCTION vector_to_float4(vector, integer, boolean) RETURNS real[]
+CREATE FUNCTION @extschema@.vector_to_float4(@extschema@.vector, integer, boolean) RETURNS real[]
     AS 'MODULE_PATHNAME', 'vector_to_float4_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_to_float4(vector, integer, boolean) IS 'converts vector to real[]';
+COMMENT ON FUNCTION @extschema@.vector_to_float4(@extschema@.vector, integer, boolean) IS 'converts vector to real[]';
 
-CREATE CAST (vector AS real[]) WITH FUNCTION vector_to_float4(vector, integer, boolean) AS IMPLICIT;
-COMMENT ON CAST (vector AS real[]) IS 'converts vector to real[]';
+CREATE CAST (@extschema@.vector AS real[]) WITH FUNCTION @extschema@.vector_to_float4(@extschema@.vector, integer, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.vector AS real[]) IS 'converts vector to real[]';
 
-CREATE FUNCTION halfvec(halfvec, integer, boolean) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec(@extschema@.halfvec, integer, boolean) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec(halfvec, integer, boolean) IS 'checks the number of dimensions';
+COMMENT ON FUNCTION @extschema@.halfvec(@extschema@.halfvec, integer, boolean) IS 'checks the number of dimensions';
 
-CREATE CAST (halfvec AS halfvec) WITH FUNCTION halfvec(halfvec, integer, boolean) AS IMPLICIT;
-COMMENT ON CAST (halfvec AS halfvec) IS 'checks the number of dimensions';
+CREATE CAST (@extschema@.halfvec AS @extschema@.halfvec) WITH FUNCTION @extschema@.halfvec(@extschema@.halfvec, integer, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.halfvec AS @extschema@.halfvec) IS 'checks the number of dimensions';
 
-CREATE FUNCTION array_to_halfvec(integer[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION @extschema@.array_to_halfvec(integer[], integer, boolean) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'integers_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_halfvec(integer[], integer, boolean) IS 'converts integer[] to halfvec';
+COMMENT ON FUNCTION @extschema@.array_to_halfvec(integer[], integer, boolean) IS 'converts integer[] to halfvec';
 
-CREATE CAST (integer[] AS halfvec) WITH FUNCTION array_to_halfvec(integer[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (integer[] AS halfvec) IS 'converts integer[] to halfvec';
+CREATE CAST (integer[] AS @extschema@.halfvec) WITH FUNCTION @extschema@.array_to_halfvec(integer[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (integer[] AS @extschema@.halfvec) IS 'converts integer[] to halfvec';
 
-CREATE FUNCTION array_to_halfvec(real[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION @extschema@.array_to_halfvec(real[], integer, boolean) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'reals_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_halfvec(real[], integer, boolean) IS 'converts real[] to halfvec';
+COMMENT ON FUNCTION @extschema@.array_to_halfvec(real[], integer, boolean) IS 'converts real[] to halfvec';
 
-CREATE CAST (real[] AS halfvec) WITH FUNCTION array_to_halfvec(real[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (real[] AS halfvec) IS 'converts real[] to halfvec';
+CREATE CAST (real[] AS @extschema@.halfvec) WITH FUNCTION @extschema@.array_to_halfvec(real[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (real[] AS @extschema@.halfvec) IS 'converts real[] to halfvec';
 
-CREATE FUNCTION array_to_halfvec(double precision[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION @extschema@.array_to_halfvec(double precision[], integer, boolean) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'doubles_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_halfvec(double precision[], integer, boolean) IS 'converts double precision[] to halfvec';
+COMMENT ON FUNCTION @extschema@.array_to_halfvec(double precision[], integer, boolean) IS 'converts double precision[] to halfvec';
 
-CREATE CAST (double precision[] AS halfvec) WITH FUNCTION array_to_halfvec(double precision[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (double precision[] AS halfvec) IS 'converts double precision[] to halfvec';
+CREATE CAST (double precision[] AS @extschema@.halfvec) WITH FUNCTION @extschema@.array_to_halfvec(double precision[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (double precision[] AS @extschema@.halfvec) IS 'converts double precision[] to halfvec';
 
-CREATE FUNCTION array_to_halfvec(numeric[], integer, boolean) RETURNS halfvec
+CREATE FUNCTION @extschema@.array_to_halfvec(numeric[], integer, boolean) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'numerics_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION array_to_halfvec(numeric[], integer, boolean) IS 'converts numeric[] to halfvec';
+COMMENT ON FUNCTION @extschema@.array_to_halfvec(numeric[], integer, boolean) IS 'converts numeric[] to halfvec';
 
-CREATE CAST (numeric[] AS halfvec) WITH FUNCTION array_to_halfvec(numeric[], integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (numeric[] AS halfvec) IS 'converts numeric[] to halfvec';
+CREATE CAST (numeric[] AS @extschema@.halfvec) WITH FUNCTION @extschema@.array_to_halfvec(numeric[], integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (numeric[] AS @extschema@.halfvec) IS 'converts numeric[] to halfvec';
 
-CREATE FUNCTION halfvec_to_float4(halfvec, integer, boolean) RETURNS real[]
+CREATE FUNCTION @extschema@.halfvec_to_float4(@extschema@.halfvec, integer, boolean) RETURNS real[]
     AS 'MODULE_PATHNAME', 'halfvec_to_float4_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_to_float4(halfvec, integer, boolean) IS 'converts halfvec to real[]';
+COMMENT ON FUNCTION @extschema@.halfvec_to_float4(@extschema@.halfvec, integer, boolean) IS 'converts halfvec to real[]';
 
-CREATE CAST (halfvec AS real[]) WITH FUNCTION halfvec_to_float4(halfvec, integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (halfvec AS real[]) IS 'converts halfvec to real[]';
+CREATE CAST (@extschema@.halfvec AS real[]) WITH FUNCTION @extschema@.halfvec_to_float4(@extschema@.halfvec, integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (@extschema@.halfvec AS real[]) IS 'converts halfvec to real[]';
 
-CREATE FUNCTION vector_to_halfvec(vector, integer, boolean) RETURNS halfvec
+CREATE FUNCTION @extschema@.vector_to_halfvec(@extschema@.vector, integer, boolean) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'vector_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_to_halfvec(vector, integer, boolean) IS 'rounds each element to half precision';
+COMMENT ON FUNCTION @extschema@.vector_to_halfvec(@extschema@.vector, integer, boolean) IS 'rounds each element to half precision';
 
-CREATE CAST (vector AS halfvec) WITH FUNCTION vector_to_halfvec(vector, integer, boolean) AS IMPLICIT;
-COMMENT ON CAST (vector AS halfvec) IS 'rounds each element to half precision';
+CREATE CAST (@extschema@.vector AS @extschema@.halfvec) WITH FUNCTION @extschema@.vector_to_halfvec(@extschema@.vector, integer, boolean) AS IMPLICIT;
+COMMENT ON CAST (@extschema@.vector AS @extschema@.halfvec) IS 'rounds each element to half precision';
 
-CREATE FUNCTION halfvec_to_vector(halfvec, integer, boolean) RETURNS vector
+CREATE FUNCTION @extschema@.halfvec_to_vector(@extschema@.halfvec, integer, boolean) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'halfvec_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_to_vector(halfvec, integer, boolean) IS 'widens each element, exactly';
+COMMENT ON FUNCTION @extschema@.halfvec_to_vector(@extschema@.halfvec, integer, boolean) IS 'widens each element, exactly';
 
-CREATE CAST (halfvec AS vector) WITH FUNCTION halfvec_to_vector(halfvec, integer, boolean) AS ASSIGNMENT;
-COMMENT ON CAST (halfvec AS vector) IS 'widens each element, exactly';
+CREATE CAST (@extschema@.halfvec AS @extschema@.vector) WITH FUNCTION @extschema@.halfvec_to_vector(@extschema@.halfvec, integer, boolean) AS ASSIGNMENT;
+COMMENT ON CAST (@extschema@.halfvec AS @extschema@.vector) IS 'widens each element, exactly';
 
 -- Aggregates. The state of avg is the count followed by one sum per dimension.
 
-CREATE FUNCTION vector_accum(double precision[], vector) RETURNS double precision[]
+CREATE FUNCTION @extschema@.vector_accum(double precision[], @extschema@.vector) RETURNS double precision[]
     AS 'MODULE_PATHNAME', 'vector_accum_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_accum(double precision[], vector) IS 'transition function of avg';
+COMMENT ON FUNCTION @extschema@.vector_accum(double precision[], @extschema@.vector) IS 'transition function of avg';
 
-CREATE FUNCTION vector_combine(double precision[], double precision[]) RETURNS double precision[]
+CREATE FUNCTION @extschema@.vector_combine(double precision[], double precision[]) RETURNS double precision[]
     AS 'MODULE_PATHNAME', 'vector_combine_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_combine(double precision[], double precision[]) IS 'combine function of avg';
+COMMENT ON FUNCTION @extschema@.vector_combine(double precision[], double precision[]) IS 'combine function of avg';
 
-CREATE FUNCTION vector_avg(double precision[]) RETURNS vector
+CREATE FUNCTION @extschema@.vector_avg(double precision[]) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'vector_avg_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION vector_avg(double precision[]) IS 'final function of avg';
+COMMENT ON FUNCTION @extschema@.vector_avg(double precision[]) IS 'final function of avg';
 
-CREATE AGGREGATE avg(vector) (
-    SFUNC = vector_accum,
+CREATE AGGREGATE @extschema@.avg(@extschema@.vector) (
+    SFUNC = @extschema@.vector_accum,
     STYPE = double precision[],
-    FINALFUNC = vector_avg,
-    COMBINEFUNC = vector_combine,
+    FINALFUNC = @extschema@.vector_avg,
+    COMBINEFUNC = @extschema@.vector_combine,
     INITCOND = '{0}',
     PARALLEL = SAFE
 );
-COMMENT ON AGGREGATE avg(vector) IS 'average of each element over all rows, summed in double precision';
+COMMENT ON AGGREGATE @extschema@.avg(@extschema@.vector) IS 'average of each element over all rows, summed in double precision';
 
-CREATE AGGREGATE sum(vector) (
-    SFUNC = vector_add,
-    STYPE = vector,
-    COMBINEFUNC = vector_add,
+CREATE AGGREGATE @extschema@.sum(@extschema@.vector) (
+    SFUNC = @extschema@.vector_add,
+    STYPE = @extschema@.vector,
+    COMBINEFUNC = @extschema@.vector_add,
     PARALLEL = SAFE
 );
-COMMENT ON AGGREGATE sum(vector) IS 'sum of each element over all rows';
+COMMENT ON AGGREGATE @extschema@.sum(@extschema@.vector) IS 'sum of each element over all rows';
 
-CREATE FUNCTION halfvec_accum(double precision[], halfvec) RETURNS double precision[]
+CREATE FUNCTION @extschema@.halfvec_accum(double precision[], @extschema@.halfvec) RETURNS double precision[]
     AS 'MODULE_PATHNAME', 'halfvec_accum_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_accum(double precision[], halfvec) IS 'transition function of avg';
+COMMENT ON FUNCTION @extschema@.halfvec_accum(double precision[], @extschema@.halfvec) IS 'transition function of avg';
 
-CREATE FUNCTION halfvec_combine(double precision[], double precision[]) RETURNS double precision[]
+CREATE FUNCTION @extschema@.halfvec_combine(double precision[], double precision[]) RETURNS double precision[]
     AS 'MODULE_PATHNAME', 'halfvec_combine_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_combine(double precision[], double precision[]) IS 'combine function of avg';
+COMMENT ON FUNCTION @extschema@.halfvec_combine(double precision[], double precision[]) IS 'combine function of avg';
 
-CREATE FUNCTION halfvec_avg(double precision[]) RETURNS halfvec
+CREATE FUNCTION @extschema@.halfvec_avg(double precision[]) RETURNS @extschema@.halfvec
     AS 'MODULE_PATHNAME', 'halfvec_avg_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION halfvec_avg(double precision[]) IS 'final function of avg';
+COMMENT ON FUNCTION @extschema@.halfvec_avg(double precision[]) IS 'final function of avg';
 
-CREATE AGGREGATE avg(halfvec) (
-    SFUNC = halfvec_accum,
+CREATE AGGREGATE @extschema@.avg(@extschema@.halfvec) (
+    SFUNC = @extschema@.halfvec_accum,
     STYPE = double precision[],
-    FINALFUNC = halfvec_avg,
-    COMBINEFUNC = halfvec_combine,
+    FINALFUNC = @extschema@.halfvec_avg,
+    COMBINEFUNC = @extschema@.halfvec_combine,
     INITCOND = '{0}',
     PARALLEL = SAFE
 );
-COMMENT ON AGGREGATE avg(halfvec) IS 'average of each element over all rows, summed in double precision';
+COMMENT ON AGGREGATE @extschema@.avg(@extschema@.halfvec) IS 'average of each element over all rows, summed in double precision';
 
-CREATE AGGREGATE sum(halfvec) (
-    SFUNC = halfvec_add,
-    STYPE = halfvec,
-    COMBINEFUNC = halfvec_add,
+CREATE AGGREGATE @extschema@.sum(@extschema@.halfvec) (
+    SFUNC = @extschema@.halfvec_add,
+    STYPE = @extschema@.halfvec,
+    COMBINEFUNC = @extschema@.halfvec_add,
     PARALLEL = SAFE
 );
-COMMENT ON AGGREGATE sum(halfvec) IS 'sum of each element over all rows';
+COMMENT ON AGGREGATE @extschema@.sum(@extschema@.halfvec) IS 'sum of each element over all rows';
 
 -- bit: distances between quantised vectors
 
-CREATE FUNCTION hamming_distance(bit, bit) RETURNS float8
+CREATE FUNCTION @extschema@.hamming_distance(bit, bit) RETURNS float8
     AS 'MODULE_PATHNAME', 'hamming_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION hamming_distance(bit, bit) IS 'number of places where two bit strings differ';
+COMMENT ON FUNCTION @extschema@.hamming_distance(bit, bit) IS 'number of places where two bit strings differ';
 
-CREATE FUNCTION jaccard_distance(bit, bit) RETURNS float8
+CREATE FUNCTION @extschema@.jaccard_distance(bit, bit) RETURNS float8
     AS 'MODULE_PATHNAME', 'jaccard_distance_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION jaccard_distance(bit, bit) IS '1 less the share of the set bits that two bit strings have in common';
+COMMENT ON FUNCTION @extschema@.jaccard_distance(bit, bit) IS '1 less the share of the set bits that two bit strings have in common';
 
-CREATE OPERATOR <~> (LEFTARG = bit, RIGHTARG = bit, FUNCTION = hamming_distance, COMMUTATOR = '<~>');
-COMMENT ON OPERATOR <~> (bit, bit) IS 'number of places where two bit strings differ';
+CREATE OPERATOR @extschema@.<~> (LEFTARG = bit, RIGHTARG = bit, FUNCTION = @extschema@.hamming_distance, COMMUTATOR = OPERATOR(@extschema@.<~>));
+COMMENT ON OPERATOR @extschema@.<~> (bit, bit) IS 'number of places where two bit strings differ';
 
-CREATE OPERATOR <%> (LEFTARG = bit, RIGHTARG = bit, FUNCTION = jaccard_distance, COMMUTATOR = '<%>');
-COMMENT ON OPERATOR <%> (bit, bit) IS '1 less the share of the set bits that two bit strings have in common';
+CREATE OPERATOR @extschema@.<%> (LEFTARG = bit, RIGHTARG = bit, FUNCTION = @extschema@.jaccard_distance, COMMUTATOR = OPERATOR(@extschema@.<%>));
+COMMENT ON OPERATOR @extschema@.<%> (bit, bit) IS '1 less the share of the set bits that two bit strings have in common';

@@ -12,6 +12,7 @@ mod failure;
 mod flagging;
 mod home;
 mod ivf;
+mod json;
 mod matching;
 mod record;
 mod retired;

@@ -16,7 +16,6 @@ pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> Result<T, Failure>) 
 
 /// Runs `work` as the extension's owner. For statements over tables of schema copymatch alone, whose triggers and policies are the
 /// extension's own, after the caller's right to what they write was checked. Never for anything that a user's code can reach.
-#[allow(dead_code)] // the catalogue's writers come next
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let owner = select(
         "SELECT e.extowner FROM pg_catalog.pg_extension e WHERE e.extname = 'copymatch'",
@@ -63,4 +62,11 @@ pub fn owner_of(relation: pg_sys::Oid) -> Result<pg_sys::Oid, Failure> {
             format!("relation {} is gone", u32::from(relation)),
         )
     })
+}
+
+/// The name of the role that this runs as: who is said to have made a row.
+pub fn current_user() -> Result<String, Failure> {
+    // SAFETY: the name of the role whose rights this backend has; palloc'd and copied.
+    let name = unsafe { std::ffi::CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) };
+    Ok(name.to_string_lossy().into_owned())
 }

@@ -1,4 +1,6 @@
--- From 0.1.0 to 0.2.0, as 0.2.0 was released; frozen.
+-- From 0.1.0 to 0.2.0, as 0.2.0 was released; frozen, but for names: each has its schema, and what has none
+-- is PostgreSQL's own, so that no object of somebody else in the extension's schema is met.
+SET LOCAL search_path = pg_catalog, pg_temp;
 ALTER TABLE copymatch.reference_set
     ADD COLUMN further_key_columns name[] NOT NULL DEFAULT '{}',
     ADD COLUMN filter text,
@@ -9,9 +11,9 @@ ALTER TABLE copymatch.reference_set
     ADD COLUMN negatives text[],
     ADD CONSTRAINT reference_set_probability_check
         CHECK (copy_probability BETWEEN 0 AND 1 AND review_probability BETWEEN 0 AND 1 AND review_probability <= copy_probability);
-DROP FUNCTION copy_match(bytea, text, integer);
-DROP FUNCTION copy_match_descriptor(vector, text, integer, text);
-DROP FUNCTION copy_create_set(text, regclass, name, name, name, text, text, boolean);
+DROP FUNCTION @extschema@.copy_match(bytea, text, integer);
+DROP FUNCTION @extschema@.copy_match_descriptor(@extschema@.vector, text, integer, text);
+DROP FUNCTION @extschema@.copy_create_set(text, regclass, name, name, name, text, text, boolean);
 COMMENT ON COLUMN copymatch.reference_set.key_column IS 'column that identifies a reference; the first one of a composite key';
 COMMENT ON COLUMN copymatch.reference_set.further_key_columns IS 'the other columns of a composite key';
 COMMENT ON COLUMN copymatch.reference_set.filter IS 'SQL condition: which rows of the relation belong to the set; NULL: all';
@@ -20,8 +22,8 @@ COMMENT ON COLUMN copymatch.reference_set.copy_probability IS 'probability from 
 COMMENT ON COLUMN copymatch.reference_set.review_probability IS 'probability from which the verdict is review; NULL: the calibration''s';
 COMMENT ON COLUMN copymatch.reference_set.negative IS 'templates, logos, blank frames: a copy of one of these explains a match in another set, which is then not raised';
 COMMENT ON COLUMN copymatch.reference_set.negatives IS 'negative sets that apply to this one; NULL: those whose relation has the same owner';
-DROP FUNCTION copy_index_stats(regclass);
-CREATE FUNCTION copy_index_stats(
+DROP FUNCTION @extschema@.copy_index_stats(regclass);
+CREATE FUNCTION @extschema@.copy_index_stats(
     index regclass,
     OUT rows bigint, OUT lists bigint, OUT branches bigint, OUT empty_lists bigint, OUT mean_list float8,
     OUT longest_list bigint, OUT imbalance float8, OUT free_slots bigint, OUT pages bigint, OUT centroid_pages bigint,
@@ -29,7 +31,7 @@ CREATE FUNCTION copy_index_stats(
     OUT probes bigint, OUT curve jsonb
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_index_stats_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
-COMMENT ON FUNCTION copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
+COMMENT ON FUNCTION @extschema@.copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
 -- @model 0.1.0@
 
 -- roles.sql
@@ -167,32 +169,32 @@ SELECT pg_catalog.pg_extension_config_dump('copymatch.reembedding', '');
 
 -- embed.sql
 -- Images to descriptors.
-CREATE OR REPLACE FUNCTION copy_embed(image bytea, model text DEFAULT NULL) RETURNS vector
+CREATE OR REPLACE FUNCTION @extschema@.copy_embed(image bytea, model text DEFAULT NULL) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'copy_embed_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 1000000;
-COMMENT ON FUNCTION copy_embed(bytea, text) IS 'descriptor (unit vector) of an image; NULL for NULL; an error with the reason for an image that cannot be read or has too little detail to be matched';
+COMMENT ON FUNCTION @extschema@.copy_embed(bytea, text) IS 'descriptor (unit vector) of an image; NULL for NULL; an error with the reason for an image that cannot be read or has too little detail to be matched';
 
-CREATE OR REPLACE FUNCTION copy_embed_batch(images bytea[], model text DEFAULT NULL) RETURNS vector[]
+CREATE OR REPLACE FUNCTION @extschema@.copy_embed_batch(images bytea[], model text DEFAULT NULL) RETURNS @extschema@.vector[]
     AS 'MODULE_PATHNAME', 'copy_embed_batch_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 10000000;
-COMMENT ON FUNCTION copy_embed_batch(bytea[], text) IS 'descriptors of several images, in their order, NULL for NULL; the network runs on several at once';
+COMMENT ON FUNCTION @extschema@.copy_embed_batch(bytea[], text) IS 'descriptors of several images, in their order, NULL for NULL; the network runs on several at once';
 
-CREATE OR REPLACE FUNCTION copy_image_info(image bytea, OUT format text, OUT width integer, OUT height integer, OUT orientation integer,
+CREATE OR REPLACE FUNCTION @extschema@.copy_image_info(image bytea, OUT format text, OUT width integer, OUT height integer, OUT orientation integer,
                                 OUT frames integer, OUT colour text, OUT bits_per_channel integer, OUT has_alpha boolean,
                                 OUT detail real, OUT matchable boolean, OUT reason text)
     AS 'MODULE_PATHNAME', 'copy_image_info_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION copy_image_info(bytea) IS 'format, size as shown (after EXIF orientation), orientation (1 to 8), frames, colour, bits, transparency, detail, and whether the image can be matched (reason: why not)';
+COMMENT ON FUNCTION @extschema@.copy_image_info(bytea) IS 'format, size as shown (after EXIF orientation), orientation (1 to 8), frames, colour, bits, transparency, detail, and whether the image can be matched (reason: why not)';
 
-CREATE OR REPLACE FUNCTION copy_edit(image bytea, edit text, strength real DEFAULT 0.5, seed bigint DEFAULT 0) RETURNS bytea
+CREATE OR REPLACE FUNCTION @extschema@.copy_edit(image bytea, edit text, strength real DEFAULT 0.5, seed bigint DEFAULT 0) RETURNS bytea
     AS 'MODULE_PATHNAME', 'copy_edit_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000000;
-COMMENT ON FUNCTION copy_edit(bytea, text, real, bigint) IS 'an edited copy (JPEG) as people make them, to test your own pictures with; edit: a name from copy_edits(); strength 0 to 1; the same seed gives the same bytes';
+COMMENT ON FUNCTION @extschema@.copy_edit(bytea, text, real, bigint) IS 'an edited copy (JPEG) as people make them, to test your own pictures with; edit: a name from copy_edits(); strength 0 to 1; the same seed gives the same bytes';
 
-CREATE OR REPLACE FUNCTION copy_edits(OUT edit text, OUT description text) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION @extschema@.copy_edits(OUT edit text, OUT description text) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_edits_wrapper' LANGUAGE c IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION copy_edits() IS 'the edits that copy_edit makes';
+COMMENT ON FUNCTION @extschema@.copy_edits() IS 'the edits that copy_edit makes';
 
-CREATE OR REPLACE FUNCTION copy_runtime(OUT model text, OUT requested_provider text, OUT provider text, OUT fallback_reason text,
+CREATE OR REPLACE FUNCTION @extschema@.copy_runtime(OUT model text, OUT requested_provider text, OUT provider text, OUT fallback_reason text,
                              OUT threads integer, OUT runtime_version text, OUT library text, OUT load_milliseconds double precision)
     AS 'MODULE_PATHNAME', 'copy_runtime_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION copy_runtime() IS 'which execution provider really runs the default model in this session, with which library and version; loads the model if it is not loaded';
+COMMENT ON FUNCTION @extschema@.copy_runtime() IS 'which execution provider really runs the default model in this session, with which library and version; loads the model if it is not loaded';
 
 CREATE OR REPLACE FUNCTION copymatch.inspect_model(weights bytea, manifest jsonb, background bytea, OUT name text, OUT version text,
                                         OUT dimensions integer, OUT sha256 bytea, OUT background_sha256 bytea)
@@ -204,7 +206,7 @@ CREATE OR REPLACE FUNCTION copymatch.check_calibration(calibration jsonb) RETURN
     AS 'MODULE_PATHNAME', 'check_calibration_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.check_calibration(jsonb) IS 'an error that names the field where a calibration is not valid';
 
-CREATE OR REPLACE FUNCTION copy_add_model(name text, weights bytea, manifest jsonb, background bytea DEFAULT NULL, calibration jsonb DEFAULT NULL)
+CREATE OR REPLACE FUNCTION @extschema@.copy_add_model(name text, weights bytea, manifest jsonb, background bytea DEFAULT NULL, calibration jsonb DEFAULT NULL)
     RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -241,10 +243,10 @@ BEGIN
     END IF;
     RETURN found.name;
 END $$;
-COMMENT ON FUNCTION copy_add_model(text, bytea, jsonb, bytea, jsonb) IS 'adds a model after loading and checking it: weights (ONNX), manifest, and, for copy_match, background descriptors and a calibration. The server executes what the weights say: superusers only, unless granted';
-REVOKE ALL ON FUNCTION copy_add_model(text, bytea, jsonb, bytea, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.copy_add_model(text, bytea, jsonb, bytea, jsonb) IS 'adds a model after loading and checking it: weights (ONNX), manifest, and, for copy_match, background descriptors and a calibration. The server executes what the weights say: superusers only, unless granted';
+REVOKE ALL ON FUNCTION @extschema@.copy_add_model(text, bytea, jsonb, bytea, jsonb) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION copy_drop_model(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION @extschema@.copy_drop_model(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     model record;
@@ -269,16 +271,16 @@ BEGIN
     DELETE FROM copymatch.calibration c WHERE c.model = model.name;
     DELETE FROM copymatch.model m WHERE m.name = model.name;
 END $$;
-COMMENT ON FUNCTION copy_drop_model(text) IS 'removes a model that no reference set uses, and its calibrations';
-REVOKE ALL ON FUNCTION copy_drop_model(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.copy_drop_model(text) IS 'removes a model that no reference set uses, and its calibrations';
+REVOKE ALL ON FUNCTION @extschema@.copy_drop_model(text) FROM PUBLIC;
 
 -- sets.sql
 -- Reference sets: a table, its descriptor column, and the trigger that keeps the column current.
-CREATE OR REPLACE FUNCTION copy_maintain_descriptor() RETURNS trigger
+CREATE OR REPLACE FUNCTION @extschema@.copy_maintain_descriptor() RETURNS trigger
     AS 'MODULE_PATHNAME', 'copy_maintain_descriptor' LANGUAGE c;
-COMMENT ON FUNCTION copy_maintain_descriptor() IS 'trigger (BEFORE INSERT OR UPDATE, FOR EACH ROW; argument: the set''s name): writes the descriptor of the row''s image when the image is new or changed';
+COMMENT ON FUNCTION @extschema@.copy_maintain_descriptor() IS 'trigger (BEFORE INSERT OR UPDATE, FOR EACH ROW; argument: the set''s name): writes the descriptor of the row''s image when the image is new or changed';
 
-CREATE OR REPLACE FUNCTION copymatch.embed_reference(image bytea, model text, reference text, total bigint) RETURNS vector
+CREATE OR REPLACE FUNCTION copymatch.embed_reference(image bytea, model text, reference text, total bigint) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'embed_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_reference(bytea, text, text, bigint) IS 'copy_embed for bulk work: an image that cannot be matched gives NULL and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
 
@@ -381,7 +383,7 @@ CREATE OR REPLACE FUNCTION copymatch.key_expression(key_column name, further nam
 $$;
 COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, in SQL over the alias r: the column''s text, or for a composite key that of ROW(…): (1,"x y")';
 
-CREATE OR REPLACE FUNCTION copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
+CREATE OR REPLACE FUNCTION @extschema@.copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
                                 model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,
                                 filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false)
     RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
@@ -497,7 +499,7 @@ BEGIN
     END IF;
     RETURN embedded;
 END $$;
-COMMENT ON FUNCTION copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one): adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
+COMMENT ON FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one): adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
 
 CREATE OR REPLACE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
     $$ SELECT ('zz_copymatch_' || pg_catalog.left(pg_catalog.md5(reference_set), 12))::name $$;
@@ -569,7 +571,7 @@ CREATE OR REPLACE FUNCTION copymatch.fill_statement(reference_set text, total bi
 $$;
 COMMENT ON FUNCTION copymatch.fill_statement(text, bigint) IS 'the UPDATE that embeds the images of a set that have no descriptor';
 
-CREATE OR REPLACE PROCEDURE copy_fill_set(reference_set text DEFAULT copymatch.default_set(), batch_pages integer DEFAULT 64) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE @extschema@.copy_fill_set(reference_set text DEFAULT copymatch.default_set(), batch_pages integer DEFAULT 64) LANGUAGE plpgsql AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
     part regclass;
@@ -602,9 +604,9 @@ BEGIN
         END LOOP;
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
+COMMENT ON PROCEDURE @extschema@.copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
 
-CREATE OR REPLACE FUNCTION copy_default_set(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION @extschema@.copy_default_set(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM copymatch.find_set(copy_default_set.name);
@@ -617,9 +619,9 @@ BEGIN
     END IF;
     RAISE EXCEPTION 'must own the relations of the present default set and of "%"', copy_default_set.name USING ERRCODE = 'insufficient_privilege';
 END $$;
-COMMENT ON FUNCTION copy_default_set(text) IS 'makes this the set that copy_match takes when none is named; needs ownership of its relation and of the present default''s';
+COMMENT ON FUNCTION @extschema@.copy_default_set(text) IS 'makes this the set that copy_match takes when none is named; needs ownership of its relation and of the present default''s';
 
-CREATE OR REPLACE FUNCTION copy_alter_set(name text, filter text DEFAULT NULL, k integer DEFAULT NULL, copy_probability double precision DEFAULT NULL,
+CREATE OR REPLACE FUNCTION @extschema@.copy_alter_set(name text, filter text DEFAULT NULL, k integer DEFAULT NULL, copy_probability double precision DEFAULT NULL,
                                review_probability double precision DEFAULT NULL, negative boolean DEFAULT NULL, negatives text[] DEFAULT NULL,
                                on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -653,9 +655,9 @@ BEGIN
     END IF;
     PERFORM copymatch.try_search(chosen.name);
 END $$;
-COMMENT ON FUNCTION copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]) IS 'changes a set: what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner)';
+COMMENT ON FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]) IS 'changes a set: what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner)';
 
-CREATE OR REPLACE FUNCTION copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION @extschema@.copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_drop_set.name);
@@ -694,7 +696,7 @@ BEGIN
         PERFORM copymatch.serve_columns(chosen.relation);
     END IF;
 END $$;
-COMMENT ON FUNCTION copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its descriptor column too unless drop_descriptors';
+COMMENT ON FUNCTION @extschema@.copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its descriptor column too unless drop_descriptors';
 
 CREATE OR REPLACE VIEW copymatch.reference_sets AS
     SELECT s.name, s.relation, s.key_column, s.image_column, s.descriptor_column, s.model, m.dimensions, s.calibration,
@@ -710,28 +712,28 @@ GRANT SELECT ON copymatch.reference_sets TO PUBLIC;
 
 -- matching.sql
 -- Matching: nearest references by plain SQL under the caller's rights, descriptor stretching, probability, verdict.
-CREATE OR REPLACE FUNCTION copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+CREATE OR REPLACE FUNCTION @extschema@.copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
                            skip integer DEFAULT 0, views text DEFAULT 'one')
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
     AS 'MODULE_PATHNAME', 'copy_match_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10;
-COMMENT ON FUNCTION copy_match(bytea, text, integer, integer, text) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different), and why a match is not raised (explanation). reference_set: a set, a group of sets, or NULL: all sets whose relation the caller may read. k NULL: the set''s own number, or 10. skip: leaves out that many, best first, for the next page. views all: the eight orientations and the image without its border too, the best of them for each reference. NULL image: no rows';
+COMMENT ON FUNCTION @extschema@.copy_match(bytea, text, integer, integer, text) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different), and why a match is not raised (explanation). reference_set: a set, a group of sets, or NULL: all sets whose relation the caller may read. k NULL: the set''s own number, or 10. skip: leaves out that many, best first, for the next page. views all: the eight orientations and the image without its border too, the best of them for each reference. NULL image: no rows';
 
-CREATE OR REPLACE FUNCTION copy_match_descriptor(descriptor vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+CREATE OR REPLACE FUNCTION @extschema@.copy_match_descriptor(descriptor @extschema@.vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
                                       model text DEFAULT NULL, skip integer DEFAULT 0)
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
     AS 'MODULE_PATHNAME', 'copy_match_descriptor_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 10000 ROWS 10;
-COMMENT ON FUNCTION copy_match_descriptor(vector, text, integer, text, integer) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
+COMMENT ON FUNCTION @extschema@.copy_match_descriptor(@extschema@.vector, text, integer, text, integer) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
 
-CREATE OR REPLACE FUNCTION copy_stretch(similarity double precision, background double precision, reference_set text DEFAULT copymatch.default_set(),
+CREATE OR REPLACE FUNCTION @extschema@.copy_stretch(similarity double precision, background double precision, reference_set text DEFAULT copymatch.default_set(),
                              OUT score double precision, OUT probability double precision, OUT verdict text)
     AS 'MODULE_PATHNAME', 'copy_stretch_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copy_stretch(double precision, double precision, text) IS 'score, probability and verdict of a similarity found by other means, under a set''s calibration';
+COMMENT ON FUNCTION @extschema@.copy_stretch(double precision, double precision, text) IS 'score, probability and verdict of a similarity found by other means, under a set''s calibration';
 
-CREATE OR REPLACE FUNCTION copy_background(descriptor vector, model text DEFAULT NULL) RETURNS double precision
+CREATE OR REPLACE FUNCTION @extschema@.copy_background(descriptor @extschema@.vector, model text DEFAULT NULL) RETURNS double precision
     AS 'MODULE_PATHNAME', 'copy_background_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION copy_background(vector, text) IS 'mean inner product of a descriptor with its nearest background descriptors (m of descriptor stretching): high means that many unrelated pictures look like it';
+COMMENT ON FUNCTION @extschema@.copy_background(@extschema@.vector, text) IS 'mean inner product of a descriptor with its nearest background descriptors (m of descriptor stretching): high means that many unrelated pictures look like it';
 
 -- groups.sql
 -- The filter's guard, and groups of sets.
@@ -746,7 +748,7 @@ COMMENT ON FUNCTION copymatch.keep_filter() IS 'trigger: no filter comes into th
 CREATE TRIGGER filter BEFORE INSERT OR UPDATE ON copymatch.reference_set FOR EACH ROW EXECUTE FUNCTION copymatch.keep_filter();
 COMMENT ON TRIGGER filter ON copymatch.reference_set IS 'a filter runs with the rights of whoever searches';
 
-CREATE FUNCTION copy_create_group(name text, members text[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_create_group(name text, members text[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     member text;
@@ -767,9 +769,9 @@ BEGIN
     END LOOP;
     INSERT INTO copymatch.reference_group (name, members) VALUES (copy_create_group.name, copy_create_group.members);
 END $$;
-COMMENT ON FUNCTION copy_create_group(text, text[]) IS 'gives several sets one name: copy_match(image, reference_set => name) searches them all and returns the best, each row with its own set''s name';
+COMMENT ON FUNCTION @extschema@.copy_create_group(text, text[]) IS 'gives several sets one name: copy_match(image, reference_set => name) searches them all and returns the best, each row with its own set''s name';
 
-CREATE FUNCTION copy_drop_group(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_drop_group(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
     IF NOT EXISTS (SELECT FROM copymatch.reference_group g WHERE g.name = copy_drop_group.name) THEN
@@ -781,7 +783,7 @@ BEGIN
         RAISE EXCEPTION 'must be the maker of group "%"', copy_drop_group.name USING ERRCODE = 'insufficient_privilege';
     END IF;
 END $$;
-COMMENT ON FUNCTION copy_drop_group(text) IS 'forgets a group; its sets stay';
+COMMENT ON FUNCTION @extschema@.copy_drop_group(text) IS 'forgets a group; its sets stay';
 
 -- references.sql
 -- References out of use: disabled by a person, or quarantined because they match too much.
@@ -804,7 +806,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.has_reference(copymatch.reference_set, text) IS 'whether the set''s relation has a row with this key';
 
-CREATE FUNCTION copy_disable_reference(reference_set text, reference text, reason text DEFAULT NULL, until timestamptz DEFAULT NULL,
+CREATE FUNCTION @extschema@.copy_disable_reference(reference_set text, reference text, reason text DEFAULT NULL, until timestamptz DEFAULT NULL,
                                        quarantine boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -828,9 +830,9 @@ BEGIN
         ON CONFLICT ON CONSTRAINT reference_status_pkey
         DO UPDATE SET state = excluded.state, reason = excluded.reason, until = excluded.until, since = excluded.since, by = excluded.by;
 END $$;
-COMMENT ON FUNCTION copy_disable_reference(text, text, text, timestamptz, boolean) IS 'takes a reference out of use: searches leave it out and still return k rows. until: when it comes back by itself; quarantine: recorded as one that matched too much';
+COMMENT ON FUNCTION @extschema@.copy_disable_reference(text, text, text, timestamptz, boolean) IS 'takes a reference out of use: searches leave it out and still return k rows. until: when it comes back by itself; quarantine: recorded as one that matched too much';
 
-CREATE FUNCTION copy_enable_reference(reference_set text, reference text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_enable_reference(reference_set text, reference text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_enable_reference.reference_set);
@@ -843,9 +845,9 @@ BEGIN
     DELETE FROM copymatch.reference_status s WHERE s.reference_set = chosen.name AND s.reference = copy_enable_reference.reference;
     RETURN FOUND;
 END $$;
-COMMENT ON FUNCTION copy_enable_reference(text, text) IS 'takes a disabled or quarantined reference into use again; returns whether it was out of use';
+COMMENT ON FUNCTION @extschema@.copy_enable_reference(text, text) IS 'takes a disabled or quarantined reference into use again; returns whether it was out of use';
 
-CREATE FUNCTION copy_quarantine(reference_set text DEFAULT NULL, within interval DEFAULT '1 day', at_least integer DEFAULT 100,
+CREATE FUNCTION @extschema@.copy_quarantine(reference_set text DEFAULT NULL, within interval DEFAULT '1 day', at_least integer DEFAULT 100,
                                 times double precision DEFAULT 10, history interval DEFAULT '30 days', until timestamptz DEFAULT NULL,
                                 dry_run boolean DEFAULT false)
     RETURNS TABLE (set_name text, reference text, uploads bigint, usual double precision, reason text) LANGUAGE plpgsql VOLATILE AS $$
@@ -896,7 +898,7 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION copy_quarantine(text, interval, integer, double precision, interval, timestamptz, boolean) IS 'takes references out of use that suddenly match everything: found for at_least uploads within the interval, times as many as usual in the history before it, and not more often confirmed than dismissed by reviewers. Reports each with a WARNING, a NOTIFY copymatch_quarantine and a row; of the sets that the caller owns. dry_run: only lists them';
+COMMENT ON FUNCTION @extschema@.copy_quarantine(text, interval, integer, double precision, interval, timestamptz, boolean) IS 'takes references out of use that suddenly match everything: found for at_least uploads within the interval, times as many as usual in the history before it, and not more often confirmed than dismissed by reviewers. Reports each with a WARNING, a NOTIFY copymatch_quarantine and a row; of the sets that the caller owns. dry_run: only lists them';
 
 -- batch.sql
 -- A whole table against a set, in one statement.
@@ -943,11 +945,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer) IS 'what copy_match_table runs';
 
-CREATE FUNCTION copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL)
+CREATE FUNCTION @extschema@.copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL)
     RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
     LANGUAGE sql VOLATILE ROWS 10000 AS $$ SELECT * FROM copymatch.match_rows($1, $2, $3, $4, $5) $$;
-COMMENT ON FUNCTION copy_match_table(regclass, text, name, text, integer) IS 'matches every row of a relation against a set: key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';
+COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer) IS 'matches every row of a relation against a set: key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';
 
 -- reembed.sql
 -- Another model for a set, while it is searched: a second descriptor column, filled in committed batches, then a switch.
@@ -1148,7 +1150,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.switch_reembed(text) IS 'lets a set be searched by its new column, model and calibration: all three from one commit on';
 
-CREATE PROCEDURE copy_reembed(reference_set text, model text DEFAULT NULL, batch integer DEFAULT 100, calibration bigint DEFAULT NULL,
+CREATE PROCEDURE @extschema@.copy_reembed(reference_set text, model text DEFAULT NULL, batch integer DEFAULT 100, calibration bigint DEFAULT NULL,
                               build_index boolean DEFAULT false) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -1198,9 +1200,9 @@ BEGIN
     RAISE NOTICE 'reference set "%" uses model "%" now', copy_reembed.reference_set, (copymatch.find_set(copy_reembed.reference_set)).model
         USING HINT = pg_catalog.format('copy_finish_reembed(%1$L) drops the old column; until then copy_revert_reembed(%1$L) switches back.', copy_reembed.reference_set);
 END $$;
-COMMENT ON PROCEDURE copy_reembed(text, text, integer, bigint, boolean) IS 'goes over to another model while the set is searched and written: fills a new descriptor column, committing every batch images; after an interruption the next CALL goes on. When the column is full it either builds the index (build_index: writers wait) or ends with a NOTICE that has the CREATE INDEX CONCURRENTLY, and the next CALL switches. copymatch.progress shows how far it is';
+COMMENT ON PROCEDURE @extschema@.copy_reembed(text, text, integer, bigint, boolean) IS 'goes over to another model while the set is searched and written: fills a new descriptor column, committing every batch images; after an interruption the next CALL goes on. When the column is full it either builds the index (build_index: writers wait) or ends with a NOTICE that has the CREATE INDEX CONCURRENTLY, and the next CALL switches. copymatch.progress shows how far it is';
 
-CREATE FUNCTION copy_revert_reembed(reference_set text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_revert_reembed(reference_set text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
@@ -1217,9 +1219,9 @@ BEGIN
     EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN %I', chosen.relation, job.descriptor_column);
     RETURN 'dropped';
 END $$;
-COMMENT ON FUNCTION copy_revert_reembed(text) IS 'goes a step back. After the switch: searches use the old model, column and calibration again, both columns are kept current, and CALL copy_reembed switches anew (reverted). Before the switch, or a second time: the new column is dropped and the re-embedding forgotten (dropped)';
+COMMENT ON FUNCTION @extschema@.copy_revert_reembed(text) IS 'goes a step back. After the switch: searches use the old model, column and calibration again, both columns are kept current, and CALL copy_reembed switches anew (reverted). Before the switch, or a second time: the new column is dropped and the re-embedding forgotten (dropped)';
 
-CREATE FUNCTION copy_finish_reembed(reference_set text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_finish_reembed(reference_set text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
@@ -1239,7 +1241,7 @@ BEGIN
         EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN %I', chosen.relation, job.old_descriptor_column);
     END IF;
 END $$;
-COMMENT ON FUNCTION copy_finish_reembed(text) IS 'ends a re-embedding: the old descriptor column goes, and with it its index, unless another set uses it';
+COMMENT ON FUNCTION @extschema@.copy_finish_reembed(text) IS 'ends a re-embedding: the old descriptor column goes, and with it its index, unless another set uses it';
 
 CREATE VIEW copymatch.progress AS
     SELECT 're-embedding'::text AS job, r.reference_set, r.state, r.model, r.done, r.total,
@@ -1635,16 +1637,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.decide_all(bigint[], text, text, boolean) IS 'changes the state of those findings that are open; their number';
 
-CREATE FUNCTION copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
     SELECT copymatch.decide($1, 'confirmed', $2, false)
 $$;
-COMMENT ON FUNCTION copy_confirm(bigint, text) IS 'an open finding is a copy indeed; an error that names who decided where somebody else was quicker';
-CREATE FUNCTION copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+COMMENT ON FUNCTION @extschema@.copy_confirm(bigint, text) IS 'an open finding is a copy indeed; an error that names who decided where somebody else was quicker';
+CREATE FUNCTION @extschema@.copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT copymatch.decide_all($1, 'confirmed', $2, false)
 $$;
-COMMENT ON FUNCTION copy_confirm(bigint[], text) IS 'confirms those of the findings that are open; how many that were';
+COMMENT ON FUNCTION @extschema@.copy_confirm(bigint[], text) IS 'confirms those of the findings that are open; how many that were';
 
-CREATE FUNCTION copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
     IF coalesce(copy_dismiss.for_uploader, false)
@@ -1654,26 +1656,26 @@ BEGIN
     END IF;
     PERFORM copymatch.decide(copy_dismiss.finding, 'dismissed', copy_dismiss.note, coalesce(copy_dismiss.for_uploader, false));
 END $$;
-COMMENT ON FUNCTION copy_dismiss(bigint, text, boolean) IS 'an open finding is no copy, or none that matters: the pair is not raised again; for_uploader: nor is the reference for anything else of this uploader';
-CREATE FUNCTION copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+COMMENT ON FUNCTION @extschema@.copy_dismiss(bigint, text, boolean) IS 'an open finding is no copy, or none that matters: the pair is not raised again; for_uploader: nor is the reference for anything else of this uploader';
+CREATE FUNCTION @extschema@.copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT copymatch.decide_all($1, 'dismissed', $2, false)
 $$;
-COMMENT ON FUNCTION copy_dismiss(bigint[], text) IS 'dismisses those of the findings that are open; how many that were';
+COMMENT ON FUNCTION @extschema@.copy_dismiss(bigint[], text) IS 'dismisses those of the findings that are open; how many that were';
 
-CREATE FUNCTION copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
     SELECT copymatch.decide($1, 'open', $2, false)
 $$;
-COMMENT ON FUNCTION copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
+COMMENT ON FUNCTION @extschema@.copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
 
 GRANT SELECT ON copymatch.finding, copymatch.finding_history, copymatch.dismissal, copymatch.finding_count, copymatch.finding_delta TO copymatch_reader;
 GRANT UPDATE (state, note, for_uploader) ON copymatch.finding TO copymatch_reviewer;
 GRANT EXECUTE ON FUNCTION copymatch.recount(), copymatch.fold_counts() TO copymatch_admin;
 REVOKE ALL ON FUNCTION copymatch.decide(bigint, text, text, boolean), copymatch.decide_all(bigint[], text, text, boolean),
-    copy_confirm(bigint, text), copy_confirm(bigint[], text), copy_dismiss(bigint, text, boolean), copy_dismiss(bigint[], text),
-    copy_reopen(bigint, text) FROM PUBLIC;
+    @extschema@.copy_confirm(bigint, text), @extschema@.copy_confirm(bigint[], text), @extschema@.copy_dismiss(bigint, text, boolean), @extschema@.copy_dismiss(bigint[], text),
+    @extschema@.copy_reopen(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copymatch.decide(bigint, text, text, boolean), copymatch.decide_all(bigint[], text, text, boolean),
-    copy_confirm(bigint, text), copy_confirm(bigint[], text), copy_dismiss(bigint, text, boolean), copy_dismiss(bigint[], text),
-    copy_reopen(bigint, text) TO copymatch_reviewer;
+    @extschema@.copy_confirm(bigint, text), @extschema@.copy_confirm(bigint[], text), @extschema@.copy_dismiss(bigint, text, boolean), @extschema@.copy_dismiss(bigint[], text),
+    @extschema@.copy_reopen(bigint, text) TO copymatch_reviewer;
 
 -- The counts are made again by the triggers when findings are restored.
 SELECT pg_catalog.pg_extension_config_dump('copymatch.finding', '');
@@ -1716,11 +1718,11 @@ GRANT INSERT, DELETE ON copymatch.queue TO copymatch_admin;
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue_id_seq', '');
 
-CREATE FUNCTION copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c
+CREATE FUNCTION @extschema@.copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner';
-REVOKE ALL ON FUNCTION copy_flag() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_flag() TO copymatch_admin;
+COMMENT ON FUNCTION @extschema@.copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner';
+REVOKE ALL ON FUNCTION @extschema@.copy_flag() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_flag() TO copymatch_admin;
 
 CREATE FUNCTION copymatch.flag_options(arguments text[], OUT image text, OUT key text[], OUT reference_set text, OUT uploader text,
                                        OUT skip boolean, OUT review boolean, OUT k integer)
@@ -1736,16 +1738,16 @@ CREATE FUNCTION copymatch.read_upload(relation oid, statement text, key text[], 
 COMMENT ON FUNCTION copymatch.read_upload(oid, text, text[]) IS 'reads an upload with the rights of its table''s owner';
 REVOKE ALL ON FUNCTION copymatch.read_upload(oid, text, text[]) FROM PUBLIC;
 
-CREATE FUNCTION copymatch.embed_uploads(images bytea[], model text) RETURNS TABLE (descriptor vector, error text)
+CREATE FUNCTION copymatch.embed_uploads(images bytea[], model text) RETURNS TABLE (descriptor @extschema@.vector, error text)
     AS 'MODULE_PATHNAME', 'embed_uploads_wrapper' LANGUAGE c STABLE STRICT;
 COMMENT ON FUNCTION copymatch.embed_uploads(bytea[], text) IS 'descriptors of images in their order; where one cannot be matched, the reason in its place';
 
-CREATE FUNCTION copymatch.match_upload(relation oid, descriptor vector, reference_set text, model text, k integer, review boolean)
+CREATE FUNCTION copymatch.match_upload(relation oid, descriptor @extschema@.vector, reference_set text, model text, k integer, review boolean)
     RETURNS TABLE (reference text, similarity double precision, background double precision, score double precision,
                    probability double precision, verdict text)
     AS 'MODULE_PATHNAME', 'match_upload_wrapper' LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table';
-REVOKE ALL ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table';
+REVOKE ALL ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) FROM PUBLIC;
 
 CREATE FUNCTION copymatch.upload_statement(relation regclass, image text, key text[], uploader text) RETURNS text LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
@@ -1953,7 +1955,7 @@ COMMENT ON FUNCTION copymatch.process_claimed(bigint[]) IS 'matches claimed uplo
 REVOKE ALL ON FUNCTION copymatch.process_claimed(bigint[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copymatch.process_claimed(bigint[]) TO copymatch_admin;
 
-CREATE PROCEDURE copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE @extschema@.copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL) LANGUAGE plpgsql AS $$
 DECLARE
     size integer := coalesce(batch, (copymatch.queue_settings()).batch);
     ids bigint[];
@@ -1973,14 +1975,14 @@ BEGIN
         EXIT WHEN done >= max_batches;
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time';
+COMMENT ON PROCEDURE @extschema@.copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time';
 
-CREATE FUNCTION copy_start_worker() RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or pg_terminate_backend ends it; its process id';
-REVOKE ALL ON FUNCTION copy_start_worker() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_start_worker() TO copymatch_admin;
+CREATE FUNCTION @extschema@.copy_start_worker() RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or pg_terminate_backend ends it; its process id';
+REVOKE ALL ON FUNCTION @extschema@.copy_start_worker() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_start_worker() TO copymatch_admin;
 
-CREATE FUNCTION copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+CREATE FUNCTION @extschema@.copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -1991,9 +1993,9 @@ BEGIN
     GET DIAGNOSTICS again = ROW_COUNT;
     RETURN again;
 END $$;
-COMMENT ON FUNCTION copy_retry_queue(regclass) IS 'puts failed entries back into the queue, of one table or of all; their number';
-REVOKE ALL ON FUNCTION copy_retry_queue(regclass) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_retry_queue(regclass) TO copymatch_admin;
+COMMENT ON FUNCTION @extschema@.copy_retry_queue(regclass) IS 'puts failed entries back into the queue, of one table or of all; their number';
+REVOKE ALL ON FUNCTION @extschema@.copy_retry_queue(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_retry_queue(regclass) TO copymatch_admin;
 
 CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE AS $$
     SELECT t.tgrelid::pg_catalog.regclass, t.tgname,
@@ -2006,7 +2008,7 @@ CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name
 $$;
 COMMENT ON FUNCTION copymatch.flag_triggers() IS 'the flagging triggers of this database and what they were told';
 
-CREATE FUNCTION copy_flag_existing(relation regclass, trigger_name name DEFAULT NULL, condition text DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION @extschema@.copy_flag_existing(relation regclass, trigger_name name DEFAULT NULL, condition text DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE
     SET datestyle = ISO SET intervalstyle = postgres SET extra_float_digits = 3 AS $$
 #variable_conflict use_column
 DECLARE
@@ -2035,9 +2037,9 @@ BEGIN
     END IF;
     RETURN total;
 END $$;
-COMMENT ON FUNCTION copy_flag_existing(regclass, name, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads, run with your rights; how many';
-REVOKE ALL ON FUNCTION copy_flag_existing(regclass, name, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_flag_existing(regclass, name, text) TO copymatch_admin;
+COMMENT ON FUNCTION @extschema@.copy_flag_existing(regclass, name, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads, run with your rights; how many';
+REVOKE ALL ON FUNCTION @extschema@.copy_flag_existing(regclass, name, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_flag_existing(regclass, name, text) TO copymatch_admin;
 
 -- reports.sql
 -- Reports: views for people with BI tools, and the dashboard. Counts come from copymatch.finding_count, so that they take
@@ -2169,9 +2171,9 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION copy_thumbnail(image bytea, side integer DEFAULT 160) RETURNS bytea
+CREATE FUNCTION @extschema@.copy_thumbnail(image bytea, side integer DEFAULT 160) RETURNS bytea
     AS 'MODULE_PATHNAME', 'copy_thumbnail_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION copy_thumbnail(bytea, integer) IS 'the image as a small JPEG whose longer side has this many pixels; smaller images keep their size';
+COMMENT ON FUNCTION @extschema@.copy_thumbnail(bytea, integer) IS 'the image as a small JPEG whose longer side has this many pixels; smaller images keep their size';
 
 CREATE FUNCTION copymatch.render_dashboard(data jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'render_dashboard_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
@@ -2297,31 +2299,31 @@ CREATE FUNCTION copymatch.prediction_curve(internal) RETURNS copymatch.operating
     AS 'MODULE_PATHNAME', 'prediction_curve_wrapper' LANGUAGE c IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.prediction_curve(internal) IS 'final function of copy_precision_recall';
 
-CREATE AGGREGATE copy_micro_ap(score double precision, is_copy boolean, positives bigint) (
+CREATE AGGREGATE @extschema@.copy_micro_ap(score double precision, is_copy boolean, positives bigint) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_micro_ap,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_micro_ap(double precision, boolean, bigint) IS 'micro-average precision over all predictions of all queries, 0 to 1: score (higher is more alike), whether the pair is a true one, and the number of true pairs, found or not. Among equal scores the wrong ones come first. Rows with a NULL score or is_copy are not counted; NaN is an error; no true pairs: NULL';
+COMMENT ON AGGREGATE @extschema@.copy_micro_ap(double precision, boolean, bigint) IS 'micro-average precision over all predictions of all queries, 0 to 1: score (higher is more alike), whether the pair is a true one, and the number of true pairs, found or not. Among equal scores the wrong ones come first. Rows with a NULL score or is_copy are not counted; NaN is an error; no true pairs: NULL';
 
-CREATE AGGREGATE copy_recall_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
+CREATE AGGREGATE @extschema@.copy_recall_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_recall,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_recall_at_precision(double precision, boolean, bigint, double precision) IS 'the largest share of the true pairs that one threshold accepts while the precision of what it accepts is at least this one; 0 where it never is';
+COMMENT ON AGGREGATE @extschema@.copy_recall_at_precision(double precision, boolean, bigint, double precision) IS 'the largest share of the true pairs that one threshold accepts while the precision of what it accepts is at least this one; 0 where it never is';
 
-CREATE AGGREGATE copy_threshold_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
+CREATE AGGREGATE @extschema@.copy_threshold_at_precision(score double precision, is_copy boolean, positives bigint, at_precision double precision) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_threshold,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_threshold_at_precision(double precision, boolean, bigint, double precision) IS 'the score from which upwards copy_recall_at_precision is reached; NULL where the precision never is';
+COMMENT ON AGGREGATE @extschema@.copy_threshold_at_precision(double precision, boolean, bigint, double precision) IS 'the score from which upwards copy_recall_at_precision is reached; NULL where the precision never is';
 
-CREATE AGGREGATE copy_precision_recall(score double precision, is_copy boolean, positives bigint) (
+CREATE AGGREGATE @extschema@.copy_precision_recall(score double precision, is_copy boolean, positives bigint) (
     SFUNC = copymatch.prediction_accum, STYPE = internal, FINALFUNC = copymatch.prediction_curve,
     COMBINEFUNC = copymatch.prediction_combine, SERIALFUNC = copymatch.prediction_serialize,
     DESERIALFUNC = copymatch.prediction_deserialize, PARALLEL = SAFE);
-COMMENT ON AGGREGATE copy_precision_recall(double precision, boolean, bigint) IS 'the precision-recall curve: one point for each different score, from the highest down. As rows: SELECT (unnest(copy_precision_recall(score, is_copy, 100))).* FROM …';
+COMMENT ON AGGREGATE @extschema@.copy_precision_recall(double precision, boolean, bigint) IS 'the precision-recall curve: one point for each different score, from the highest down. As rows: SELECT (unnest(copy_precision_recall(score, is_copy, 100))).* FROM …';
 
-CREATE FUNCTION copy_precision_recall(scores double precision[], are_copies boolean[], positives bigint)
+CREATE FUNCTION @extschema@.copy_precision_recall(scores double precision[], are_copies boolean[], positives bigint)
     RETURNS TABLE (threshold double precision, "precision" double precision, recall double precision)
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 #variable_conflict use_column
@@ -2334,9 +2336,9 @@ BEGIN
         FROM pg_catalog.unnest((SELECT @extschema@.copy_precision_recall(u.score, u.is_copy, copy_precision_recall.positives)
                                 FROM ROWS FROM (pg_catalog.unnest(scores), pg_catalog.unnest(are_copies)) AS u(score, is_copy))) AS p;
 END $$;
-COMMENT ON FUNCTION copy_precision_recall(double precision[], boolean[], bigint) IS 'the precision-recall curve of two arrays, as rows from the highest threshold down';
+COMMENT ON FUNCTION @extschema@.copy_precision_recall(double precision[], boolean[], bigint) IS 'the precision-recall curve of two arrays, as rows from the highest threshold down';
 
-CREATE FUNCTION copymatch.embed_query(image bytea, model text, query text, total bigint) RETURNS vector
+CREATE FUNCTION copymatch.embed_query(image bytea, model text, query text, total bigint) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_query(bytea, text, text, bigint) IS 'copy_embed for benchmarks: an image that cannot be matched gives NULL and a WARNING; progress is reported as NOTICEs (total: images to come)';
 
@@ -2361,7 +2363,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s references that are in use: reference (key as text), image, descriptor';
 
-CREATE FUNCTION copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION @extschema@.copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
     RETURNS TABLE (query bigint, edit text, truth text, rank integer, reference text, similarity double precision,
                    background double precision, score double precision, probability double precision, verdict text, is_copy boolean)
     LANGUAGE plpgsql VOLATILE AS $$
@@ -2417,9 +2419,9 @@ BEGIN
         ORDER BY e.query, m.rank$q$,
         edit, image, descriptor, queries, chosen.model, total, chosen.name, k);
 END $$;
-COMMENT ON FUNCTION copy_evaluate_matches(regclass, text, integer) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…)';
+COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…)';
 
-CREATE FUNCTION copy_evaluate(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION @extschema@.copy_evaluate(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
     RETURNS TABLE (edit text, query_count bigint, copy_count bigint, recall_at_1 double precision, micro_ap double precision,
                    stretched_micro_ap double precision, recall_at_p90 double precision, stretched_recall_at_p90 double precision,
                    true_copy bigint, false_copy bigint, true_review bigint, false_review bigint)
@@ -2452,7 +2454,7 @@ BEGIN
            f.true_copy, f.false_copy, f.true_review, f.false_review
     FROM figures f ORDER BY f.edit NULLS FIRST;
 END $$;
-COMMENT ON FUNCTION copy_evaluate(regclass, text, integer) IS 'a benchmark run end to end: first a row for all queries (edit NULL), then one for each kind of edit (a query with several counts in each). recall_at_1; micro-average precision and recall at 90 % precision over the k best references of each query, by similarity and by stretched score; and how the best references'' verdicts stand to the truth (false_…: false alarms). queries: see copy_evaluate_matches';
+COMMENT ON FUNCTION @extschema@.copy_evaluate(regclass, text, integer) IS 'a benchmark run end to end: first a row for all queries (edit NULL), then one for each kind of edit (a query with several counts in each). recall_at_1; micro-average precision and recall at 90 % precision over the k best references of each query, by similarity and by stretched score; and how the best references'' verdicts stand to the truth (false_…: false alarms). queries: see copy_evaluate_matches';
 
 -- calibrate.sql
 -- Calibration: from judged pairs to probabilities and thresholds that hold what they promise.
@@ -2495,12 +2497,12 @@ CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confi
     AS 'MODULE_PATHNAME', 'labels_needed_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS 'how many judged matches without one error it takes to promise a precision with this confidence';
 
-CREATE FUNCTION copymatch.background_of(descriptor vector, model text, neighbours integer) RETURNS double precision
+CREATE FUNCTION copymatch.background_of(descriptor @extschema@.vector, model text, neighbours integer) RETURNS double precision
     AS 'MODULE_PATHNAME', 'background_of_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION copymatch.background_of(vector, text, integer) IS 'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
+COMMENT ON FUNCTION copymatch.background_of(@extschema@.vector, text, integer) IS 'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
 
 CREATE FUNCTION copymatch.background_sample(model text, neighbours integer, count integer, seed bigint)
-    RETURNS TABLE (descriptor vector, background double precision)
+    RETURNS TABLE (descriptor @extschema@.vector, background double precision)
     AS 'MODULE_PATHNAME', 'background_sample_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
 COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS 'a seeded sample of the model''s background descriptors, each with its background similarity to the others: queries that are copies of nothing';
 
@@ -2687,7 +2689,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reviewed_pairs(text) IS 'judged pairs out of the findings of a set that somebody confirmed or dismissed';
 
-CREATE FUNCTION copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
+CREATE FUNCTION @extschema@.copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
                                review_precision double precision DEFAULT 0.90, confidence double precision DEFAULT 0.95, source text DEFAULT NULL,
                                copies integer DEFAULT 2000, unrelated integer DEFAULT 2000, duplicate_similarity double precision DEFAULT 0.95,
                                seed bigint DEFAULT 0, apply boolean DEFAULT true)
@@ -2781,9 +2783,9 @@ BEGIN
     END IF;
     RETURN result;
 END $$;
-COMMENT ON FUNCTION copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
 
-CREATE FUNCTION copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.owned_set(copy_use_calibration.reference_set);
@@ -2804,9 +2806,9 @@ BEGIN
             USING HINT = 'Set its copy_probability and review_probability to NULL for the calibration''s.';
     END IF;
 END $$;
-COMMENT ON FUNCTION copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
 
-CREATE FUNCTION copy_calibration_report(reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
+CREATE FUNCTION @extschema@.copy_calibration_report(reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
     RETURNS TABLE (tier text, calibration bigint, reviewed bigint, confirmed bigint, predicted double precision, observed double precision,
                    observed_low double precision, observed_high double precision, wanted double precision,
                    calibration_error double precision, drift boolean, reason text)
@@ -2850,15 +2852,15 @@ BEGIN
            CASE WHEN b.reviewed = 0 THEN 'nothing reviewed yet' ELSE coalesce(b.reason, 'holds') END
     FROM bounds b ORDER BY b.place;
 END $$;
-COMMENT ON FUNCTION copy_calibration_report(text, timestamptz) IS 'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by verdict and for both together, predicted precision (mean probability), observed precision with its 95 % interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval excludes what was wanted or predicted';
+COMMENT ON FUNCTION @extschema@.copy_calibration_report(text, timestamptz) IS 'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by verdict and for both together, predicted precision (mean probability), observed precision with its 95 % interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval excludes what was wanted or predicted';
 
 -- explain.sql
 -- Why two pictures match.
-CREATE FUNCTION copy_explain(image bytea, reference_image bytea) RETURNS bytea
+CREATE FUNCTION @extschema@.copy_explain(image bytea, reference_image bytea) RETURNS bytea
     AS 'MODULE_PATHNAME', 'copy_explain_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10000000;
-COMMENT ON FUNCTION copy_explain(bytea, bytea) IS 'a PNG for a reviewer: image and reference side by side, at most 512 pixels a side each; the regions that agree in full colour within a green line, the rest faded, threads between some of the places that agree; both as they are where nothing does. Found by local keypoints, not by the network, so that it is a second opinion. Mirrored copies too. Reads the given bytes only';
+COMMENT ON FUNCTION @extschema@.copy_explain(bytea, bytea) IS 'a PNG for a reviewer: image and reference side by side, at most 512 pixels a side each; the regions that agree in full colour within a green line, the rest faded, threads between some of the places that agree; both as they are where nothing does. Found by local keypoints, not by the network, so that it is a second opinion. Mirrored copies too. Reads the given bytes only';
 
-CREATE FUNCTION copy_explain_matches(image bytea, reference_image bytea, OUT agrees boolean, OUT matched integer, OUT inliers integer,
+CREATE FUNCTION @extschema@.copy_explain_matches(image bytea, reference_image bytea, OUT agrees boolean, OUT matched integer, OUT inliers integer,
                                      OUT mirrored boolean, OUT transform double precision[], OUT regions jsonb)
     AS 'MODULE_PATHNAME', 'copy_explain_matches_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10000000;
-COMMENT ON FUNCTION copy_explain_matches(bytea, bytea) IS 'copy_explain for programs: whether any region agrees; keypoints that are each other''s best match, and those that one transform explains; whether the copy is mirrored; transform {a,b,c,d,e,f} from the reference''s pixels to the image''s (x'' = ax + by + c, y'' = dx + ey + f; NULL where nothing agrees); regions, the largest first, as [left, top, width, height] in pixels of image and reference';
+COMMENT ON FUNCTION @extschema@.copy_explain_matches(bytea, bytea) IS 'copy_explain for programs: whether any region agrees; keypoints that are each other''s best match, and those that one transform explains; whether the copy is mirrored; transform {a,b,c,d,e,f} from the reference''s pixels to the image''s (x'' = ax + by + c, y'' = dx + ey + f; NULL where nothing agrees); regions, the largest first, as [left, top, width, height] in pixels of image and reference';

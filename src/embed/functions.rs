@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use imaging::Image;
 use pgrx::prelude::*;
-use pgrx::{Array, IntoDatum, JsonB};
+use pgrx::{Array, IntoDatum};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::catalogue::{self, Model, Weights, parse_background, parse_manifest};
 use super::picture::read_matchable;
 use super::session;
 use crate::failure::{Failure, boundary};
+use crate::json::Json;
 use crate::record::Record;
 use crate::settings;
 use crate::types::Vector;
@@ -167,10 +169,15 @@ thread_local! {
 }
 
 #[pg_extern(sql = false)]
-fn embed_reference(image: Option<&[u8]>, model: &str, reference: Option<&str>, total: i64) -> Option<Vector> {
+fn embed_reference(
+    image: Option<&[u8]>,
+    model: Option<&str>,
+    reference: Option<&str>,
+    total: Option<i64>,
+) -> Option<Vector> {
     boundary(|| {
         let Some(bytes) = image else { return Ok(None) };
-        let model = Model::find(Some(model))?;
+        let model = Model::find(Some(named(model)?))?;
         let descriptor = match embed_one(bytes, &model) {
             Ok(descriptor) => Some(Vector::from_elements(&descriptor)),
             Err(failure) if failure.is_about_the_image() => {
@@ -184,7 +191,7 @@ fn embed_reference(image: Option<&[u8]>, model: &str, reference: Option<&str>, t
             }
             Err(failure) => return Err(failure),
         };
-        count_progress(total, "images embedded");
+        count_progress(total.unwrap_or(0), "images embedded");
         Ok(descriptor)
     })
 }
@@ -259,51 +266,77 @@ fn copy_runtime(fcinfo: pg_sys::FunctionCallInfo) -> Record {
     })
 }
 
+/// What a model says of itself, and what was found when it was loaded.
+pub struct Inspected {
+    pub name: String,
+    pub version: String,
+    pub dimensions: i32,
+    pub sha256: Vec<u8>,
+    pub background_sha256: Option<Vec<u8>>,
+}
+
+/// Loads a model and checks manifest, hash, inputs, outputs, parity vectors and background descriptors.
+pub fn inspect(weights: &[u8], manifest: &Value, background: Option<&[u8]>) -> Result<Inspected, Failure> {
+    let manifest = parse_manifest(&manifest.to_string())?;
+    let (name, version) = (manifest.name().to_owned(), manifest.version().to_owned());
+    let dimensions = manifest.dimensions();
+    session::load_encoder(Weights::Stored(weights), manifest, settings::ExecutionProvider::Cpu, 1)?;
+    if let Some(bytes) = background {
+        let background = parse_background(bytes)?;
+        if background.dimensions() != dimensions {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!(
+                    "the background descriptors have {} dimensions, the model has {dimensions}",
+                    background.dimensions()
+                ),
+            ));
+        }
+    }
+    let hash = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
+    Ok(Inspected {
+        name,
+        version,
+        dimensions: i32::try_from(dimensions).unwrap_or(i32::MAX),
+        sha256: hash(weights),
+        background_sha256: background.map(hash),
+    })
+}
+
 #[pg_extern(sql = false)]
 fn inspect_model(
     weights: Option<&[u8]>,
-    manifest: Option<JsonB>,
+    manifest: Option<Json>,
     background: Option<&[u8]>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Record {
     boundary(|| {
-        let (Some(weights), Some(JsonB(manifest))) = (weights, manifest) else {
+        let (Some(weights), Some(Json(manifest))) = (weights, manifest) else {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "a model needs weights and a manifest",
             ));
         };
-        let manifest = parse_manifest(&manifest.to_string())?;
-        let (name, version) = (manifest.name().to_owned(), manifest.version().to_owned());
-        let dimensions = manifest.dimensions();
-        session::load_encoder(Weights::Stored(weights), manifest, settings::ExecutionProvider::Cpu, 1)?;
-        if let Some(bytes) = background {
-            let background = parse_background(bytes)?;
-            if background.dimensions() != dimensions {
-                return Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!(
-                        "the background descriptors have {} dimensions, the model has {dimensions}",
-                        background.dimensions()
-                    ),
-                ));
-            }
-        }
-        let hash = |bytes: &[u8]| Sha256::digest(bytes).as_slice().into_datum();
+        let found = inspect(weights, &manifest, background)?;
         Record::form(
             fcinfo,
             vec![
-                name.into_datum(),
-                version.into_datum(),
-                i32::try_from(dimensions).ok().into_datum(),
-                hash(weights),
-                background.and_then(hash),
+                found.name.into_datum(),
+                found.version.into_datum(),
+                found.dimensions.into_datum(),
+                found.sha256.into_datum(),
+                found.background_sha256.into_datum(),
             ],
         )
     })
 }
 
 #[pg_extern(sql = false)]
-fn check_calibration(calibration: JsonB) {
+fn check_calibration(calibration: Json) {
     boundary(|| catalogue::check_calibration(&calibration.0).map(|_| ()));
+}
+
+/// A model's name that an internal function was called with.
+pub fn named(model: Option<&str>) -> Result<&str, Failure> {
+    model.ok_or_else(|| Failure::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "model is NULL"))
 }

@@ -6,9 +6,10 @@ mod edits;
 mod functions;
 mod info;
 mod maintain;
+mod models;
 pub mod picture;
 mod session;
 
-pub use functions::{count_progress, embed_each, embed_one, embed_views};
+pub use functions::{count_progress, embed_each, embed_one, embed_views, named};
 pub use picture::read;
 pub use session::with_background;

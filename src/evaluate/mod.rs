@@ -3,3 +3,6 @@
 mod aggregates;
 mod calibrate;
 mod queries;
+mod record;
+
+pub use record::write_calibration;
