@@ -115,6 +115,7 @@ DECLARE
     chosen record;
     calibration bigint;
     kind "char";
+    generated name;
     owner oid;
     column_type text;
     vector_type text := pg_catalog.format_type('@extschema@.vector'::regtype, NULL);
@@ -156,6 +157,15 @@ BEGIN
     keys := copymatch.parse_key(relation, key);
     IF copy_create_set.image IS NOT NULL THEN
         PERFORM copymatch.require_column(relation, copy_create_set.image, 'bytea');
+        -- The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value yet, and cannot be given one.
+        SELECT a.attname INTO generated FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = relation AND a.attname IN (copy_create_set.image, copy_create_set.descriptor) AND a.attgenerated <> ''
+            ORDER BY a.attname = copy_create_set.image DESC LIMIT 1;
+        IF FOUND AND kind IN ('r', 'p') THEN
+            RAISE EXCEPTION 'column "%" of relation % is generated: copymatch cannot keep descriptors with it', generated, relation
+                USING ERRCODE = 'feature_not_supported', DETAIL = 'PostgreSQL computes generated columns after the trigger that embeds the image.',
+                      HINT = 'Name ordinary columns; or image => NULL, where something else keeps the descriptors.';
+        END IF;
     END IF;
 
     SELECT pg_catalog.format_type(a.atttypid, NULL) INTO column_type FROM pg_catalog.pg_attribute a

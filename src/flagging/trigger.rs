@@ -117,6 +117,9 @@ impl<'a> Upload<'a> {
             .iter()
             .map(|name| column(trigger, name))
             .collect::<Result<Vec<i32>, Failure>>()?;
+        if let (Some(name), Mode::Sync) = (&options.uploader, options.mode) {
+            column(trigger, name)?;
+        }
         Ok(Upload {
             trigger,
             arguments,
@@ -367,7 +370,46 @@ fn column(trigger: &pg_sys::TriggerData, name: &str) -> Result<i32, Failure> {
     let text = CString::new(name).map_err(|_| missing())?;
     // SAFETY: the relation's tuple descriptor is valid and only read.
     let number = unsafe { pg_sys::SPI_fnumber((*trigger.tg_relation).rd_att, text.as_ptr()) };
-    if number <= 0 { Err(missing()) } else { Ok(number) }
+    if number <= 0 {
+        return Err(missing());
+    }
+    // SAFETY: the number is one of the descriptor's columns.
+    let generated = unsafe { generated(trigger, number) };
+    // PostgreSQL computes stored ones after BEFORE triggers, virtual ones only for queries: a trigger would take them for NULL.
+    let before = trigger.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_BEFORE;
+    match generated {
+        b's' if before => Err(column_failure(
+            trigger,
+            name,
+            "is generated, so that a BEFORE trigger sees no value of it",
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        )
+        .hint("Make it an AFTER trigger: with 'on_copy=reject' that refuses rows as well.")),
+        b'v' => Err(column_failure(
+            trigger,
+            name,
+            "is a virtual generated column, of which triggers see no value",
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        )
+        .hint("Make the column with GENERATED ALWAYS AS (…) STORED, or name an ordinary column.")),
+        _ => Ok(number),
+    }
+}
+
+/// How a column is generated: `s` stored, `v` virtual, 0 where it is not.
+///
+/// # Safety
+/// The number must be one of the columns of the trigger's relation.
+unsafe fn generated(trigger: &pg_sys::TriggerData, number: i32) -> u8 {
+    // SAFETY: the relation is open, and its descriptor has the column.
+    unsafe {
+        let descriptor = (*trigger.tg_relation).rd_att;
+        #[cfg(feature = "pg18")]
+        let attribute = pg_sys::TupleDescAttr(descriptor, number - 1);
+        #[cfg(not(feature = "pg18"))]
+        let attribute = (*descriptor).attrs.as_ptr().add(number as usize - 1);
+        (*attribute).attgenerated as u8
+    }
 }
 
 fn column_failure(trigger: &pg_sys::TriggerData, name: &str, what: &str, code: PgSqlErrorCode) -> Failure {

@@ -1,0 +1,102 @@
+"""Generated columns as image, key or uploader: served where PostgreSQL gives triggers their value, refused by name elsewhere."""
+
+import pytest
+from conftest import MAJOR
+from pictures import jpeg, scene
+
+#: 18 computes columns when they are read unless STORED is said.
+virtual = pytest.mark.skipif(int(MAJOR) < 18, reason="virtual generated columns came with PostgreSQL 18")
+
+
+def uploads(db, kind: str) -> None:
+    """One reference, and uploads whose image, key and uploader have generated forms."""
+    db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+    db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
+    db.execute(
+        f"""CREATE TABLE uploads (id int PRIMARY KEY, original bytea, name text,
+                image bytea GENERATED ALWAYS AS (original) {kind},
+                key text GENERATED ALWAYS AS ('upload ' || name) {kind},
+                uploader text GENERATED ALWAYS AS (upper(name)) {kind})"""
+    )
+
+
+INSERT = "INSERT INTO uploads (id, original, name) VALUES (%s, %s, 'ann')"
+
+
+@pytest.mark.parametrize("mode", ["on_copy=flag", "mode=async"])
+def test_stored_generated_columns_serve_an_after_trigger(fresh_db, mode):
+    uploads(fresh_db, "STORED")
+    fresh_db.execute(
+        "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW "
+        f"EXECUTE FUNCTION copy_flag('image', 'key', 'licensed', '{mode}', 'uploader=uploader')"
+    )
+    fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
+    fresh_db.execute("CALL copy_process_queue()")
+    assert fresh_db.execute("SELECT upload, reference, uploader FROM copymatch.finding").fetchall() == [
+        ("upload ann", "1", "ANN")
+    ]
+
+
+def test_stored_generated_column_in_a_before_trigger_is_refused_by_name(fresh_db, sqlstate):
+    uploads(fresh_db, "STORED")
+    fresh_db.execute(
+        "CREATE TRIGGER flag BEFORE INSERT ON uploads FOR EACH ROW "
+        "EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'on_copy=reject')"
+    )
+    with sqlstate("0A000") as error:
+        fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
+    assert 'column "image" of relation "uploads"' in str(error.value)
+    assert "AFTER" in error.value.diag.message_hint
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("image", "key", "option", "named"),
+    [
+        ("image", "id", "k=1", "image"),
+        ("original", "key", "k=1", "key"),
+        ("original", "id", "uploader=uploader", "uploader"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["on_copy=flag", "mode=async"])
+def test_virtual_generated_columns_are_refused_by_name(fresh_db, sqlstate, image, key, option, named, mode):
+    uploads(fresh_db, "VIRTUAL")
+    fresh_db.execute(
+        "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW "
+        f"EXECUTE FUNCTION copy_flag('{image}', '{key}', 'licensed', '{mode}', '{option}')"
+    )
+    if mode == "mode=async" and named == "uploader":  # read by a query, later
+        fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
+        fresh_db.execute("CALL copy_process_queue()")
+        assert fresh_db.execute("SELECT uploader FROM copymatch.finding").fetchall() == [("ANN",)]
+        return
+    with sqlstate("0A000") as error:
+        fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
+    assert f'column "{named}" of relation "uploads"' in str(error.value)
+    assert "STORED" in error.value.diag.message_hint
+
+
+@pytest.mark.parametrize("kind", ["STORED", pytest.param("VIRTUAL", marks=virtual)])
+def test_generated_image_of_a_set_is_refused_by_name(fresh_db, sqlstate, kind):
+    uploads(fresh_db, kind)
+    with sqlstate("0A000") as error:
+        fresh_db.execute("SELECT copy_create_set('uploads', 'uploads', 'id', 'image')")
+    assert 'column "image" of relation uploads is generated' in str(error.value)
+    # A view computes them by itself, and has no trigger; the key may be generated.
+    fresh_db.execute("SELECT copy_create_set('uploads', 'uploads', 'key', 'original')")
+    fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
+    assert fresh_db.execute("SELECT reference FROM copy_match(%s::bytea, 'uploads')", [jpeg(scene(1))]).fetchall() == [
+        ("upload ann",)
+    ]
+
+
+def test_generated_descriptor_of_a_set_is_refused_by_name(fresh_db, sqlstate):
+    fresh_db.execute(
+        "CREATE TABLE refs (id int PRIMARY KEY, image bytea, other vector(256), "
+        "descriptor vector(256) GENERATED ALWAYS AS (other) STORED)"
+    )
+    with sqlstate("0A000") as error:
+        fresh_db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
+    assert 'column "descriptor" of relation refs is generated' in str(error.value)
+    fresh_db.execute("SELECT copy_create_set('licensed', 'refs', 'id', NULL)")
