@@ -353,3 +353,22 @@ def test_every_object_of_the_extension_has_a_comment(db):
              AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')))"""
     ).fetchall()
     assert missing == []
+
+
+def test_search_by_descriptor_loads_no_network(licensed, connect):
+    """Background and calibration come without a session of ONNX Runtime: neither its library nor its memory."""
+    descriptor = licensed.execute("SELECT descriptor::text FROM reference_images WHERE id = 4").fetchone()[0]
+    schema = licensed.execute("SELECT current_schema()").fetchone()[0]
+    other = connect(licensed.info.dbname)
+    other.execute(f"SET search_path = {schema}, public")
+
+    def loaded() -> bool:
+        return "libonnxruntime" in pathlib.Path(f"/proc/{other.info.backend_pid}/maps").read_text()
+
+    found = other.execute("SELECT reference, probability FROM copy_match_descriptor(%s::vector, k => 1)", [descriptor])
+    assert found.fetchone() == ("4", pytest.approx(1, abs=0.01))
+    assert -1 < other.execute("SELECT copy_background(%s::vector)", [descriptor]).fetchone()[0] < 1
+    other.execute("SELECT * FROM copy_stretch(0.9, 0.3)")
+    assert not loaded()
+    other.execute("SELECT copy_embed(%s::bytea)", [jpeg(scene(4))])
+    assert loaded(), "embedding needs it"

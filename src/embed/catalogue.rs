@@ -70,52 +70,60 @@ impl Model {
         })
     }
 
-    /// Passes manifest, weights and background descriptors to `use_parts`: the library's own, or those of the catalogue.
-    pub fn with_parts<T>(
-        &self,
-        use_parts: impl FnOnce(Manifest, Weights, Option<Background>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    /// Passes manifest and weights to `use_parts`: the library's own, or those of the catalogue.
+    pub fn with_parts<T>(&self, use_parts: impl FnOnce(Manifest, Weights) -> Result<T, Failure>) -> Result<T, Failure> {
         if self.built_in {
-            let current = self.sha256 == builtin::WEIGHTS_SHA256
-                && self.background_sha256.as_deref() == Some(builtin::BACKGROUND_SHA256.as_slice());
-            if !current {
-                return Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!(
-                        "the installed library no longer carries model \"{}\" of the catalogue",
-                        self.name
-                    ),
-                )
-                .hint(
-                    "Run ALTER EXTENSION copymatch UPDATE, or install the library that the catalogue was made with.",
-                ));
-            }
-            let background = Background::from_static(builtin::BACKGROUND).map_err(invalid_background)?;
-            return use_parts(
-                builtin::manifest()?,
-                Weights::BuiltIn(builtin::WEIGHTS),
-                Some(background),
-            );
+            self.require_current()?;
+            return use_parts(builtin::manifest()?, Weights::BuiltIn(builtin::WEIGHTS));
         }
-        let parts = select(
-            "SELECT m.manifest::text, m.weights, m.background FROM copymatch.model m WHERE m.name = $1",
+        let (manifest, weights) = self.stored("m.manifest::text, m.weights", |row| {
+            Ok((row.required::<String>(1)?, row.required::<Vec<u8>>(2)?))
+        })?;
+        use_parts(parse_manifest(&manifest)?, Weights::Stored(&weights))
+    }
+
+    /// Its background descriptors, if it has any: the library's own, or those of the catalogue.
+    pub fn background(&self) -> Result<Option<Background>, Failure> {
+        if self.built_in {
+            self.require_current()?;
+            return Background::from_static(builtin::BACKGROUND)
+                .map(Some)
+                .map_err(invalid_background);
+        }
+        let background = self.stored("m.background", |row| row.get::<Vec<u8>>(1))?;
+        background.as_deref().map(parse_background).transpose()
+    }
+
+    /// An error where the library carries another built-in model than the catalogue says.
+    fn require_current(&self) -> Result<(), Failure> {
+        let current = self.sha256 == builtin::WEIGHTS_SHA256
+            && self.background_sha256.as_deref() == Some(builtin::BACKGROUND_SHA256.as_slice());
+        if current {
+            return Ok(());
+        }
+        Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "the installed library no longer carries model \"{}\" of the catalogue",
+                self.name
+            ),
+        )
+        .hint("Run ALTER EXTENSION copymatch UPDATE, or install the library that the catalogue was made with."))
+    }
+
+    /// Columns of the model's row in the catalogue.
+    fn stored<T>(&self, columns: &str, read: impl FnMut(&Row) -> Result<T, Failure>) -> Result<T, Failure> {
+        let found = select(
+            &format!("SELECT {columns} FROM copymatch.model m WHERE m.name = $1"),
             &[Parameter::of(self.name.as_str())],
-            |row| {
-                Ok((
-                    row.required::<String>(1)?,
-                    row.required::<Vec<u8>>(2)?,
-                    row.get::<Vec<u8>>(3)?,
-                ))
-            },
+            read,
         )?;
-        let Some((manifest, weights, background)) = parts.into_iter().next() else {
-            return Err(Failure::new(
+        found.into_iter().next().ok_or_else(|| {
+            Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!("model \"{}\" was dropped meanwhile", self.name),
-            ));
-        };
-        let background = background.as_deref().map(parse_background).transpose()?;
-        use_parts(parse_manifest(&manifest)?, Weights::Stored(&weights), background)
+            )
+        })
     }
 }
 

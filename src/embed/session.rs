@@ -17,19 +17,25 @@ const MOST_LOADED: usize = 2;
 
 struct Loaded {
     sha256: Vec<u8>,
-    background_sha256: Option<Vec<u8>>,
     name: String,
     provider: ExecutionProvider,
     threads: usize,
     encoder: Encoder,
-    background: Option<Background>,
     load_milliseconds: f64,
+}
+
+/// A model's background descriptors, which searches by descriptor need without the network.
+struct Remembered {
+    name: String,
+    sha256: Option<Vec<u8>>,
+    background: Option<Background>,
 }
 
 thread_local! {
     static FALLBACK_SAID: Cell<bool> = const { Cell::new(false) };
     /// Most recently used last.
     static LOADED: RefCell<Vec<Loaded>> = const { RefCell::new(Vec::new()) };
+    static BACKGROUNDS: RefCell<Vec<Remembered>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What runs the model in this backend.
@@ -50,7 +56,6 @@ fn with_loaded<T>(model: &Model, work: impl FnOnce(&mut Loaded) -> Result<T, Fai
         let at = all.iter().position(|loaded| {
             loaded.name == model.name
                 && loaded.sha256 == model.sha256
-                && loaded.background_sha256 == model.background_sha256
                 && loaded.provider == provider
                 && loaded.threads == threads
         })?;
@@ -72,17 +77,15 @@ fn with_loaded<T>(model: &Model, work: impl FnOnce(&mut Loaded) -> Result<T, Fai
 
 fn load(model: &Model, provider: ExecutionProvider, threads: usize) -> Result<Loaded, Failure> {
     let started = Instant::now();
-    model.with_parts(|manifest, weights, background| {
+    model.with_parts(|manifest, weights| {
         let encoder = load_encoder(weights, manifest, provider, threads)?;
         say_fallback(provider, &encoder);
         Ok(Loaded {
             sha256: model.sha256.clone(),
-            background_sha256: model.background_sha256.clone(),
             name: model.name.clone(),
             provider,
             threads,
             encoder,
-            background,
             load_milliseconds: started.elapsed().as_secs_f64() * 1000.0,
         })
     })
@@ -148,18 +151,37 @@ pub fn input_side(model: &Model) -> Result<u32, Failure> {
     })
 }
 
-/// Passes the model's background descriptors to `work`.
+/// Passes the model's background descriptors to `work`. Loads them alone: no network, no runtime library.
 pub fn with_background<T>(model: &Model, work: impl FnOnce(&Background) -> Result<T, Failure>) -> Result<T, Failure> {
-    with_loaded(model, |loaded| {
-        match &loaded.background {
+    let found = BACKGROUNDS.with_borrow_mut(|all| {
+        let at = all
+            .iter()
+            .position(|known| known.name == model.name && known.sha256 == model.background_sha256)?;
+        Some(all.remove(at))
+    });
+    let remembered = match found {
+        Some(remembered) => remembered,
+        None => Remembered {
+            name: model.name.clone(),
+            sha256: model.background_sha256.clone(),
+            background: model.background()?,
+        },
+    };
+    let result = match &remembered.background {
         Some(background) => work(background),
         None => Err(Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("model \"{}\" has no background descriptors", loaded.name),
+            format!("model \"{}\" has no background descriptors", model.name),
         )
         .hint("copy_add_model takes them; without them descriptors can be compared, but scores are not comparable across images.")),
-    }
-    })
+    };
+    BACKGROUNDS.with_borrow_mut(|all| {
+        if all.len() >= MOST_LOADED {
+            all.remove(0);
+        }
+        all.push(remembered);
+    });
+    result
 }
 
 /// What runs this model in this backend; loads it if need be.
