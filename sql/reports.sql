@@ -124,6 +124,11 @@ BEGIN
         FOREACH report IN ARRAY ARRAY['daily', 'precision', 'references', 'uploaders', 'reviewers', 'open', 'queue', 'models'] LOOP
             EXECUTE pg_catalog.format('ALTER VIEW copymatch.%I SET (security_invoker = true)', 'report_' || report);
         END LOOP;
+    ELSE
+        -- Not a NOTICE, which CREATE EXTENSION does not show.
+        RAISE WARNING USING ERRCODE = '0A000', MESSAGE = 'row-level security does not reach the views copymatch.report_* in PostgreSQL 14',
+            DETAIL = 'They read with the rights of the extension''s owner; from PostgreSQL 15 on with those of whoever asks.',
+            HINT = 'Grant copymatch_reader only to roles that may see what the reports say of all findings.';
     END IF;
 END $$;
 

@@ -23,7 +23,8 @@ mod types;
 
 ::pgrx::pg_module_magic!(name, version);
 
-extension_sql_file!("../sql/roles.sql", name = "roles");
+extension_sql_file!("../sql/requirements.sql", name = "requirements");
+extension_sql_file!("../sql/roles.sql", name = "roles", requires = ["requirements"]);
 extension_sql_file!("../sql/types.sql", name = "types", requires = ["roles"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
 extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);

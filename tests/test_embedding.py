@@ -5,6 +5,7 @@ import time
 import numpy as np
 import psycopg
 import pytest
+from conftest import MAJOR
 from pictures import blank, jpeg, png, png_bomb, scene
 
 
@@ -263,8 +264,9 @@ def test_settings_have_help_and_misspelt_ones_are_refused(db, sqlstate):
     db.execute("LOAD 'copymatch'")  # or the first use of any of its functions
     rows = db.execute("SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'copymatch.%'").fetchall()
     assert len(rows) >= 7 and all(short and extra for _, short, extra in rows)
-    with sqlstate("42602"):
-        db.execute("SET copymatch.no_such_setting = 1")
+    if int(MAJOR) >= 15:  # 14 cannot reserve a prefix
+        with sqlstate("42602"):
+            db.execute("SET copymatch.no_such_setting = 1")
 
 
 def test_ordinary_role_cannot_choose_the_runtime_library_or_raise_limits(db, connect, sqlstate):

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import psycopg
 import pytest
+from conftest import MAJOR
 from test_ivf_recall import ALL_PROBES, CHECK, clustered, column, find, load, make, near, one, recall, text, use_index
 
 PAGE = 8192
@@ -80,7 +81,8 @@ def test_ivf_counts_are_true(db):
     load(db, "t", vectors)
     db.execute("INSERT INTO t SELECT -i, NULL FROM generate_series(1, 500) AS i")
     db.execute("CREATE INDEX t_ivf ON t USING ivf (d vector_cosine_ops)")
-    assert reltuples(db, "t") == 3500, "CREATE INDEX counts the table's rows"
+    if int(MAJOR) < 18:  # which leaves the statistics of a table alone whose autovacuum is off
+        assert reltuples(db, "t") == 3500, "CREATE INDEX counts the table's rows"
     assert reltuples(db, "t_ivf") in (3000, 3500), "those indexed, or all"
     db.execute("CREATE INDEX t_part ON t USING ivf (d vector_cosine_ops) WHERE id >= 2000")
     assert reltuples(db, "t_part") == 1000

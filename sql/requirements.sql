@@ -1,0 +1,24 @@
+-- What the extension cannot do without, said before anything is made. An update finds its own types here and asks nothing.
+DO $$
+DECLARE
+    encoding text := pg_catalog.current_setting('server_encoding');
+    own boolean := EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+        WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass
+          AND d.deptype = 'e' AND e.extname = 'copymatch');
+    taken text;
+BEGIN
+    IF own THEN
+        RETURN;
+    END IF;
+    IF encoding <> 'UTF8' THEN
+        RAISE EXCEPTION 'copymatch needs a database with the encoding UTF8, and this one has %', encoding
+            USING ERRCODE = 'feature_not_supported', HINT = 'Make one with CREATE DATABASE name ENCODING ''UTF8'' TEMPLATE template0.';
+    END IF;
+    SELECT t.typname INTO taken FROM pg_catalog.pg_type t
+        WHERE t.typname IN ('vector', 'halfvec') AND t.typnamespace = '@extschema@'::pg_catalog.regnamespace LIMIT 1;
+    IF taken IS NOT NULL THEN
+        RAISE EXCEPTION 'schema % has a type "%" already', '@extschema@', taken
+            USING ERRCODE = 'duplicate_object', DETAIL = 'copymatch brings its own types vector and halfvec.',
+                  HINT = 'If it is pgvector''s: the two live side by side in schemas of their own. CREATE SCHEMA copies; CREATE EXTENSION copymatch SCHEMA copies.';
+    END IF;
+END $$;
