@@ -7,8 +7,11 @@ MAKEFLAGS += --no-print-directory
 
 export COPYMATCH_LOCAL ?= $(CURDIR)/.local
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
+ifneq ($(PG_CONFIG),)
+export PG_MAJOR ?= $(shell "$(PG_CONFIG)" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+endif
 export PG_MAJOR ?= 15
-export GPU PG_CONFIG DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
+export GPU PG_CONFIG PG_BINDINGS DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
 # ONNX Runtime's Linux wheels would otherwise report the models that they run.
 export ORT_DISABLE_TELEMETRY := 1
 
@@ -17,12 +20,12 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
 .PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model eval-foreign eval-baselines \
-	bare-root check-versions
+	bare-root matrix check-versions
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "copymatch: image copy detection inside PostgreSQL\n" } \
 		/^[a-z%-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\n  Settings: PG_MAJOR=14…18 (15), COPYMATCH_LOCAL=folder (.local), CARGO_TARGET_DIR=folder (target)\n'
+	@printf '\n  Settings: PG_MAJOR=14…18 (15), PG_CONFIG=program (of Debian), COPYMATCH_LOCAL=folder (.local), CARGO_TARGET_DIR=folder (target)\n'
 	@benches="$$({ ls benches/*.py crates/*/benches/*.rs 2>/dev/null || true; } \
 		| sed -E 's#.*/([^/]+)\.(py|rs)$$#bench-\1#' | sort -u | tr '\n' ' ')"; \
 		[ -z "$$benches" ] || printf '  Benchmarks: %s\n' "$$benches"
@@ -34,7 +37,7 @@ demo: setup ## find edited photographs' originals with copy_match; writes an HTM
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) demo/demo.py --check $(ARGS)
 
-test: setup ## run all tests (T=name: those whose name contains it)
+test: setup ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files)
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
 
@@ -97,6 +100,9 @@ eval-baselines: ## PDQ and SSCD beside the default model on a detection benchmar
 
 bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)
 	@scripts/bare-root.sh
+
+matrix: ## the whole suite, demo and pg_upgrade on each of VERSIONS="17 18 16 14"; writes docs/majors.md (needs root; ROOTS=no: not)
+	@ROOTS="$(ROOTS)" exec python3 scripts/matrix.py $(or $(VERSIONS),17 18 16 14)
 
 check-versions: ## compile for PostgreSQL 14 to 18, installed or not
 	@scripts/check-versions.sh

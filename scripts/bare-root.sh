@@ -6,6 +6,7 @@
 #
 #   bare-root.sh              all of it
 #   bare-root.sh image        only the image's steps
+#   bare-root.sh setup        only make setup
 #   bare-root.sh test         only make test
 #   bare-root.sh demo         only make demo
 #   bare-root.sh packages     only the Debian packages
@@ -31,7 +32,7 @@ if [ -z "${BARE_KEEP:-}" ] && [ -e "$bare/.bare-debian" ]; then rm -rf --one-fil
 if [ ! -e "$bare/.bare-debian" ]; then
     say "debootstrap of $suite into $bare"
     mkdir -p "$bare"
-    debootstrap --variant=minbase "$suite" "$bare" >"$bare.log" 2>&1 || {
+    retried debootstrap --variant=minbase "$suite" "$bare" >"$bare.log" 2>&1 || {
         tail -n 20 "$bare.log" >&2
         die "debootstrap failed"
     }
@@ -110,7 +111,7 @@ install_make() {
 case $what in
     image) image ;;
     packages) inside /src/scripts/packages.sh ;;
-    test | demo)
+    setup | test | demo)
         install_make
         inside make -C /src "$what"
         ;;
@@ -120,5 +121,5 @@ case $what in
         inside make -C /src demo
         inside make -C /src test
         ;;
-    *) die "unknown part '$what': image, packages, test or demo" ;;
+    *) die "unknown part '$what': image, packages, setup, test or demo" ;;
 esac

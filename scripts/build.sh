@@ -7,6 +7,7 @@
 #   build.sh --configure only tell pgrx where PostgreSQL is, for a plain cargo build or clippy
 #   build.sh --system    compile, install into PostgreSQL proper (needs root where that does)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$ROOT/scripts/bindings.sh"
 prepare_local
 mode=${1:-}
 
@@ -15,20 +16,22 @@ version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$ROOT/copymatch.contr
 library=$CARGO_TARGET_DIR/release/libcopymatch.so
 schema=$CARGO_TARGET_DIR/release/copymatch--$version-pg$PG_MAJOR.sql
 
-# pgrx asks this folder which pg_config belongs to which version. .cargo/config.toml names the same folder, so that a
-# plain `cargo clippy` finds it as well.
+# pgrx asks this folder which pg_config belongs to which version; only the one that is built for stands there, since another
+# that is gone by now would end the build. .cargo/config.toml names the default version's folder, so that a plain
+# `cargo clippy` finds it as well.
 export PGRX_HOME=$ROOT/target/pgrx
+if [ "$PG_MAJOR" != 15 ]; then PGRX_HOME=$PGRX_HOME/$PG_MAJOR; fi
 [ -x "$SYSTEM_PG_CONFIG" ] || die "no pg_config at $SYSTEM_PG_CONFIG"
-major=$("$SYSTEM_PG_CONFIG" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
-[ "$major" = "$PG_MAJOR" ] || die "$SYSTEM_PG_CONFIG is PostgreSQL $major's; set PG_MAJOR=$major"
-if ! grep -qsF "pg$PG_MAJOR = \"$SYSTEM_PG_CONFIG\"" "$PGRX_HOME/config.toml"; then
+configuration=$(printf '[configs]\npg%s = "%s"' "$PG_MAJOR" "$SYSTEM_PG_CONFIG")
+if [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" != "$configuration" ]; then
     mkdir -p "$PGRX_HOME"
-    # init takes the pg_config given and neither downloads nor compiles a PostgreSQL; --no-run: no initdb either.
-    "$TOOLS/bin/cargo-pgrx" pgrx init "--pg$PG_MAJOR" "$SYSTEM_PG_CONFIG" --no-run >/dev/null
+    printf '%s\n' "$configuration" >"$PGRX_HOME/config.toml"
 fi
 
 [ "$mode" != --configure ] || exit 0
 
+bindings_come_from "${PG_BINDINGS:-headers}" --release
+if [ "${PG_BINDINGS:-}" = pgrx ]; then use_pgrx_bindings link; fi
 before=$(stat -c %Y "$library" 2>/dev/null || true)
 # Cargo's own progress and errors pass; cargo-pgrx's chatter, which it always colours, does not.
 (cd "$ROOT" && "$TOOLS/bin/cargo-pgrx" pgrx schema "pg$PG_MAJOR" --release --out "$schema" 2>&1) |
@@ -47,8 +50,8 @@ if [ "$mode" = --system ]; then
     if [ ! -w "$pkglib" ] || [ ! -w "$share/extension" ]; then run=(as_root); fi
 else
     "$ROOT/scripts/server.sh"
-    pkglib=$PG_PKGLIB
-    share=$PG_SHARE
+    pkglib=$("$PG_BIN/pg_config" --pkglibdir)
+    share=$("$PG_BIN/pg_config" --sharedir)
     run=()
 fi
 pkglib=${DESTDIR:-}$pkglib

@@ -6,20 +6,8 @@
 #
 #   check-versions.sh [VERSION…]   default 14 15 16 17 18
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$ROOT/scripts/bindings.sh"
 cd "$ROOT"
-mkdir -p "$CARGO_TARGET_DIR"
-
-# pgrx-pg-sys takes its own bindings under this condition, which other crates understand otherwise: only it may see it.
-wrapper=$CARGO_TARGET_DIR/rustc-docsrs
-cat >"$wrapper" <<'WRAPPER'
-#!/bin/sh
-case " $* " in
-    *" --crate-name pgrx_pg_sys "*) exec "$@" --cfg docsrs ;;
-    *) exec "$@" ;;
-esac
-WRAPPER
-chmod 755 "$wrapper"
-
 # Warnings of our own crates end it; cargo caps those of others, and repeats ours for what it has checked before.
 check() { # check VERSION: in the environment given
     local said
@@ -34,9 +22,11 @@ for version; do
     pg_config=/usr/lib/postgresql/$version/bin/pg_config
     if [ -x "$pg_config" ] && [ -e "$("$pg_config" --includedir-server)/postgres.h" ]; then
         say "PostgreSQL $version, by its headers"
+        PG_MAJOR=$version bindings_come_from headers
         PGRX_PG_CONFIG_PATH=$pg_config check "$version"
     else
         say "PostgreSQL $version, by pgrx's bindings"
-        DOCS_RS=1 RUSTC_WRAPPER=$wrapper check "$version"
+        PG_MAJOR=$version bindings_come_from pgrx
+        (use_pgrx_bindings && check "$version")
     fi
 done

@@ -12,12 +12,14 @@ for data in "$LOCAL"/data-*; do
     case $data in
         *.new | *'*') continue ;;
     esac
-    PG_MAJOR=${data##*-} "$ROOT/scripts/cluster.sh" stop
+    PG_CONFIG='' PG_MAJOR=${data##*-} "$ROOT/scripts/cluster.sh" stop
 done
-socket_dir=$(cat "$LOCAL/socket-dir" 2>/dev/null || true)
-case $socket_dir in
-    /tmp/copymatch-??????) rm -rf "$socket_dir" ;;
-esac
+for name in "$LOCAL"/socket-dir*; do
+    socket_dir=$(cat "$name" 2>/dev/null || true)
+    case $socket_dir in
+        /tmp/copymatch-??????) rm -rf "$socket_dir" ;;
+    esac
+done
 rm -rf "$LOCAL"
 if [ -L "$wanted" ]; then rm -f "$wanted"; fi
 say "removed $LOCAL"

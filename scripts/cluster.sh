@@ -32,12 +32,14 @@ forget_dead_server() {
 
 # A socket's path may have 107 bytes: a clone in a deep folder keeps its socket under /tmp.
 socket_dir() {
-    local folder=$LOCAL/run
+    local folder=$LOCAL/run name=$LOCAL/socket-dir
+    # One for each major: their servers may run at the same time.
+    if [ "$PG_MAJOR" != 15 ]; then folder+=-$PG_MAJOR name+=-$PG_MAJOR; fi
     if [ ${#folder} -gt 80 ]; then
-        folder=$(cat "$LOCAL/socket-dir" 2>/dev/null || true)
+        folder=$(cat "$name" 2>/dev/null || true)
         if [ -z "$folder" ] && [ "$1" = make ]; then
             folder=$(mktemp -d /tmp/copymatch-XXXXXX)
-            printf '%s\n' "$folder" >"$LOCAL/socket-dir"
+            printf '%s\n' "$folder" >"$name"
         fi
     fi
     printf '%s\n' "$folder"

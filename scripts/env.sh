@@ -3,13 +3,14 @@
 #
 #   COPYMATCH_LOCAL   the private folder (default ./.local): server, cluster, logs, Python environment
 #   CARGO_TARGET_DIR  cargo's own (default ./target)
-#   PG_MAJOR          PostgreSQL's major version, 14 to 18 (default 15, Debian 12's)
+#   PG_MAJOR          PostgreSQL's major version, 14 to 18 (default: PG_CONFIG's; 15, Debian 12's, without one)
+#   PG_CONFIG         the pg_config of another PostgreSQL than Debian's: any that has a folder of its own
+#   PG_BINDINGS       "pgrx": that one is a 14 without C headers; build with the bindings that pgrx carries (bindings.sh)
 #   PYTHON            the Python that makes the environment (default python3)
 
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-PG_MAJOR=${PG_MAJOR:-15}
 # Read by the scripts that source this file.
 # shellcheck disable=SC2034
 PYTHON=${PYTHON:-python3}
@@ -26,14 +27,26 @@ ONNXRUNTIME_VERSION=1.31.1
 
 QUIET=${QUIET:-}
 
-# make exports its variables also when they are empty; pgrx would take an empty PG_CONFIG for a path.
-if [ -z "${PG_CONFIG:-}" ]; then unset PG_CONFIG; fi
-
 say() { if [ -z "$QUIET" ]; then printf '%s\n' "copymatch: $*"; fi; }
 die() {
     printf '%s\n' "copymatch: error: $*" >&2
     exit 1
 }
+
+# make exports its variables also when they are empty; pgrx would take an empty PG_CONFIG for a path.
+if [ -z "${PG_CONFIG:-}" ]; then
+    unset PG_CONFIG
+    PG_MAJOR=${PG_MAJOR:-15}
+else
+    found=$(command -v -- "$PG_CONFIG") || die "PG_CONFIG is '$PG_CONFIG': there is no such program"
+    # /usr/bin/pg_config of Debian speaks for one of several PostgreSQLs: the one beside the server it names is that one's.
+    beside=$("$found" --bindir)/pg_config
+    PG_CONFIG=$(readlink -f "$([ -x "$beside" ] && printf %s "$beside" || printf %s "$found")")
+    export PG_CONFIG
+    major=$("$PG_CONFIG" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+    [ "${PG_MAJOR:-$major}" = "$major" ] || die "$PG_CONFIG is PostgreSQL $major's; leave PG_MAJOR=$PG_MAJOR out"
+    PG_MAJOR=$major
+fi
 
 case $PG_MAJOR in
     14 | 15 | 16 | 17 | 18) ;;
@@ -97,8 +110,6 @@ name_local() {
     LOCAL=$(readlink -m "$1")
     PREFIX=$LOCAL/pgsql
     PG_BIN=$PREFIX/lib/postgresql/$PG_MAJOR/bin
-    PG_PKGLIB=$PREFIX/lib/postgresql/$PG_MAJOR/lib
-    PG_SHARE=$PREFIX/share/postgresql/$PG_MAJOR
     DATA=$LOCAL/data-$PG_MAJOR
     LOG=$LOCAL/log
     VENV=$LOCAL/venv
@@ -112,5 +123,18 @@ TOOLS=$CARGO_TARGET_DIR/tools
 
 # file_stamp FILE…: one line that changes when one of the files does.
 file_stamp() { sha256sum -- "$@" | sha256sum | cut -c1-16; }
+
+# retried COMMAND…: a registry may be away for a moment. Three tries, half a minute apart.
+retried() {
+    local try
+    for try in 1 2 3; do
+        if "$@"; then return; fi
+        if [ "$try" -lt 3 ]; then
+            say "failed: $1; once more in 30 s"
+            sleep 30
+        fi
+    done
+    return 1
+}
 
 name_local "${COPYMATCH_LOCAL:-$ROOT/.local}"

@@ -19,7 +19,7 @@ mapfile -t shell < <(git ls-files --cached --others --exclude-standard -- '*.sh'
 mapfile -t dockerfiles < <(git ls-files --cached --others --exclude-standard -- 'docker/Dockerfile*')
 
 check rustfmt cargo fmt --all --check
-check clippy cargo clippy --quiet --workspace --all-targets -- -D warnings
+check clippy cargo clippy --quiet --workspace --all-targets --no-default-features --features "copymatch/pg$PG_MAJOR" -- -D warnings
 check dependencies "$VENV/bin/python" scripts/check_dependencies.py
 check shellcheck shellcheck --external-sources --source-path=SCRIPTDIR "${shell[@]}"
 check ruff "$VENV/bin/ruff" check --quiet .

@@ -8,10 +8,19 @@ need() { # need PACKAGE REASON
     reasons+=("$2")
 }
 
-[ -x "/usr/lib/postgresql/$PG_MAJOR/bin/postgres" ] ||
-    need "postgresql-$PG_MAJOR" "the server, its tools and contrib extensions"
-[ -e "/usr/include/postgresql/$PG_MAJOR/server/postgres.h" ] ||
-    need "postgresql-server-dev-$PG_MAJOR" "PostgreSQL's C headers, from which pgrx makes its bindings"
+bin=${SYSTEM_PG_CONFIG%/pg_config}
+if [ "$bin" = "/usr/lib/postgresql/$PG_MAJOR/bin" ]; then
+    [ -x "$bin/postgres" ] || need "postgresql-$PG_MAJOR" "the server, its tools and contrib extensions"
+    [ -e "/usr/include/postgresql/$PG_MAJOR/server/postgres.h" ] ||
+        need "postgresql-server-dev-$PG_MAJOR" "PostgreSQL's C headers, from which pgrx makes its bindings"
+else
+    # Somebody else's PostgreSQL is asked for nothing but what it must have.
+    [ -x "$("$SYSTEM_PG_CONFIG" --bindir)/postgres" ] ||
+        die "PG_CONFIG's PostgreSQL has no server: there is no postgres in $("$SYSTEM_PG_CONFIG" --bindir)"
+    headers=$("$SYSTEM_PG_CONFIG" --includedir-server)
+    [ -e "$headers/postgres.h" ] || [ "${PG_BINDINGS:-}" = pgrx ] ||
+        die "PG_CONFIG's PostgreSQL has no C headers in $headers: install its development package"
+fi
 if ! ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then
     need libclang-dev "reads those headers (bindgen)"
 fi
@@ -41,8 +50,15 @@ command -v apt-get >/dev/null || die "no apt-get here; install the packages abov
 export DEBIAN_FRONTEND=noninteractive
 if ! apt-cache show "${missing[@]}" >/dev/null 2>&1; then
     say "apt-get update"
-    as_root apt-get update -qq
+    retried as_root apt-get update -qq || die "apt-get update failed three times"
 fi
+case " ${missing[*]} " in
+    *" postgresql-$PG_MAJOR "*)
+        apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1 ||
+            die "the package sources of this machine have no postgresql-$PG_MAJOR (Debian 12 has 15, Debian 13 has 17); add PGDG, the" \
+                "PostgreSQL project's own, which has all, or name another PostgreSQL with PG_CONFIG"
+        ;;
+esac
 
 # On a machine without PostgreSQL, Debian's package would make a cluster "main" and start it: that is a side effect
 # nobody asked for. postgresql-common reads this setting; it is put there only where the package is not yet installed.

@@ -1,6 +1,7 @@
 """Runs the tests of the crates (cargo) and of the extension (pytest, against the private server) and adds them up.
 
-Usage: run_tests.py [NAME]    only the tests whose name contains NAME
+Usage: run_tests.py [NAME]      only the tests whose name contains NAME
+       run_tests.py FILE...     only these files below tests/, and no crate's
 
 The last line is `N passed, M failed`. A suite that breaks off (code that does not compile, a test process that dies)
 counts as one failure more, so that the exit status, the line and the truth agree.
@@ -49,9 +50,9 @@ def run_cargo(name: str) -> Totals:
     return totals
 
 
-def run_pytest(name: str) -> Totals:
+def run_pytest(name: str, files: list[str]) -> Totals:
     """The tests against a real server."""
-    command = [sys.executable, "-m", "pytest", "tests", "-q", "--tb=short", "-ra"]
+    command = [sys.executable, "-m", "pytest", *(files or ["tests"]), "-q", "--tb=short", "-ra"]
     if name:
         command += ["-k", name]
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
@@ -75,9 +76,15 @@ def run_pytest(name: str) -> Totals:
 
 
 def main(arguments: list[str]) -> int:
-    name = arguments[0] if arguments else ""
+    files = arguments if all(re.match(r"tests/\w+\.py", name) for name in arguments) else []
+    name = arguments[0] if arguments and not files else ""
     os.environ.setdefault("CARGO_TERM_PROGRESS_WHEN", "never")
-    totals = run_cargo(name) + run_pytest(name)
+    totals = Totals() if files else run_cargo(name)
+    if not files:
+        print(f"cargo: {totals.passed} passed, {totals.failed} failed", flush=True)
+    python = run_pytest(name, files)
+    print(f"pytest: {python.passed} passed, {python.failed} failed, {python.skipped} skipped", flush=True)
+    totals += python
     if totals.passed + totals.failed == 0:
         print(f"no test has '{name}' in its name" if name else "no test ran")
         totals.failed += 1

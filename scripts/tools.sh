@@ -8,6 +8,21 @@ if [ "$(printf '%s\n' 1.95 "$rustc_version" | sort -V | head -1)" != 1.95 ]; the
     die "rustc is $rustc_version; copymatch needs 1.95 or newer (rustup update)"
 fi
 
+# What was compiled on a newer Debian does not start on an older one, and cargo knows nothing of it: a target folder that
+# moved (a mounted folder, a copied clone) is compiled anew.
+# shellcheck source=/dev/null
+here=$(. /etc/os-release && printf '%s' "$ID ${VERSION_ID:-${VERSION_CODENAME:-}}")
+there=$(cat "$CARGO_TARGET_DIR/.built-on" 2>/dev/null || true)
+if [ -z "$there" ] && [ -e "$TOOLS/bin/cargo-pgrx" ] && ! "$TOOLS/bin/cargo-pgrx" pgrx --version >/dev/null 2>&1; then
+    there="another system"
+fi
+if [ -n "$there" ] && [ "$there" != "$here" ]; then
+    say "what is in $CARGO_TARGET_DIR was compiled on $there, and this is $here: it is compiled anew"
+    rm -rf "$CARGO_TARGET_DIR"/{debug,release,tools,tools-build}
+fi
+mkdir -p "$CARGO_TARGET_DIR"
+printf '%s\n' "$here" >"$CARGO_TARGET_DIR/.built-on"
+
 is_pinned() { [ "$("$1" pgrx --version 2>/dev/null)" = "cargo-pgrx $PGRX_VERSION" ]; }
 
 mkdir -p "$TOOLS/bin"

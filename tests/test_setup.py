@@ -73,11 +73,13 @@ def test_the_private_server_finds_its_files_in_the_private_folder(db):
 
 
 def test_the_extension_and_its_runtime_are_installed_in_the_private_folder(server):
-    library = server.prefix / "lib" / "postgresql" / MAJOR / "lib"
+    library, share = (
+        pathlib.Path(server.run("pg_config", option).stdout.strip()) for option in ("--pkglibdir", "--sharedir")
+    )
     assert (library / "copymatch.so").is_file()
     assert (library / "copymatch" / "libonnxruntime.so").is_file()
     assert list((library / "copymatch").glob("*LICENSE*")), "the runtime's licence comes with it"
-    assert (server.prefix / "share" / "postgresql" / MAJOR / "extension" / "copymatch.control").is_file()
+    assert (share / "extension" / "copymatch.control").is_file()
 
 
 def test_the_server_does_not_run_as_root(server):
@@ -153,7 +155,7 @@ def test_clean_does_not_remove_a_folder_that_set_up_did_not_make(tmp_path):
 def test_an_unknown_postgresql_version_is_refused_by_name():
     result = subprocess.run(
         [str(ROOT / "scripts" / "cluster.sh"), "status"],
-        env=os.environ | {"PG_MAJOR": "12"},
+        env=os.environ | {"PG_MAJOR": "12", "PG_CONFIG": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -161,11 +163,78 @@ def test_an_unknown_postgresql_version_is_refused_by_name():
     assert result.returncode != 0 and "PG_MAJOR is '12'" in result.stdout
 
 
+def test_a_pg_config_tells_its_major_and_is_named_where_it_cannot_be(open_folder):
+    """`make … PG_CONFIG=…` alone is enough; nothing is asked of Debian for a server that is there."""
+
+    def packages(**environment):
+        return subprocess.run(
+            [str(ROOT / "scripts" / "packages.sh")],
+            env=os.environ | {"PG_MAJOR": "", "PG_CONFIG": "", "PG_BINDINGS": ""} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    result = packages(PG_CONFIG="/nowhere/pg_config")
+    assert result.returncode != 0 and "PG_CONFIG is '/nowhere/pg_config': there is no such program" in result.stdout
+    made = open_folder / "bin" / "pg_config"
+    made.parent.mkdir()
+    made.write_text(
+        "#!/bin/sh\ncase $1 in --version) echo PostgreSQL 18.4 ;; --bindir) dirname $0 ;; *) dirname $0/.. ;; esac\n"
+    )
+    made.chmod(0o755)
+    result = packages(PG_CONFIG=str(made), PG_MAJOR="17")
+    assert result.returncode != 0 and "is PostgreSQL 18's; leave PG_MAJOR=17 out" in result.stdout
+    result = packages(PG_CONFIG=str(made))
+    assert result.returncode != 0 and "has no server" in result.stdout
+    (made.parent / "postgres").symlink_to("/bin/true")
+    result = packages(PG_CONFIG=str(made))
+    assert result.returncode != 0 and "has no C headers" in result.stdout
+    result = packages(PG_CONFIG=str(made), PG_BINDINGS="pgrx")
+    assert result.returncode == 0 and "postgresql-18" not in result.stdout
+
+
 def test_the_extension_installs_into_any_schema(new_db, connect):
     connection = connect(new_db(extension=False))
     connection.execute("CREATE SCHEMA elsewhere")
     connection.execute("CREATE EXTENSION copymatch SCHEMA elsewhere")
     assert connection.execute("SELECT '[1,2]'::elsewhere.vector::text").fetchone() == ("[1,2]",)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_is_not_utf8_is_refused_by_name(server, connect, sqlstate, encoding):
+    name = f"test_encoding_{os.getpid()}_1"
+    with server.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        try:
+            with server.connect(name) as connection, sqlstate("0A000") as error:
+                connection.execute("CREATE EXTENSION copymatch")
+            assert "UTF8" in str(error.value) and encoding in str(error.value)
+            assert "ENCODING 'UTF8'" in error.value.diag.message_hint
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+def test_a_type_that_is_there_already_is_named_with_the_way_round_it(new_db, connect, sqlstate, kind):
+    """As pgvector has them, in the same schema."""
+    connection = connect(new_db(extension=False))
+    connection.execute(f"CREATE TYPE {kind} AS (x int)")
+    with sqlstate("42710") as error:
+        connection.execute("CREATE EXTENSION copymatch")
+    assert f'schema public has a type "{kind}" already' in str(error.value)
+    assert "CREATE EXTENSION copymatch SCHEMA" in error.value.diag.message_hint
+    connection.execute("CREATE SCHEMA copies; CREATE EXTENSION copymatch SCHEMA copies")
+    assert connection.execute("SELECT '[1,2]'::copies.vector::text").fetchone() == ("[1,2]",)
+
+
+@pytest.mark.skipif(MAJOR != "14", reason="later majors have security_invoker")
+def test_creating_the_extension_on_14_says_what_14_lacks(new_db, connect):
+    connection, said = connect(new_db(extension=False)), []
+    connection.add_notice_handler(lambda notice: said.append((notice.severity_nonlocalized, notice.message_primary)))
+    connection.execute("CREATE EXTENSION copymatch")
+    assert said == [("WARNING", "row-level security does not reach the views copymatch.report_* in PostgreSQL 14")]
 
 
 def test_the_extension_drops_without_a_trace(new_db, connect):
