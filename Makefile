@@ -19,7 +19,7 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
-.PHONY: help setup demo test bench lint fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model eval-foreign eval-baselines \
+.PHONY: help setup demo test bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model eval-foreign eval-baselines \
 	bare-root matrix check-versions
 
 help: ## list these targets
@@ -52,8 +52,11 @@ bench-%: setup
 		if [ -z "$$bench" ]; then echo "no benchmark '$*': neither benches/$*.py nor crates/*/benches/$*.rs" >&2; exit 2; fi; \
 		package="$${bench#crates/}"; exec cargo bench --package "$${package%%/*}" --bench $* -- $(ARGS)
 
-lint: ## formatting, clippy, dependencies' licences, shell, Python, Dockerfiles
+lint: ## formatting, clippy, dependencies' licences, shell, Python, SQL scripts' search paths, Dockerfiles
 	@scripts/lint.sh
+
+attack: setup ## hostile arguments, headers, pictures, index files, networks for some minutes (ARGS="--seconds 60 calls")
+	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/attack.py $(ARGS)
 
 fmt: ## format Rust and Python
 	@scripts/python.sh lint

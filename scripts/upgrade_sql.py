@@ -6,7 +6,7 @@ file, what cannot be derived (ALTER TABLE, DROP FUNCTION, data that moves); the 
 src/lib.rs, with what FROM installed (sql/history):
 
 - a statement that FROM had word for word is left out;
-- CREATE FUNCTION, PROCEDURE, VIEW and AGGREGATE replace what is there;
+- CREATE FUNCTION, PROCEDURE, VIEW and AGGREGATE replace what FROM made; what it did not make is created, so that nobody's object is taken over;
 - COMMENT, GRANT, REVOKE and SET LOCAL always run;
 - any other new statement runs as it stands, unless FROM made an object of that kind and name: changing that one is work by hand.
 
@@ -71,6 +71,21 @@ def plain(statement: str) -> str:
     return words
 
 
+def signature(statement: str) -> str:
+    """Of a replaceable statement: kind, name and parameters, without their defaults and results."""
+    words = plain(statement).replace("@extschema@.", "")
+    head = re.match(r"CREATE (?:OR REPLACE )?(\w+ [^ (]+)", words)
+    depth, end = 0, head.end()
+    if words[end : end + 2].strip().startswith("("):
+        for end in range(head.end(), len(words)):
+            depth += {"(": 1, ")": -1}.get(words[end], 0)
+            if depth == 0 and words[end] == ")":
+                break
+    parameters = re.sub(r"(,|\() *(?:OUT [^,()]*(?:\([^)]*\))?)(?=,|\))", r"\1", words[head.end() : end])
+    parameters = re.sub(r" (?:DEFAULT|=) (?:[^,()]|\([^()]*\))*", "", parameters)
+    return f"{head.group(1)} {parameters}".upper()
+
+
 def made(statement: str) -> tuple | None:
     match = MADE.match(plain(statement))
     if not match:
@@ -99,9 +114,12 @@ def model(version: str) -> str:
 def derived(by_hand: str, old: str) -> list[str]:
     before = statements(old)
     known = {plain(statement) for statement in before}
+    replaceables = {signature(statement) for statement in before if REPLACEABLE.match(statement)}
     names = {made(statement) for statement in before} - {None}
     again = {(kind.upper(), name.removeprefix("@extschema@.")) for kind, name in DROPPED.findall(plain(by_hand))}
-    order = re.findall(r'^extension_sql_file!\(\s*"\.\./sql/(\w+)\.sql"', (ROOT / "src" / "lib.rs").read_text(), re.MULTILINE)
+    order = re.findall(
+        r'^extension_sql_file!\(\s*"\.\./sql/(\w+)\.sql"', (ROOT / "src" / "lib.rs").read_text(), re.MULTILINE
+    )
     result = []
     for name in order:
         for statement in statements((ROOT / "sql" / f"{name}.sql").read_text()):
@@ -109,22 +127,32 @@ def derived(by_hand: str, old: str) -> list[str]:
             if ALWAYS.match(statement):
                 result.append(statement)
             elif replaceable := REPLACEABLE.match(statement):
-                if is_new or (replaceable.group(1).upper(), made(statement)[1]) in again:
+                dropped = (replaceable.group(1).upper(), made(statement)[1]) in again
+                if signature(statement) not in replaceables:
+                    result.append(statement)
+                elif is_new or dropped:
                     result.append(REPLACEABLE.sub(r"CREATE OR REPLACE \1 ", statement, count=1))
             elif is_new and made(statement) not in names:
                 result.append(statement)
     return result
 
 
-def main() -> None:
-    start, end = sys.argv[1:]
+def script(start: str, end: str, with_models: bool = True) -> str:
+    """The update script from one version to another."""
     by_hand = (ROOT / "sql" / "upgrades" / f"{start}--{end}.sql").read_text()
     version = re.search(r"^default_version *= *'(.*)'", (ROOT / "copymatch.control").read_text(), re.MULTILINE).group(1)
-    script = by_hand
+    text = by_hand
     if end == version:
         old = (ROOT / "sql" / "history" / f"copymatch--{start}.sql").read_text()
-        script += "\n-- What follows is derived from sql/*.sql.\n" + "\n".join(derived(by_hand, old)) + "\n"
-    sys.stdout.write(re.sub(r"^-- @model (\S+)@$", lambda match: model(match.group(1)), script, flags=re.MULTILINE))
+        text += "\n-- What follows is derived from sql/*.sql.\n" + "\n".join(derived(by_hand, old)) + "\n"
+    if with_models:
+        text = re.sub(r"^-- @model (\S+)@$", lambda match: model(match.group(1)), text, flags=re.MULTILINE)
+    return text
+
+
+def main() -> None:
+    start, end = sys.argv[1:]
+    sys.stdout.write(script(start, end))
 
 
 if __name__ == "__main__":

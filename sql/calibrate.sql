@@ -125,10 +125,10 @@ BEGIN
         m := copymatch.background_of(query, chosen.model, calibration.neighbours);
         all_m := all_m || m;
         -- The nearest reference that is not the same picture again.
-        SELECT pg_catalog.array_agg(d.reference) INTO same FROM @extschema@.copy_match_descriptor(sample.descriptor, chosen.name, 20) d
+        SELECT pg_catalog.array_agg(d.reference) INTO same FROM @extschema@.copy_match_descriptor(sample.descriptor, chosen.name, 20, NULL::text, 0) d
             WHERE d.similarity >= edited_pairs.duplicate_similarity AND d.reference <> sample.reference;
         duplicates := duplicates + coalesce(pg_catalog.cardinality(same), 0);
-        SELECT f.similarity INTO other FROM @extschema@.copy_match_descriptor(query, chosen.name, 25) f
+        SELECT f.similarity INTO other FROM @extschema@.copy_match_descriptor(query, chosen.name, 25, NULL::text, 0) f
             WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
         -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees what stands beside a copy.
         IF other IS NULL OR own >= other THEN
@@ -142,7 +142,7 @@ BEGIN
     -- The background's pictures are none of the references: the tail of false positives.
     FOR sample IN SELECT b.descriptor, b.background, f.similarity, pg_catalog.row_number() OVER () AS place
                   FROM copymatch.background_sample(chosen.model, calibration.neighbours, unrelated, seed) b,
-                       LATERAL (SELECT f.similarity FROM @extschema@.copy_match_descriptor(b.descriptor, chosen.name, 1) f ORDER BY f.rank LIMIT 1) f LOOP
+                       LATERAL (SELECT f.similarity FROM @extschema@.copy_match_descriptor(b.descriptor, chosen.name, 1, NULL::text, 0) f ORDER BY f.rank LIMIT 1) f LOOP
         all_m := all_m || sample.background;
         similarity := similarity || sample.similarity; background := background || sample.background;
         is_copy := is_copy || false; judged := judged || (sample.place % 2 = 0);
@@ -155,6 +155,10 @@ BEGIN
         'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; background descriptors as queries that are copies of nothing; one half fits the curve, the other sets the thresholds');
 END $$;
 COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint) IS 'judged pairs without a person: seeded edits of a sample of the set''s references, and background descriptors, each with its best reference';
+
+CREATE FUNCTION copymatch.labelled_references(reference_set text, keys text[]) RETURNS TABLE (reference text, descriptor @extschema@.vector)
+    AS 'MODULE_PATHNAME', 'labelled_references_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 10000 ROWS 1000;
+COMMENT ON FUNCTION copymatch.labelled_references(text, text[]) IS 'references of a set by their keys, read with the rights of the owner of its relation, which the caller must have';
 
 CREATE FUNCTION copymatch.labelled_pairs(reference_set text, labels regclass, OUT similarity double precision[], OUT background double precision[],
                                          OUT is_copy boolean[], OUT judged boolean[], OUT evidence jsonb)
@@ -182,8 +186,9 @@ BEGIN
                            ELSE pg_catalog.format('copymatch.embed_query(l.image, %L, l.reference::pg_catalog.text, %s)', chosen.model, total) END;
         pairs := pg_catalog.format(
             'SELECT 1 - (r.descriptor OPERATOR(@extschema@.<=>) d.descriptor) AS similarity, copymatch.background_of(d.descriptor, %1$L, %2$s) AS background, d.is_copy, d.reference
-             FROM (SELECT l.reference::pg_catalog.text AS reference, l.is_copy, %3$s AS descriptor FROM %4$s l OFFSET 0) d JOIN (%5$s) r ON r.reference = d.reference',
-            chosen.model, (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration), descriptor, labels, copymatch.reference_query(chosen.name));
+             FROM (SELECT l.reference::pg_catalog.text AS reference, l.is_copy, %3$s AS descriptor FROM %4$s l OFFSET 0) d
+                  JOIN copymatch.labelled_references(%5$L, ARRAY(SELECT DISTINCT k.reference::pg_catalog.text FROM %4$s k)) r ON r.reference = d.reference',
+            chosen.model, (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration), descriptor, labels, chosen.name);
     END IF;
     -- By reference where there is one, so that no picture is on both sides; else every second one of each class.
     EXECUTE pg_catalog.format(

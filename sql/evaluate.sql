@@ -151,7 +151,7 @@ BEGIN
             SELECT n.query, n.edit, n.truth, coalesce(n.descriptor, copymatch.embed_query(n.image, %5$L, n.query::pg_catalog.text, %6$s)) AS descriptor FROM numbered n)
         SELECT e.query, e.edit, e.truth, m.rank, m.reference, m.similarity, m.background, m.score, m.probability, m.verdict,
                CASE WHEN m.rank IS NOT NULL THEN coalesce(m.reference = e.truth, false) END
-        FROM embedded e LEFT JOIN LATERAL @extschema@.copy_match_descriptor(e.descriptor, %7$L, %8$s) m ON true
+        FROM embedded e LEFT JOIN LATERAL @extschema@.copy_match_descriptor(e.descriptor, %7$L::pg_catalog.text, %8$s, NULL::pg_catalog.text, 0) m ON true
         ORDER BY e.query, m.rank$q$,
         edit, image, descriptor, queries, chosen.model, total, chosen.name, k);
 END $$;

@@ -108,10 +108,11 @@ enum Path {
 }
 
 /// search_path pinned, until it is dropped or its (sub)transaction ends.
-struct PinnedPath(i32);
+pub(crate) struct PinnedPath(i32);
 
 impl PinnedPath {
-    fn new() -> Self {
+    /// Pins it.
+    pub(crate) fn new() -> Self {
         // SAFETY: as fmgr_security_definer does for a function with SET search_path: a level of settings that ends with this
         // value, or, where PostgreSQL raises, with the (sub)transaction.
         unsafe {

@@ -306,13 +306,21 @@ fn record_calibration(
             Parameter::of(duplicate_similarity),
             Parameter::of(seed),
         ];
-        let gathered = change(source(kind)?, &parameters, |row| {
-            let numbers = |column| Ok::<_, Failure>(row.get::<Vec<Option<f64>>>(column)?.unwrap_or_default());
-            let answers = |column| Ok::<_, Failure>(row.get::<Vec<Option<bool>>>(column)?.unwrap_or_default());
-            let pairs = Pairs::gather(numbers(1)?, numbers(2)?, answers(3)?, answers(4)?);
-            let clamp: Vec<Option<f64>> = numbers(5)?;
-            Ok((pairs, clamp, Json::parse(&row.required::<String>(6)?)?))
-        })?;
+        let gather = || {
+            change(source(kind)?, &parameters, |row| {
+                let numbers = |column| Ok::<_, Failure>(row.get::<Vec<Option<f64>>>(column)?.unwrap_or_default());
+                let answers = |column| Ok::<_, Failure>(row.get::<Vec<Option<bool>>>(column)?.unwrap_or_default());
+                let pairs = Pairs::gather(numbers(1)?, numbers(2)?, answers(3)?, answers(4)?);
+                let clamp: Vec<Option<f64>> = numbers(5)?;
+                Ok((pairs, clamp, Json::parse(&row.required::<String>(6)?)?))
+            })
+        };
+        // Edits are made of the set alone, whose relation may be a view, or have policies: code of its owner's.
+        let gathered = if kind == "edits" {
+            rights::as_role(rights::owner_of(before.relation)?, gather)?
+        } else {
+            gather()?
+        };
         let Some((pairs, clamp, mut evidence)) = gathered.into_iter().next() else {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -379,6 +387,41 @@ fn calibration_is_gone(id: i64) -> Failure {
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
         format!("calibration {id} does not exist"),
     )
+}
+
+/// Descriptors of the references with these keys, read with the rights of the owner of the set's relation.
+#[pg_extern(sql = false)]
+fn labelled_references(
+    reference_set: &str,
+    keys: Vec<Option<String>>,
+) -> TableIterator<'static, (name!(reference, String), name!(descriptor, Vector))> {
+    boundary(|| {
+        // SAFETY: reads a variable of this backend.
+        let user = unsafe { pg_sys::GetUserId() };
+        let set = owned(reference_set, user, "")?;
+        let query = select(
+            "SELECT copymatch.reference_query($1)",
+            &[Parameter::of(reference_set)],
+            |row| row.required::<String>(1),
+        )?
+        .pop()
+        .unwrap_or_default();
+        let sql = format!(
+            "SELECT r.reference, r.descriptor FROM ({query}) r WHERE r.descriptor IS NOT NULL AND r.reference = ANY ($1)"
+        );
+        let found = rights::as_role(rights::owner_of(set.relation)?, || {
+            change(&sql, &[Parameter::of(keys)], |row| {
+                // Copied: the row's memory is SPI's.
+                Ok((
+                    row.required::<String>(1)?,
+                    row.required::<Vector>(2)?.elements().to_vec(),
+                ))
+            })
+        })?;
+        Ok(TableIterator::new(found.into_iter().map(|(reference, descriptor)| {
+            (reference, Vector::from_elements(&descriptor))
+        })))
+    })
 }
 
 /// Switches a set that the caller owns to one of its own calibrations or its model's.

@@ -10,6 +10,8 @@ use super::error::failure;
 use super::heap::BuildScan;
 use super::pages::Pages;
 use crate::failure::{Failure, boundary};
+use crate::rights;
+use crate::select::PinnedPath;
 use crate::settings;
 
 /// PostgreSQL's version-1 calling convention, for the function below.
@@ -49,7 +51,13 @@ fn copy_index_check(
             .map(|(block, problem)| (Some(i64::from(block)), problem))
             .collect();
         if let Some(snapshot) = snapshot {
-            problems.extend(missing_rows(&opened, &snapshot, &seen)?);
+            // Expressions and the predicate of the index are the owner's code.
+            // SAFETY: open, so that its row of pg_class is there.
+            let owner = unsafe { (*(*opened.table).rd_rel).relowner };
+            problems.extend(rights::as_role(owner, || {
+                let _pinned = PinnedPath::new();
+                missing_rows(&opened, &snapshot, &seen)
+            })?);
         }
         Ok(TableIterator::new(problems))
     })
