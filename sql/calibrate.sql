@@ -24,10 +24,6 @@ CREATE FUNCTION copymatch.fit_calibration(similarity double precision[], backgro
     AS 'MODULE_PATHNAME', 'fit_calibration_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.fit_calibration(double precision[], double precision[], boolean[], boolean[], double precision, double precision, double precision) IS 'logistic fit of is_copy over similarity and background on the pairs that are not judged, and on those that are the lowest thresholds whose precision is at least the one asked for with this confidence (Clopper and Pearson''s lower bound); with evidence';
 
-CREATE FUNCTION copymatch.proportion_interval(correct bigint, total bigint, confidence double precision DEFAULT 0.95, OUT low double precision, OUT high double precision)
-    AS 'MODULE_PATHNAME', 'proportion_interval_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.proportion_interval(bigint, bigint, double precision) IS 'Clopper and Pearson''s exact two-sided confidence interval of a proportion';
-
 CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confidence double precision DEFAULT 0.95) RETURNS bigint
     AS 'MODULE_PATHNAME', 'labels_needed_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS 'how many judged matches without one error it takes to promise a precision with this confidence';

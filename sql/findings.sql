@@ -304,11 +304,11 @@ REVOKE ALL ON FUNCTION copymatch.is_dismissed(regclass, text, text, text, text) 
 
 CREATE FUNCTION copymatch.record_findings(relation regclass, upload text, uploader text, reference_set text, reference text[],
                                           similarity double precision[], background double precision[], score double precision[],
-                                          probability double precision[], verdict text[])
+                                          probability double precision[], verdict text[], notify boolean DEFAULT true)
     RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    recorded bigint;
+    new_findings bigint[];
 BEGIN
     WITH written AS (
         INSERT INTO copymatch.finding AS f (reference_set, relation, upload, reference, similarity, background, score, probability,
@@ -328,22 +328,18 @@ BEGIN
                 WHERE f.state = 'open' AND (f.similarity, f.background, f.probability, f.verdict, f.model, f.calibration, f.uploader)
                       IS DISTINCT FROM (EXCLUDED.similarity, EXCLUDED.background, EXCLUDED.probability, EXCLUDED.verdict,
                                         EXCLUDED.model, EXCLUDED.calibration, EXCLUDED.uploader)
-            RETURNING f.id, f.reference_set, f.relation, f.upload, f.reference, f.probability, f.verdict, f.uploader, f.xmax = 0 AS is_new
-    ), told AS (
-        SELECT w.id, json_build_object('id', w.id, 'reference_set', w.reference_set, 'relation', w.relation::text, 'upload', w.upload,
-                                       'reference', w.reference, 'probability', w.probability, 'verdict', w.verdict,
-                                       'uploader', w.uploader)::text AS payload
-        FROM written w WHERE w.is_new
+            RETURNING f.id, f.xmax = 0 AS is_new
     )
-    -- A payload ends below 8000 bytes; who gets the short one reads the finding by its id.
-    SELECT count(pg_notify('copymatch_finding', CASE WHEN octet_length(t.payload) < 7900 THEN t.payload
-                                                     ELSE json_build_object('id', t.id, 'truncated', true)::text END)) INTO recorded
-        FROM told t;
-    RETURN recorded;
+    SELECT array_agg(w.id) INTO new_findings FROM written w WHERE w.is_new;
+    IF record_findings.notify THEN
+        -- Any session may listen: it hears the id, and reads the finding where it has the right to.
+        PERFORM pg_notify('copymatch_finding', json_build_object('id', u.id)::text) FROM unnest(new_findings) AS u(id);
+    END IF;
+    RETURN coalesce(cardinality(new_findings), 0);
 END $$;
-COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[]) IS
-    'writes what an upload resembles and NOTIFYs copymatch_finding; what was dismissed is left out, what is open already gets the new figures; the number of new findings';
-REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) IS
+    'writes what an upload resembles and NOTIFYs copymatch_finding of new ones with their id; what was dismissed is left out, what is open already gets the new figures; the number of new findings';
+REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) FROM PUBLIC;
 
 -- Review.
 CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE
@@ -426,6 +422,19 @@ CREATE FUNCTION copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void
     SELECT copymatch.decide($1, 'open', $2, false)
 $$;
 COMMENT ON FUNCTION copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
+
+-- Policies that an operator puts on findings reach what else tells of them. Where none holds for the reader, history and dismissals of
+-- findings that were deleted are seen as well.
+ALTER TABLE copymatch.finding_history ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_visible_findings ON copymatch.finding_history FOR SELECT
+    USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass)
+           OR EXISTS (SELECT FROM copymatch.finding f WHERE f.id OPERATOR(pg_catalog.=) finding_history.finding));
+COMMENT ON POLICY of_visible_findings ON copymatch.finding_history IS 'who sees only some findings sees only their history';
+ALTER TABLE copymatch.dismissal ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_visible_findings ON copymatch.dismissal FOR SELECT
+    USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass)
+           OR EXISTS (SELECT FROM copymatch.finding f WHERE f.id OPERATOR(pg_catalog.=) dismissal.finding));
+COMMENT ON POLICY of_visible_findings ON copymatch.dismissal IS 'who sees only some findings sees only their dismissals';
 
 GRANT SELECT ON copymatch.finding, copymatch.finding_history, copymatch.dismissal, copymatch.finding_count, copymatch.finding_delta TO copymatch_reader;
 GRANT UPDATE (state, note, for_uploader) ON copymatch.finding TO copymatch_reviewer;

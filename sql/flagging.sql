@@ -9,308 +9,110 @@ CREATE TABLE copymatch.queue (
     attempts      integer NOT NULL DEFAULT 0,
     enqueued      timestamptz NOT NULL DEFAULT now(),
     next_try      timestamptz NOT NULL DEFAULT now(),
-    last_error    text
+    last_error    text,
+    trigger_relation regclass,
+    trigger_name  name
 );
 COMMENT ON TABLE copymatch.queue IS 'uploads that wait to be matched, and those that were given up (state failed)';
 COMMENT ON COLUMN copymatch.queue.id IS 'identifier';
 COMMENT ON COLUMN copymatch.queue.relation IS 'table of the upload';
 COMMENT ON COLUMN copymatch.queue.key IS 'the upload''s key, column by column, as text';
-COMMENT ON COLUMN copymatch.queue.reference_set IS 'the set to match with';
-COMMENT ON COLUMN copymatch.queue.arguments IS 'the trigger''s arguments';
+COMMENT ON COLUMN copymatch.queue.reference_set IS 'the set of the trigger when it was uploaded';
+COMMENT ON COLUMN copymatch.queue.arguments IS 'the trigger''s arguments when it was uploaded; what counts are those that it has when the entry''s turn comes';
 COMMENT ON COLUMN copymatch.queue.state IS 'waiting, or failed: given up, until copy_retry_queue or a DELETE';
-COMMENT ON COLUMN copymatch.queue.attempts IS 'how often it was begun';
+COMMENT ON COLUMN copymatch.queue.attempts IS 'tries that failed; one that is under way, or that ended the server, counts double';
 COMMENT ON COLUMN copymatch.queue.enqueued IS 'when it was uploaded';
 COMMENT ON COLUMN copymatch.queue.next_try IS 'not before';
-COMMENT ON COLUMN copymatch.queue.last_error IS 'why the last try did not succeed';
+COMMENT ON COLUMN copymatch.queue.last_error IS 'why the last try did not succeed; where the reason may hold values of rows it is in the server''s log alone';
+COMMENT ON COLUMN copymatch.queue.trigger_relation IS 'the table that the flagging trigger stands on';
+COMMENT ON COLUMN copymatch.queue.trigger_name IS 'the flagging trigger, which says what is read and what it is matched with';
 CREATE INDEX queue_waiting ON copymatch.queue (next_try, id) WHERE state = 'waiting';
 -- Rows come and go: vacuum by their number, not by a part of a table that is empty most of the time.
 ALTER TABLE copymatch.queue SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_insert_scale_factor = 0,
                                  autovacuum_vacuum_insert_threshold = 100000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
+-- Entries come from the trigger and copy_flag_existing alone, and go by copy_clear_queue: nobody writes here.
 GRANT SELECT ON copymatch.queue TO copymatch_reader;
-GRANT INSERT, DELETE ON copymatch.queue TO copymatch_admin;
+ALTER TABLE copymatch.queue ENABLE ROW LEVEL SECURITY;
+CREATE POLICY reader ON copymatch.queue FOR SELECT
+    USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass) AND NOT pg_catalog.row_security_active(relation::pg_catalog.oid)
+           OR pg_catalog.pg_has_role('copymatch_admin', 'USAGE'));
+COMMENT ON POLICY reader ON copymatch.queue IS 'who sees only some findings, or some rows of the uploads table, does not see which uploads wait; admins, who tend the queue, do';
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue_id_seq', '');
 
-CREATE FUNCTION copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c
-    SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner';
+CREATE FUNCTION copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c;
+COMMENT ON FUNCTION copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner, who makes the trigger';
 REVOKE ALL ON FUNCTION copy_flag() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copy_flag() TO copymatch_admin;
+
+-- A trigger does not know who made it, and TRIGGER is a privilege that others may have: what it matches with is the owner's to say.
+CREATE FUNCTION copymatch.check_trigger_owner() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    others record;
+BEGIN
+    SELECT t.tgname, c.oid::regclass AS relation, c.relowner::regrole AS owner INTO others
+        FROM pg_event_trigger_ddl_commands() d JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+             JOIN pg_class c ON c.oid = t.tgrelid
+        WHERE t.tgfoid = '@extschema@.copy_flag()'::regprocedure AND NOT pg_has_role(c.relowner, 'USAGE') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'flagging trigger "%" must be made by the owner of table %, role %', others.tgname, others.relation, others.owner
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls copy_create_flagging.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION copymatch.check_trigger_owner() IS 'event trigger: flagging triggers are made by the owner of their table';
+REVOKE ALL ON FUNCTION copymatch.check_trigger_owner() FROM PUBLIC;
+CREATE EVENT TRIGGER copymatch_trigger_owner ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION copymatch.check_trigger_owner();
+COMMENT ON EVENT TRIGGER copymatch_trigger_owner IS 'flagging triggers are made by the owner of their table';
+
+CREATE FUNCTION copy_create_flagging(relation regclass, image text, key text, reference_set text, uploader text DEFAULT NULL, mode text DEFAULT NULL,
+                                     on_copy text DEFAULT NULL, verdict text DEFAULT NULL, on_bad_image text DEFAULT NULL, notify boolean DEFAULT NULL,
+                                     k integer DEFAULT NULL, trigger_name text DEFAULT NULL)
+    RETURNS text AS 'MODULE_PATHNAME', 'copy_create_flagging_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) IS 'makes the trigger that flags a table''s uploads (AFTER INSERT OR UPDATE, FOR EACH ROW, copy_flag with these options) and checks first what would otherwise fail at the first upload: columns and their types, options, the set, the owner''s right to read it; the trigger''s name';
+REVOKE ALL ON FUNCTION copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) TO copymatch_admin;
 
 CREATE FUNCTION copymatch.flag_options(arguments text[], OUT image text, OUT key text[], OUT reference_set text, OUT uploader text,
                                        OUT skip boolean, OUT review boolean, OUT k integer)
     AS 'MODULE_PATHNAME', 'flag_options_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.flag_options(text[]) IS 'reads the arguments of a copy_flag trigger; an error that names what is wrong with them';
 
-CREATE FUNCTION copymatch.record_text(key text[]) RETURNS text
-    AS 'MODULE_PATHNAME', 'record_text_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.record_text(text[]) IS 'a composite key as the text of its row';
-
-CREATE FUNCTION copymatch.read_upload(relation oid, statement text, key text[], OUT image bytea, OUT uploader text)
-    AS 'MODULE_PATHNAME', 'read_upload_wrapper' LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copymatch.read_upload(oid, text, text[]) IS 'reads an upload with the rights of its table''s owner';
-REVOKE ALL ON FUNCTION copymatch.read_upload(oid, text, text[]) FROM PUBLIC;
-
-CREATE FUNCTION copymatch.embed_uploads(images bytea[], model text) RETURNS TABLE (descriptor vector, error text)
-    AS 'MODULE_PATHNAME', 'embed_uploads_wrapper' LANGUAGE c STABLE STRICT;
-COMMENT ON FUNCTION copymatch.embed_uploads(bytea[], text) IS 'descriptors of images in their order; where one cannot be matched, the reason in its place';
-
 CREATE FUNCTION copymatch.match_upload(relation oid, descriptor vector, reference_set text, model text, k integer, review boolean)
     RETURNS TABLE (reference text, similarity double precision, background double precision, score double precision,
                    probability double precision, verdict text)
     AS 'MODULE_PATHNAME', 'match_upload_wrapper' LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table';
+COMMENT ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table: why was this flagged, or not?';
 REVOKE ALL ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) FROM PUBLIC;
 
-CREATE FUNCTION copymatch.upload_statement(relation regclass, image text, key text[], uploader text) RETURNS text LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    missing text;
-    conditions text;
-BEGIN
-    SELECT u.col INTO missing FROM unnest(array_prepend(upload_statement.image, upload_statement.key) || upload_statement.uploader) AS u(col)
-        WHERE u.col IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = upload_statement.relation AND a.attname = u.col
-                                                    AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1;
-    IF missing IS NOT NULL THEN
-        RAISE EXCEPTION 'column "%" of relation %, which its flagging trigger names, does not exist', missing, upload_statement.relation
-            USING ERRCODE = 'undefined_column', HINT = 'After a rename, make the trigger again.';
-    END IF;
-    -- The equality of the key's own type, wherever that lives: an index can then serve it.
-    SELECT string_agg(format('u.%I OPERATOR(%I.%s) $1[%s]::%s', u.col, n.nspname, o.oprname, u.number, format_type(a.atttypid, NULL)), ' AND ' ORDER BY u.number)
-        INTO conditions
-        FROM unnest(upload_statement.key) WITH ORDINALITY AS u(col, number)
-        JOIN pg_attribute a ON a.attrelid = upload_statement.relation AND a.attname = u.col
-        JOIN pg_type t ON t.oid = a.atttypid
-        JOIN LATERAL (
-            SELECT am.amopopr FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
-                JOIN pg_amop am ON am.amopfamily = c.opcfamily AND am.amoplefttype = c.opcintype AND am.amoprighttype = c.opcintype AND am.amopstrategy = 3
-            WHERE c.opcdefault AND c.opcintype = CASE
-                WHEN t.typtype = 'd' THEN CASE t.typbasetype WHEN 'varchar'::regtype THEN 'text'::regtype::oid ELSE t.typbasetype END
-                WHEN t.typtype = 'e' THEN 'anyenum'::regtype::oid
-                WHEN t.oid = 'varchar'::regtype THEN 'text'::regtype::oid
-                ELSE t.oid END
-            LIMIT 1) eq ON true
-        JOIN pg_operator o ON o.oid = eq.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
-        HAVING count(*) = cardinality(upload_statement.key);
-    IF conditions IS NULL THEN
-        RAISE EXCEPTION 'a key column of relation % has a type without equality', upload_statement.relation
-            USING ERRCODE = 'undefined_function', HINT = 'Use a key of a type that a btree index can hold.';
-    END IF;
-    RETURN format('SELECT u.%I, %s FROM %s u WHERE %s LIMIT 1', upload_statement.image,
-                  CASE WHEN upload_statement.uploader IS NULL THEN 'NULL::text' ELSE format('u.%I::text', upload_statement.uploader) END,
-                  (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE c.oid = upload_statement.relation), conditions);
-END $$;
-COMMENT ON FUNCTION copymatch.upload_statement(regclass, text, text[], text) IS 'the query that reads an upload by its key';
-
-CREATE FUNCTION copymatch.queue_settings(OUT batch integer, OUT attempts integer, OUT retry_milliseconds integer)
-    AS 'MODULE_PATHNAME', 'queue_settings_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.queue_settings() IS 'the settings copymatch.queue_batch, queue_attempts and queue_retry_delay';
-
-CREATE FUNCTION copymatch.queue_delay(attempts integer) RETURNS interval LANGUAGE sql STABLE AS $$
-    SELECT least((copymatch.queue_settings()).retry_milliseconds * interval '1 millisecond' * pg_catalog.power(2, least($1, 20) - 1), interval '1 hour')
-$$;
-COMMENT ON FUNCTION copymatch.queue_delay(integer) IS 'time to wait after so many tries';
-
-CREATE FUNCTION copymatch.claim_batch(batch integer DEFAULT (copymatch.queue_settings()).batch)
-    RETURNS bigint[] LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    most integer := (copymatch.queue_settings()).attempts;
-    first bigint;
-    tried integer;
-    claimed bigint[];
-BEGIN
-    LOOP
-        SELECT q.id, q.attempts INTO first, tried FROM copymatch.queue q WHERE q.state = 'waiting' AND q.next_try <= now()
-            ORDER BY q.next_try, q.id LIMIT 1 FOR UPDATE SKIP LOCKED;
-        IF first IS NULL THEN
-            RETURN '{}';
-        END IF;
-        EXIT WHEN tried < most;
-        -- Begun as often as it may be, and no answer: the server ended each time.
-        UPDATE copymatch.queue q SET state = 'failed', last_error = coalesce(q.last_error, 'the server ended each time that this was worked on')
-            WHERE q.id = first;
-    END LOOP;
-    -- What failed once is tried alone: it cannot take others with it again.
-    WITH chosen AS (
-        SELECT q.id FROM copymatch.queue q WHERE q.state = 'waiting' AND q.next_try <= now() AND (tried > 0 OR q.attempts = 0)
-        ORDER BY q.next_try, q.id LIMIT CASE WHEN tried > 0 THEN 1 ELSE claim_batch.batch END FOR UPDATE SKIP LOCKED
-    ), begun AS (
-        UPDATE copymatch.queue q SET attempts = q.attempts + 1, next_try = clock_timestamp() + greatest(copymatch.queue_delay(q.attempts + 1), claim_batch.batch * interval '200 ms')
-            FROM chosen c WHERE q.id = c.id RETURNING q.id
-    )
-    SELECT array_agg(b.id ORDER BY b.id) INTO claimed FROM begun b;
-    RETURN coalesce(claimed, '{}');
-END $$;
-COMMENT ON FUNCTION copymatch.claim_batch(integer) IS 'marks the next entries of the queue as begun and gives their ids; committed before they are worked on, so that one that kills the server is given up in the end';
-REVOKE ALL ON FUNCTION copymatch.claim_batch(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copymatch.claim_batch(integer) TO copymatch_admin;
-
-CREATE FUNCTION copymatch.queue_failed(ids bigint[], error text, final boolean) RETURNS void LANGUAGE sql VOLATILE AS $$
-    UPDATE copymatch.queue SET last_error = $2,
-        state = CASE WHEN $3 OR attempts >= (copymatch.queue_settings()).attempts THEN 'failed' ELSE 'waiting' END,
-        next_try = pg_catalog.clock_timestamp() + copymatch.queue_delay(attempts)
-    WHERE id = ANY ($1)
-$$;
-COMMENT ON FUNCTION copymatch.queue_failed(bigint[], text, boolean) IS 'notes why entries of the queue did not succeed; final: another try would not either';
-REVOKE ALL ON FUNCTION copymatch.queue_failed(bigint[], text, boolean) FROM PUBLIC;
-
-CREATE FUNCTION copymatch.flag_uploads(items copymatch.queue[], images bytea[], uploaders text[]) RETURNS void LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    embedded record;
-    item copymatch.queue;
-    options record;
-    model text;
-    message text;
-    detail text;
-BEGIN
-    IF cardinality(items) IS NULL OR cardinality(items) = 0 THEN
-        RETURN;
-    END IF;
-    model := (copymatch.find_set((items[1]).reference_set)).model;
-    FOR embedded IN SELECT e.ordinality AS number, e.descriptor, e.error FROM copymatch.embed_uploads(images, model) WITH ORDINALITY e LOOP
-        item := items[embedded.number];
-        BEGIN
-            options := copymatch.flag_options(item.arguments);
-            IF embedded.error IS NOT NULL THEN
-                IF options.skip THEN
-                    RAISE WARNING 'upload % of % is not matched: %', array_to_string(item.key, ','), item.relation, embedded.error;
-                    DELETE FROM copymatch.queue q WHERE q.id = item.id;
-                ELSE
-                    PERFORM copymatch.queue_failed(ARRAY[item.id], embedded.error, true);
-                END IF;
-                CONTINUE;
-            END IF;
-            PERFORM copymatch.record_findings(item.relation, CASE WHEN cardinality(item.key) = 1 THEN item.key[1] ELSE copymatch.record_text(item.key) END,
-                                              uploaders[embedded.number], item.reference_set, array_agg(m.reference), array_agg(m.similarity),
-                                              array_agg(m.background), array_agg(m.score), array_agg(m.probability), array_agg(m.verdict))
-                FROM copymatch.match_upload(item.relation, embedded.descriptor, item.reference_set, model, options.k, options.review) m
-                HAVING count(*) > 0;
-            DELETE FROM copymatch.queue q WHERE q.id = item.id;
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_HINT;
-            PERFORM copymatch.queue_failed(ARRAY[item.id], concat_ws(' — ', message, nullif(detail, '')), false);
-        END;
-    END LOOP;
-END $$;
-COMMENT ON FUNCTION copymatch.flag_uploads(copymatch.queue[], bytea[], text[]) IS 'embeds images of one set together, and records and dequeues each; one that fails leaves the others alone';
-REVOKE ALL ON FUNCTION copymatch.flag_uploads(copymatch.queue[], bytea[], text[]) FROM PUBLIC;
-
-CREATE FUNCTION copymatch.process_claimed(ids bigint[]) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    most_bytes constant bigint := 64 * 1024 * 1024;
-    item copymatch.queue;
-    options record;
-    upload record;
-    items copymatch.queue[] := '{}';
-    images bytea[] := '{}';
-    uploaders text[] := '{}';
-    bytes bigint := 0;
-    ended boolean := false;
-    waiting refcursor;
-    locked bigint;
-    message text;
-    detail text;
-BEGIN
-    -- Another session that looks for entries to claim holds a lock for a moment on those that were due when it began: not a reason
-    -- to put them off. One that works on them, after the time set for that, is.
-    FOR try IN 1..20 LOOP
-        PERFORM FROM copymatch.queue q WHERE q.id = ANY (process_claimed.ids) AND q.state = 'waiting' ORDER BY q.id FOR UPDATE SKIP LOCKED;
-        GET DIAGNOSTICS locked = ROW_COUNT;
-        EXIT WHEN locked >= (SELECT count(*) FROM copymatch.queue q WHERE q.id = ANY (process_claimed.ids) AND q.state = 'waiting');
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    OPEN waiting FOR SELECT * FROM copymatch.queue q WHERE q.id = ANY (process_claimed.ids) AND q.state = 'waiting'
-        ORDER BY q.reference_set, q.id FOR UPDATE SKIP LOCKED;
-    LOOP
-        FETCH waiting INTO item;
-        ended := NOT FOUND;
-        IF cardinality(items) > 0 AND (ended OR bytes > most_bytes OR (items[1]).reference_set <> item.reference_set) THEN
-            BEGIN
-                PERFORM copymatch.flag_uploads(items, images, uploaders);
-            EXCEPTION WHEN OTHERS THEN
-                GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_HINT;
-                PERFORM copymatch.queue_failed((SELECT array_agg(i.id) FROM unnest(items) i), concat_ws(' — ', message, nullif(detail, '')), false);
-            END;
-            items := '{}';
-            images := '{}';
-            uploaders := '{}';
-            bytes := 0;
-        END IF;
-        EXIT WHEN ended;
-        BEGIN
-            IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = item.relation) THEN
-                DELETE FROM copymatch.queue q WHERE q.id = item.id; -- with its table the upload is gone
-                CONTINUE;
-            END IF;
-            options := copymatch.flag_options(item.arguments);
-            upload := copymatch.read_upload(item.relation, copymatch.upload_statement(item.relation, options.image, options.key, options.uploader), item.key);
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_HINT;
-            PERFORM copymatch.queue_failed(ARRAY[item.id], concat_ws(' — ', message, nullif(detail, '')), false);
-            CONTINUE;
-        END;
-        IF upload.image IS NULL THEN
-            DELETE FROM copymatch.queue q WHERE q.id = item.id; -- deleted meanwhile, or its image was
-            CONTINUE;
-        END IF;
-        items := array_append(items, item);
-        images := array_append(images, upload.image);
-        uploaders := array_append(uploaders, upload.uploader);
-        bytes := bytes + octet_length(upload.image);
-    END LOOP;
-    CLOSE waiting;
-    RETURN (SELECT count(*) FROM unnest(process_claimed.ids) i(id) WHERE NOT EXISTS (SELECT FROM copymatch.queue q WHERE q.id = i.id));
-END $$;
-COMMENT ON FUNCTION copymatch.process_claimed(bigint[]) IS 'matches claimed uploads: findings and the end of their entries in one transaction; the number that are done';
-REVOKE ALL ON FUNCTION copymatch.process_claimed(bigint[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copymatch.process_claimed(bigint[]) TO copymatch_admin;
-
-CREATE PROCEDURE copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL) LANGUAGE plpgsql AS $$
-DECLARE
-    size integer := coalesce(batch, (copymatch.queue_settings()).batch);
-    ids bigint[];
-    done integer := 0;
-BEGIN
-    IF size NOT BETWEEN 1 AND 1024 OR max_batches < 1 THEN
-        RAISE EXCEPTION 'batch is %, max_batches is %', size, max_batches
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'batch: 1 to 1024 uploads; max_batches: at least 1, or NULL for as many as there are.';
-    END IF;
-    LOOP
-        ids := copymatch.claim_batch(size);
-        COMMIT;
-        EXIT WHEN pg_catalog.cardinality(ids) = 0;
-        PERFORM copymatch.process_claimed(ids);
-        COMMIT;
-        done := done + 1;
-        EXIT WHEN done >= max_batches;
-    END LOOP;
-END $$;
-COMMENT ON PROCEDURE copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time';
+CREATE PROCEDURE copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL)
+    AS 'MODULE_PATHNAME', 'copy_process_queue_wrapper' LANGUAGE c;
+COMMENT ON PROCEDURE copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time; not inside a transaction block';
+REVOKE ALL ON PROCEDURE copy_process_queue(integer, integer) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE copy_process_queue(integer, integer) TO copymatch_admin;
 
 CREATE FUNCTION copy_start_worker() RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or pg_terminate_backend ends it; its process id';
+COMMENT ON FUNCTION copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or copy_stop_worker ends it; its process id. At most copymatch.queue_max_started at a time';
 REVOKE ALL ON FUNCTION copy_start_worker() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copy_start_worker() TO copymatch_admin;
 
-CREATE FUNCTION copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    again bigint;
-BEGIN
-    UPDATE copymatch.queue q SET state = 'waiting', attempts = 0, next_try = now()
-        WHERE q.state = 'failed' AND (copy_retry_queue.relation IS NULL OR q.relation = copy_retry_queue.relation);
-    GET DIAGNOSTICS again = ROW_COUNT;
-    RETURN again;
-END $$;
+CREATE FUNCTION copy_stop_worker() RETURNS bigint AS 'MODULE_PATHNAME', 'copy_stop_worker_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION copy_stop_worker() IS 'ends this database''s queue workers, whose unfinished work stays in the queue; those of copymatch.queue_databases are started again by the server; how many';
+REVOKE ALL ON FUNCTION copy_stop_worker() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION copy_stop_worker() TO copymatch_admin;
+
+CREATE FUNCTION copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_retry_queue_wrapper' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION copy_retry_queue(regclass) IS 'puts failed entries back into the queue, of one table or of all; their number';
 REVOKE ALL ON FUNCTION copy_retry_queue(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copy_retry_queue(regclass) TO copymatch_admin;
 
-CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE AS $$
+CREATE FUNCTION copy_clear_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_clear_queue_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION copy_clear_queue(regclass) IS 'forgets failed entries of the queue, of one table or of all; their number';
+REVOKE ALL ON FUNCTION copy_clear_queue(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION copy_clear_queue(regclass) TO copymatch_admin;
+
+CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.tgrelid::pg_catalog.regclass, t.tgname,
            (SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(u.part, 'hex'), pg_catalog.getdatabaseencoding()) ORDER BY u.number)
             FROM pg_catalog.regexp_split_to_table(pg_catalog.regexp_replace(pg_catalog.encode(t.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ')
@@ -321,35 +123,8 @@ CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name
 $$;
 COMMENT ON FUNCTION copymatch.flag_triggers() IS 'the flagging triggers of this database and what they were told';
 
-CREATE FUNCTION copy_flag_existing(relation regclass, trigger_name name DEFAULT NULL, condition text DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE
-    SET datestyle = ISO SET intervalstyle = postgres SET extra_float_digits = 3 AS $$
-#variable_conflict use_column
-DECLARE
-    chosen record;
-    options record;
-    found bigint;
-    total bigint := 0;
-BEGIN
-    FOR chosen IN SELECT t.name, t.arguments FROM copymatch.flag_triggers() t
-                  WHERE t.relation = copy_flag_existing.relation AND (copy_flag_existing.trigger_name IS NULL OR t.name = copy_flag_existing.trigger_name) LOOP
-        options := copymatch.flag_options(chosen.arguments);
-        EXECUTE pg_catalog.format(
-            'INSERT INTO copymatch.queue (relation, key, reference_set, arguments) SELECT %L::pg_catalog.regclass, ARRAY[%s], %L, %L FROM %s u WHERE u.%I IS NOT NULL %s',
-            copy_flag_existing.relation::oid, (SELECT pg_catalog.string_agg(CASE WHEN a.atttypid = 'timestamptz'::pg_catalog.regtype THEN pg_catalog.format('(u.%I AT TIME ZONE ''UTC'')::pg_catalog.text || ''+00''', k.col)
-                                                                          ELSE pg_catalog.format('u.%I::pg_catalog.text', k.col) END, ', ' ORDER BY k.number)
-                                               FROM pg_catalog.unnest(options.key) WITH ORDINALITY k(col, number)
-                                               JOIN pg_catalog.pg_attribute a ON a.attrelid = copy_flag_existing.relation AND a.attname = k.col AND NOT a.attisdropped),
-            options.reference_set, chosen.arguments, copy_flag_existing.relation, options.image,
-            coalesce('AND (' || copy_flag_existing.condition || ')', ''));
-        GET DIAGNOSTICS found = ROW_COUNT;
-        total := total + found;
-    END LOOP;
-    IF chosen IS NULL THEN
-        RAISE EXCEPTION 'relation % has no flagging trigger%', copy_flag_existing.relation, coalesce(' "' || copy_flag_existing.trigger_name || '"', '')
-            USING ERRCODE = 'undefined_object', HINT = 'CREATE TRIGGER … EXECUTE FUNCTION copy_flag(…) says what to match with what.';
-    END IF;
-    RETURN total;
-END $$;
-COMMENT ON FUNCTION copy_flag_existing(regclass, name, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads, run with your rights; how many';
-REVOKE ALL ON FUNCTION copy_flag_existing(regclass, name, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_flag_existing(regclass, name, text) TO copymatch_admin;
+CREATE FUNCTION copy_flag_existing(relation regclass, trigger_name text DEFAULT NULL, condition text DEFAULT NULL)
+    RETURNS bigint AS 'MODULE_PATHNAME', 'copy_flag_existing_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION copy_flag_existing(regclass, text, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads (alias u), run with your rights, or, where you may act as the table''s owner, with the owner''s; how many';
+REVOKE ALL ON FUNCTION copy_flag_existing(regclass, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION copy_flag_existing(regclass, text, text) TO copymatch_admin;

@@ -20,6 +20,10 @@ CREATE VIEW copymatch.report_daily AS
     FROM counts n GROUP BY 1, 2, 3, 4 HAVING sum(n.findings) <> 0;
 COMMENT ON VIEW copymatch.report_daily IS 'findings by day (of the session''s time zone), set, verdict and state';
 
+CREATE FUNCTION copymatch.proportion_interval(correct bigint, total bigint, confidence double precision DEFAULT 0.95, OUT low double precision, OUT high double precision)
+    AS 'MODULE_PATHNAME', 'proportion_interval_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.proportion_interval(bigint, bigint, double precision) IS 'Clopper and Pearson''s exact two-sided confidence interval of a proportion';
+
 CREATE VIEW copymatch.report_precision AS
     WITH counts AS (
         SELECT c.reference_set, c.verdict, c.model, c.state, c.running[96] AS findings FROM copymatch.finding_count c
@@ -30,17 +34,13 @@ CREATE VIEW copymatch.report_precision AS
                coalesce(sum(c.findings) FILTER (WHERE c.state = 'dismissed'), 0)::bigint AS dismissed,
                coalesce(sum(c.findings) FILTER (WHERE c.state = 'open'), 0)::bigint AS open
         FROM counts c GROUP BY 1, 2, 3
-    ), n AS (
-        SELECT r.*, (r.confirmed + r.dismissed)::double precision AS n,
-               r.confirmed::double precision / nullif(r.confirmed + r.dismissed, 0) AS p FROM reviewed r
     )
-    -- Wilson's score interval: right also for few reviews and for shares near 0 and 1.
-    SELECT n.reference_set, n.verdict, n.model, n.confirmed, n.dismissed, n.open, n.p AS precision,
-           CASE WHEN n.n > 0 THEN greatest(0, (n.p + 1.9208 / n.n - 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) END AS precision_low,
-           CASE WHEN n.n > 0 THEN least(1, (n.p + 1.9208 / n.n + 1.96 * sqrt((n.p * (1 - n.p) + 0.9604 / n.n) / n.n)) / (1 + 3.8416 / n.n)) END AS precision_high
-    FROM (SELECT n.reference_set, n.verdict, n.model, n.confirmed, n.dismissed, n.open, nullif(n.n, 0) AS n, n.p FROM n) n
-    WHERE n.confirmed + n.dismissed + n.open > 0;
-COMMENT ON VIEW copymatch.report_precision IS 'by set, verdict and model: how many of the reviewed findings were confirmed, with the 95 % interval (Wilson)';
+    SELECT r.reference_set, r.verdict, r.model, r.confirmed, r.dismissed, r.open,
+           r.confirmed::double precision / nullif(r.confirmed + r.dismissed, 0) AS precision, i.low AS precision_low, i.high AS precision_high
+    FROM reviewed r
+         LEFT JOIN LATERAL copymatch.proportion_interval(r.confirmed, r.confirmed + r.dismissed) i ON r.confirmed + r.dismissed > 0
+    WHERE r.confirmed + r.dismissed + r.open > 0;
+COMMENT ON VIEW copymatch.report_precision IS 'by set, verdict and model: how many of the reviewed findings were confirmed, with the 95 % interval (Clopper and Pearson''s, as in copy_calibration_report)';
 
 CREATE VIEW copymatch.report_references AS
     SELECT f.reference_set, f.reference, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
@@ -93,7 +93,7 @@ COMMENT ON VIEW copymatch.report_open IS 'open findings by set, verdict and age,
 
 CREATE VIEW copymatch.report_queue AS
     SELECT q.relation, q.reference_set, count(*) FILTER (WHERE q.state = 'waiting') AS waiting,
-           count(*) FILTER (WHERE q.state = 'waiting' AND q.attempts > 0) AS retrying, count(*) FILTER (WHERE q.state = 'failed') AS failed,
+           count(*) FILTER (WHERE q.state = 'waiting' AND q.last_error IS NOT NULL) AS retrying, count(*) FILTER (WHERE q.state = 'failed') AS failed,
            coalesce(now() - min(q.enqueued) FILTER (WHERE q.state = 'waiting'), interval '0') AS lag,
            max(q.last_error) AS an_error
     FROM copymatch.queue q GROUP BY 1, 2;
@@ -120,7 +120,7 @@ DO $$
 DECLARE
     report text;
 BEGIN
-    IF pg_catalog.current_setting('server_version_num')::int >= 150000 THEN
+    IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 150000 THEN
         FOREACH report IN ARRAY ARRAY['daily', 'precision', 'references', 'uploaders', 'reviewers', 'open', 'queue', 'models'] LOOP
             EXECUTE pg_catalog.format('ALTER VIEW copymatch.%I SET (security_invoker = true)', 'report_' || report);
         END LOOP;
@@ -140,22 +140,9 @@ CREATE FUNCTION copymatch.render_dashboard(data jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'render_dashboard_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.render_dashboard(jsonb) IS 'the HTML page of copymatch.dashboard(), every text escaped';
 
-CREATE FUNCTION copymatch.thumbnail_of(relation regclass, image name, key name[], value text, side integer) RETURNS text LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    found bytea;
-BEGIN
-    -- With the caller's rights, and whatever goes wrong (no right, no row, no image) is a picture not shown.
-    EXECUTE pg_catalog.format('SELECT @extschema@.copy_thumbnail(u.%I, %s) FROM %s u WHERE %s LIMIT 1', image, side, relation,
-        (SELECT CASE WHEN pg_catalog.cardinality(key) = 1
-                     THEN pg_catalog.format('u.%I = %L::%s', key[1], value, pg_catalog.min(pg_catalog.format_type(a.atttypid, NULL)))
-                     ELSE pg_catalog.format('ROW(%s)::pg_catalog.text = %L', pg_catalog.string_agg(pg_catalog.format('u.%I', k.col), ', ' ORDER BY k.number), value) END
-         FROM pg_catalog.unnest(key) WITH ORDINALITY k(col, number)
-         JOIN pg_catalog.pg_attribute a ON a.attrelid = relation AND a.attname = k.col AND NOT a.attisdropped)) INTO found;
-    RETURN pg_catalog.translate(pg_catalog.encode(found, 'base64'), E'\n', '');
-EXCEPTION WHEN OTHERS THEN
-    RETURN NULL;
-END $$;
-COMMENT ON FUNCTION copymatch.thumbnail_of(regclass, name, name[], text, integer) IS 'a row''s image as a thumbnail in base64; NULL where the caller may not see it';
+CREATE FUNCTION copymatch.thumbnail_of(relation regclass, image text, key text[], value text, side integer) RETURNS text
+    AS 'MODULE_PATHNAME', 'thumbnail_of_wrapper' LANGUAGE c STABLE STRICT;
+COMMENT ON FUNCTION copymatch.thumbnail_of(regclass, text, text[], text, integer) IS 'a row''s image as a thumbnail in base64; NULL where the caller may not see it: read with the rights of the table''s owner where the caller may read the table, and out of others'' views and past others'' policies never';
 
 CREATE FUNCTION copymatch.dashboard(days integer DEFAULT 30, latest integer DEFAULT 12) RETURNS text LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
@@ -172,7 +159,8 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'days: 1 to 366; latest, the number of findings shown: 0 to 200.';
     END IF;
     FOR finding IN SELECT * FROM copymatch.finding f ORDER BY f.id DESC LIMIT latest LOOP
-        SELECT t.arguments INTO uploads FROM copymatch.flag_triggers() t WHERE t.relation = finding.relation LIMIT 1;
+        SELECT t.arguments INTO uploads FROM copymatch.flag_triggers() t WHERE t.relation = finding.relation
+            ORDER BY t.arguments[3] = finding.reference_set DESC, t.name LIMIT 1;
         IF uploads.arguments IS NOT NULL THEN
             options := copymatch.flag_options(uploads.arguments);
         ELSE
@@ -183,8 +171,8 @@ BEGIN
             'id', finding.id, 'found', to_char(finding.found, 'YYYY-MM-DD HH24:MI TZ'), 'reference_set', finding.reference_set,
             'upload', finding.upload, 'reference', finding.reference, 'probability', finding.probability, 'verdict', finding.verdict,
             'state', finding.state, 'uploader', finding.uploader, 'note', finding.note,
-            'upload_image', copymatch.thumbnail_of(finding.relation, options.image::name, options.key::name[], finding.upload, 160),
-            'reference_image', copymatch.thumbnail_of(reference.relation, reference.image_column, reference.key, finding.reference, 160)));
+            'upload_image', copymatch.thumbnail_of(finding.relation, options.image, options.key, finding.upload, 160),
+            'reference_image', copymatch.thumbnail_of(reference.relation, reference.image_column::text, reference.key::text[], finding.reference, 160)));
     END LOOP;
     SELECT jsonb_build_object(
         'database', current_database(), 'user', current_user, 'generated', to_char(now(), 'YYYY-MM-DD HH24:MI'),

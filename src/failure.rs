@@ -44,6 +44,11 @@ impl Failure {
         self
     }
 
+    /// The SQLSTATE.
+    pub fn code(&self) -> PgSqlErrorCode {
+        self.code
+    }
+
     /// Message, detail and hint in one line, for a record.
     pub fn line(&self) -> String {
         let mut line = self.message.clone();

@@ -19,6 +19,7 @@ mod retired;
 mod rights;
 mod select;
 mod settings;
+mod tuple;
 mod types;
 
 ::pgrx::pg_module_magic!(name, version);

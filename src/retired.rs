@@ -6,7 +6,6 @@ use pgrx::prelude::*;
 use crate::failure::{Failure, boundary};
 
 /// What takes the place of a function that is gone.
-#[allow(dead_code)] // none is gone yet
 fn outdated() -> pg_sys::Datum {
     boundary(|| {
         Err(Failure::new(
@@ -18,7 +17,6 @@ fn outdated() -> pg_sys::Datum {
 }
 
 /// `retired!(name, pg_finfo_name)`: keeps the symbol `name`, which update scripts of released versions still mention.
-#[allow(unused_macros)]
 macro_rules! retired {
     ($name:ident, $finfo:ident) => {
         #[doc(hidden)]
@@ -31,8 +29,14 @@ macro_rules! retired {
         #[doc(hidden)]
         #[pg_guard]
         #[unsafe(no_mangle)]
-        pub extern "C-unwind" fn $name(_: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+        pub extern "C-unwind" fn $name(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
             outdated()
         }
     };
 }
+
+// The queue's loop in PL/pgSQL, up to 0.2.0.
+retired!(record_text_wrapper, pg_finfo_record_text_wrapper);
+retired!(read_upload_wrapper, pg_finfo_read_upload_wrapper);
+retired!(embed_uploads_wrapper, pg_finfo_embed_uploads_wrapper);
+retired!(queue_settings_wrapper, pg_finfo_queue_settings_wrapper);

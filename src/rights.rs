@@ -33,6 +33,29 @@ pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, Failure>) -> Resul
     under(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE, work)
 }
 
+/// Runs `work` as the owner of one of the extension's functions, who is the extension's: as `as_extension_owner`, without a query.
+pub fn as_owner_of_function<T>(function: pg_sys::Oid, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // SAFETY: the row is copied from before it is released; without one the error below says so.
+    let owner = unsafe {
+        let row = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::PROCOID as i32,
+            pg_sys::Datum::from(function),
+        );
+        (!row.is_null()).then(|| {
+            let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>()).proowner;
+            pg_sys::ReleaseSysCache(row);
+            owner
+        })
+    };
+    let owner = owner.ok_or_else(|| {
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+            format!("function {} is gone", u32::from(function)),
+        )
+    })?;
+    under(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE, work)
+}
+
 fn under<T>(role: pg_sys::Oid, flags: u32, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let mut user = pg_sys::InvalidOid;
     let mut context = 0;

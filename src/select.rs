@@ -76,6 +76,15 @@ impl Row {
         }
     }
 
+    /// Column `number`, of whatever type, as its type's output function writes it: no cast of anybody's runs.
+    pub fn text(&self, number: i32) -> Option<String> {
+        // SAFETY: as for get(); SPI_getvalue answers null for NULL, else a palloc'd text that is copied.
+        unsafe {
+            let text = pg_sys::SPI_getvalue(self.tuple, self.descriptor, number);
+            (!text.is_null()).then(|| std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
+        }
+    }
+
     /// Column `number`, which the statement never leaves NULL.
     pub fn required<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<T, Failure> {
         self.get(number)?.ok_or_else(|| {

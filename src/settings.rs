@@ -66,6 +66,8 @@ static QUEUE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static QUEUE_BATCH: GucSetting<i32> = GucSetting::<i32>::new(32);
 static QUEUE_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(6);
 static QUEUE_RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static QUEUE_TIME_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static QUEUE_MAX_STARTED: GucSetting<i32> = GucSetting::<i32>::new(2);
 
 /// Registers the settings. Called once, when PostgreSQL loads the library.
 pub fn register() {
@@ -255,6 +257,26 @@ fn register_queue_settings() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_time_limit",
+        c"Time that one upload in the queue may take.",
+        c"To be read, and to be embedded and matched. One that takes longer counts as a failed try, and the others of its trigger wait for copymatch.queue_retry_delay, so that they do not stall other tables.",
+        &QUEUE_TIME_LIMIT,
+        10,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.queue_max_started",
+        c"Queue workers that copy_start_worker() may have running at a time, in all databases together.",
+        c"Each takes one of max_worker_processes, which parallel queries and others need as well. Workers of copymatch.queue_databases do not count.",
+        &QUEUE_MAX_STARTED,
+        0,
+        64,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
 }
 
 /// The databases of `copymatch.queue_databases`.
@@ -282,6 +304,16 @@ pub fn queue_attempts() -> i32 {
 /// The setting of `copymatch.queue_retry_delay`, in milliseconds.
 pub fn queue_retry_delay() -> i32 {
     QUEUE_RETRY_DELAY.get()
+}
+
+/// The setting of `copymatch.queue_time_limit`, in milliseconds.
+pub fn queue_time_limit() -> i32 {
+    QUEUE_TIME_LIMIT.get()
+}
+
+/// The setting of `copymatch.queue_max_started`.
+pub fn queue_max_started() -> i32 {
+    QUEUE_MAX_STARTED.get()
 }
 
 /// The setting of `copymatch.queue_naptime`, in milliseconds.

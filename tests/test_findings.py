@@ -235,7 +235,7 @@ def test_reader_reads_and_does_nothing_else(findings, sqlstate):
         assert findings.execute("SELECT count(*) FROM copymatch.finding").fetchone()[0] == 10
         assert "<!DOCTYPE html>" in findings.execute("SELECT copymatch.dashboard()").fetchone()[0]
         for call in ("copy_confirm(1)", "copy_dismiss(1)", "copy_reopen(1)", "copy_dismiss(ARRAY[1]::bigint[])", "copymatch.decide(1, 'confirmed', '', false)",
-                     "copy_retry_queue()", "copymatch.recount()", "copymatch.process_claimed('{}')"):  # fmt: skip
+                     "copy_retry_queue()", "copy_clear_queue()", "copymatch.recount()", "copy_start_worker()", "copy_stop_worker()"):  # fmt: skip
             with sqlstate("42501"):
                 findings.execute(f"SELECT {call}")
         with sqlstate("42501"):

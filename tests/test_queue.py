@@ -129,21 +129,36 @@ def test_lock_that_passes_by_does_not_put_off_a_claimed_entry(fresh_db, connect)
     """As another session's search for entries takes it, for a moment, on an entry that was due when the search began."""
     prepare(fresh_db)
     fresh_db.execute("INSERT INTO uploads (image) SELECT %s FROM generate_series(1, 3)", [jpeg(scene(1), 60)])
-    (claimed,) = fresh_db.execute("SELECT copymatch.claim_batch(4)").fetchone()
     other = connect(fresh_db.info.dbname)
-    other.execute("BEGIN")
-    assert len(other.execute("SELECT id FROM copymatch.queue WHERE id = %s FOR UPDATE", [claimed[1]]).fetchall()) == 1
-    release = threading.Timer(0.03, lambda: other.execute("COMMIT"))
-    release.start()
-    assert fresh_db.execute("SELECT copymatch.process_claimed(%s)", [claimed]).fetchone() == (3,)
-    release.join()
+    second = "SELECT id FROM copymatch.queue WHERE id = (SELECT id FROM copymatch.queue ORDER BY id OFFSET 1 LIMIT 1) FOR UPDATE"
+    # The session that works notices the claim's commit no sooner than the other: the lock is taken in between by looking for it.
+    claimed = threading.Event()
+
+    def hold(seconds):
+        watcher = connect(fresh_db.info.dbname)
+        while not watcher.execute("SELECT count(*) FROM copymatch.queue WHERE attempts > 0").fetchone()[0]:
+            pass
+        with watcher.transaction():
+            rows = watcher.execute(second + " SKIP LOCKED").fetchall()
+            claimed.set()
+            time.sleep(seconds)
+        assert len(rows) <= 1
+
+    thread = threading.Thread(target=hold, args=[0.03])
+    thread.start()
+    fresh_db.execute("CALL copy_process_queue(4, 1)")
+    thread.join()
+    assert claimed.is_set()
+    assert fresh_db.execute("SELECT count(*) FROM copymatch.queue").fetchone()[0] == 0
     # One that stays is left to whoever holds it.
     fresh_db.execute("INSERT INTO uploads (image) SELECT %s FROM generate_series(1, 3)", [jpeg(scene(1), 60)])
-    (claimed,) = fresh_db.execute("SELECT copymatch.claim_batch(4)").fetchone()
     other.execute("BEGIN")
-    other.execute("SELECT FROM copymatch.queue WHERE id = %s FOR UPDATE", [claimed[1]])
-    assert fresh_db.execute("SELECT copymatch.process_claimed(%s)", [claimed]).fetchone() == (2,)
+    assert len(other.execute(second).fetchall()) == 1
+    fresh_db.execute("CALL copy_process_queue(4)")
+    assert fresh_db.execute("SELECT count(*), max(attempts) FROM copymatch.queue").fetchone() == (1, 0)
     other.execute("COMMIT")
+    fresh_db.execute("CALL copy_process_queue(4)")
+    assert fresh_db.execute("SELECT count(DISTINCT upload) FROM copymatch.finding").fetchone()[0] == 6
 
 
 def test_batches_are_committed_one_by_one_and_may_be_limited(fresh_db, sqlstate):

@@ -71,9 +71,7 @@ def test_an_old_snapshot_is_never_failed_by_a_fold(findings, connect):
     assert findings.execute(DAILY).fetchall() == findings.execute(PLAIN).fetchall()
 
 
-def test_precision_is_that_of_the_reviews_with_wilsons_interval(findings):
-    from math import sqrt
-
+def test_precision_is_that_of_the_reviews_with_the_calibration_reports_interval(findings):
     rows = findings.execute(
         "SELECT reference_set, verdict, confirmed, dismissed, open, precision, precision_low, precision_high FROM copymatch.report_precision"
     ).fetchall()
@@ -85,13 +83,21 @@ def test_precision_is_that_of_the_reviews_with_wilsons_interval(findings):
             [reference_set, verdict],
         ).fetchone()
         assert (confirmed, dismissed, still_open) == counted
-        n, z = confirmed + dismissed, 1.96
-        p = confirmed / n
-        middle, half = (
-            (p + z * z / (2 * n)) / (1 + z * z / n),
-            z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n),
-        )
-        assert (precision, low, high) == pytest.approx((p, middle - half, middle + half), abs=1e-9)
+        n = confirmed + dismissed
+        # Clopper and Pearson: either end is where so many or so few would be a chance of 1 in 40.
+        assert precision == pytest.approx(confirmed / n) and low < precision < high
+        assert binomial_tail(confirmed, n, low) == pytest.approx(0.025, abs=1e-6)
+        assert binomial_tail(n - confirmed, n, 1 - high) == pytest.approx(0.025, abs=1e-6)
+
+
+def binomial_tail(least, n, p):
+    """The probability of at least so many successes in n trials."""
+    from math import exp, lgamma, log
+
+    return sum(
+        exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log(1 - p))
+        for k in range(least, n + 1)
+    )
 
 
 def test_references_uploaders_reviewers_and_ages(findings):

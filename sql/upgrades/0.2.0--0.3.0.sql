@@ -73,3 +73,36 @@ SET LOCAL search_path = @extschema@, pg_temp;
 -- Calibrations are written by functions only, which set who made them and what they were measured on.
 DROP POLICY set_owner ON copymatch.calibration;
 REVOKE ALL ON copymatch.calibration FROM PUBLIC;
+
+-- Flagging: entries name their trigger, nobody writes the queue by hand, and the loop is the library's. Entries that wait find their
+-- trigger by its arguments.
+ALTER TABLE copymatch.queue ADD COLUMN trigger_relation regclass, ADD COLUMN trigger_name name;
+REVOKE INSERT, DELETE ON copymatch.queue FROM copymatch_admin;
+DROP PROCEDURE @extschema@.copy_process_queue(integer, integer);
+DROP FUNCTION copymatch.process_claimed(bigint[]);
+DROP FUNCTION copymatch.flag_uploads(copymatch.queue[], bytea[], text[]);
+DROP FUNCTION copymatch.queue_failed(bigint[], text, boolean);
+DROP FUNCTION copymatch.claim_batch(integer);
+DROP FUNCTION copymatch.queue_delay(integer);
+DROP FUNCTION copymatch.queue_settings();
+DROP FUNCTION copymatch.upload_statement(regclass, text, text[], text);
+DROP FUNCTION copymatch.embed_uploads(bytea[], text);
+DROP FUNCTION copymatch.read_upload(oid, text, text[]);
+DROP FUNCTION copymatch.record_text(text[]);
+DROP FUNCTION @extschema@.copy_flag_existing(regclass, name, text);
+DROP FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[]);
+DROP FUNCTION copymatch.thumbnail_of(regclass, name, name[], text, integer);
+-- A trigger does not tell who made it. Those that its table's owner could not have made stay, and are named.
+DO $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN SELECT t.tgname, c.oid::pg_catalog.regclass AS relation, c.relowner::pg_catalog.regrole AS owner
+                 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
+                 WHERE t.tgfoid OPERATOR(pg_catalog.=) '@extschema@.copy_flag()'::pg_catalog.regprocedure::pg_catalog.oid
+                   AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                   AND NOT pg_catalog.has_function_privilege(c.relowner, t.tgfoid, 'EXECUTE') LOOP
+        RAISE NOTICE 'flagging trigger "%" on table % was not made by its owner, role %', found.tgname, found.relation, found.owner
+            USING HINT = 'It stays. If you do not know it, drop it: it reads references with that role''s rights.';
+    END LOOP;
+END $$;

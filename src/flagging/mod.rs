@@ -1,9 +1,14 @@
 //! Uploads: flagged by a trigger at once or from the queue, and the page that shows the findings.
 
-mod owner;
+mod create;
+mod existing;
+mod flag;
+mod guarded;
+mod key;
 mod queue;
 mod report;
 mod trigger;
+mod upload;
 mod wake;
 mod worker;
 

@@ -1,23 +1,25 @@
 //! `copy_flag`: the trigger that compares uploads with a reference set, at once or through the queue.
 //!
-//! It runs as the extension's owner, with search_path pinned (see sql/flagging.sql), so that whoever writes an upload needs no
-//! right on findings or queue. References are read as the owner of the uploads table.
+//! It runs as whoever writes the upload, who needs no right on findings, queue or references: references are read as the owner of the
+//! uploads table, and what is found is written as the extension's owner.
 
 use std::ffi::{CStr, CString};
 
 use flagging::{Mode, OnBadImage, OnCopy, Options};
+use pgrx::PgRelation;
 use pgrx::prelude::*;
-use pgrx::{FromDatum, PgRelation};
 
-use super::owner::{Match, matches, model_of};
-use super::queue::invalid_options;
+use super::flag::{Named, dismissed, matches, model_of, record, refusal};
+use super::key::{Canonical, key_text, upload_text};
+use super::queue::{enqueue, root_of};
+use super::upload::invalid_options;
 use super::wake;
-use crate::embed::catalogue::Model;
 use crate::embed::embed_one;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
-use crate::rights::as_role;
-use crate::select::{Parameter, change, select};
+use crate::rights::{as_owner_of_function, as_role};
+use crate::select::{Parameter, select};
+use crate::tuple::{Tuple, column_number, type_of};
 use crate::types::Vector;
 
 /// PostgreSQL's version-1 calling convention, for the function below.
@@ -62,9 +64,20 @@ struct Upload<'a> {
     arguments: Vec<String>,
     options: Options,
     tuple: pg_sys::HeapTuple,
+    row: Tuple,
     descriptor: pg_sys::TupleDesc,
     image: i32,
     key: Vec<i32>,
+}
+
+/// Where a trigger stands, which is more than the row's table says where that is a partition.
+struct Place {
+    /// The relation that findings name: the root of the partitions.
+    relation: pg_sys::Oid,
+    /// The table that the trigger was made on.
+    uploads: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    trigger: String,
 }
 
 impl<'a> Upload<'a> {
@@ -103,8 +116,7 @@ impl<'a> Upload<'a> {
             .hint("Make it an AFTER trigger, or add the option 'on_copy=reject'."));
         }
         let image = column(trigger, &options.image)?;
-        // SAFETY: the number is one of the relation's columns.
-        if unsafe { pg_sys::SPI_gettypeid(descriptor, image) } != pg_sys::BYTEAOID {
+        if type_of(descriptor, image) != pg_sys::BYTEAOID {
             return Err(column_failure(
                 trigger,
                 &options.image,
@@ -120,14 +132,17 @@ impl<'a> Upload<'a> {
         if let (Some(name), Mode::Sync) = (&options.uploader, options.mode) {
             column(trigger, name)?;
         }
+        let tuple = if update {
+            trigger.tg_newtuple
+        } else {
+            trigger.tg_trigtuple
+        };
         Ok(Upload {
             trigger,
             arguments,
-            tuple: if update {
-                trigger.tg_newtuple
-            } else {
-                trigger.tg_trigtuple
-            },
+            tuple,
+            // SAFETY: the trigger's row fits its relation's descriptor, and both live as long as the trigger runs.
+            row: unsafe { Tuple::new(tuple, descriptor) },
             options,
             descriptor,
             image,
@@ -137,51 +152,44 @@ impl<'a> Upload<'a> {
 
     /// Whether there is an image that was not there before: an UPDATE that leaves image and key alone changes nothing.
     fn is_to_be_matched(&self) -> Result<bool, Failure> {
-        if value(self.tuple, self.descriptor, self.image).is_none() {
+        if self.row.is_null(self.image) {
             return Ok(false);
         }
         let update = self.trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
         if !update {
             return Ok(true);
         }
-        let (old, new) = (self.trigger.tg_trigtuple, self.tuple);
-        let image = |tuple| value(tuple, self.descriptor, self.image);
-        Ok(!same_image(image(old), image(new))
-            || self
-                .key
-                .iter()
-                .any(|&number| text(old, self.descriptor, number) != text(new, self.descriptor, number)))
+        // SAFETY: of an UPDATE tg_trigtuple is the old row.
+        let old = unsafe { Tuple::new(self.trigger.tg_trigtuple, self.descriptor) };
+        Ok(!self.row.same_stored(&old, self.image)
+            || key_text(&old, self.descriptor, &self.key) != key_text(&self.row, self.descriptor, &self.key))
     }
 
     fn flag(&self, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Failure> {
         let key = self.key_texts()?;
-        let (relation, owner) = self.relation()?;
+        let place = self.place()?;
+        // SAFETY: fcinfo is this call's; flinfo says which function is called.
+        let own = unsafe { (*(*fcinfo).flinfo).fn_oid };
         if self.options.mode == Mode::Async {
-            change(
-                "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) VALUES ($1, $2, $3, $4)",
-                &[
-                    Parameter::of(relation),
-                    Parameter::of(key),
-                    Parameter::of(self.options.set.as_str()),
-                    Parameter::of(self.arguments.clone()),
-                ],
-                |_| Ok(()),
-            )?;
+            as_owner_of_function(own, || {
+                enqueue(
+                    place.relation,
+                    key,
+                    place.uploads,
+                    &place.trigger,
+                    &self.options.set,
+                    self.arguments.clone(),
+                )
+            })?;
             wake::at_commit();
             return Ok(());
         }
-        let upload = match key.as_slice() {
-            [only] => only.clone(),
-            several => flagging::record_text(&several.iter().map(String::as_str).collect::<Vec<_>>()),
-        };
+        let upload = upload_text(&key);
         let home = Home::of(fcinfo)?;
-        // SAFETY: the column is of type bytea and not NULL; the value is detoasted into this call's memory.
-        let bytes = value(self.tuple, self.descriptor, self.image)
-            .and_then(|datum| unsafe { <&[u8]>::from_datum(datum, false) })
-            .unwrap_or_default();
+        let bytes = self.row.bytes(self.image)?.unwrap_or_default();
         let set = &self.options.set;
-        let found = as_role(owner, || {
-            let model = Model::find(Some(&model_of(set)?))?;
+        let found = as_role(place.owner, || {
+            let model = model_of(set)?;
             let descriptor = match embed_one(bytes, &model) {
                 Ok(elements) => Vector::from_elements(&elements),
                 Err(failure) => {
@@ -198,87 +206,108 @@ impl<'a> Upload<'a> {
         if found.is_empty() {
             return Ok(());
         }
-        let uploader = match &self.options.uploader {
-            Some(name) => text(self.tuple, self.descriptor, column(self.trigger, name)?),
-            None => None,
+        let uploader = self.uploader(&place)?;
+        let named = Named {
+            relation: place.relation,
+            upload: &upload,
+            uploader: uploader.as_deref(),
+            set,
         };
         if self.options.on_copy == OnCopy::Reject {
             for copy in found.iter().filter(|found| found.verdict == "copy") {
-                if !dismissed(relation, &upload, uploader.as_deref(), set, &copy.reference)? {
-                    return Err(refusal(&upload, set, copy));
+                if !as_owner_of_function(own, || dismissed(&named, &copy.reference))? {
+                    return Err(refusal(&named, copy));
                 }
             }
         }
         if self.trigger.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_BEFORE {
-            record(relation, &upload, uploader.as_deref(), set, &found)?;
+            as_owner_of_function(own, || record(&named, &found, self.options.notify))?;
         }
         Ok(())
     }
 
-    /// The relation that findings name, the root where the row's table is a partition, and its owner.
-    fn relation(&self) -> Result<(pg_sys::Oid, pg_sys::Oid), Failure> {
-        // SAFETY: tg_relation is open; rd_rel is its pg_class row.
-        let (own, is_partition, owner) = unsafe {
+    /// Who uploaded: of this row, and only what the table's owner may read of it.
+    fn uploader(&self, place: &Place) -> Result<Option<String>, Failure> {
+        let Some(name) = &self.options.uploader else {
+            return Ok(None);
+        };
+        let number = column(self.trigger, name)?;
+        // SAFETY: look-ups in PostgreSQL's caches for a column that is there.
+        let readable = unsafe {
+            let (allowed, select) = (pg_sys::AclResult::ACLCHECK_OK, pg_sys::ACL_SELECT as pg_sys::AclMode);
+            let column = CString::new(name.as_str()).unwrap_or_default();
+            let at = pg_sys::get_attnum(place.uploads, column.as_ptr());
+            pg_sys::pg_class_aclcheck(place.uploads, place.owner, select) == allowed
+                || pg_sys::pg_attribute_aclcheck(place.uploads, at, place.owner, select) == allowed
+        };
+        if !readable {
+            return Err(column_failure(
+                self.trigger,
+                name,
+                "may not be read by the table's owner",
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            ));
+        }
+        let _canonical = (type_of(self.descriptor, number) != pg_sys::TEXTOID).then(Canonical::settings);
+        Ok(self.row.text(number))
+    }
+
+    fn place(&self) -> Result<Place, Failure> {
+        // SAFETY: tg_relation is open; rd_rel is its pg_class row; tg_trigger is filled.
+        let (own, is_partition, owner, definition) = unsafe {
             let relation = &*self.trigger.tg_relation;
             let class = &*relation.rd_rel;
-            (relation.rd_id, class.relispartition, class.relowner)
+            (
+                relation.rd_id,
+                class.relispartition,
+                class.relowner,
+                &*self.trigger.tg_trigger,
+            )
         };
         if !is_partition {
-            return Ok((own, owner));
+            return Ok(Place {
+                relation: own,
+                uploads: own,
+                owner,
+                trigger: trigger_name(definition),
+            });
         }
-        select(
-            "SELECT c.oid, c.relowner FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.pg_partition_root($1)",
-            &[Parameter::of(own)],
-            |row| Ok((row.required(1)?, row.required(2)?)),
-        )?
-        .into_iter()
-        .next()
-        .ok_or_else(|| misused("the partitioned table of this partition is gone"))
+        // A partition has the partitioned table's triggers as clones; it may have triggers of its own as well.
+        let found = select(
+            "WITH RECURSIVE up AS ( \
+                 SELECT t.tgrelid, t.tgname, t.tgparentid FROM pg_catalog.pg_trigger t WHERE t.oid = $1 \
+                 UNION ALL \
+                 SELECT t.tgrelid, t.tgname, t.tgparentid FROM up JOIN pg_catalog.pg_trigger t ON t.oid = up.tgparentid) \
+             SELECT up.tgrelid, up.tgname::pg_catalog.text, c.relowner \
+             FROM up JOIN pg_catalog.pg_class c ON c.oid = up.tgrelid WHERE up.tgparentid = 0",
+            &[Parameter::of(definition.tgoid)],
+            |row| {
+                Ok((
+                    row.required::<pg_sys::Oid>(1)?,
+                    row.required::<String>(2)?,
+                    row.required::<pg_sys::Oid>(3)?,
+                ))
+            },
+        )?;
+        let (uploads, trigger, owner) = found
+            .into_iter()
+            .next()
+            .ok_or_else(|| misused("the partitioned table of this partition is gone"))?;
+        Ok(Place {
+            relation: root_of(own)?,
+            uploads,
+            owner,
+            trigger,
+        })
     }
 
     /// The key's columns as text that any session reads as the same values.
     fn key_texts(&self) -> Result<Vec<String>, Failure> {
-        let plain = self.key.iter().all(|&number| {
-            // SAFETY: the number is one of the relation's columns.
-            let kind = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number) };
-            [
-                pg_sys::INT8OID,
-                pg_sys::INT4OID,
-                pg_sys::INT2OID,
-                pg_sys::TEXTOID,
-                pg_sys::VARCHAROID,
-                pg_sys::UUIDOID,
-            ]
-            .contains(&kind)
-        });
-        // SAFETY: settings of this nest level are put back by AtEOXact_GUC, or by the transaction's end where this raises.
-        let level = (!plain).then(|| unsafe {
-            let level = pg_sys::NewGUCNestLevel();
-            for (name, value) in [
-                (c"datestyle", c"ISO"),
-                (c"intervalstyle", c"postgres"),
-                (c"timezone", c"UTC"),
-                (c"extra_float_digits", c"3"),
-            ] {
-                pg_sys::set_config_option(
-                    name.as_ptr(),
-                    value.as_ptr(),
-                    pg_sys::GucContext::PGC_USERSET,
-                    pg_sys::GucSource::PGC_S_SESSION,
-                    pg_sys::GucAction::GUC_ACTION_SAVE,
-                    true,
-                    0,
-                    false,
-                );
-            }
-            level
-        });
-        let texts = self
-            .key
-            .iter()
+        key_text(&self.row, self.descriptor, &self.key)
+            .into_iter()
             .zip(&self.options.key)
-            .map(|(&number, name)| {
-                text(self.tuple, self.descriptor, number).ok_or_else(|| {
+            .map(|(text, name)| {
+                text.ok_or_else(|| {
                     column_failure(
                         self.trigger,
                         name,
@@ -287,97 +316,34 @@ impl<'a> Upload<'a> {
                     )
                 })
             })
-            .collect();
-        if let Some(level) = level {
-            // SAFETY: the level that was begun above.
-            unsafe { pg_sys::AtEOXact_GUC(true, level) };
-        }
-        texts
+            .collect()
     }
 }
 
-fn refusal(upload: &str, set: &str, copy: &Match) -> Failure {
-    Failure::new(
-        PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
-        format!(
-            "upload {upload} is a copy of reference {} of set \"{set}\" (probability {:.3})",
-            copy.reference, copy.probability
-        ),
-    )
-    .detail(format!("Similarity {:.3}, verdict {}.", copy.similarity, copy.verdict))
-    .hint("Where this is wrong, a reviewer can dismiss the reference for this uploader; the threshold belongs to the set's calibration.")
-}
-
-fn dismissed(
-    relation: pg_sys::Oid,
-    upload: &str,
-    uploader: Option<&str>,
-    set: &str,
-    reference: &str,
-) -> Result<bool, Failure> {
-    let found = select(
-        "SELECT copymatch.is_dismissed($1, $2, $3, $4, $5)",
-        &[
-            Parameter::of(relation),
-            Parameter::of(upload),
-            Parameter::of(uploader),
-            Parameter::of(set),
-            Parameter::of(reference),
-        ],
-        |row| row.required::<bool>(1),
-    )?;
-    Ok(found.contains(&true))
-}
-
-fn record(
-    relation: pg_sys::Oid,
-    upload: &str,
-    uploader: Option<&str>,
-    set: &str,
-    found: &[Match],
-) -> Result<(), Failure> {
-    let numbers = |field: fn(&Match) -> f64| Parameter::of(found.iter().map(field).collect::<Vec<f64>>());
-    let texts = |field: fn(&Match) -> &String| Parameter::of(found.iter().map(field).cloned().collect::<Vec<String>>());
-    change(
-        "SELECT copymatch.record_findings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        &[
-            Parameter::of(relation),
-            Parameter::of(upload),
-            Parameter::of(uploader),
-            Parameter::of(set),
-            texts(|m| &m.reference),
-            numbers(|m| m.similarity),
-            numbers(|m| m.background),
-            numbers(|m| m.score),
-            numbers(|m| m.probability),
-            texts(|m| &m.verdict),
-        ],
-        |_| Ok(()),
-    )?;
-    Ok(())
+fn trigger_name(definition: &pg_sys::Trigger) -> String {
+    // SAFETY: tgname is NUL-terminated.
+    unsafe { CStr::from_ptr(definition.tgname) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The number of a column of the trigger's table.
 fn column(trigger: &pg_sys::TriggerData, name: &str) -> Result<i32, Failure> {
-    let missing = || {
+    // SAFETY: the relation's tuple descriptor is valid and only read.
+    let descriptor = unsafe { (*trigger.tg_relation).rd_att };
+    let number = column_number(descriptor, name).ok_or_else(|| {
         column_failure(
             trigger,
             name,
             "does not exist",
             PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
         )
-    };
-    let text = CString::new(name).map_err(|_| missing())?;
-    // SAFETY: the relation's tuple descriptor is valid and only read.
-    let number = unsafe { pg_sys::SPI_fnumber((*trigger.tg_relation).rd_att, text.as_ptr()) };
-    if number <= 0 {
-        return Err(missing());
-    }
-    // SAFETY: the number is one of the descriptor's columns.
-    let generated = unsafe { generated(trigger, number) };
+    })?;
     // PostgreSQL computes stored ones after BEFORE triggers, virtual ones only for queries: a trigger would take them for NULL.
     let before = trigger.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_BEFORE;
-    match generated {
+    // SAFETY: a look-up in PostgreSQL's caches for a column that is there.
+    let generated = unsafe { pg_sys::get_attgenerated((*trigger.tg_relation).rd_id, number as pg_sys::AttrNumber) };
+    match generated as u8 {
         b's' if before => Err(column_failure(
             trigger,
             name,
@@ -396,30 +362,12 @@ fn column(trigger: &pg_sys::TriggerData, name: &str) -> Result<i32, Failure> {
     }
 }
 
-/// How a column is generated: `s` stored, `v` virtual, 0 where it is not.
-///
-/// # Safety
-/// The number must be one of the columns of the trigger's relation.
-unsafe fn generated(trigger: &pg_sys::TriggerData, number: i32) -> u8 {
-    // SAFETY: the relation is open, and its descriptor has the column.
-    unsafe {
-        let descriptor = (*trigger.tg_relation).rd_att;
-        #[cfg(feature = "pg18")]
-        let attribute = pg_sys::TupleDescAttr(descriptor, number - 1);
-        #[cfg(not(feature = "pg18"))]
-        let attribute = (*descriptor).attrs.as_ptr().add(number as usize - 1);
-        (*attribute).attgenerated as u8
-    }
-}
-
 fn column_failure(trigger: &pg_sys::TriggerData, name: &str, what: &str, code: PgSqlErrorCode) -> Failure {
     // SAFETY: tg_relation is open, tg_trigger is filled.
     let (relation, trigger) = unsafe {
         (
             PgRelation::from_pg(trigger.tg_relation),
-            CStr::from_ptr((*trigger.tg_trigger).tgname)
-                .to_string_lossy()
-                .into_owned(),
+            trigger_name(&*trigger.tg_trigger),
         )
     };
     Failure::new(
@@ -430,33 +378,4 @@ fn column_failure(trigger: &pg_sys::TriggerData, name: &str, what: &str, code: P
         ),
     )
     .hint("Columns stand in the trigger's arguments as text: after a rename, drop the trigger and make it again.")
-}
-
-fn value(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, number: i32) -> Option<pg_sys::Datum> {
-    let mut is_null = false;
-    // SAFETY: the tuple fits the descriptor, and the number is one of its columns.
-    let datum = unsafe { pg_sys::SPI_getbinval(tuple, descriptor, number, &mut is_null) };
-    (!is_null).then_some(datum)
-}
-
-fn text(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, number: i32) -> Option<String> {
-    // SAFETY: as for value(); the result is NUL-terminated, or null for NULL.
-    unsafe {
-        let text = pg_sys::SPI_getvalue(tuple, descriptor, number);
-        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
-    }
-}
-
-/// Whether two images are the same stored bytes: an UPDATE that leaves the column alone keeps its TOAST pointer.
-fn same_image(old: Option<pg_sys::Datum>, new: Option<pg_sys::Datum>) -> bool {
-    let stored = |datum: pg_sys::Datum| {
-        let pointer: *const pg_sys::varlena = datum.cast_mut_ptr();
-        // SAFETY: a varlena of a tuple; its header says how many bytes follow, whatever its storage.
-        unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), pgrx::varsize_any(pointer)) }
-    };
-    match (old, new) {
-        (None, None) => true,
-        (Some(old), Some(new)) => stored(old) == stored(new),
-        _ => false,
-    }
 }

@@ -80,6 +80,11 @@ fn slots() -> Option<&'static [Slot; SLOTS]> {
     unsafe { SHARED.load(Ordering::Acquire).as_ref() }.map(|slots| &slots.0)
 }
 
+/// Whether the server was started with the library preloaded.
+pub fn is_preloaded() -> bool {
+    slots().is_some()
+}
+
 /// Makes this process's latch the one that is set when its database has work. False where it cannot be woken.
 pub fn listen() -> bool {
     let Some(slots) = slots() else { return false };

@@ -10,9 +10,12 @@ use pgrx::PgTryBuilder;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
 
+use super::guarded::subtransaction;
+use super::queue::{claim, process, release};
 use super::wake;
 use crate::failure::{Failure, boundary};
-use crate::select::change;
+use crate::rights::as_extension_owner;
+use crate::select::{Parameter, change, select};
 use crate::settings;
 
 const KIND: &str = "copymatch queue worker";
@@ -51,7 +54,32 @@ fn describe(name: &str, argument: u32) -> BackgroundWorkerBuilder {
 fn copy_start_worker() -> i32 {
     boundary(|| {
         // SAFETY: variables of this backend.
-        let (database, own) = unsafe { (u32::from(pg_sys::MyDatabaseId), pg_sys::MyProcPid) };
+        let (database, own, recovering) = unsafe {
+            (
+                u32::from(pg_sys::MyDatabaseId),
+                pg_sys::MyProcPid,
+                pg_sys::RecoveryInProgress(),
+            )
+        };
+        if recovering {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "a standby has no queue to work off",
+            )
+            .hint("Start the worker on the primary, or here after the promotion."));
+        }
+        let _one_at_a_time = StartLock::take();
+        let (running, most) = (others()?, settings::queue_max_started());
+        if running >= i64::from(most) {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("{running} queue workers are running already that copy_start_worker() started"),
+            )
+            .detail("They count in all databases together: background workers are few, and others need some too.")
+            .hint(format!(
+                "copy_stop_worker() ends this database's; copymatch.queue_max_started ({most}) is the limit; CALL copy_process_queue() needs no worker."
+            )));
+        }
         let none_free = || {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
@@ -63,7 +91,104 @@ fn copy_start_worker() -> i32 {
             .set_notify_pid(own)
             .load_dynamic()
             .map_err(|_| none_free())?;
-        worker.wait_for_startup().map_err(|_| none_free())
+        let pid = worker.wait_for_startup().map_err(|_| none_free())?;
+        until_counted(pid)?;
+        Ok(pid)
+    })
+}
+
+/// Held while workers are counted and one is started: over all databases, unlike an advisory lock.
+struct StartLock;
+
+impl StartLock {
+    /// No catalogue row of pg_extension is shared between databases: nobody else locks one as if it were.
+    const CLASS: pg_sys::Oid = pg_sys::ExtensionRelationId;
+
+    fn take() -> StartLock {
+        // SAFETY: a lock of this transaction, released below or at its end.
+        unsafe {
+            pg_sys::LockSharedObject(
+                Self::CLASS,
+                pg_sys::InvalidOid,
+                0,
+                pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+            );
+        }
+        StartLock
+    }
+}
+
+impl Drop for StartLock {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: taken in take().
+            unsafe {
+                pg_sys::UnlockSharedObject(
+                    Self::CLASS,
+                    pg_sys::InvalidOid,
+                    0,
+                    pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+                );
+            }
+        }
+    }
+}
+
+/// Workers that run now, in all databases, but for those that the server's configuration asks for.
+fn others() -> Result<i64, Failure> {
+    let running = counted("a.backend_type = $1", Parameter::of(KIND))?;
+    let preloaded = if wake::is_preloaded() {
+        settings::queue_databases().len() as i64 * i64::from(settings::queue_workers())
+    } else {
+        0
+    };
+    Ok((running - preloaded).max(0))
+}
+
+/// Processes of the server that fulfil a condition now, not when the transaction first looked.
+fn counted(condition: &str, parameter: Parameter) -> Result<i64, Failure> {
+    as_extension_owner(|| {
+        change("SELECT FROM pg_catalog.pg_stat_clear_snapshot()", &[], |_| Ok(()))?;
+        let counted = change(
+            &format!("SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE {condition}"),
+            &[parameter],
+            |row| row.required::<i64>(1),
+        )?;
+        Ok(counted.into_iter().sum())
+    })
+}
+
+/// Waits until a worker that has just begun is one that the next caller counts.
+fn until_counted(pid: i32) -> Result<(), Failure> {
+    for _ in 0..500 {
+        if counted(
+            "a.backend_type IS NOT NULL AND a.datid <> 0 AND a.pid = $1",
+            Parameter::of(pid),
+        )? > 0
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        pgrx::check_for_interrupts!();
+    }
+    Ok(())
+}
+
+#[pg_extern(sql = false)]
+fn copy_stop_worker() -> i64 {
+    boundary(|| {
+        as_extension_owner(|| {
+            change("SELECT FROM pg_catalog.pg_stat_clear_snapshot()", &[], |_| Ok(()))?;
+            let ended = change(
+                "SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid)) \
+                 FROM pg_catalog.pg_stat_get_activity(NULL) a \
+                 WHERE a.backend_type = $1 AND a.datid = (SELECT d.oid FROM pg_catalog.pg_database d \
+                                                          WHERE d.datname = pg_catalog.current_database())",
+                &[Parameter::of(KIND)],
+                |row| row.required::<i64>(1),
+            )?;
+            Ok(ended.into_iter().sum())
+        })
     })
 }
 
@@ -164,33 +289,63 @@ fn turn() {
 fn batch() -> bool {
     report(true);
     let claimed = in_transaction(|| {
-        // The extension may not be there, or not be there yet.
-        let there = change(
-            "SELECT pg_catalog.to_regprocedure('copymatch.claim_batch(integer)') IS NOT NULL",
-            &[],
-            |row| row.required::<bool>(1),
-        )?;
-        if there != [true] {
-            return Ok(None);
+        if !is_installed()? {
+            return Ok(Vec::new());
         }
-        let claimed = change("SELECT copymatch.claim_batch()", &[], |row| row.get::<Vec<i64>>(1))?;
-        Ok(claimed.into_iter().flatten().next())
+        claim(settings::queue_batch())
     });
-    let worked = match claimed.filter(|ids| !ids.is_empty()) {
-        None => false,
-        Some(ids) => {
-            in_transaction(|| {
-                change(
-                    "SELECT copymatch.process_claimed($1)",
-                    &[crate::select::Parameter::of(ids.clone())],
-                    |_| Ok(()),
-                )
-            });
-            true
-        }
-    };
+    let worked = !claimed.is_empty();
+    let mut ended = None;
+    let mut out_of_memory = false;
+    if worked {
+        in_transaction(|| {
+            if !is_installed()? {
+                return Ok(());
+            }
+            match subtransaction(|| process(&claimed)) {
+                Ok(worked) => out_of_memory = worked.out_of_memory,
+                // Stopped, or an error that no entry is to blame for: what was claimed is given back.
+                Err(error) => {
+                    release(&claimed)?;
+                    ended = Some(error);
+                }
+            }
+            Ok(())
+        });
+    }
     report(false);
+    if let Some(error) = ended {
+        boundary(|| -> Result<(), Failure> { error.again() });
+    }
+    if out_of_memory {
+        // ONNX Runtime does not recover from memory that ran out while it loaded: a fresh process does.
+        pgrx::log!("copymatch: out of memory, the queue worker starts again");
+        // SAFETY: ends this process as every PostgreSQL process ends; with 1 it is started again.
+        unsafe { pg_sys::proc_exit(1) };
+    }
     worked
+}
+
+/// Whether what this process is about to do is the extension's: the queue is locked until the transaction's end, is a member of the
+/// installed extension, and of this library's version. Whoever owns the database may make tables and functions of the same names where
+/// the extension is not, or not any more.
+fn is_installed() -> Result<bool, Failure> {
+    const QUEUE: &str = "SELECT pg_catalog.to_regclass('copymatch.queue')::pg_catalog.oid";
+    let queue = |row: &crate::select::Row| row.get::<pg_sys::Oid>(1);
+    let Some(found) = select(QUEUE, &[], queue)?.into_iter().next().flatten() else {
+        return Ok(false);
+    };
+    // SAFETY: a lock that every writer of the table takes; the relation may be gone meanwhile, which the query below sees.
+    unsafe { pg_sys::LockRelationOid(found, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
+    let member = change(
+        "SELECT e.extversion = $2 FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_depend d \
+             ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND d.deptype = 'e' \
+         WHERE e.extname = 'copymatch' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = $1 \
+           AND pg_catalog.to_regclass('copymatch.queue') = $1",
+        &[Parameter::of(found), Parameter::of(env!("CARGO_PKG_VERSION"))],
+        |row| row.required::<bool>(1),
+    )?;
+    Ok(member == [true])
 }
 
 fn in_transaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> T {

@@ -72,6 +72,27 @@ pub fn record_text(values: &[&str]) -> String {
     text
 }
 
+/// The values of a composite key's text: what `record_text` made it of. None where it is no such text.
+pub fn split_record(text: &str) -> Option<Vec<String>> {
+    let inner = text.strip_prefix('(')?.strip_suffix(')')?;
+    let mut values = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = inner.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                values.last_mut()?.push('"');
+            }
+            '"' => quoted = !quoted,
+            '\\' => values.last_mut()?.push(characters.next()?),
+            ',' if !quoted => values.push(String::new()),
+            _ => values.last_mut()?.push(character),
+        }
+    }
+    (!quoted).then_some(values)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +118,20 @@ mod tests {
         assert_eq!(record_text(&["ä", "(1)"]), r#"(ä,"(1)")"#);
     }
 
+    #[test]
+    fn broken_texts_of_rows_are_none() {
+        for wrong in ["", "(", "1,2", "(\"open)", "(a\\"] {
+            assert_eq!(split_record(wrong), None, "{wrong}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn composite_keys_come_back(values in proptest::collection::vec("[^\u{0}]{0,12}", 1..4)) {
+            let texts: Vec<&str> = values.iter().map(String::as_str).collect();
+            prop_assert_eq!(split_record(&record_text(&texts)), Some(values));
+        }
+
         #[test]
         fn quoted_names_come_back(names in proptest::collection::vec("[^\u{0}]{1,12}", 1..4)) {
             let list = names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect::<Vec<_>>().join(",");

@@ -15,6 +15,6 @@ mod key;
 mod options;
 mod page;
 
-pub use key::{record_text, split_columns};
+pub use key::{record_text, split_columns, split_record};
 pub use options::{Mode, OnBadImage, OnCopy, OptionError, Options};
 pub use page::{PageError, render};

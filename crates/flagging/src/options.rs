@@ -55,6 +55,8 @@ pub struct Options {
     pub review: bool,
     /// How many of the nearest references are looked at.
     pub k: i32,
+    /// Whether a new finding sends a notification.
+    pub notify: bool,
 }
 
 /// Arguments that say nothing sensible.
@@ -113,6 +115,7 @@ impl Options {
             uploader: None,
             review: true,
             k: 10,
+            notify: true,
         };
         let mut seen: Vec<&str> = Vec::new();
         for argument in more {
@@ -148,6 +151,7 @@ impl Options {
             "on_bad_image" => {
                 self.on_bad_image = choose(name, value, &[("error", OnBadImage::Error), ("skip", OnBadImage::Skip)])?;
             }
+            "notify" => self.notify = choose(name, value, &[("on", true), ("off", false)])?,
             "verdict" => self.review = choose(name, value, &[("review", true), ("copy", false)])?,
             "uploader" if value.is_empty() => {
                 return Err(OptionError::new(
@@ -171,7 +175,7 @@ impl Options {
             _ => {
                 return Err(OptionError::new(
                     format!("copy_flag has no option \"{name}\""),
-                    "There are mode, on_copy, on_bad_image, uploader, verdict and k.",
+                    "There are mode, on_copy, on_bad_image, uploader, verdict, notify and k.",
                 ));
             }
         }
@@ -213,9 +217,10 @@ mod tests {
                 options.on_copy,
                 options.on_bad_image,
                 options.review,
+                options.notify,
                 options.k
             ),
-            (Mode::Sync, OnCopy::Flag, OnBadImage::Error, true, 10)
+            (Mode::Sync, OnCopy::Flag, OnBadImage::Error, true, true, 10)
         );
         Ok(())
     }
@@ -227,6 +232,7 @@ mod tests {
             "on_bad_image=skip",
             "uploader=user_id",
             "verdict=copy",
+            "notify=off",
             "k = 3",
         ])?;
         assert_eq!(
@@ -235,9 +241,10 @@ mod tests {
                 options.on_bad_image,
                 options.uploader.as_deref(),
                 options.review,
+                options.notify,
                 options.k
             ),
-            (Mode::Async, OnBadImage::Skip, Some("user_id"), false, 3)
+            (Mode::Async, OnBadImage::Skip, Some("user_id"), false, false, 3)
         );
         assert_eq!(parse(&["on_copy=reject"])?.on_copy, OnCopy::Reject);
         Ok(())
