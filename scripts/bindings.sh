@@ -2,7 +2,7 @@
 # Sourced after env.sh: compiling without a major's C headers, by the bindings that pgrx-pg-sys carries for its own
 # documentation. They are of one minor release of each major, on 64-bit Linux.
 
-# use_pgrx_bindings: enough to check. pgrx-pg-sys takes its own bindings under a condition that other crates understand
+# use_pgrx_bindings check: enough for cargo check. pgrx-pg-sys takes its own bindings under a condition that other crates understand
 # otherwise: only it may see it.
 #
 # use_pgrx_bindings link: enough to run, for 14 alone, which no Debian has. What headers define as inline functions is taken
@@ -11,7 +11,7 @@
 use_pgrx_bindings() {
     mkdir -p "$CARGO_TARGET_DIR"
     local wrapper=$CARGO_TARGET_DIR/rustc-docsrs linked='' found
-    if [ "${1:-}" = link ]; then
+    if [ "$1" = link ]; then
         [ "$PG_MAJOR" = 14 ] || die "PG_BINDINGS=pgrx serves PostgreSQL 14 alone; install the C headers of $PG_MAJOR"
         for found in "$CARGO_TARGET_DIR"/release/build/pgrx-pg-sys-*/out/pgrx-cshim-static-pg15.c; do
             linked=${found%/*}/libpgrx-cshim.a

@@ -27,6 +27,6 @@ for version; do
     else
         say "PostgreSQL $version, by pgrx's bindings"
         PG_MAJOR=$version bindings_come_from pgrx
-        (use_pgrx_bindings && check "$version")
+        (use_pgrx_bindings check && check "$version")
     fi
 done

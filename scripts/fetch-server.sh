@@ -32,13 +32,19 @@ if [ -n "$headers" ]; then
 fi
 [ "$(uname -sm)" = "Linux x86_64" ] || die "these packages are for 64-bit Linux on x86"
 
+# Where this machine has Debian from.
+debian_repository() {
+    # shellcheck disable=SC2016 # both speak of fields of their own
+    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }'
+}
+
 # Debian 13's package of headers, unpacked into a folder, by apt with lists of its own: this machine's stay as they are.
 debian_headers() {
     local folder=$1 repository apt
-    repository=$(apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }')
+    repository=$(debian_repository)
     if [ -z "$repository" ]; then
         retried as_root apt-get update -qq >&2
-        repository=$(apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }')
+        repository=$(debian_repository)
     fi
     [ -n "$repository" ] || die "apt knows no Debian repository"
     mkdir -p "$folder"/{lists/partial,archives/partial}
