@@ -137,7 +137,7 @@ pub fn embed(model: &Model, images: &[Image]) -> Result<Vec<Vec<f32>>, Failure> 
     })
 }
 
-/// The longest side, in pixels, that the network looks at: larger pictures may be decoded at reduced scale.
+/// The side, or short side, in pixels, that the network looks at: larger pictures may be decoded at reduced scale.
 pub fn input_side(model: &Model) -> Result<u32, Failure> {
     with_loaded(model, |loaded| {
         Ok(loaded

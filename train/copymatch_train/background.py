@@ -41,18 +41,18 @@ def unpack(raw: bytes) -> np.ndarray:
     return values.astype(np.float32) * scale[:, None]
 
 
-def describe_all(run, images, manifest_input: dict, batch: int = 16, label: str = "embed", total: int | None = None) -> np.ndarray:
+def describe_all(run, images, manifest: dict, batch: int = 16, label: str = "embed", total: int | None = None) -> np.ndarray:
     """Descriptors of an iterable of PIL images, in order."""
     rows, pending = [], []
     with tqdm(total=total, unit="img", desc=label) as bar:
         for image in images:
             pending.append(image)
             if len(pending) == batch:
-                rows.append(describe(run, pending, manifest_input))
+                rows.append(describe(run, pending, manifest))
                 bar.update(len(pending))
                 pending = []
         if pending:
-            rows.append(describe(run, pending, manifest_input))
+            rows.append(describe(run, pending, manifest))
             bar.update(len(pending))
     return np.concatenate(rows).astype(np.float32)
 
@@ -76,7 +76,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"--rows {a.rows}: {error}") from None
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
-    descriptors = describe_all(run, (pictures.image(int(i)) for i in chosen), manifest["input"], label="background", total=a.rows)
+    descriptors = describe_all(run, (pictures.image(int(i)) for i in chosen), manifest, label="background", total=a.rows)
     raw = pack(descriptors)
     (a.model / "background.bin").write_bytes(raw)
     error = 1 - (unpack(raw) * descriptors).sum(1).min()

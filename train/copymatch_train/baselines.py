@@ -124,7 +124,7 @@ def main() -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
         run = session((folder / "model.onnx").read_bytes(), a.threads)
         clamp = json.loads((folder / "calibration.json").read_text())["clamp"] if (folder / "calibration.json").exists() else None
-        describe = lambda images, total, run=run, manifest=manifest: describe_all(run, images, manifest["input"], total=total)  # noqa: E731
+        describe = lambda images, total, run=run, manifest=manifest: describe_all(run, images, manifest, total=total)  # noqa: E731
         score(f"{manifest['name']} {manifest['version']}", describe, unpack((folder / "background.bin").read_bytes()), clamp)
     columns = ("micro_ap", "recall_at_p90", "recall_at_1", "stretched_micro_ap", "stretched_recall_at_p90")
     print("| | " + " | ".join(c.replace("_", " ") for c in columns) + " |\n|" + "---|" * (len(columns) + 1))

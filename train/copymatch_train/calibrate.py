@@ -90,7 +90,7 @@ def main() -> None:
     if len(strangers) < MIN_STRANGERS:
         raise SystemExit(f"--references {a.references}: only {len(strangers)} of {len(originals)} held-out pictures are left as strangers")
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
-    reference_descriptors = describe_all(run, (pictures.image(int(i)) for i in references), manifest["input"], label="references", total=len(references))
+    reference_descriptors = describe_all(run, (pictures.image(int(i)) for i in references), manifest, label="references", total=len(references))
 
     plan = [int(v) for v in rng.choice(len(references), a.copies)] + [-1 - int(v) for v in rng.choice(len(strangers), a.unrelated)]
 
@@ -103,7 +103,7 @@ def main() -> None:
             )
             yield image
 
-    query_descriptors = describe_all(run, queries(), manifest["input"], label="queries", total=len(plan))
+    query_descriptors = describe_all(run, queries(), manifest, label="queries", total=len(plan))
     background = unpack((a.model / "background.bin").read_bytes())
     m = background_similarity(query_descriptors, background)
     similarity = query_descriptors @ reference_descriptors.T

@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 
 from .background import describe_all, unpack
 from .benchmark import Benchmark, by_edit
-from .export import describe, session
+from .export import session
+from .preprocess import prepared
 from .scores import background_similarity, recall_at_precision, stretched, summary
 
 
@@ -28,7 +29,7 @@ def opened(raw: bytes) -> Image.Image:
 
 def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int, save: Path | None = None) -> dict:
     manifest = json.loads((model / "manifest.json").read_text())
-    how = manifest["input"] | ({"sizes": sizes} if sizes else {})
+    how = manifest | {"input": manifest["input"] | ({"sizes": sizes} if sizes else {})}
     run = session((model / "model.onnx").read_bytes(), threads)
     b = Benchmark.read(benchmark)
     r = describe_all(run, (opened(raw) for raw in b.references), how, label="references", total=len(b.references))
@@ -42,7 +43,7 @@ def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int
     c = json.loads((model / "calibration.json").read_text()) if (model / "calibration.json").exists() else None
     clamp = c["clamp"] if c else None
     figures = {k: round(v, 4) for k, v in summary(q, r, truth, background, clamp=clamp).items()}
-    out = dict(model=manifest["name"], version=manifest["version"], sizes=how["sizes"], references=len(r), queries=len(q), **figures)
+    out = dict(model=manifest["name"], version=manifest["version"], sizes=how["input"]["sizes"], references=len(r), queries=len(q), **figures)
     if background is not None:
         similarity = q @ r.T
         nearest, top = similarity.argmax(1), similarity.max(1)
@@ -75,13 +76,11 @@ def milliseconds(model: Path, threads: int = 1, seconds: float = 5.0) -> dict:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8))
     out = {}
     for side in manifest["input"]["sizes"]:
-        small = picture.resize((side, side))
-        describe(run, [small], manifest["input"] | {"sizes": [side]})
-        x = np.zeros((1, 3, side, side), np.float32)
+        x = prepared(picture, side, manifest["input"])[None]
         wall, spent, end = [], [], time.time() + seconds
         while time.time() < end:
             a, b = time.perf_counter(), time.process_time()
-            run.run(["descriptor"], {"image": x})
+            run.run([manifest["output"]["name"]], {manifest["input"]["name"]: x})
             wall.append((time.perf_counter() - a) * 1e3)
             spent.append((time.process_time() - b) * 1e3)
         out[str(side)] = dict(wall=round(float(np.median(wall)), 2), processor=round(float(np.median(spent)), 2), best=round(min(wall), 2), runs=len(wall))

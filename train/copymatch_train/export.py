@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from . import config as configuration
 from .config import Config
 from .network import CopyNetwork
-from .preprocess import to_input, waves_v1
+from .preprocess import prepared, to_input, waves_v1
 
 OPSET = 18
 # Below this many elements a weight stays float32: nothing to save.
@@ -96,12 +96,15 @@ def session(weights: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
 
-def describe(run: onnxruntime.InferenceSession, images: list, manifest_input: dict) -> np.ndarray:
+def describe(run: onnxruntime.InferenceSession, images: list, manifest: dict) -> np.ndarray:
     """Unit descriptors (N, D): mean of the unit descriptors over the manifest's sizes, unit again."""
     total = 0
-    for side in manifest_input["sizes"]:
-        inputs = np.stack([to_input(i, side, manifest_input["resize"], manifest_input["mean"], manifest_input["std"]) for i in images])
-        d = run.run(["descriptor"], {"image": inputs})[0]
+    how, output = manifest["input"], manifest["output"]["name"]
+    for side in how["sizes"]:
+        inputs = [prepared(i, side, how) for i in images]
+        # Images whose aspect ratio is kept do not fit into one tensor.
+        batches = [np.stack(inputs)] if len({i.shape for i in inputs}) == 1 else [i[None] for i in inputs]
+        d = np.concatenate([run.run([output], {how["name"]: batch})[0] for batch in batches])
         total = total + d / np.maximum(np.linalg.norm(d, axis=1, keepdims=True), 1e-12)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
@@ -138,7 +141,7 @@ def export(network: CopyNetwork, config: Config, out: Path, licence: str, source
         licence=licence,
         source=source,
     )
-    parity = describe(run, [waves_v1()], manifest["input"])[0]
+    parity = describe(run, [waves_v1()], manifest)[0]
     manifest["parity"] = [dict(pattern="waves-v1", descriptor=[round(float(v), 6) for v in parity], tolerance=0.005)]
     (out / "model.onnx").write_bytes(weights)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -119,7 +119,7 @@ def deployed(folder: Path, threads: int) -> tuple[Describe, np.ndarray, tuple[fl
     run = session((folder / "model.onnx").read_bytes(), threads)
     calibration = folder / "calibration.json"
     clamp = tuple(json.loads(calibration.read_text())["clamp"]) if calibration.exists() else None
-    return (lambda images: describe_all(run, images, manifest["input"], total=len(images))), unpack((folder / "background.bin").read_bytes()), clamp
+    return (lambda images: describe_all(run, images, manifest, total=len(images))), unpack((folder / "background.bin").read_bytes()), clamp
 
 
 def trained(path: Path, config: Config) -> tuple[Describe, np.ndarray, None]:

@@ -233,10 +233,10 @@ def test_export_background_and_calibration_fit_together(store, tmp_path, monkeyp
     assert manifest["input"]["sizes"] == [32, 40] and manifest["dimensions"] == 8
     parity = np.array(manifest["parity"][0]["descriptor"])
     run = export.session((tmp_path / "model.onnx").read_bytes())
-    assert np.abs(export.describe(run, [export.waves_v1()], manifest["input"])[0] - parity).max() < 1e-5
+    assert np.abs(export.describe(run, [export.waves_v1()], manifest)[0] - parity).max() < 1e-5
     # Any batch, and the same answer in it.
-    many = export.describe(run, [pictures.image(i) for i in range(5)], manifest["input"])
-    assert np.abs(many[2] - export.describe(run, [pictures.image(2)], manifest["input"])[0]).max() < 1e-5
+    many = export.describe(run, [pictures.image(i) for i in range(5)], manifest)
+    assert np.abs(many[2] - export.describe(run, [pictures.image(2)], manifest)[0]).max() < 1e-5
     assert np.allclose(np.linalg.norm(many, axis=1), 1, atol=1e-5)
 
     import yaml

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use imaging::Image;
-use ndarray::Array4;
 use sha2::{Digest, Sha256};
 
 use crate::error::EncoderError;
@@ -101,7 +100,7 @@ impl Encoder {
 
     /// One unit-length descriptor of `manifest().dimensions()` components for each image, in order.
     ///
-    /// Each image is embedded at every size of the manifest; the L2-normalised descriptors are averaged and the mean
+    /// Each image is embedded at every size of the manifest, at a square of it or with its short side at it; the L2-normalised descriptors are averaged and the mean
     /// is L2-normalised ("Bag of Tricks and A Strong Baseline for Image Copy Detection", section on testing).
     /// On the CPU a run takes one image for each thread, at most eight at 224 pixels or as many pixels at another size;
     /// on a device eight times that. `should_stop` is polled on the calling thread before each image is resized and
@@ -115,16 +114,23 @@ impl Encoder {
         let dimensions = self.manifest.dimensions();
         let mut descriptors = vec![vec![0.0_f32; dimensions]; images.len()];
         for &size in self.manifest.input_sizes() {
-            let side = size as usize;
-            let batch = batch_size(self.network.provider(), self.threads, size);
-            for (start, chunk) in (0..).step_by(batch).zip(images.chunks(batch)) {
-                let mut tensor = Array4::<f32>::zeros((chunk.len(), 3, side, side));
-                for (image, planes) in chunk.iter().zip(tensor.outer_iter_mut()) {
-                    stop_if(should_stop)?;
-                    self.preprocessor.fill(image, size, planes)?;
-                }
+            let targets: Vec<_> = images
+                .iter()
+                .map(|image| self.preprocessor.target(image, size))
+                .collect();
+            let mut start = 0;
+            while start < images.len() {
+                let target = targets[start];
+                let batch = batch_size(self.network.provider(), self.threads, target);
+                // Only images of one size fit into one tensor.
+                let alike = targets[start..]
+                    .iter()
+                    .take(batch)
+                    .take_while(|&&other| other == target);
+                let chunk = &images[start..start + alike.count()];
+                let tensor = self.preprocessor.tensor(chunk, target, || stop_if(should_stop))?;
                 stop_if(should_stop)?;
-                let outputs = self.network.run(tensor.view())?;
+                let outputs = self.network.run(&tensor)?;
                 for (i, output) in outputs.outer_iter().enumerate() {
                     let image = start + i;
                     let scale = inverse_norm(output)
@@ -134,6 +140,7 @@ impl Encoder {
                         *sum += (f64::from(*value) * scale) as f32;
                     }
                 }
+                start += chunk.len();
             }
         }
         for (image, descriptor) in descriptors.iter_mut().enumerate() {
@@ -199,12 +206,12 @@ fn stop_if(should_stop: &dyn Fn() -> bool) -> Result<(), EncoderError> {
 
 /// One thread computes eight images no faster together than one by one, but needs eight times the memory for it, so a
 /// batch on the CPU is only as large as there are threads.
-fn batch_size(provider: Provider, threads: usize, size: u32) -> usize {
+fn batch_size(provider: Provider, threads: usize, (width, height): (u32, u32)) -> usize {
     let (pixels, most) = match provider {
         Provider::Cuda | Provider::TensorRt => (DEVICE_BATCH_PIXELS, 64),
         Provider::Auto | Provider::Cpu => (CPU_BATCH_PIXELS, threads.min(8)),
     };
-    ((pixels / (size * size)) as usize).clamp(1, most.max(1))
+    ((pixels / (width * height)) as usize).clamp(1, most.max(1))
 }
 
 /// 1 / |v|; `None` where a component is not finite, `Some(None)` where the length is zero.

@@ -165,8 +165,8 @@ impl EncoderError {
                 "Export the network as one ONNX file of an opset that this ONNX Runtime supports."
             }
             Self::ModelMismatch { .. } | Self::OutputShape { .. } => {
-                "The input must be float32 N x 3 x S x S, the output float32 N x dimensions, both with a dynamic N; \
-                 names and sizes as in the manifest."
+                "The input must be float32 N x 3 x S x S, or what input.layout, input.type and input.fit make of it, the \
+                 output float32 N x dimensions, both with a dynamic N; names and sizes as in the manifest."
             }
             Self::ParityFailed { .. } => {
                 "Preprocessing or weights differ from what the manifest was recorded with; record it again after the export."

@@ -41,7 +41,10 @@ mod signals;
 pub use encoder::Encoder;
 pub use error::EncoderError;
 pub use library::{MINIMUM_VERSION, runtime_library, runtime_version};
-pub use manifest::{Colour, DIMENSIONS, MAX_MANIFEST_BYTES, MAX_SIZES, Manifest, ManifestError, Parity, Resize, SIZES};
+pub use manifest::{
+    Colour, DIMENSIONS, Element, Fit, Layout, MAX_ASPECT, MAX_MANIFEST_BYTES, MAX_SIZES, Manifest, ManifestError,
+    Parity, Resize, SHORT_SIZES, SIZES,
+};
 pub use onnx::check_self_contained;
 pub use parity::{Pattern, waves_v1};
 pub use session::{Provider, RuntimeOptions};

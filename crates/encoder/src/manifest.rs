@@ -11,6 +11,11 @@ use crate::parity::Pattern;
 pub const DIMENSIONS: RangeInclusive<u32> = 1..=16_000;
 /// Side in pixels of the square that the network sees.
 pub const SIZES: RangeInclusive<u32> = 16..=1024;
+/// The same where the picture keeps its aspect ratio: with [`MAX_ASPECT`] no run sees more pixels than at the largest square.
+pub const SHORT_SIZES: RangeInclusive<u32> = 16..=512;
+/// How many times longer than the short side the long one may be where a picture keeps its aspect ratio; a longer one is
+/// squeezed to that.
+pub const MAX_ASPECT: u32 = 4;
 /// Scales that may be averaged into one descriptor.
 pub const MAX_SIZES: usize = 8;
 /// A longer manifest is refused before it is parsed.
@@ -102,10 +107,41 @@ pub enum Resize {
     Lanczos,
 }
 
+/// Order of the input tensor's axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Layout {
+pub enum Layout {
+    /// Batch, channels, rows, columns: a plane for each colour.
     #[serde(rename = "NCHW")]
     Nchw,
+    /// Batch, rows, columns, channels: pixel after pixel.
+    #[serde(rename = "NHWC")]
+    Nhwc,
+}
+
+/// Type of the input tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// Scaled to 0..1, less `mean`, divided by `std`.
+    #[default]
+    Float32,
+    /// The bytes 0..255 as they are; the network itself normalises.
+    Uint8,
+}
+
+/// How an image is brought to a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// A square of that side, whatever the aspect ratio.
+    #[default]
+    Square,
+    /// The short side at that size, the long one in proportion, to [`MAX_ASPECT`] times the short one.
+    Short,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,8 +152,14 @@ struct Input {
     layout: Layout,
     colour: Colour,
     resize: Resize,
-    mean: [f32; 3],
-    std: [f32; 3],
+    #[serde(default, rename = "type", skip_serializing_if = "is_default")]
+    element: Element,
+    #[serde(default, skip_serializing_if = "is_default")]
+    fit: Fit,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mean: Option<[f32; 3]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    std: Option<[f32; 3]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -234,9 +276,25 @@ impl Manifest {
         &self.0.input.name
     }
 
-    /// Sides of the squares whose descriptors are averaged, in pixels: 1 to [`MAX_SIZES`] different ones in [`SIZES`].
+    /// Sides of the squares, or short sides, whose descriptors are averaged, in pixels: 1 to [`MAX_SIZES`] different ones
+    /// in [`SIZES`], or in [`SHORT_SIZES`] where [`Manifest::fit`] keeps the aspect ratio.
     pub fn input_sizes(&self) -> &[u32] {
         &self.0.input.sizes
+    }
+
+    /// Order of the input tensor's axes.
+    pub fn layout(&self) -> Layout {
+        self.0.input.layout
+    }
+
+    /// Type of the input tensor's elements.
+    pub fn element(&self) -> Element {
+        self.0.input.element
+    }
+
+    /// How an image is brought to a size.
+    pub fn fit(&self) -> Fit {
+        self.0.input.fit
     }
 
     /// Order of the colour planes.
@@ -244,19 +302,19 @@ impl Manifest {
         self.0.input.colour
     }
 
-    /// Filter of the resize to the square.
+    /// Filter of the resize.
     pub fn resize(&self) -> Resize {
         self.0.input.resize
     }
 
-    /// What is subtracted from a channel (0..1), red, green, blue.
+    /// What is subtracted from a channel (0..1), red, green, blue; 0 for [`Element::Uint8`].
     pub fn mean(&self) -> [f32; 3] {
-        self.0.input.mean
+        self.0.input.mean.unwrap_or([0.0; 3])
     }
 
-    /// What a channel is divided by thereafter, red, green, blue; above 0.
+    /// What a channel is divided by thereafter, red, green, blue; above 0, 1 for [`Element::Uint8`].
     pub fn std(&self) -> [f32; 3] {
-        self.0.input.std
+        self.0.input.std.unwrap_or([1.0; 3])
     }
 
     /// Name of the output tensor.
@@ -343,9 +401,13 @@ fn validate_input(input: &Input) -> Result<(), ManifestError> {
             allowed,
         ));
     }
+    let (range, allowed) = match input.fit {
+        Fit::Square => (SIZES, "it must be in 16..=1024"),
+        Fit::Short => (SHORT_SIZES, "with input.fit \"short\" it must be in 16..=512"),
+    };
     for (i, size) in input.sizes.iter().enumerate() {
-        if !SIZES.contains(size) {
-            return Err(refuse(format!("input.sizes[{i}]"), size, "it must be in 16..=1024"));
+        if !range.contains(size) {
+            return Err(refuse(format!("input.sizes[{i}]"), size, allowed));
         }
         if input.sizes[..i].contains(size) {
             return Err(refuse(
@@ -355,12 +417,24 @@ fn validate_input(input: &Input) -> Result<(), ManifestError> {
             ));
         }
     }
-    for (i, mean) in input.mean.iter().enumerate() {
+    for (field, value) in [("input.mean", input.mean), ("input.std", input.std)] {
+        match (input.element, value) {
+            (Element::Float32, None) => {
+                return Err(refuse(field, "nothing", "an input of type float32 needs three numbers"));
+            }
+            (Element::Uint8, Some(_)) => {
+                let allowed = "an input of type uint8 is given as it is; leave the field out";
+                return Err(refuse(field, "a list of 3", allowed));
+            }
+            _ => {}
+        }
+    }
+    for (i, mean) in input.mean.iter().flatten().enumerate() {
         if !mean.is_finite() || mean.abs() > 1000.0 {
             return Err(refuse(format!("input.mean[{i}]"), mean, "it must be in -1000..=1000"));
         }
     }
-    for (i, std) in input.std.iter().enumerate() {
+    for (i, std) in input.std.iter().flatten().enumerate() {
         if !(1e-6..=1000.0).contains(std) {
             return Err(refuse(
                 format!("input.std[{i}]"),

@@ -1,26 +1,37 @@
 //! From RGB8 pixels to the network's input tensor.
 
 use imaging::{Filter, Image};
-use ndarray::ArrayViewMut3;
+use ndarray::{Array4, ArrayViewMut3, Axis};
 
 use crate::error::EncoderError;
-use crate::manifest::{Colour, Manifest, Resize};
+use crate::manifest::{Colour, Element, Fit, Layout, MAX_ASPECT, Manifest, Resize};
 
-/// Resize, scale to 0..1, subtract mean, divide by deviation, one plane per channel.
+/// Images of one size, as the network takes them.
+pub(crate) enum Tensor {
+    /// Normalised.
+    Float(Array4<f32>),
+    /// As they are.
+    Bytes(Array4<u8>),
+}
+
+/// Resize, then, for floats, scale to 0..1, subtract mean, divide by deviation; colours and axes in the manifest's order.
 pub(crate) struct Preprocessor {
     filter: Filter,
-    /// For each plane of the tensor: which byte of a pixel it comes from, and the value of each of the 256 levels.
-    planes: [(usize, [f32; 256]); 3],
+    fit: Fit,
+    layout: Layout,
+    element: Element,
+    /// For each channel of the tensor: which byte of a pixel it comes from, and the value of each of the 256 levels.
+    channels: [(usize, [f32; 256]); 3],
 }
 
 impl Preprocessor {
     pub(crate) fn new(manifest: &Manifest) -> Self {
-        let channels = match manifest.colour() {
+        let order = match manifest.colour() {
             Colour::Rgb => [0, 1, 2],
             Colour::Bgr => [2, 1, 0],
         };
         let (mean, std) = (manifest.mean(), manifest.std());
-        let planes = channels.map(|channel| {
+        let channels = order.map(|channel| {
             let mut levels = [0.0; 256];
             for (level, value) in levels.iter_mut().enumerate() {
                 *value = (level as f32 / 255.0 - mean[channel]) / std[channel];
@@ -32,23 +43,75 @@ impl Preprocessor {
             Resize::Bicubic => Filter::Bicubic,
             Resize::Lanczos => Filter::Lanczos,
         };
-        Self { filter, planes }
+        Self {
+            filter,
+            fit: manifest.fit(),
+            layout: manifest.layout(),
+            element: manifest.element(),
+            channels,
+        }
     }
 
-    /// Fills one image's planes of the input tensor, 3 x `size` x `size`.
-    pub(crate) fn fill(&self, image: &Image, size: u32, mut planes: ArrayViewMut3<f32>) -> Result<(), EncoderError> {
-        let resized;
-        let square = if (image.width(), image.height()) == (size, size) {
-            image
-        } else {
-            resized = imaging::resize(image, size, size, self.filter)?;
-            &resized
+    /// Width and height at which the network sees `image` at `size`.
+    pub(crate) fn target(&self, image: &Image, size: u32) -> (u32, u32) {
+        let (width, height) = (image.width(), image.height());
+        let short = u64::from(width.min(height));
+        // Rounded to the nearest; both fit, for a side has 32 bits and a size ten.
+        let long = |side: u32| {
+            let scaled = (u64::from(side) * u64::from(size) + short / 2) / short;
+            scaled.min(u64::from(size * MAX_ASPECT)) as u32
         };
-        for (mut plane, (channel, levels)) in planes.outer_iter_mut().zip(&self.planes) {
-            for (value, pixel) in plane.iter_mut().zip(square.pixels().chunks_exact(3)) {
-                *value = levels[usize::from(pixel[*channel])];
+        match self.fit {
+            Fit::Square => (size, size),
+            Fit::Short if width <= height => (size, long(height)),
+            Fit::Short => (long(width), size),
+        }
+    }
+
+    /// The tensor for `images` that all have this `target`. `before_each` is called before each image is resized.
+    pub(crate) fn tensor(
+        &self,
+        images: &[Image],
+        target: (u32, u32),
+        mut before_each: impl FnMut() -> Result<(), EncoderError>,
+    ) -> Result<Tensor, EncoderError> {
+        let (columns, rows) = (target.0 as usize, target.1 as usize);
+        let shape = match self.layout {
+            Layout::Nchw => (images.len(), 3, rows, columns),
+            Layout::Nhwc => (images.len(), rows, columns, 3),
+        };
+        let mut tensor = match self.element {
+            Element::Float32 => Tensor::Float(Array4::zeros(shape)),
+            Element::Uint8 => Tensor::Bytes(Array4::zeros(shape)),
+        };
+        for (i, image) in images.iter().enumerate() {
+            before_each()?;
+            let resized;
+            let image = if (image.width(), image.height()) == target {
+                image
+            } else {
+                resized = imaging::resize(image, target.0, target.1, self.filter)?;
+                &resized
+            };
+            match &mut tensor {
+                Tensor::Float(values) => self.fill(image, values.index_axis_mut(Axis(0), i), |level, levels| {
+                    levels[usize::from(level)]
+                }),
+                Tensor::Bytes(values) => self.fill(image, values.index_axis_mut(Axis(0), i), |level, _| level),
             }
         }
-        Ok(())
+        Ok(tensor)
+    }
+
+    fn fill<T>(&self, image: &Image, mut one: ArrayViewMut3<T>, value: impl Fn(u8, &[f32; 256]) -> T) {
+        let channel_axis = match self.layout {
+            Layout::Nchw => Axis(0),
+            Layout::Nhwc => Axis(2),
+        };
+        for (mut plane, (channel, levels)) in one.axis_iter_mut(channel_axis).zip(&self.channels) {
+            for (element, pixel) in plane.iter_mut().zip(image.pixels().chunks_exact(3)) {
+                *element = value(pixel[*channel], levels);
+            }
+        }
     }
 }

@@ -5,16 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ndarray::{Array2, ArrayView4, Ix2};
+use ndarray::{Array2, Ix2};
 use ort::ep::{self, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 
 use crate::error::EncoderError;
 use crate::library;
-use crate::manifest::Manifest;
+use crate::manifest::{Element, Fit, Layout, Manifest};
+use crate::preprocess::Tensor;
 use crate::signals::SignalsBlocked;
 
 /// Where the network is computed.
@@ -130,8 +131,8 @@ impl Network {
         self.provider
     }
 
-    /// Runs images (N x 3 x S x S) and returns the raw output, N x dimensions.
-    pub(crate) fn run(&mut self, input: ArrayView4<f32>) -> Result<Array2<f32>, EncoderError> {
+    /// Runs N images and returns the raw output, N x dimensions.
+    pub(crate) fn run(&mut self, input: &Tensor) -> Result<Array2<f32>, EncoderError> {
         let failed = |error: ort::Error| EncoderError::Inference {
             reason: one_line(&error.to_string()),
         };
@@ -139,8 +140,16 @@ impl Network {
         let _signals = SignalsBlocked::new().map_err(|error| EncoderError::Signals {
             reason: error.to_string(),
         })?;
-        let count = input.shape()[0];
-        let tensor = TensorRef::from_array_view(input).map_err(failed)?;
+        let (count, tensor): (usize, SessionInputValue) = match input {
+            Tensor::Float(values) => (
+                values.shape()[0],
+                TensorRef::from_array_view(values).map_err(failed)?.into(),
+            ),
+            Tensor::Bytes(values) => (
+                values.shape()[0],
+                TensorRef::from_array_view(values).map_err(failed)?.into(),
+            ),
+        };
         let outputs = self
             .session
             .run_with_options(ort::inputs![tensor], &self.run_options)
@@ -238,28 +247,40 @@ fn check(session: &Session, manifest: &Manifest) -> Result<(), EncoderError> {
         ));
     }
     let output = find("output", session.outputs(), manifest.output_name())?;
-    let dims = tensor("input", input, 4)?;
+    let element = match manifest.element() {
+        Element::Float32 => TensorElementType::Float32,
+        Element::Uint8 => TensorElementType::Uint8,
+    };
+    let dims = tensor("input", input, element, 4)?;
     dynamic_batch("input", input, dims)?;
-    if dims[1] != 3 && dims[1] != -1 {
+    let (channels, height, width) = match manifest.layout() {
+        Layout::Nchw => (1, 2, 3),
+        Layout::Nhwc => (3, 1, 2),
+    };
+    if dims[channels] != 3 && dims[channels] != -1 {
         return Err(mismatch(
-            format!("dimension 1 of input {:?}", input.name()),
-            dims[1],
+            format!("dimension {channels} of input {:?}", input.name()),
+            dims[channels],
             "3 (channels)",
         ));
     }
-    for (i, axis) in [(2, "height"), (3, "width")] {
+    for (i, axis) in [(height, "height"), (width, "width")] {
+        let part = || format!("dimension {i} of input {:?}", input.name());
         for &size in manifest.input_sizes() {
-            if dims[i] != -1 && dims[i] != i64::from(size) {
-                let part = format!("dimension {i} of input {:?}", input.name());
-                return Err(mismatch(
-                    part,
-                    dims[i],
-                    format!("{size} ({axis}, as input.sizes says) or dynamic"),
-                ));
+            if dims[i] == -1 {
+                continue;
+            }
+            if manifest.fit() == Fit::Short {
+                let expected = format!("dynamic ({axis}: input.fit keeps each image's aspect ratio)");
+                return Err(mismatch(part(), dims[i], expected));
+            }
+            if dims[i] != i64::from(size) {
+                let expected = format!("{size} ({axis}, as input.sizes says) or dynamic");
+                return Err(mismatch(part(), dims[i], expected));
             }
         }
     }
-    let dims = tensor("output", output, 2)?;
+    let dims = tensor("output", output, TensorElementType::Float32, 2)?;
     dynamic_batch("output", output, dims)?;
     if dims[1] != -1 && dims[1] != manifest.dimensions() as i64 {
         let part = format!("dimension 1 of output {:?}", output.name());
@@ -282,23 +303,25 @@ fn find<'a>(kind: &str, outlets: &'a [Outlet], name: &str) -> Result<&'a Outlet,
     })
 }
 
-fn tensor<'a>(kind: &str, outlet: &'a Outlet, rank: usize) -> Result<&'a [i64], EncoderError> {
+fn tensor<'a>(
+    kind: &str,
+    outlet: &'a Outlet,
+    element: TensorElementType,
+    rank: usize,
+) -> Result<&'a [i64], EncoderError> {
     let name = outlet.name();
     match outlet.dtype() {
-        ValueType::Tensor {
-            ty: TensorElementType::Float32,
-            shape,
-            ..
-        } if shape.len() == rank => Ok(shape),
-        ValueType::Tensor {
-            ty: TensorElementType::Float32,
-            shape,
-            ..
-        } => Err(mismatch(format!("the rank of {kind} {name:?}"), shape.len(), rank)),
+        ValueType::Tensor { ty, shape, .. } if *ty == element && shape.len() == rank => Ok(shape),
+        ValueType::Tensor { ty, shape, .. } if *ty == element => {
+            Err(mismatch(format!("the rank of {kind} {name:?}"), shape.len(), rank))
+        }
         other => Err(mismatch(
             format!("the type of {kind} {name:?}"),
             one_line(&other.to_string()),
-            "a float32 tensor",
+            match element {
+                TensorElementType::Uint8 => "a uint8 tensor, as input.type says",
+                _ => "a float32 tensor",
+            },
         )),
     }
 }

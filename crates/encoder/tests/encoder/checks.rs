@@ -4,7 +4,8 @@ use encoder::{EncoderError, check_self_contained};
 use serde_json::json;
 
 use crate::onnx_builder::{
-    DOUBLE, Dim, FLOAT, Graph, Message, descriptor_output, external_tensor, image_input, mean_colour, node, value_info,
+    DOUBLE, Dim, FLOAT, Graph, Message, bytes_identity, descriptor_output, external_tensor, image_input, mean_colour,
+    node, value_info,
 };
 use crate::setup::{load, manifest, manifest_json, read, sha256};
 
@@ -33,6 +34,43 @@ fn the_model_that_the_others_are_spoilt_from_loads() {
     assert_eq!(encoder.provider(), "cpu");
     assert_eq!(encoder.fallback(), None);
     assert_eq!(encoder.manifest().dimensions(), 2);
+}
+
+#[test]
+fn a_layout_a_type_and_a_fit_that_are_not_the_networks_are_named() {
+    let weights = bytes_identity([32, 32, 3]).model();
+    let mut json = manifest_json(&weights, 3072, &[32]);
+    json["input"]["layout"] = json!("NHWC");
+    assert_mismatch(
+        &load(&weights, read(&json)).expect_err("bytes, not floats"),
+        &["type of input", "a float32 tensor"],
+    );
+    json["input"]["type"] = json!("uint8");
+    for field in ["mean", "std"] {
+        json["input"].as_object_mut().expect("an object").remove(field);
+    }
+    load(&weights, read(&json)).expect("fits");
+    json["input"]["fit"] = json!("short");
+    assert_mismatch(
+        &load(&weights, read(&json)).expect_err("one size only"),
+        &["dimension 1", "height", "input.fit"],
+    );
+    json["input"].as_object_mut().expect("an object").remove("fit");
+    json["input"]["layout"] = json!("NCHW");
+    assert_mismatch(
+        &load(&weights, read(&json)).expect_err("channels are last"),
+        &["dimension 1", "3 (channels)"],
+    );
+    let weights = good().model();
+    let mut json = manifest_json(&weights, 2, &[32]);
+    json["input"]["type"] = json!("uint8");
+    for field in ["mean", "std"] {
+        json["input"].as_object_mut().expect("an object").remove(field);
+    }
+    assert_mismatch(
+        &load(&weights, read(&json)).expect_err("floats, not bytes"),
+        &["type of input", "a uint8 tensor, as input.type says"],
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use encoder::{Encoder, EncoderError, waves_v1};
 use imaging::{Filter, Image, resize};
 use serde_json::json;
 
-use crate::onnx_builder::{colour_sum, identity, log_of_mean_colour, mean_colour};
+use crate::onnx_builder::{bytes_identity, colour_sum, identity, log_of_mean_colour, mean_colour, shape_of_bytes};
 use crate::setup::{assert_close, load, load_batching, manifest, manifest_json, noise, read, solid, unit};
 
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -54,6 +54,56 @@ fn the_network_sees_planes_in_bgr_order_where_the_manifest_says_so() {
         .expect("embeds")
         .concat();
     assert_close(&descriptor, &unit(&tensor(&image, [2, 1, 0])), 1e-6);
+}
+
+/// A manifest for bytes: no mean, no deviation.
+fn bytes_manifest(weights: &[u8], dimensions: usize, sizes: &[u32], layout: &str) -> serde_json::Value {
+    let mut json = manifest_json(weights, dimensions, sizes);
+    json["input"]["layout"] = json!(layout);
+    json["input"]["type"] = json!("uint8");
+    for field in ["mean", "std"] {
+        json["input"].as_object_mut().expect("an object").remove(field);
+    }
+    json
+}
+
+#[test]
+fn the_network_sees_bytes_as_they_are_in_either_layout() {
+    let image = noise(16, 16, 4);
+    let bytes: Vec<f64> = image.pixels().iter().copied().map(f64::from).collect();
+    let planes: Vec<f64> = (0..3).flat_map(|c| bytes.iter().skip(c).step_by(3).copied()).collect();
+    for (layout, dims, expected) in [("NHWC", [16, 16, 3], &bytes), ("NCHW", [3, 16, 16], &planes)] {
+        let weights = bytes_identity(dims).model();
+        let mut encoder = load(&weights, read(&bytes_manifest(&weights, 768, &[16], layout))).expect("loads");
+        let descriptor = encoder
+            .embed(std::slice::from_ref(&image), &never)
+            .expect("embeds")
+            .concat();
+        assert_close(&descriptor, &unit(expected), 1e-6);
+    }
+}
+
+#[test]
+fn the_short_side_is_resized_and_the_long_one_follows_to_a_bound() {
+    let weights = shape_of_bytes().model();
+    let mut json = bytes_manifest(&weights, 3, &[32], "NHWC");
+    json["input"]["fit"] = json!("short");
+    let mut encoder = load_batching(&weights, read(&json)).expect("loads");
+    let shapes = [
+        ((64, 64), (32, 32)),
+        ((64, 96), (32, 48)),
+        ((96, 64), (48, 32)),
+        ((96, 64), (48, 32)),
+        // Enlarged, rounded to the nearest, and no more than four times as long as wide.
+        ((10, 17), (32, 54)),
+        ((10, 900), (32, 128)),
+        ((900, 1), (128, 32)),
+    ];
+    let images: Vec<Image> = shapes.iter().map(|((w, h), _)| noise(*w, *h, 5)).collect();
+    // Images of several shapes in one call: each keeps its own, and its place.
+    for (descriptor, (_, (width, height))) in encoder.embed(&images, &never).expect("embeds").iter().zip(shapes) {
+        assert_close(descriptor, &unit(&[f64::from(height), f64::from(width), 3.0]), 1e-6);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A manifest is read whole and right, or refused with the path of the field that is wrong.
 
-use encoder::{Colour, MAX_MANIFEST_BYTES, Manifest, ManifestError, Resize};
+use encoder::{Colour, Element, Fit, Layout, MAX_MANIFEST_BYTES, Manifest, ManifestError, Resize};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -28,6 +28,9 @@ fn every_field_reads_back_as_it_was_written() {
     assert_eq!(manifest.resize(), Resize::Bilinear);
     assert_eq!(manifest.mean(), [0.485, 0.456, 0.406]);
     assert_eq!(manifest.std(), [0.229, 0.224, 0.225]);
+    assert_eq!(manifest.layout(), Layout::Nchw);
+    assert_eq!(manifest.element(), Element::Float32);
+    assert_eq!(manifest.fit(), Fit::Square);
     assert_eq!(manifest.output_name(), "descriptor");
     assert_eq!(manifest.weights_sha256().len(), 64);
     assert_eq!(manifest.licence(), "Apache-2.0");
@@ -36,6 +39,49 @@ fn every_field_reads_back_as_it_was_written() {
     assert_eq!(manifest.parity()[0].descriptor(), [0.5, -0.5, 0.5, -0.5]);
     assert_eq!(manifest.parity()[0].tolerance(), 0.005);
     assert_eq!(Manifest::from_json(&manifest.to_json()), Ok(manifest));
+}
+
+#[test]
+fn bytes_pixel_by_pixel_with_the_aspect_ratio_kept_read_back_too() {
+    let mut json = valid();
+    json["input"] = json!({
+        "name": "image", "sizes": [288], "layout": "NHWC", "colour": "BGR", "resize": "bicubic", "type": "uint8",
+        "fit": "short"
+    });
+    let manifest = Manifest::from_json(&json.to_string()).expect("valid");
+    assert_eq!(manifest.layout(), Layout::Nhwc);
+    assert_eq!(manifest.element(), Element::Uint8);
+    assert_eq!(manifest.fit(), Fit::Short);
+    assert_eq!((manifest.mean(), manifest.std()), ([0.0; 3], [1.0; 3]));
+    assert_eq!(Manifest::from_json(&manifest.to_json()), Ok(manifest));
+}
+
+#[test]
+fn what_a_manifest_leaves_out_its_json_leaves_out_too() {
+    let written: Value =
+        serde_json::from_str(&Manifest::from_json(&valid().to_string()).expect("valid").to_json()).expect("JSON");
+    for field in ["type", "fit"] {
+        assert!(written["input"].get(field).is_none(), "{field}");
+    }
+}
+
+#[test]
+fn mean_and_std_belong_to_floats_alone_and_a_free_size_is_bounded() {
+    for field in ["mean", "std"] {
+        let mut without = valid();
+        without["input"].as_object_mut().expect("an object").remove(field);
+        assert_eq!(error(&without).field(), Some(format!("input.{field}").as_str()));
+        let mut bytes = valid();
+        bytes["input"]["type"] = json!("uint8");
+        let other = if field == "mean" { "std" } else { "mean" };
+        bytes["input"].as_object_mut().expect("an object").remove(other);
+        assert_eq!(error(&bytes).field(), Some(format!("input.{field}").as_str()));
+    }
+    let mut json = valid();
+    json["input"]["fit"] = json!("short");
+    json["input"]["sizes"] = json!([224, 513]);
+    assert_eq!(error(&json).field(), Some("input.sizes[1]"));
+    assert!(error(&json).to_string().contains("512"));
 }
 
 #[test]
@@ -99,7 +145,7 @@ fn a_value_of_the_wrong_type_is_refused_by_the_path_of_its_field() {
         ("/dimensions", json!(2.5), "dimensions"),
         ("/dimensions", json!("256"), "dimensions"),
         ("/input/sizes/1", json!(null), "input.sizes[1]"),
-        ("/input/layout", json!("NHWC"), "input.layout"),
+        ("/input/layout", json!("HWC"), "input.layout"),
         ("/input/colour", json!("YUV"), "input.colour"),
         ("/input/resize", json!("nearest"), "input.resize"),
         ("/input/mean", json!([0.5, 0.5]), "input.mean"),
@@ -118,6 +164,17 @@ fn a_value_of_the_wrong_type_is_refused_by_the_path_of_its_field() {
             error.field().is_some_and(|found| found.starts_with(field)),
             "{pointer} = {value}: {error}"
         );
+    }
+}
+
+#[test]
+fn a_type_or_a_fit_that_is_unknown_is_refused_by_the_path_of_its_field() {
+    for (field, value) in [("type", "float16"), ("fit", "crop")] {
+        let mut json = valid();
+        json["input"][field] = json!(value);
+        let error = error(&json);
+        assert!(matches!(error, ManifestError::Syntax { .. }), "{field}: {error}");
+        assert_eq!(error.field(), Some(format!("input.{field}").as_str()), "{error}");
     }
 }
 

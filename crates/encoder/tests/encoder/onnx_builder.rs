@@ -37,6 +37,7 @@ impl Message {
 }
 
 pub const FLOAT: u64 = 1;
+pub const UINT8: u64 = 2;
 pub const DOUBLE: u64 = 11;
 
 /// A dimension of an input or output.
@@ -184,6 +185,61 @@ pub fn identity(side: u64) -> Graph {
         )],
         outputs: vec![descriptor_output("descriptor", 3 * side * side)],
     }
+}
+
+/// descriptor = every byte of the input tensor as a float, in the tensor's order, for one size of `dims` (without the batch).
+pub fn bytes_identity(dims: [u64; 3]) -> Graph {
+    let [a, b, c] = dims.map(Dim::Fixed);
+    Graph {
+        nodes: vec![
+            node("Cast", &["image"], &["floats"], &[int("to", FLOAT)]),
+            node("Flatten", &["floats"], &["descriptor"], &[]),
+        ],
+        initializers: vec![],
+        inputs: vec![value_info("image", UINT8, &[N, a, b, c])],
+        outputs: vec![descriptor_output("descriptor", dims.iter().product())],
+    }
+}
+
+/// descriptor = (height, width, channels) of the input: what the network sees of an image's shape. Bytes, channels last.
+pub fn shape_of_bytes() -> Graph {
+    Graph {
+        nodes: vec![
+            node("Cast", &["image"], &["floats"], &[int("to", FLOAT)]),
+            node("Shape", &["image"], &["shape"], &[]),
+            node("Cast", &["shape"], &["sizes"], &[int("to", FLOAT)]),
+            node("Slice", &["sizes", "from", "to"], &["sides"], &[]),
+            node(
+                "ReduceMean",
+                &["floats"],
+                &["means"],
+                &[ints("axes", &[1, 2, 3]), int("keepdims", 1)],
+            ),
+            node("Flatten", &["means"], &["mean"], &[]),
+            node("Mul", &["mean", "zero"], &["nothing"], &[]),
+            node("Add", &["nothing", "sides"], &["descriptor"], &[]),
+        ],
+        initializers: vec![
+            integers("from", &[1]),
+            integers("to", &[4]),
+            tensor("zero", &[1], &[0.0]),
+        ],
+        inputs: vec![value_info(
+            "image",
+            UINT8,
+            &[N, Dim::Dynamic("H"), Dim::Dynamic("W"), Dim::Fixed(3)],
+        )],
+        outputs: vec![descriptor_output("descriptor", 3)],
+    }
+}
+
+fn integers(name: &str, values: &[i64]) -> Message {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Message::new()
+        .varint(1, values.len() as u64)
+        .varint(2, 7)
+        .bytes(8, name)
+        .bytes(9, data)
 }
 
 /// descriptor = log(mean colour): minus infinity for a black image when mean is 0.
