@@ -1,3 +1,4 @@
+SET LOCAL search_path = pg_catalog, pg_temp;
 -- Findings and their review. Rows come from copymatch.record_findings alone; reviewers may UPDATE the columns state, note and
 -- for_uploader, by the functions below or by hand: the triggers hold the rules either way, and policies that an operator adds
 -- to copymatch.finding hold as well, since the functions run with the caller's rights.
@@ -388,18 +389,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.decide_all(bigint[], text, text, boolean) IS 'changes the state of those findings that are open; their number';
 
-CREATE FUNCTION copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE
+CREATE FUNCTION @extschema@.copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide($1, 'confirmed', $2, false)
 $$;
-COMMENT ON FUNCTION copy_confirm(bigint, text) IS 'an open finding is a copy indeed; an error that names who decided where somebody else was quicker';
-CREATE FUNCTION copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE
+COMMENT ON FUNCTION @extschema@.copy_confirm(bigint, text) IS 'an open finding is a copy indeed; an error that names who decided where somebody else was quicker';
+CREATE FUNCTION @extschema@.copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide_all($1, 'confirmed', $2, false)
 $$;
-COMMENT ON FUNCTION copy_confirm(bigint[], text) IS 'confirms those of the findings that are open; how many that were';
+COMMENT ON FUNCTION @extschema@.copy_confirm(bigint[], text) IS 'confirms those of the findings that are open; how many that were';
 
-CREATE FUNCTION copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION @extschema@.copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -410,18 +411,18 @@ BEGIN
     END IF;
     PERFORM copymatch.decide(copy_dismiss.finding, 'dismissed', copy_dismiss.note, coalesce(copy_dismiss.for_uploader, false));
 END $$;
-COMMENT ON FUNCTION copy_dismiss(bigint, text, boolean) IS 'an open finding is no copy, or none that matters: the pair is not raised again; for_uploader: nor is the reference for anything else of this uploader';
-CREATE FUNCTION copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE
+COMMENT ON FUNCTION @extschema@.copy_dismiss(bigint, text, boolean) IS 'an open finding is no copy, or none that matters: the pair is not raised again; for_uploader: nor is the reference for anything else of this uploader';
+CREATE FUNCTION @extschema@.copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide_all($1, 'dismissed', $2, false)
 $$;
-COMMENT ON FUNCTION copy_dismiss(bigint[], text) IS 'dismisses those of the findings that are open; how many that were';
+COMMENT ON FUNCTION @extschema@.copy_dismiss(bigint[], text) IS 'dismisses those of the findings that are open; how many that were';
 
-CREATE FUNCTION copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE
+CREATE FUNCTION @extschema@.copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide($1, 'open', $2, false)
 $$;
-COMMENT ON FUNCTION copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
+COMMENT ON FUNCTION @extschema@.copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
 
 -- Policies that an operator puts on findings reach what else tells of them. Where none holds for the reader, history and dismissals of
 -- findings that were deleted are seen as well.
@@ -440,11 +441,11 @@ GRANT SELECT ON copymatch.finding, copymatch.finding_history, copymatch.dismissa
 GRANT UPDATE (state, note, for_uploader) ON copymatch.finding TO copymatch_reviewer;
 GRANT EXECUTE ON FUNCTION copymatch.recount(), copymatch.fold_counts() TO copymatch_admin;
 REVOKE ALL ON FUNCTION copymatch.decide(bigint, text, text, boolean), copymatch.decide_all(bigint[], text, text, boolean),
-    copy_confirm(bigint, text), copy_confirm(bigint[], text), copy_dismiss(bigint, text, boolean), copy_dismiss(bigint[], text),
-    copy_reopen(bigint, text) FROM PUBLIC;
+    @extschema@.copy_confirm(bigint, text), @extschema@.copy_confirm(bigint[], text), @extschema@.copy_dismiss(bigint, text, boolean), @extschema@.copy_dismiss(bigint[], text),
+    @extschema@.copy_reopen(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copymatch.decide(bigint, text, text, boolean), copymatch.decide_all(bigint[], text, text, boolean),
-    copy_confirm(bigint, text), copy_confirm(bigint[], text), copy_dismiss(bigint, text, boolean), copy_dismiss(bigint[], text),
-    copy_reopen(bigint, text) TO copymatch_reviewer;
+    @extschema@.copy_confirm(bigint, text), @extschema@.copy_confirm(bigint[], text), @extschema@.copy_dismiss(bigint, text, boolean), @extschema@.copy_dismiss(bigint[], text),
+    @extschema@.copy_reopen(bigint, text) TO copymatch_reviewer;
 
 -- The counts are made again by the triggers when findings are restored.
 SELECT pg_catalog.pg_extension_config_dump('copymatch.finding', '');

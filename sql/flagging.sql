@@ -40,10 +40,10 @@ COMMENT ON POLICY reader ON copymatch.queue IS 'who sees only some findings, or 
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue_id_seq', '');
 
-CREATE FUNCTION copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c;
-COMMENT ON FUNCTION copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner, who makes the trigger';
-REVOKE ALL ON FUNCTION copy_flag() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_flag() TO copymatch_admin;
+CREATE FUNCTION @extschema@.copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c;
+COMMENT ON FUNCTION @extschema@.copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner, who makes the trigger';
+REVOKE ALL ON FUNCTION @extschema@.copy_flag() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_flag() TO copymatch_admin;
 
 -- A trigger does not know who made it, and TRIGGER is a privilege that others may have: what it matches with is the owner's to say.
 CREATE FUNCTION copymatch.check_trigger_owner() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -65,51 +65,51 @@ REVOKE ALL ON FUNCTION copymatch.check_trigger_owner() FROM PUBLIC;
 CREATE EVENT TRIGGER copymatch_trigger_owner ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION copymatch.check_trigger_owner();
 COMMENT ON EVENT TRIGGER copymatch_trigger_owner IS 'flagging triggers are made by the owner of their table';
 
-CREATE FUNCTION copy_create_flagging(relation regclass, image text, key text, reference_set text, uploader text DEFAULT NULL, mode text DEFAULT NULL,
+CREATE FUNCTION @extschema@.copy_create_flagging(relation regclass, image text, key text, reference_set text, uploader text DEFAULT NULL, mode text DEFAULT NULL,
                                      on_copy text DEFAULT NULL, verdict text DEFAULT NULL, on_bad_image text DEFAULT NULL, notify boolean DEFAULT NULL,
                                      k integer DEFAULT NULL, trigger_name text DEFAULT NULL)
     RETURNS text AS 'MODULE_PATHNAME', 'copy_create_flagging_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) IS 'makes the trigger that flags a table''s uploads (AFTER INSERT OR UPDATE, FOR EACH ROW, copy_flag with these options) and checks first what would otherwise fail at the first upload: columns and their types, options, the set, the owner''s right to read it; the trigger''s name';
-REVOKE ALL ON FUNCTION copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) TO copymatch_admin;
+COMMENT ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) IS 'makes the trigger that flags a table''s uploads (AFTER INSERT OR UPDATE, FOR EACH ROW, copy_flag with these options) and checks first what would otherwise fail at the first upload: columns and their types, options, the set, the owner''s right to read it; the trigger''s name';
+REVOKE ALL ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) TO copymatch_admin;
 
 CREATE FUNCTION copymatch.flag_options(arguments text[], OUT image text, OUT key text[], OUT reference_set text, OUT uploader text,
                                        OUT skip boolean, OUT review boolean, OUT k integer)
     AS 'MODULE_PATHNAME', 'flag_options_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.flag_options(text[]) IS 'reads the arguments of a copy_flag trigger; an error that names what is wrong with them';
 
-CREATE FUNCTION copymatch.match_upload(relation oid, descriptor vector, reference_set text, model text, k integer, review boolean)
+CREATE FUNCTION copymatch.match_upload(relation oid, descriptor @extschema@.vector, reference_set text, model text, k integer, review boolean)
     RETURNS TABLE (reference text, similarity double precision, background double precision, score double precision,
                    probability double precision, verdict text)
     AS 'MODULE_PATHNAME', 'match_upload_wrapper' LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table: why was this flagged, or not?';
-REVOKE ALL ON FUNCTION copymatch.match_upload(oid, vector, text, text, integer, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table: why was this flagged, or not?';
+REVOKE ALL ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) FROM PUBLIC;
 
-CREATE PROCEDURE copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL)
+CREATE PROCEDURE @extschema@.copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL)
     AS 'MODULE_PATHNAME', 'copy_process_queue_wrapper' LANGUAGE c;
-COMMENT ON PROCEDURE copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time; not inside a transaction block';
-REVOKE ALL ON PROCEDURE copy_process_queue(integer, integer) FROM PUBLIC;
-GRANT EXECUTE ON PROCEDURE copy_process_queue(integer, integer) TO copymatch_admin;
+COMMENT ON PROCEDURE @extschema@.copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time; not inside a transaction block';
+REVOKE ALL ON PROCEDURE @extschema@.copy_process_queue(integer, integer) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.copy_process_queue(integer, integer) TO copymatch_admin;
 
-CREATE FUNCTION copy_start_worker() RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or copy_stop_worker ends it; its process id. At most copymatch.queue_max_started at a time';
-REVOKE ALL ON FUNCTION copy_start_worker() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_start_worker() TO copymatch_admin;
+CREATE FUNCTION @extschema@.copy_start_worker() RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or copy_stop_worker ends it; its process id. At most copymatch.queue_max_started at a time';
+REVOKE ALL ON FUNCTION @extschema@.copy_start_worker() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_start_worker() TO copymatch_admin;
 
-CREATE FUNCTION copy_stop_worker() RETURNS bigint AS 'MODULE_PATHNAME', 'copy_stop_worker_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_stop_worker() IS 'ends this database''s queue workers, whose unfinished work stays in the queue; those of copymatch.queue_databases are started again by the server; how many';
-REVOKE ALL ON FUNCTION copy_stop_worker() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_stop_worker() TO copymatch_admin;
+CREATE FUNCTION @extschema@.copy_stop_worker() RETURNS bigint AS 'MODULE_PATHNAME', 'copy_stop_worker_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_stop_worker() IS 'ends this database''s queue workers, whose unfinished work stays in the queue; those of copymatch.queue_databases are started again by the server; how many';
+REVOKE ALL ON FUNCTION @extschema@.copy_stop_worker() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_stop_worker() TO copymatch_admin;
 
-CREATE FUNCTION copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_retry_queue_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_retry_queue(regclass) IS 'puts failed entries back into the queue, of one table or of all; their number';
-REVOKE ALL ON FUNCTION copy_retry_queue(regclass) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_retry_queue(regclass) TO copymatch_admin;
+CREATE FUNCTION @extschema@.copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_retry_queue_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_retry_queue(regclass) IS 'puts failed entries back into the queue, of one table or of all; their number';
+REVOKE ALL ON FUNCTION @extschema@.copy_retry_queue(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_retry_queue(regclass) TO copymatch_admin;
 
-CREATE FUNCTION copy_clear_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_clear_queue_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_clear_queue(regclass) IS 'forgets failed entries of the queue, of one table or of all; their number';
-REVOKE ALL ON FUNCTION copy_clear_queue(regclass) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_clear_queue(regclass) TO copymatch_admin;
+CREATE FUNCTION @extschema@.copy_clear_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_clear_queue_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_clear_queue(regclass) IS 'forgets failed entries of the queue, of one table or of all; their number';
+REVOKE ALL ON FUNCTION @extschema@.copy_clear_queue(regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_clear_queue(regclass) TO copymatch_admin;
 
 CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
@@ -123,8 +123,8 @@ CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name
 $$;
 COMMENT ON FUNCTION copymatch.flag_triggers() IS 'the flagging triggers of this database and what they were told';
 
-CREATE FUNCTION copy_flag_existing(relation regclass, trigger_name text DEFAULT NULL, condition text DEFAULT NULL)
+CREATE FUNCTION @extschema@.copy_flag_existing(relation regclass, trigger_name text DEFAULT NULL, condition text DEFAULT NULL)
     RETURNS bigint AS 'MODULE_PATHNAME', 'copy_flag_existing_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION copy_flag_existing(regclass, text, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads (alias u), run with your rights, or, where you may act as the table''s owner, with the owner''s; how many';
-REVOKE ALL ON FUNCTION copy_flag_existing(regclass, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION copy_flag_existing(regclass, text, text) TO copymatch_admin;
+COMMENT ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads (alias u), run with your rights, or, where you may act as the table''s owner, with the owner''s; how many';
+REVOKE ALL ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) TO copymatch_admin;

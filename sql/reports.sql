@@ -132,9 +132,9 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION copy_thumbnail(image bytea, side integer DEFAULT 160) RETURNS bytea
+CREATE FUNCTION @extschema@.copy_thumbnail(image bytea, side integer DEFAULT 160) RETURNS bytea
     AS 'MODULE_PATHNAME', 'copy_thumbnail_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION copy_thumbnail(bytea, integer) IS 'the image as a small JPEG whose longer side has this many pixels; smaller images keep their size';
+COMMENT ON FUNCTION @extschema@.copy_thumbnail(bytea, integer) IS 'the image as a small JPEG whose longer side has this many pixels; smaller images keep their size';
 
 CREATE FUNCTION copymatch.render_dashboard(data jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'render_dashboard_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;

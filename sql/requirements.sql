@@ -1,3 +1,7 @@
+-- Whoever may create objects in the extension's schema shall not have them met here: every name below has its schema, and what
+-- has none is PostgreSQL's own. The setting ends with the script.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- What the extension cannot do without, said before anything is made. An update finds its own types here and asks nothing.
 DO $$
 DECLARE

@@ -1,7 +1,3 @@
--- Whoever may create objects in the extension's schema shall not have them met here: every name below has its schema, and what
--- has none is PostgreSQL's own. The setting ends with the script.
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 -- Roles for people: reader, reviewer, admin, each a member of the one before. They belong to the cluster, not to the database:
 -- they are made where they are missing, other databases share them, and DROP EXTENSION leaves them.
 DO $$

@@ -28,7 +28,7 @@ extension_sql_file!("../sql/requirements.sql", name = "requirements");
 extension_sql_file!("../sql/roles.sql", name = "roles", requires = ["requirements"]);
 extension_sql_file!("../sql/types.sql", name = "types", requires = ["roles"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
-extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["types"]);
+extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["ivf"]);
 extension_sql_file!("../sql/set_tables.sql", name = "set_tables", requires = ["catalogue"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["set_tables"]);
 extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);

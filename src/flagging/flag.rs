@@ -124,7 +124,7 @@ pub fn matches(
     // A match with an explanation is one that is not to be raised, such as with a negative set.
     let sql = format!(
         "SELECT m.reference, m.similarity, m.background, m.score, m.probability, m.verdict \
-         FROM {}.copy_match_descriptor($1, $2, $3, $4) m \
+         FROM {}.copy_match_descriptor($1, $2, $3, $4, 0) m \
          WHERE (m.verdict = 'copy' OR m.verdict = 'review' AND $5) AND m.explanation IS NULL",
         home.schema
     );

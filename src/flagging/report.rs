@@ -1,7 +1,6 @@
 //! What the dashboard needs beyond SQL: small pictures, and the page itself.
 
 use imaging::{Filter, encode_jpeg, resize};
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
@@ -9,6 +8,7 @@ use super::guarded::subtransaction;
 use super::key::{Canonical, condition};
 use crate::embed::picture;
 use crate::failure::{Failure, boundary};
+use crate::json::Json;
 use crate::rights::as_role;
 use crate::select::{Parameter, select};
 
@@ -57,14 +57,23 @@ fn small_jpeg(image: &[u8], side: i32) -> Result<Vec<u8>, Failure> {
 /// A row's image as a thumbnail in base64. None where there is no such row, or the caller may not see its image: whatever goes wrong is
 /// a picture not shown.
 #[pg_extern(sql = false)]
-fn thumbnail_of(relation: pg_sys::Oid, image: &str, key: Vec<String>, value: &str, side: i32) -> Option<String> {
-    boundary(
-        || match subtransaction(|| thumbnail(relation, image, &key, value, side)) {
+fn thumbnail_of(
+    relation: pg_sys::Oid,
+    image: &str,
+    key: Vec<Option<String>>,
+    value: &str,
+    side: i32,
+) -> Option<String> {
+    boundary(|| {
+        let Some(key) = key.into_iter().collect::<Option<Vec<String>>>() else {
+            return Ok(None);
+        };
+        match subtransaction(|| thumbnail(relation, image, &key, value, side)) {
             Ok(found) => Ok(found),
             Err(error) if error.is_cancel() => error.again(),
             Err(_) => Ok(None),
-        },
-    )
+        }
+    })
 }
 
 fn thumbnail(
@@ -133,7 +142,7 @@ fn thumbnail(
 }
 
 #[pg_extern(sql = false)]
-fn render_dashboard(data: JsonB) -> String {
+fn render_dashboard(data: Json) -> String {
     boundary(|| {
         flagging::render(data.0).map_err(|error| {
             Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, error.to_string())
