@@ -270,6 +270,7 @@ border:1px solid var(--line);border-radius:12px;overflow:hidden;margin-top:2rem}
 .plot{background:var(--panel);border:1px solid var(--line);border-radius:12px;padding:1rem 1.1rem .7rem;overflow-x:auto}
 .plot svg{display:block;width:100%;min-width:620px}
 .plot text{font-size:14px;fill:var(--soft)}
+@media(max-width:720px){.plot{padding:.6rem .5rem}.plot svg{min-width:0}.plot text{font-size:22px}}
 .grid line{stroke:var(--line);stroke-width:1}
 circle{stroke:var(--panel);stroke-width:1.5}
 circle.copy{fill:var(--copy)}circle.review{fill:var(--review)}circle.different{fill:var(--different)}
