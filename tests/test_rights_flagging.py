@@ -34,11 +34,15 @@ def world(fresh_db):
 
 def flag(db, *options, table="uploads", key="id", reference_set="licensed", name="f"):
     arguments = ", ".join(f"'{argument}'" for argument in ("image", key, reference_set, "k=1", *options))
-    db.execute(f"CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})")
+    db.execute(
+        f"CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})"
+    )
 
 
 def test_definer_functions_are_nobodys_and_have_their_path(fresh_db):
-    assert not fresh_db.execute(MEMBERS + "p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')").fetchall()
+    assert not fresh_db.execute(
+        MEMBERS + "p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')"
+    ).fetchall()
     path = "EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%')"
     assert not fresh_db.execute(MEMBERS + f"p.prosecdef AND NOT {path}").fetchall()
     assert not fresh_db.execute(
@@ -49,32 +53,47 @@ def test_definer_functions_are_nobodys_and_have_their_path(fresh_db):
 
 @pytest.mark.parametrize(
     ("function", "event"),
-    [("keep_history", "UPDATE"), ("count_findings", "INSERT"), ("count_findings", "DELETE"), ("count_findings", "TRUNCATE")],
+    [
+        ("keep_history", "UPDATE"),
+        ("count_findings", "INSERT"),
+        ("count_findings", "DELETE"),
+        ("count_findings", "TRUNCATE"),
+    ],
 )
 def test_definer_triggers_serve_no_other_table_even_where_an_old_one_stands(world, sqlstate, function, event):
     """As a trigger that was attached before the update, when everybody might: made here by the superuser."""
     world.execute("CREATE TABLE forged AS SELECT * FROM copymatch.finding")
     world.execute("INSERT INTO forged (id, state, reference_set) VALUES (-1, 'open', 'licensed')")
     tables = {"UPDATE": "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows", "INSERT": "REFERENCING NEW TABLE AS new_rows", "DELETE": "REFERENCING OLD TABLE AS old_rows", "TRUNCATE": ""}[event]  # fmt: skip
-    world.execute(f"CREATE TRIGGER t AFTER {event} ON forged {tables} FOR EACH STATEMENT EXECUTE FUNCTION copymatch.{function}()")
+    world.execute(
+        f"CREATE TRIGGER t AFTER {event} ON forged {tables} FOR EACH STATEMENT EXECUTE FUNCTION copymatch.{function}()"
+    )
     statement = {"UPDATE": "UPDATE forged SET state = 'dismissed'", "INSERT": "INSERT INTO forged DEFAULT VALUES", "DELETE": "DELETE FROM forged", "TRUNCATE": "TRUNCATE forged"}[event]  # fmt: skip
     with sqlstate("42501"):
         world.execute(statement)
     world.execute(f"SET ROLE {world.stranger}")
     with sqlstate("42501"):
-        world.execute(f"CREATE TABLE mine (); CREATE TRIGGER t AFTER TRUNCATE ON mine FOR EACH STATEMENT EXECUTE FUNCTION copymatch.{function}()")
+        world.execute(
+            f"CREATE TABLE mine (); CREATE TRIGGER t AFTER TRUNCATE ON mine FOR EACH STATEMENT EXECUTE FUNCTION copymatch.{function}()"
+        )
 
 
 @pytest.mark.parametrize("clause", ["TRIGGER", "CONSTRAINT TRIGGER", "OR REPLACE TRIGGER"])
 def test_flagging_triggers_are_made_by_the_tables_owner(world, sqlstate, clause):
-    world.execute(f"GRANT copymatch_admin TO {world.stranger}; GRANT TRIGGER, INSERT ON uploads TO {world.stranger}; SET ROLE {world.stranger}")
+    world.execute(
+        f"GRANT copymatch_admin TO {world.stranger}; GRANT TRIGGER, INSERT ON uploads TO {world.stranger}; SET ROLE {world.stranger}"
+    )
     with sqlstate("42501") as error:
-        world.execute(f"CREATE {clause} f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')")
+        world.execute(
+            f"CREATE {clause} f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')"
+        )
     assert "must be made by the owner" in str(error.value) and "copy_create_flagging" in error.value.diag.message_hint
     with sqlstate("42501") as error:
         world.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'licensed')")
     world.execute(f"CREATE TABLE {world.stranger}.u (id int, image bytea)")
-    world.execute(f"CREATE TRIGGER f AFTER INSERT ON {world.stranger}.u FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')")
+    world.execute(
+        f"CREATE TRIGGER f AFTER INSERT ON {world.stranger}.u FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')"
+    )
 
 
 def test_created_trigger_is_checked_before_it_is_made(world, sqlstate):
@@ -94,13 +113,18 @@ def test_created_trigger_is_checked_before_it_is_made(world, sqlstate):
             world.execute(f"SELECT copy_create_flagging({arguments})")
         assert error.value.diag.message_hint or code in ("22004", "42704", "42809"), arguments
     assert world.execute("SELECT count(*) FROM copymatch.flag_triggers()").fetchone()[0] == 0
-    assert world.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'licensed', 'who', k => 1)").fetchone()[0] == "flag_licensed"
+    assert (
+        world.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'licensed', 'who', k => 1)").fetchone()[0]
+        == "flag_licensed"
+    )
     world.execute("INSERT INTO uploads (who, image) VALUES ('ann', %s)", [jpeg(scene(2), 60)])
     assert world.execute("SELECT upload, reference, uploader FROM copymatch.finding").fetchall() == [("1", "2", "ann")]
 
 
 def test_created_trigger_needs_the_owners_right_on_the_references(world, sqlstate):
-    world.execute(f"CREATE TABLE {world.owner}.u (id int, image bytea); ALTER TABLE {world.owner}.u OWNER TO {world.owner}")
+    world.execute(
+        f"CREATE TABLE {world.owner}.u (id int, image bytea); ALTER TABLE {world.owner}.u OWNER TO {world.owner}"
+    )
     with sqlstate("42501") as error:
         world.execute(f"SELECT copy_create_flagging('{world.owner}.u', 'image', 'id', 'licensed')")
     assert f"GRANT SELECT ON refs TO {world.owner}" in error.value.diag.message_hint
@@ -123,7 +147,9 @@ def test_entry_without_its_trigger_does_nothing(world, change):
 
 def test_entry_takes_what_it_does_from_the_trigger_as_it_stands(world):
     """Even a superuser's forged entry names no other column, set or uploader."""
-    world.execute("CREATE TABLE others (id int PRIMARY KEY, image bytea); INSERT INTO others SELECT id + 10, image FROM refs")
+    world.execute(
+        "CREATE TABLE others (id int PRIMARY KEY, image bytea); INSERT INTO others SELECT id + 10, image FROM refs"
+    )
     world.execute("SELECT copy_create_set('others', 'others', 'id', 'image')")
     world.execute("INSERT INTO uploads (who, image) VALUES ('secret', %s)", [jpeg(scene(1), 60)])
     flag(world, "mode=async")
@@ -132,7 +158,9 @@ def test_entry_takes_what_it_does_from_the_trigger_as_it_stands(world):
         " VALUES ('uploads', '{1}', 'others', '{image,id,others,uploader=who,k=1}', 'uploads', 'f')"
     )
     world.execute("CALL copy_process_queue()")
-    assert world.execute("SELECT reference_set, reference, uploader FROM copymatch.finding").fetchall() == [("licensed", "1", None)]
+    assert world.execute("SELECT reference_set, reference, uploader FROM copymatch.finding").fetchall() == [
+        ("licensed", "1", None)
+    ]
     # A renamed trigger is found by its arguments.
     world.execute("INSERT INTO uploads (image) VALUES (%s)", [jpeg(scene(2), 60)])
     world.execute("ALTER TRIGGER f ON uploads RENAME TO g")
@@ -140,7 +168,9 @@ def test_entry_takes_what_it_does_from_the_trigger_as_it_stands(world):
     assert world.execute(FINDINGS).fetchall()[1:] == [("2", "2")]
 
 
-@pytest.mark.parametrize("kind", ["bigint USING 81985529216486895", "text USING 'x'", "int USING 7", "name USING 'x'", "tid USING '(0,1)'"])
+@pytest.mark.parametrize(
+    "kind", ["bigint USING 81985529216486895", "text USING 'x'", "int USING 7", "name USING 'x'", "tid USING '(0,1)'"]
+)
 def test_image_column_of_another_type_is_an_error_and_no_crash(world, kind):
     flag(world, "mode=async", key="who")
     world.execute("INSERT INTO uploads (who, image) VALUES ('a', '\\x00')")
@@ -177,7 +207,9 @@ def test_uploader_is_what_the_owner_may_read(world, sqlstate):
 
 
 def test_refusal_names_the_reference_only_to_who_may_read_it(world, sqlstate):
-    world.execute(f"GRANT INSERT ON uploads TO {world.stranger}; GRANT USAGE ON SEQUENCE uploads_id_seq TO {world.stranger}")
+    world.execute(
+        f"GRANT INSERT ON uploads TO {world.stranger}; GRANT USAGE ON SEQUENCE uploads_id_seq TO {world.stranger}"
+    )
     flag(world, "on_copy=reject")
     for grant, told in [("SELECT 1", False), (f"GRANT SELECT ON refs TO {world.stranger}", True), ("ALTER TABLE refs ENABLE ROW LEVEL SECURITY", False)]:  # fmt: skip
         world.execute(grant)
@@ -191,7 +223,7 @@ def test_refusal_names_the_reference_only_to_who_may_read_it(world, sqlstate):
 
 def test_errors_of_the_queue_show_no_values_of_rows(world):
     """A row's own value in PostgreSQL's error text, and an image's first bytes."""
-    
+
     world.execute(
         "CREATE VIEW failing AS SELECT id, ('secret of row' || id)::int AS n, descriptor FROM refs WHERE ('secret of row' || id)::int > 0"
     )
@@ -216,7 +248,9 @@ def test_slow_set_does_not_stall_the_others(world):
     world.execute("CALL copy_process_queue(64, 1)")
     assert time.monotonic() - began < 25, "one upload of the slow trigger was tried, the other nineteen wait"
     assert world.execute(FINDINGS).fetchall() == [("1", "2")]
-    assert world.execute("SELECT count(*), count(last_error), bool_or(last_error LIKE '%queue_time_limit%') FROM copymatch.queue").fetchone() == (20, 1, True)
+    assert world.execute(
+        "SELECT count(*), count(last_error), bool_or(last_error LIKE '%queue_time_limit%') FROM copymatch.queue"
+    ).fetchone() == (20, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +273,9 @@ def test_slow_set_does_not_stall_the_others(world):
 )
 def test_key_has_one_text_whoever_writes_it(world, kind, values):
     """At once, through the queue and by copy_flag_existing, under three sets of formats: one finding an upload."""
-    world.execute("CREATE DOMAIN stamp AS timestamptz; CREATE DOMAIN stamp_of_stamp AS stamp; CREATE TYPE mood AS ENUM ('sad', 'o''k')")
+    world.execute(
+        "CREATE DOMAIN stamp AS timestamptz; CREATE DOMAIN stamp_of_stamp AS stamp; CREATE TYPE mood AS ENUM ('sad', 'o''k')"
+    )
     world.execute(f"CREATE TABLE odd (k {kind}, image bytea)")
     flag(world, table="odd", key="k", name="now")
     flag(world, "mode=async", table="odd", key="k", name="later")
@@ -256,8 +292,13 @@ def test_key_has_one_text_whoever_writes_it(world, kind, values):
         world.execute("SELECT copy_flag_existing('odd')")
         world.execute("CALL copy_process_queue()")
     world.execute("RESET ALL")
-    assert world.execute("SELECT count(*) FROM copymatch.queue").fetchone()[0] == 0, world.execute("SELECT last_error FROM copymatch.queue").fetchall()
-    assert world.execute("SELECT count(*), count(DISTINCT upload) FROM copymatch.finding").fetchone() == (len(values), len(values))
+    assert world.execute("SELECT count(*) FROM copymatch.queue").fetchone()[0] == 0, world.execute(
+        "SELECT last_error FROM copymatch.queue"
+    ).fetchall()
+    assert world.execute("SELECT count(*), count(DISTINCT upload) FROM copymatch.finding").fetchone() == (
+        len(values),
+        len(values),
+    )
 
 
 def test_existing_uploads_are_read_as_their_owner_where_the_caller_may_act_as_such(world, sqlstate):
@@ -281,7 +322,9 @@ def test_existing_uploads_are_read_as_their_owner_where_the_caller_may_act_as_su
 
 def test_policies_on_findings_reach_history_dismissals_and_queue(world):
     flag(world, "uploader=who")
-    world.execute("INSERT INTO uploads (who, image) VALUES ('ann', %s), ('bob', %s)", [jpeg(scene(1), 60), jpeg(scene(2), 60)])
+    world.execute(
+        "INSERT INTO uploads (who, image) VALUES ('ann', %s), ('bob', %s)", [jpeg(scene(1), 60), jpeg(scene(2), 60)]
+    )
     world.execute("SELECT copy_dismiss(id, 'note on ' || uploader, true) FROM copymatch.finding")
     world.execute("DROP TRIGGER f ON uploads")
     flag(world, "mode=async")
@@ -296,7 +339,9 @@ def test_policies_on_findings_reach_history_dismissals_and_queue(world):
         return row
 
     assert as_stranger() == (2, 2, 1)
-    world.execute(f"ALTER TABLE copymatch.finding ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON copymatch.finding TO {world.stranger} USING (uploader = 'ann')")
+    world.execute(
+        f"ALTER TABLE copymatch.finding ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON copymatch.finding TO {world.stranger} USING (uploader = 'ann')"
+    )
     assert as_stranger() == (1, 1, 0)
     world.execute("ALTER TABLE copymatch.finding DISABLE ROW LEVEL SECURITY; DELETE FROM copymatch.finding")
     assert as_stranger() == (2, 2, 1), "what reviewers did stays on record"

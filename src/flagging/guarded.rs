@@ -115,7 +115,7 @@ pub fn guarded<T>(limit: Option<i32>, work: impl FnOnce() -> Result<T, Failure>)
                 Ended::Raised(error) if !is_cancel(&error) => Err(Trouble::caught(&error)),
                 _ if out_of_time => Err(Trouble::timed_out(limit.unwrap_or_default())),
                 Ended::Failed(failure) => failure.raise(),
-                Ended::Raised(error) => error.rethrow(),
+                Ended::Raised(error) => (*error).rethrow(),
             }
         }
     }
@@ -124,7 +124,7 @@ pub fn guarded<T>(limit: Option<i32>, work: impl FnOnce() -> Result<T, Failure>)
 /// How a subtransaction ended that was rolled back.
 pub enum Ended {
     Failed(Failure),
-    Raised(CaughtError),
+    Raised(Box<CaughtError>),
 }
 
 impl Ended {
@@ -140,7 +140,7 @@ impl Ended {
     pub fn again(self) -> ! {
         match self {
             Ended::Failed(failure) => failure.raise(),
-            Ended::Raised(error) => error.rethrow(),
+            Ended::Raised(error) => (*error).rethrow(),
         }
     }
 }
@@ -170,8 +170,8 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
                 |work| work().map_err(Ended::Failed),
             )
         }))
-        .catch_others(|error| Err(Ended::Raised(error)))
-        .catch_rust_panic(|error| Err(Ended::Raised(error)))
+        .catch_others(|error| Err(Ended::Raised(Box::new(error))))
+        .catch_rust_panic(|error| Err(Ended::Raised(Box::new(error))))
         .execute();
         if outcome.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();

@@ -148,6 +148,7 @@ impl Uploads {
     }
 
     /// Image and uploader of the upload with this key, as the table's owner may read them; None where it is gone, or its image is.
+    #[allow(clippy::type_complexity)]
     pub fn read(&self, key: &[String]) -> Result<Option<(Vec<u8>, Option<String>)>, Failure> {
         let condition = self.check()?;
         let statement = format!(
