@@ -11,7 +11,7 @@ ifneq ($(PG_CONFIG),)
 export PG_MAJOR ?= $(shell "$(PG_CONFIG)" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
 endif
 export PG_MAJOR ?= 15
-export GPU PG_CONFIG PG_BINDINGS DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
+export SHORT GPU PG_CONFIG PG_BINDINGS DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
 # ONNX Runtime's Linux wheels would otherwise report the models that they run.
 export ORT_DISABLE_TELEMETRY := 1
 
@@ -19,7 +19,7 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
-.PHONY: help setup demo test bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model eval-foreign eval-baselines \
+.PHONY: help setup demo test torture bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-model eval-foreign eval-baselines \
 	bare-root matrix check-versions
 
 help: ## list these targets
@@ -40,6 +40,10 @@ demo: setup ## find edited photographs' originals with copy_match; writes an HTM
 test: setup ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files)
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
+
+torture: setup ## kills, power loss, full disk, replicas, cancels, endurance, want of memory (20 minutes; SHORT=1: five)
+	@scripts/photographs.sh
+	@$(WITH_SERVER) exec scripts/torture.sh
 
 bench: setup ## run every benchmark (make bench-NAME: one of them)
 	@for name in $$({ ls benches/*.py crates/*/benches/*.rs 2>/dev/null || true; } | sed -E 's#.*/([^/]+)\.(py|rs)$$#\1#' | sort -u); do \

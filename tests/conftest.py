@@ -106,6 +106,7 @@ class Cluster:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "log"
+        self.environment = {}  # of the server, from the next start on
         self.socket = installation.own(pathlib.Path(tempfile.mkdtemp(prefix="copymatch-test-")))
         if source is None:
             installation.run(
@@ -127,8 +128,9 @@ class Cluster:
     def start(self):
         """Starts it and waits until it takes connections (crash recovery done)."""
         self.installation.run(
-            "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", stdout=subprocess.DEVNULL
-        )
+            "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60",
+            stdout=subprocess.DEVNULL, env=os.environ | self.environment,
+        )  # fmt: skip
 
     def stop(self, mode: str = "fast"):
         """Stops it: smart, fast or immediate."""
