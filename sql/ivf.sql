@@ -109,5 +109,42 @@ CREATE FUNCTION @extschema@.copy_index_stats(
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_index_stats_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION @extschema@.copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
+
+CREATE FUNCTION @extschema@.copy_index_dimensions(index regclass) RETURNS integer
+    AS 'MODULE_PATHNAME', 'copy_index_dimensions_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.copy_index_dimensions(regclass) IS 'the dimensions of the vectors of an ivf index, NULL where it cannot be read. For the table''s owner and members of pg_stat_scan_tables';
+
+-- ALTER COLUMN ... TYPE vector takes the column's dimensions away and leaves the index as it is, since its rows are the same. The
+-- next rebuild (REINDEX, TRUNCATE, VACUUM FULL, a restore) would not know them any more: the index keeps them as an option of its
+-- own. Runs with the rights of who alters the table; the owner of the table owns its indexes.
+CREATE FUNCTION @extschema@.copy_keep_index_dimensions() RETURNS event_trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lacking record;
+BEGIN
+    FOR lacking IN
+        WITH RECURSIVE tree AS (
+            SELECT c.objid AS relation FROM pg_catalog.pg_event_trigger_ddl_commands() c
+            WHERE c.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            UNION
+            SELECT h.inhrelid FROM tree t JOIN pg_catalog.pg_inherits h ON h.inhparent = t.relation)
+        SELECT i.indexrelid::pg_catalog.regclass AS index, @extschema@.copy_index_dimensions(i.indexrelid) AS dimensions
+        FROM tree t
+        JOIN pg_catalog.pg_index i ON i.indrelid = t.relation AND i.indisvalid
+        JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i'
+        JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'ivf'
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid AND a.attnum = 1 AND a.atttypmod < 0
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) o WHERE o.option_name = 'dimensions')
+    LOOP
+        IF lacking.dimensions IS NOT NULL THEN
+            EXECUTE pg_catalog.format('ALTER INDEX %s SET (dimensions = %s)', lacking.index, lacking.dimensions);
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION @extschema@.copy_keep_index_dimensions() IS 'event trigger: an ivf index keeps its dimensions where ALTER TABLE takes them from its column';
+
+CREATE EVENT TRIGGER copymatch_keep_index_dimensions ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
+    EXECUTE FUNCTION @extschema@.copy_keep_index_dimensions();
+COMMENT ON EVENT TRIGGER copymatch_keep_index_dimensions IS 'an ivf index keeps its dimensions where ALTER TABLE takes them from its column';
 -- What follows is made in the extension's schema.
 SET LOCAL search_path = @extschema@, pg_temp;

@@ -11,6 +11,9 @@ use crate::failure::{Failure, boundary, should_stop};
 use crate::record::Record;
 use crate::settings;
 
+/// What two pictures of the working size need at once when they are drawn beside each other.
+const COMPARING_BYTES: usize = 16 * (keypoints::WORKING_SIDE * keypoints::WORKING_SIDE) as usize;
+
 #[pg_extern(sql = false)]
 fn copy_explain(image: &[u8], reference_image: &[u8]) -> Vec<u8> {
     boundary(|| {
@@ -66,6 +69,7 @@ fn copy_explain_matches(image: &[u8], reference_image: &[u8], fcinfo: pg_sys::Fu
 fn compared(image: &[u8], reference_image: &[u8]) -> Result<Agreement, Failure> {
     let query = shown(image, "image")?;
     let reference = shown(reference_image, "reference_image")?;
+    memory::ensure(COMPARING_BYTES)?;
     Ok(keypoints::compare(&query, &reference, &should_stop)?)
 }
 

@@ -6,6 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+pub use crate::interrupts::should_stop;
+use crate::{interrupts, shortage};
+
 /// An error on its way to the user.
 #[derive(Debug)]
 pub struct Failure {
@@ -75,11 +78,19 @@ impl Failure {
         )
     }
 
+    /// Work ended because `should_stop` said so: for want of memory, or because PostgreSQL wants the statement to end.
+    pub fn stopped(message: impl Into<String>) -> Self {
+        if interrupts::stopped_short() {
+            return shortage::failure(None);
+        }
+        Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, message)
+    }
+
     /// Reports at ERROR; does not return.
     pub fn raise(self) -> ! {
         if self.is_cancel() {
             // PostgreSQL knows why (user request, statement_timeout, a standby's conflict) and says so.
-            pgrx::check_for_interrupts!();
+            interrupts::process();
         }
         let mut report = ErrorReport::new(self.code, self.message, "copymatch");
         if let Some(detail) = self.detail {
@@ -109,7 +120,7 @@ impl From<imaging::ImageError> for Failure {
     fn from(error: imaging::ImageError) -> Self {
         use imaging::ImageError as E;
         let code = match &error {
-            E::Cancelled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            E::Cancelled => return Failure::stopped(error.to_string()).hint(error.hint()),
             E::TooManyBytes { .. } | E::TooManyPixels { .. } | E::TooMuchMemory { .. } => {
                 PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED
             }
@@ -123,6 +134,7 @@ impl From<imaging::ImageError> for Failure {
 /// Runs the body of an SQL function: its `Failure` becomes an ERROR with SQLSTATE and hint, and a panic (a fault of ours)
 /// becomes an ERROR that does not show its text, which goes to the server's log. PostgreSQL's own errors pass unchanged.
 pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    memory::forget_refused();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
         Ok(Err(failure)) => failure.raise(),
@@ -147,14 +159,4 @@ fn panic_text(payload: &(dyn Any + Send)) -> Option<String> {
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
-}
-
-/// Whether PostgreSQL wants this statement to end. Polled between and within images; never jumps.
-pub fn should_stop() -> bool {
-    // SAFETY: signal handlers of this process set these flags; a volatile read of a sig_atomic_t is all that is done.
-    unsafe {
-        (&raw const pg_sys::InterruptPending).read_volatile() != 0
-            && ((&raw const pg_sys::QueryCancelPending).read_volatile() != 0
-                || (&raw const pg_sys::ProcDiePending).read_volatile() != 0)
-    }
 }

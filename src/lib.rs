@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod flagging;
 mod home;
+mod interrupts;
 mod ivf;
 mod json;
 mod matching;
@@ -19,6 +20,7 @@ mod retired;
 mod rights;
 mod select;
 mod settings;
+mod shortage;
 mod tuple;
 mod types;
 
@@ -43,14 +45,14 @@ extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flaggin
 extension_sql_file!("../sql/evaluate.sql", name = "evaluate", requires = ["reports"]);
 extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["evaluate"]);
 extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibrate"]);
+extension_sql_file!("../sql/dropped.sql", name = "dropped", requires = ["explain"]);
+extension_sql_file!("../sql/check.sql", name = "check", requires = ["dropped"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    // Where the server was started with RUST_BACKTRACE, pgrx would add a backtrace to the errors that users see.
-    // SAFETY: PostgreSQL loads a library while its process has one thread.
-    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+    shortage::guard();
     settings::register();
     crate::ivf::register();
     // SAFETY: a variable that the postmaster sets while it preloads libraries.

@@ -129,3 +129,64 @@ def test_logical_subscriber_gets_descriptors_and_findings_and_makes_none_itself(
         daily = "SELECT * FROM copymatch.report_daily ORDER BY 1, 2, 3, 4"
         assert copy.execute(daily).fetchall() == db.execute(daily).fetchall()
         copy.execute("DROP SUBSCRIPTION everything")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("layout", ["recomputed", "filled later"])
+def test_logical_subscriber_of_a_publisher_without_descriptors_finds_what_arrives(fresh_cluster, layout):
+    """The publisher knows nothing of copymatch. A replicated UPDATE leaves no old descriptor behind either."""
+    settings = {"fsync": "off", "wal_level": "logical", "max_logical_replication_workers": "4"}
+    publisher, subscriber = fresh_cluster(**settings), fresh_cluster(**settings)
+    with publisher.connect() as db, subscriber.connect() as copy:
+        db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+        db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+        db.execute("CREATE PUBLICATION refs FOR TABLE refs")
+        copy.execute("CREATE EXTENSION copymatch; CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+        copy.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
+        if layout == "recomputed":
+            (trigger,) = copy.execute(
+                "SELECT tgname FROM pg_trigger WHERE tgrelid = 'refs'::regclass AND NOT tgisinternal"
+            ).fetchone()
+            copy.execute(f'ALTER TABLE refs ENABLE ALWAYS TRIGGER "{trigger}"')
+        copy.execute(f"CREATE SUBSCRIPTION refs CONNECTION '{publisher.dsn()}' PUBLICATION refs")
+
+        def caught_up() -> None:
+            query = "SELECT id, md5(image) FROM refs ORDER BY id"
+            deadline = time.monotonic() + 60
+            while copy.execute(query).fetchall() != db.execute(query).fetchall():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        caught_up()
+        db.execute("INSERT INTO refs VALUES (2, %s)", [jpeg(scene(2))])
+        db.execute("UPDATE refs SET image = %s WHERE id = 1", [jpeg(scene(3))])
+        caught_up()
+        checked = copy.execute("SELECT * FROM copy_check_set('licensed')").fetchone()
+        if layout == "recomputed":
+            assert checked == (2, 0, 0, 0)
+        else:
+            assert checked == (2, 2, 0, 2)
+            db.execute("UPDATE refs SET image = %s WHERE id = 1", [jpeg(scene(4))])
+            caught_up()
+            assert copy.execute("SELECT * FROM copy_check_set('licensed', mend => false)").fetchone() == (2, 0, 1, 0)
+            assert copy.execute("SELECT * FROM copy_check_set('licensed')").fetchone() == (2, 0, 1, 1)
+        expected = scene(3) if layout == "recomputed" else scene(4)
+        found = "SELECT reference, verdict FROM copy_match(%s, 'licensed', 1)"
+        assert copy.execute(found, [jpeg(expected, 60)]).fetchone() == ("1", "copy")
+        assert copy.execute(found, [jpeg(scene(2), 60)]).fetchone() == ("2", "copy")
+        copy.execute("DROP SUBSCRIPTION refs")
+
+
+def test_only_the_owner_of_its_relation_checks_a_set(fresh_db, sqlstate):
+    fresh_db.execute("CREATE ROLE test_checker; GRANT CREATE ON SCHEMA public TO test_checker; SET ROLE test_checker")
+    try:
+        fresh_db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+        fresh_db.execute("SELECT copy_create_set('mine', 'refs', 'id', 'image')")
+        fresh_db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+        assert fresh_db.execute("SELECT * FROM copy_check_set('mine')").fetchone() == (1, 0, 0, 0)
+        fresh_db.execute("RESET ROLE")
+        with sqlstate("42501") as error:
+            fresh_db.execute("SELECT * FROM copy_check_set('mine')")
+        assert error.value.diag.message_hint == "SET ROLE test_checker"
+    finally:
+        fresh_db.execute("RESET ROLE; DROP OWNED BY test_checker; DROP ROLE test_checker")

@@ -113,6 +113,15 @@ impl Model {
 
     /// Columns of the model's row in the catalogue.
     fn stored<T>(&self, columns: &str, read: impl FnMut(&Row) -> Result<T, Failure>) -> Result<T, Failure> {
+        let lengths = select(
+            "SELECT (coalesce(pg_catalog.octet_length(m.weights), 0) + coalesce(pg_catalog.octet_length(m.background), 0))::pg_catalog.int8 \
+             FROM copymatch.model m WHERE m.name = $1",
+            &[Parameter::of(self.name.as_str())],
+            |row| row.required::<i64>(1),
+        )?;
+        // Detoasted by PostgreSQL, and copied from there.
+        let bytes = lengths.iter().map(|&bytes| usize::try_from(bytes).unwrap_or(0));
+        memory::ensure(2 * bytes.sum::<usize>())?;
         let found = select(
             &format!("SELECT {columns} FROM copymatch.model m WHERE m.name = $1"),
             &[Parameter::of(self.name.as_str())],
@@ -140,6 +149,7 @@ pub fn parse_manifest(text: &str) -> Result<Manifest, Failure> {
 
 /// Parses background descriptors; the error says what is wrong with them.
 pub fn parse_background(bytes: &[u8]) -> Result<Background, Failure> {
+    memory::ensure(bytes.len())?;
     Background::parse(bytes).map_err(invalid_background)
 }
 

@@ -197,10 +197,15 @@ pub fn running(model: &Model) -> Result<Running, Failure> {
 
 /// Gives an encoder's error its SQLSTATE.
 pub fn encoder_failure(error: EncoderError) -> Failure {
-    let code = match &error {
-        EncoderError::Cancelled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
-        _ => PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
-    };
     let hint = error.hint().to_string();
-    Failure::new(code, error.to_string()).hint(hint)
+    match error {
+        EncoderError::Cancelled => Failure::stopped(error.to_string()),
+        EncoderError::Image(error) => return Failure::from(error),
+        EncoderError::OutOfMemory { .. } | EncoderError::NotRestartable => {
+            memory::recovered();
+            Failure::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, error.to_string())
+        }
+        _ => Failure::new(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, error.to_string()),
+    }
+    .hint(hint)
 }

@@ -10,6 +10,7 @@ use pgrx::{Internal, IntoDatum, PgMemoryContexts};
 use scoring::{MetricError, OperatingPoint, Prediction, Predictions};
 
 use crate::failure::{Failure, boundary};
+use crate::interrupts;
 
 /// Most predictions of one aggregate: half a gigabyte of them.
 const MOST_PREDICTIONS: usize = 1 << 26;
@@ -235,13 +236,19 @@ fn prediction_combine(left: Internal, right: Internal, fcinfo: pg_sys::FunctionC
 
 #[pg_extern(sql = false)]
 fn prediction_serialize(from: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Vec<u8> {
-    boundary(|| Ok(tally(from, fcinfo)?.to_bytes()))
+    boundary(|| {
+        let tally = tally(from, fcinfo)?;
+        // Written once by itself, once behind what is known beside it.
+        memory::ensure(3 * size_of::<f64>() * tally.predictions.len())?;
+        Ok(tally.to_bytes())
+    })
 }
 
 #[pg_extern(sql = false)]
 fn prediction_deserialize(bytes: &[u8], _internal: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Internal {
     boundary(|| {
         aggregate_context(fcinfo)?;
+        memory::ensure(bytes.len())?;
         let read = Tally::from_bytes(bytes).ok_or_else(|| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -304,6 +311,8 @@ fn prediction_curve(from: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Option<
         let Some(positives) = tally.positives()? else {
             return Ok(None);
         };
+        let most = tally.predictions.len();
+        memory::ensure(most * (2 * size_of::<OperatingPoint>() + size_of::<pg_sys::Datum>()))?;
         let points = tally.predictions.precision_recall(positives).map_err(metric)?;
         if points.len() > MOST_POINTS {
             return Err(Failure::new(
@@ -342,7 +351,7 @@ impl Curve {
             let mut datums: Vec<pg_sys::Datum> = Vec::with_capacity(points.len());
             for point in points {
                 if datums.len().is_multiple_of(4096) {
-                    pgrx::check_for_interrupts!();
+                    interrupts::process();
                 }
                 let mut columns = [point.threshold, point.precision, point.recall]
                     .map(|value| value.into_datum().unwrap_or_else(|| pg_sys::Datum::from(0_usize)));

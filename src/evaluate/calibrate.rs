@@ -9,6 +9,7 @@ use super::record::write_calibration;
 use crate::embed::catalogue::Model;
 use crate::embed::with_background;
 use crate::failure::{Failure, boundary};
+use crate::interrupts;
 use crate::json::Json;
 use crate::record::Record;
 use crate::rights;
@@ -17,6 +18,9 @@ use crate::types::Vector;
 
 /// Points of the curve that the evidence keeps.
 const CURVE_POINTS: usize = 50;
+
+/// Bytes that a pair takes while a calibration is made: it is kept, judged, and sorted for the thresholds and the curve.
+const PAIR_BYTES: usize = 3 * (size_of::<Example>() + 2 * size_of::<Judged>());
 
 /// Confidence of the intervals in the evidence, two-sided.
 const INTERVAL: f64 = 0.95;
@@ -100,6 +104,7 @@ fn fit_calibration(
     confidence: f64,
 ) -> JsonB {
     boundary(|| {
+        memory::ensure(similarity.len() * PAIR_BYTES)?;
         let pairs = Pairs::gather(similarity.iter(), background.iter(), is_copy.iter(), judged.iter());
         let wanted = Wanted {
             copy_precision,
@@ -601,7 +606,7 @@ fn background_sample(
         let sample = with_background(&model, |background| {
             let mut sample = Vec::new();
             for row in drawn(background.rows(), count, seed.cast_unsigned()) {
-                pgrx::check_for_interrupts!();
+                interrupts::process();
                 let similarity = background.mean_top_k_of_row(row, neighbours).map_err(|error| {
                     Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, error.to_string()).hint(error.hint())
                 })?;

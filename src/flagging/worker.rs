@@ -169,7 +169,7 @@ fn until_counted(pid: i32) -> Result<(), Failure> {
             break;
         }
         std::thread::sleep(Duration::from_millis(5));
-        pgrx::check_for_interrupts!();
+        crate::interrupts::process();
     }
     Ok(())
 }
@@ -282,7 +282,7 @@ fn turn() {
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
-    pgrx::check_for_interrupts!();
+    crate::interrupts::process();
 }
 
 /// Claims a batch and commits that, works it off and commits that: after a crash in between, a claim shows as a failed try.

@@ -13,6 +13,7 @@ use super::spill::Gathered;
 use super::train::{self, SignalsBlocked};
 use super::{insert, options};
 use crate::failure::{Failure, boundary};
+use crate::shortage;
 
 /// Rows that a thread encodes at a time.
 const BATCH: usize = 512;
@@ -175,10 +176,10 @@ impl<'t> Encoding<'t> {
             dimensions,
             trained,
             encoders,
-            gathered: Gathered::new(trained, budget),
+            gathered: Gathered::new(trained, budget)?,
             expected,
             tids: Vec::with_capacity(BATCH),
-            vectors: Vec::with_capacity(BATCH * dimensions),
+            vectors: memory::vector(BATCH * dimensions)?,
         })
     }
 
@@ -203,7 +204,7 @@ impl<'t> Encoding<'t> {
 
     fn submit(&mut self, told: &dyn Fn(ivf::Error) -> Failure) -> Result<(), Failure> {
         let mut tids = std::mem::replace(&mut self.tids, Vec::with_capacity(BATCH));
-        let mut vectors = std::mem::replace(&mut self.vectors, Vec::with_capacity(BATCH * self.dimensions));
+        let mut vectors = std::mem::replace(&mut self.vectors, memory::vector(BATCH * self.dimensions)?);
         while let Some(refused) = self.encoders.submit(tids, vectors).map_err(told)? {
             (tids, vectors) = refused;
             if let Some(encoded) = self.encoders.receive(true).map_err(told)? {
@@ -217,6 +218,9 @@ impl<'t> Encoding<'t> {
     }
 
     fn keep(&mut self, encoded: Encoded) -> Result<(), Failure> {
+        if memory::is_short() {
+            return Err(shortage::failure(None));
+        }
         self.gathered.add(encoded, self.trained, self.expected)?;
         advance(self.gathered.rows());
         Ok(())

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use ivf::Metric;
 use pgrx::prelude::*;
 
+use super::options;
 use super::value::{Elements, Value};
 use crate::failure::Failure;
 
@@ -97,7 +98,8 @@ impl Column {
         })
     }
 
-    /// The dimensions that the indexed column's or expression's type modifier states.
+    /// The dimensions that the indexed column's or expression's type modifier states, or else the index's own option: a
+    /// column may lose its modifier under an index (`ALTER COLUMN … TYPE vector`), which PostgreSQL does not rebuild then.
     ///
     /// # Errors
     /// None are stated, or more than an index takes.
@@ -106,14 +108,17 @@ impl Column {
     /// `index` must be an open index of this access method.
     pub unsafe fn dimensions(index: pg_sys::Relation) -> Result<usize, Failure> {
         // SAFETY: an index of this access method has one column.
-        let modifier = unsafe { (*attribute((*index).rd_att)).atttypmod };
-        let dimensions = usize::try_from(modifier).unwrap_or(0);
+        let (modifier, option) = unsafe { ((*attribute((*index).rd_att)).atttypmod, options::dimensions(index)) };
+        let dimensions = match usize::try_from(modifier) {
+            Ok(stated) if stated > 0 => stated,
+            _ => option.map_or(0, |option| option as usize),
+        };
         if dimensions == 0 {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 "column does not have dimensions",
             )
-            .hint("An index needs a column type such as vector(256), or an expression such as ((descriptor::vector(256)))."));
+            .hint("An index needs a column type such as vector(256), an expression such as ((descriptor::vector(256))), or WITH (dimensions = 256); ALTER INDEX … SET (dimensions = 256) mends one that is there."));
         }
         if dimensions > ivf::MAX_DIMENSIONS {
             return Err(Failure::new(

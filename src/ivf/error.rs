@@ -2,6 +2,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
+use crate::shortage;
 
 /// What the user is told about an error of an index.
 ///
@@ -31,7 +32,8 @@ pub(super) unsafe fn failure(error: ivf::Error, index: pg_sys::Relation) -> Fail
         E::TooManyDimensions { .. } => Failure::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, error.to_string()),
         E::Memory { required, .. } => Failure::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, error.to_string())
             .hint(format!("Set maintenance_work_mem to {required} kB or more.")),
-        E::Cancelled => Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, error.to_string()),
+        E::OutOfMemory => shortage::failure(None),
+        E::Cancelled => Failure::stopped(error.to_string()),
         E::Store(_) => Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string()),
     }
 }

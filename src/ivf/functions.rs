@@ -1,4 +1,4 @@
-//! `copy_index_check` and `copy_index_stats`.
+//! `copy_index_check`, `copy_index_stats` and `copy_index_dimensions`.
 use std::collections::HashSet;
 
 use ivf::{Meta, Tid};
@@ -40,6 +40,9 @@ fn copy_index_check(
         let mut seen = HashSet::new();
         let report = ivf::check(&opened.pages(), &mut |tid| {
             if heap_agreement {
+                if seen.len() == seen.capacity() {
+                    seen.try_reserve(1)?;
+                }
                 seen.insert(tid);
             }
             Ok(())
@@ -154,6 +157,15 @@ fn copy_index_stats(
             count(probes.clamp(1, meta.lists.max(1))),
             JsonB(serde_json::Value::Array(curve)),
         )))
+    })
+}
+
+/// The dimensions of an index's vectors; none where it cannot be read.
+#[pg_extern(sql = false, volatile, strict)]
+fn copy_index_dimensions(index: pg_sys::Oid) -> Option<i32> {
+    boundary(|| {
+        let opened = Opened::new(index)?;
+        Ok(Meta::read(&opened.pages()).ok().map(|meta| meta.dimensions as i32))
     })
 }
 

@@ -11,6 +11,7 @@ pub(super) const MOST_LISTS: i32 = 1_000_000;
 struct Options {
     varlena: i32,
     lists: i32,
+    dimensions: i32,
 }
 
 thread_local! {
@@ -32,6 +33,16 @@ pub(super) fn register() {
             MOST_LISTS,
             pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE,
         );
+        pg_sys::add_int_reloption(
+            kind,
+            c"dimensions".as_ptr(),
+            c"Dimensions of the vectors, where the column's type does not state them.".as_ptr(),
+            0,
+            0,
+            ivf::MAX_DIMENSIONS as i32,
+            // It says nothing about an index that is there, only what the next build makes.
+            pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE,
+        );
         KIND.set(kind);
     }
 }
@@ -39,13 +50,21 @@ pub(super) fn register() {
 /// Parses and checks the options.
 #[pg_guard]
 pub(super) unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
-    // SAFETY: all zeros is a valid value of the plain struct, whatever fields this PostgreSQL's has besides.
-    let mut lists: pg_sys::relopt_parse_elt = unsafe { std::mem::zeroed() };
-    lists.optname = c"lists".as_ptr();
-    lists.opttype = pg_sys::relopt_type::RELOPT_TYPE_INT;
-    lists.offset = std::mem::offset_of!(Options, lists) as core::ffi::c_int;
+    let number = |name: &'static core::ffi::CStr, offset: usize| {
+        // SAFETY: all zeros is a valid value of the plain struct, whatever fields this PostgreSQL's has besides.
+        let mut option: pg_sys::relopt_parse_elt = unsafe { std::mem::zeroed() };
+        option.optname = name.as_ptr();
+        option.opttype = pg_sys::relopt_type::RELOPT_TYPE_INT;
+        option.offset = offset as core::ffi::c_int;
+        option
+    };
+    let known = [
+        number(c"lists", std::mem::offset_of!(Options, lists)),
+        number(c"dimensions", std::mem::offset_of!(Options, dimensions)),
+    ];
+    let (kind, size) = (KIND.get(), size_of::<Options>());
     // SAFETY: the table describes `Options`, whose size is given.
-    unsafe { pg_sys::build_reloptions(options, validate, KIND.get(), size_of::<Options>(), &lists, 1).cast() }
+    unsafe { pg_sys::build_reloptions(options, validate, kind, size, known.as_ptr(), known.len() as i32).cast() }
 }
 
 /// The lists that an index was asked to have; none where they are chosen from the number of rows.
@@ -53,10 +72,23 @@ pub(super) unsafe extern "C-unwind" fn amoptions(options: pg_sys::Datum, validat
 /// # Safety
 /// `index` must be an open index of this access method.
 pub(super) unsafe fn lists(index: pg_sys::Relation) -> Option<u32> {
+    // SAFETY: the caller vouches for the index.
+    unsafe { stated(index, |options| options.lists) }
+}
+
+/// The dimensions that an index was told to have; none where the column's type states them.
+///
+/// # Safety
+/// `index` must be an open index of this access method.
+pub(super) unsafe fn dimensions(index: pg_sys::Relation) -> Option<u32> {
+    // SAFETY: the caller vouches for the index.
+    unsafe { stated(index, |options| options.dimensions) }
+}
+
+/// # Safety
+/// `index` must be an open index of this access method.
+unsafe fn stated(index: pg_sys::Relation, option: impl Fn(&Options) -> i32) -> Option<u32> {
     // SAFETY: PostgreSQL keeps here what `amoptions` returned for this index, or nothing.
-    let stated = unsafe {
-        let options = (*index).rd_options.cast::<Options>();
-        if options.is_null() { 0 } else { (*options).lists }
-    };
-    u32::try_from(stated).ok().filter(|&lists| lists > 0)
+    let options = unsafe { (*index).rd_options.cast::<Options>().as_ref() }?;
+    u32::try_from(option(options)).ok().filter(|&number| number > 0)
 }

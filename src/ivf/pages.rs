@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 
 use super::guards::{BlockLock, ReadPage, WritePage, copy_ours};
 use super::{recent, unguarded};
+use crate::interrupts;
 
 const _: () = assert!(PAGE_SIZE == pg_sys::BLCKSZ as usize);
 
@@ -394,7 +395,7 @@ impl PageStore for Pages {
                 pg_sys::vacuum_delay_point(false);
             }
         } else {
-            pgrx::check_for_interrupts!();
+            interrupts::process();
         }
         Ok(())
     }

@@ -2,12 +2,12 @@
 use std::ops::Range;
 
 use ivf::Sample;
-use pgrx::check_for_interrupts;
 
 use super::column::{Column, widened};
 use super::error::failure;
 use super::heap::{BuildScan, Row};
 use crate::failure::Failure;
+use crate::interrupts;
 
 /// Rows to train on per list.
 const WANTED_PER_LIST: usize = 64;
@@ -77,7 +77,7 @@ pub(super) fn take(
     let accepted = most as f64 / (f64::from(chosen) * per_block);
     let mut coin = Random::new(1);
     for range in choose(blocks, chosen, &mut random) {
-        check_for_interrupts!();
+        interrupts::process();
         scan.rows_in(range, |row| {
             let Row {
                 value: Some(value),

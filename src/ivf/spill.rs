@@ -6,6 +6,7 @@ use ivf::{Encoded, PageStore, Trained, Writer};
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
+use crate::interrupts;
 
 /// Bytes of a list's number in front of its record in a file.
 const LIST: usize = size_of::<u32>();
@@ -46,16 +47,16 @@ struct File {
 }
 
 impl Gathered {
-    pub fn new(trained: &Trained, budget: usize) -> Self {
-        Gathered {
+    pub fn new(trained: &Trained, budget: usize) -> Result<Self, Failure> {
+        Ok(Gathered {
             record: trained.record_bytes(),
             budget,
-            counts: vec![0; trained.lists() as usize],
+            counts: memory::zeroed(trained.lists() as usize)?,
             rows: 0,
             held: Vec::new(),
             held_rows: 0,
             files: None,
-        }
+        })
     }
 
     /// Rows gathered.
@@ -93,7 +94,7 @@ impl Gathered {
         mut progress: impl FnMut(u64),
     ) -> Result<ivf::Result<()>, Failure> {
         let Some(files) = &self.files else {
-            return Ok(self.write_held(writer, &mut progress));
+            return self.write_held(writer, &mut progress);
         };
         let mut done = 0;
         for file in &files.files {
@@ -129,14 +130,18 @@ impl Gathered {
     }
 
     /// Writes lists whose rows all lie in memory.
-    fn write_held<S: PageStore>(&self, writer: &mut Writer<'_, S>, progress: &mut dyn FnMut(u64)) -> ivf::Result<()> {
-        let mut next: Vec<u32> = Vec::with_capacity(self.counts.len());
+    fn write_held<S: PageStore>(
+        &self,
+        writer: &mut Writer<'_, S>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<ivf::Result<()>, Failure> {
+        let mut next: Vec<u32> = memory::vector(self.counts.len())?;
         let mut total = 0;
         for &count in &self.counts {
             next.push(total);
             total += count;
         }
-        let mut order = vec![(0u32, 0u32); total as usize];
+        let mut order: Vec<(u32, u32)> = memory::zeroed(total as usize)?;
         for (at, batch) in self.held.iter().enumerate() {
             for (row, &list) in batch.lists.iter().enumerate() {
                 let place = &mut next[list as usize];
@@ -151,11 +156,13 @@ impl Gathered {
                 let from = row as usize * self.record;
                 &self.held[at as usize].records[from..from + self.record]
             });
-            writer.add_list(list as u32, &mut records)?;
+            if let Err(error) = writer.add_list(list as u32, &mut records) {
+                return Ok(Err(error));
+            }
             start = end;
             progress(u64::from(end));
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Bytes of a list's records.
@@ -188,12 +195,12 @@ impl Gathered {
             next.push(total);
             total += self.counts[list as usize] as usize * self.record;
         }
-        let mut sorted = vec![0; total];
+        let mut sorted: Vec<u8> = memory::zeroed(total)?;
         file.rewind()?;
         let entry = LIST + self.record;
         let mut buffer = vec![0; entry * READ_AHEAD];
         loop {
-            pgrx::check_for_interrupts!();
+            interrupts::process();
             let read = file.read(&mut buffer);
             for bytes in buffer[..read].chunks_exact(entry) {
                 let (list, record) = bytes.split_at(LIST);
@@ -317,7 +324,7 @@ impl RecordsOf<'_> {
         let mut taken = 0;
         while taken < wanted {
             if self.at == self.filled {
-                pgrx::check_for_interrupts!();
+                interrupts::process();
                 self.filled = self.file.read(&mut self.buffer) / self.entry * self.entry;
                 self.at = 0;
                 if self.filled == 0 {

@@ -3,15 +3,16 @@
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ivf::{Sample, Trained};
 use pgrx::prelude::*;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, should_stop};
+use crate::interrupts;
 
 /// How long an interrupt may wait.
 const POLL: Duration = Duration::from_millis(20);
@@ -69,7 +70,8 @@ impl Drop for Running {
     }
 }
 
-/// Trains centroids on `threads` threads; `progress` is told the part done, of 1000.
+/// Trains centroids on `threads` threads; `progress` is told the part done, of 1000. Where no thread can be started, the
+/// backend trains by itself, and tells nothing meanwhile.
 pub(super) fn train(
     sample: Sample,
     lists: u32,
@@ -78,27 +80,39 @@ pub(super) fn train(
 ) -> Result<ivf::Result<Trained>, Failure> {
     let cancel = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
+    // Whoever trains takes it.
+    let sample = Arc::new(Mutex::new(Some(sample)));
+    let taken = |sample: &Mutex<Option<Sample>>| sample.lock().unwrap_or_else(PoisonError::into_inner).take();
     let work = {
         let (cancel, done, backend) = (cancel.clone(), done.clone(), thread::current());
+        let sample = sample.clone();
         move || {
-            let trained = Trained::train(sample, lists, threads, &cancel, &done);
+            let sample = taken(&sample).ok_or(ivf::Error::Cancelled)?;
+            let trained = Trained::train(sample, lists, threads, &|| cancel.load(Ordering::Relaxed), &done);
             backend.unpark();
             trained
         }
     };
-    let thread = {
-        let _blocked = SignalsBlocked::new()?;
-        thread::Builder::new()
-            .name("ivf training".to_owned())
-            .spawn(work)
-            .map_err(|error| no_thread(&error))?
+    let started = match memory::ensure(ivf::THREAD_BYTES) {
+        Err(_) => Err(io::ErrorKind::OutOfMemory.into()),
+        Ok(()) => {
+            let _blocked = SignalsBlocked::new()?;
+            thread::Builder::new().name("ivf training".to_owned()).spawn(work)
+        }
+    };
+    let thread = match started {
+        Ok(thread) => thread,
+        Err(error) => {
+            let sample = taken(&sample).ok_or_else(|| no_thread(&error))?;
+            return Ok(Trained::train(sample, lists, 1, &should_stop, &done));
+        }
     };
     let mut running = Running {
         thread: Some(thread),
         cancel,
     };
     while running.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
-        pgrx::check_for_interrupts!();
+        interrupts::process();
         progress(done.load(Ordering::Relaxed).min(DONE));
         thread::park_timeout(POLL);
     }

@@ -139,12 +139,68 @@ pub enum EncoderError {
         /// What the system says.
         reason: String,
     },
+    /// The system has no memory for what is to be done.
+    #[error("out of memory {doing}: {reason}")]
+    OutOfMemory {
+        /// What was being done.
+        doing: &'static str,
+        /// The library's own words, or how much was asked for.
+        reason: String,
+    },
+    /// Memory ran out while the library started, which it does once in a process.
+    #[error("out of memory earlier, while ONNX Runtime started: this process cannot start it again")]
+    NotRestartable,
     /// `should_stop` said so.
     #[error("embedding was cancelled")]
     Cancelled,
 }
 
+/// Room that starting the library takes besides its file: its tables, and the environment.
+pub(crate) const START_BYTES: usize = 24 << 20;
+/// Room that a session takes besides its weights, and for each of its threads: the stack, and a heap of its own.
+pub(crate) const SESSION_BYTES: usize = 24 << 20;
+pub(crate) const THREAD_BYTES: usize = 9 << 20;
+
+/// Asks the system for memory that a library is going to need. What it does itself when memory runs out is not always an
+/// error: it may end the process, or stay half started.
+pub(crate) fn ensure(bytes: usize, doing: &'static str) -> Result<(), EncoderError> {
+    memory::ensure(bytes).map_err(|error| EncoderError::OutOfMemory {
+        doing,
+        reason: error.to_string(),
+    })
+}
+
+/// Whether the words of a library or of the dynamic loader mean that memory, or threads, ran out.
+pub(crate) fn means_out_of_memory(reason: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "bad_alloc",
+        "bad allocation",
+        "failed to map segment",
+        "annot allocate memory",
+        "ailed to allocate memory",
+        "cannot create shared object",
+        "pthread_create",
+        "Resource temporarily unavailable",
+    ];
+    WORDS.iter().any(|words| reason.contains(words))
+}
+
 impl EncoderError {
+    /// This error, unless the library's words mean that memory ran out.
+    pub(crate) fn or_out_of_memory(self, doing: &'static str) -> Self {
+        match self {
+            Self::LibraryUnusable { reason, .. }
+            | Self::ModelRefused { reason }
+            | Self::ProviderUnavailable { reason, .. }
+            | Self::Inference { reason }
+                if means_out_of_memory(&reason) =>
+            {
+                Self::OutOfMemory { doing, reason }
+            }
+            other => other,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -177,6 +233,10 @@ impl EncoderError {
                 "The network cannot describe this image; report it with the image if the model is a published one."
             }
             Self::Signals { .. } => "This is an error of the operating system.",
+            Self::OutOfMemory { .. } => {
+                "The server's limits (ulimit -v, LimitAS, overcommit) leave this session too little memory for the network."
+            }
+            Self::NotRestartable => "Reconnect: a new session starts it.",
             Self::Cancelled => "Run it again.",
         }
     }

@@ -40,7 +40,7 @@ mod signals;
 
 pub use encoder::Encoder;
 pub use error::EncoderError;
-pub use library::{MINIMUM_VERSION, runtime_library, runtime_version};
+pub use library::{MINIMUM_VERSION, is_half_started, runtime_library, runtime_version};
 pub use manifest::{
     Colour, DIMENSIONS, Element, Fit, Layout, MAX_ASPECT, MAX_MANIFEST_BYTES, MAX_SIZES, Manifest, ManifestError,
     Parity, Resize, SHORT_SIZES, SIZES,

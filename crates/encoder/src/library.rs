@@ -11,15 +11,20 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 
-use crate::error::EncoderError;
+use crate::error::{EncoderError, START_BYTES, ensure};
 use crate::signals::SignalsBlocked;
 
 /// Oldest minor version of ONNX Runtime 1.x that has every call made here.
 pub const MINIMUM_VERSION: u32 = ort::MINOR_VERSION;
+
+/// Whether memory ran out while the library made its environment: it registers names on the way, and a second try finds
+/// them taken.
+static HALF_STARTED: AtomicBool = AtomicBool::new(false);
 
 struct Runtime {
     /// Canonical, so that two ways to write one path are one library.
@@ -48,6 +53,11 @@ pub fn runtime_library() -> Option<PathBuf> {
         .map(|runtime| runtime.path.clone())
 }
 
+/// Whether this process cannot make a network any more, since memory ran out while the library started.
+pub fn is_half_started() -> bool {
+    HALF_STARTED.load(Ordering::Relaxed)
+}
+
 /// Loads the library at `path`, or finds it loaded, and returns the process's one environment.
 pub(crate) fn environment(path: &Path) -> Result<Environment, EncoderError> {
     let canonical = path.canonicalize().map_err(|error| EncoderError::LibraryMissing {
@@ -65,17 +75,32 @@ pub(crate) fn environment(path: &Path) -> Result<Environment, EncoderError> {
     }
     let runtime = match slot.take() {
         Some(runtime) => slot.insert(runtime),
-        None => slot.insert(load(canonical)?),
+        None => slot.insert(load(canonical).map_err(|error| error.or_out_of_memory(STARTING))?),
     };
     if let Some(environment) = &runtime.environment {
         return Ok(environment.clone());
     }
-    let environment = create_environment(&runtime.path)?;
+    if is_half_started() {
+        return Err(EncoderError::NotRestartable);
+    }
+    ensure(START_BYTES, STARTING)?;
+    let environment = create_environment(&runtime.path).map_err(|error| {
+        let error = error.or_out_of_memory(STARTING);
+        HALF_STARTED.store(true, Ordering::Relaxed);
+        error
+    })?;
     Ok(runtime.environment.insert(environment).clone())
 }
 
+/// For errors.
+const STARTING: &str = "while ONNX Runtime started";
+
 fn load(path: PathBuf) -> Result<Runtime, EncoderError> {
-    check_file(&path)?;
+    let bytes = check_file(&path)?;
+    ensure(
+        usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(START_BYTES),
+        STARTING,
+    )?;
     disable_telemetry();
     let _signals = SignalsBlocked::new().map_err(|error| EncoderError::Signals {
         reason: error.to_string(),
@@ -142,9 +167,9 @@ fn disable_telemetry() {
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
 }
 
-/// The dynamic loader maps a file without asking whether it is all there: a page that a truncated library lacks kills
+/// Checks the file and gives its length. The dynamic loader maps a file without asking whether it is all there: a page that a truncated library lacks kills
 /// the process when it is touched. So every segment that the ELF header announces must lie inside the file.
-fn check_file(path: &Path) -> Result<(), EncoderError> {
+fn check_file(path: &Path) -> Result<u64, EncoderError> {
     let missing = |error: std::io::Error| EncoderError::LibraryMissing {
         path: path.to_owned(),
         reason: error.to_string(),
@@ -162,7 +187,7 @@ fn check_file(path: &Path) -> Result<(), EncoderError> {
         target_endian = "little",
         target_pointer_width = "64"
     )) {
-        return Ok(());
+        return Ok(metadata.len());
     }
     let mut file = File::open(path).map_err(missing)?;
     let mut header = [0_u8; 64];
@@ -190,7 +215,7 @@ fn check_file(path: &Path) -> Result<(), EncoderError> {
             return Err(unusable("it is truncated: a segment reaches past the end of the file"));
         }
     }
-    Ok(())
+    Ok(metadata.len())
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

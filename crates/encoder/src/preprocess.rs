@@ -81,8 +81,8 @@ impl Preprocessor {
             Layout::Nhwc => (images.len(), rows, columns, 3),
         };
         let mut tensor = match self.element {
-            Element::Float32 => Tensor::Float(Array4::zeros(shape)),
-            Element::Uint8 => Tensor::Bytes(Array4::zeros(shape)),
+            Element::Float32 => Tensor::Float(zeros(shape)?),
+            Element::Uint8 => Tensor::Bytes(zeros(shape)?),
         };
         for (i, image) in images.iter().enumerate() {
             before_each()?;
@@ -114,4 +114,15 @@ impl Preprocessor {
             }
         }
     }
+}
+
+/// Zeros, or an error where there is no memory for them.
+fn zeros<T: Default + Clone>(shape: (usize, usize, usize, usize)) -> Result<Array4<T>, EncoderError> {
+    let out_of_memory = |reason: String| EncoderError::OutOfMemory {
+        doing: "for the network's input",
+        reason,
+    };
+    let values =
+        memory::zeroed(shape.0 * shape.1 * shape.2 * shape.3).map_err(|error| out_of_memory(error.to_string()))?;
+    Array4::from_shape_vec(shape, values).map_err(|error| out_of_memory(error.to_string()))
 }

@@ -6,17 +6,22 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ndarray::{Array2, Ix2};
+use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 
-use crate::error::EncoderError;
+use crate::error::{EncoderError, SESSION_BYTES, THREAD_BYTES, ensure};
 use crate::library;
 use crate::manifest::{Element, Fit, Layout, Manifest};
 use crate::preprocess::Tensor;
 use crate::signals::SignalsBlocked;
+
+/// For errors.
+const LOADING: &str = "while ONNX Runtime loaded the network";
+const RUNNING: &str = "while ONNX Runtime ran the network";
 
 /// Where the network is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,11 +94,25 @@ impl Network {
         provider: Provider,
     ) -> Result<Self, EncoderError> {
         let environment = library::environment(&options.library)?;
+        ensure(
+            weights.len().saturating_mul(3) + SESSION_BYTES + options.threads * THREAD_BYTES,
+            LOADING,
+        )?;
+        Self::make(&environment, weights, manifest, options, provider).map_err(|error| error.or_out_of_memory(LOADING))
+    }
+
+    fn make(
+        environment: &Environment,
+        weights: &[u8],
+        manifest: &Manifest,
+        options: &RuntimeOptions,
+        provider: Provider,
+    ) -> Result<Self, EncoderError> {
         // Blocked until the last step: thread pools and device contexts start their threads in any of them.
         let _signals = SignalsBlocked::new().map_err(|error| EncoderError::Signals {
             reason: error.to_string(),
         })?;
-        let builder = Session::builder(&environment)
+        let builder = Session::builder(environment)
             .map_err(|error| EncoderError::ModelRefused {
                 reason: error.to_string(),
             })
@@ -133,6 +152,10 @@ impl Network {
 
     /// Runs N images and returns the raw output, N x dimensions.
     pub(crate) fn run(&mut self, input: &Tensor) -> Result<Array2<f32>, EncoderError> {
+        self.run_checked(input).map_err(|error| error.or_out_of_memory(RUNNING))
+    }
+
+    fn run_checked(&mut self, input: &Tensor) -> Result<Array2<f32>, EncoderError> {
         let failed = |error: ort::Error| EncoderError::Inference {
             reason: one_line(&error.to_string()),
         };

@@ -1,7 +1,7 @@
 //! Recall against time of the index in memory, without a server: `measure FOLDER [LISTS]`, the folder being one that
 //! ../shared/bench/annbench.py or benches/ivf_data.py made (x.npy, q.npy, gt.npy).
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ivf::stores::Memory;
@@ -61,7 +61,7 @@ fn main() {
     }
     println!("sample {} rows {:.1} s", sample.len(), started.elapsed().as_secs_f64());
     let progress = AtomicU64::new(0);
-    let trained = Arc::new(Trained::train(sample, lists, 2, &AtomicBool::new(false), &progress).unwrap());
+    let trained = Arc::new(Trained::train(sample, lists, 2, &|| false, &progress).unwrap());
     assert_eq!(progress.load(Ordering::Relaxed), 1000);
     println!(
         "trained {} lists {:.1} s",

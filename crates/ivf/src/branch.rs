@@ -49,7 +49,7 @@ pub(crate) fn split_if_crowded<S: PageStore>(store: &S, geometry: &Geometry, bra
     let entries = read_entries(store, geometry, &branch, lists)?;
     let room = directory::room_behind(store, geometry, block)?;
     let wanted = entries.len().div_ceil(even.max(FEW / CROWDED)).min(1 + room);
-    let parts = divide(geometry, entries, wanted);
+    let parts = divide(geometry, entries, wanted)?;
     if parts.len() < 2 {
         return note_lists(store, geometry, block, at, lists as u32).map(|()| false);
     }
@@ -104,7 +104,7 @@ fn read_entries<S: PageStore>(
     branch: &BranchEntry,
     lists: usize,
 ) -> Result<Vec<Entry>> {
-    let mut entries = Vec::with_capacity(lists);
+    let mut entries = memory::vector(lists)?;
     walk_whole(store, branch, |_, page| {
         entries.extend((0..directory::entries(geometry, page)).map(|at| Entry {
             centroid: OwnedCentroid::at(geometry, page, at),
@@ -116,9 +116,9 @@ fn read_entries<S: PageStore>(
 }
 
 /// Lists whose centroids lie together, with the centroid of each part.
-fn divide(geometry: &Geometry, entries: Vec<Entry>, wanted: usize) -> Vec<(OwnedCentroid, Vec<Entry>)> {
+fn divide(geometry: &Geometry, entries: Vec<Entry>, wanted: usize) -> Result<Vec<(OwnedCentroid, Vec<Entry>)>> {
     if wanted < 2 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let values = |centroid: &OwnedCentroid| -> Vec<f32> {
         centroid
@@ -127,8 +127,9 @@ fn divide(geometry: &Geometry, entries: Vec<Entry>, wanted: usize) -> Vec<(Owned
             .map(|&code| centroid.scale * f32::from(code))
             .collect()
     };
-    let vectors: Vec<f32> = entries.iter().flat_map(|entry| values(&entry.centroid)).collect();
-    let centroids = kmeans::split(&vectors, geometry.rotated, wanted);
+    let mut vectors: Vec<f32> = memory::vector(entries.len() * geometry.rotated)?;
+    vectors.extend(entries.iter().flat_map(|entry| values(&entry.centroid)));
+    let centroids = kmeans::split(&vectors, geometry.rotated, wanted)?;
     let mut parts: Vec<(OwnedCentroid, Vec<Entry>)> = centroids
         .iter()
         .map(|centroid| (centroid.clone(), Vec::new()))
@@ -137,7 +138,7 @@ fn divide(geometry: &Geometry, entries: Vec<Entry>, wanted: usize) -> Vec<(Owned
         parts[kmeans::nearest(vector, &centroids)].1.push(entry);
     }
     parts.retain(|(_, lists)| !lists.is_empty());
-    parts
+    Ok(parts)
 }
 
 /// Writes the directories of the parts on pages that nothing leads to.

@@ -1,23 +1,26 @@
 //! Building: sample, train, encode on threads, write every page once.
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use vectors::quantised::Integers;
 
 use crate::code::{self, Record, Scratch};
 use crate::directory::{self, BranchEntry, ListEntry, OwnedCentroid};
 use crate::geometry::Geometry;
-use crate::kmeans::{self, Control, NEAR_BRANCHES, Rows, Tree};
+use crate::kmeans::{self, Control, NEAR_BRANCHES, Rows, THREAD_BYTES, Tree};
 use crate::list;
 use crate::meta::{Meta, Metric, SEED};
 use crate::page::{Kind, NONE, Page};
 use crate::rotation::Rotation;
 use crate::search::normalised;
 use crate::split::ROWS_PER_LIST;
-use crate::{Error, PageStore, PageWrite, Result, Tid};
+use crate::{Error, PageStore, PageWrite, Result, Tid, grow};
 
+/// How long a receiver waits before it looks whether anybody still sends.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// The most lists of an index.
 const MOST_LISTS: f64 = 1_000_000.0;
 
@@ -44,7 +47,7 @@ impl Sample {
             geometry,
             metric,
             rotation: Rotation::new(&geometry, SEED),
-            rows: Rows::new(geometry.rotated),
+            rows: Rows::with_room(geometry.rotated, most_rows)?,
             most: most_rows,
             rotated: vec![0.0; geometry.rotated],
         })
@@ -105,13 +108,13 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Trains `lists` centroids, fewer when the sample has fewer rows. Long: watches `cancel`, tells thousandths in
-    /// `progress`, starts `threads` threads when these are more than one.
+    /// Trains `lists` centroids, fewer when the sample has fewer rows. Long: asks `cancel`, tells thousandths in
+    /// `progress`, works on `threads` threads, this one among them, or as many as can be started.
     pub fn train(
         sample: Sample,
         lists: u32,
         threads: usize,
-        cancel: &AtomicBool,
+        cancel: &(dyn Fn() -> bool + Sync),
         progress: &AtomicU64,
     ) -> Result<Trained> {
         let control = Control {
@@ -188,8 +191,8 @@ impl Trained {
 
     fn encode(&self, batch: Batch) -> Result<Encoded> {
         let mut encoded = Encoded {
-            lists: Vec::with_capacity(batch.tids.len()),
-            records: Vec::with_capacity(batch.tids.len() * self.record_bytes()),
+            lists: memory::vector(batch.tids.len())?,
+            records: memory::vector(batch.tids.len() * self.record_bytes())?,
             refused: 0,
         };
         let mut rotated = vec![0.0; self.geometry.rotated];
@@ -238,30 +241,35 @@ pub struct Encoded {
 
 /// Threads that encode batches of rows.
 pub struct Encoders {
-    dimensions: usize,
+    trained: Arc<Trained>,
     work: Option<SyncSender<Batch>>,
     done: Receiver<Result<Encoded>>,
+    results: Sender<Result<Encoded>>,
     pending: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Encoders {
-    /// Starts the threads, at least one. They inherit the caller's signal mask.
+    /// Starts the threads, or as many as can be started; where none can, batches are encoded when they are submitted.
+    /// Threads inherit the caller's signal mask.
     pub fn start(trained: &Arc<Trained>, threads: usize) -> Encoders {
         let threads = threads.max(1);
         let (work, batches) = sync_channel::<Batch>(2 * threads);
         let (results, done) = channel();
         let batches = Arc::new(Mutex::new(batches));
         let threads = (0..threads)
-            .map(|_| {
+            .map_while(|_| {
                 let (trained, batches, results) = (Arc::clone(trained), Arc::clone(&batches), results.clone());
-                std::thread::spawn(move || encode_batches(&trained, &batches, &results))
+                memory::ensure(THREAD_BYTES).ok()?;
+                let work = move || encode_batches(&trained, &batches, &results);
+                std::thread::Builder::new().spawn(work).ok()
             })
             .collect();
         Encoders {
-            dimensions: trained.geometry.dimensions,
+            trained: Arc::clone(trained),
             work: Some(work),
             done,
+            results,
             pending: 0,
             threads,
         }
@@ -273,15 +281,24 @@ impl Encoders {
     /// Vectors that are not as many as the rows, or of other dimensions.
     #[allow(clippy::type_complexity)]
     pub fn submit(&mut self, tids: Vec<Tid>, vectors: Vec<f32>) -> Result<Option<(Vec<Tid>, Vec<f32>)>> {
-        if vectors.len() != tids.len() * self.dimensions {
+        let dimensions = self.trained.geometry.dimensions;
+        if vectors.len() != tids.len() * dimensions {
             return Err(Error::Dimensions {
-                expected: self.dimensions,
+                expected: dimensions,
                 actual: vectors.len() / tids.len().max(1),
             });
         }
         let Some(work) = &self.work else {
             return Err(Error::Cancelled);
         };
+        if self.threads.is_empty() {
+            let encoded = self.trained.encode(Batch { tids, vectors });
+            self.pending += 1;
+            return match self.results.send(encoded) {
+                Ok(()) => Ok(None),
+                Err(_) => Err(Error::Store("nobody receives encoded rows".into())),
+            };
+        }
         match work.try_send(Batch { tids, vectors }) {
             Ok(()) => {
                 self.pending += 1;
@@ -300,7 +317,14 @@ impl Encoders {
         }
         let ended = || Error::Store("the encoding threads ended".into());
         let encoded = if wait {
-            self.done.recv().map_err(|_| ended())?
+            // A thread ends before the work does only when it fails, and this end holds a sender, too.
+            loop {
+                match self.done.recv_timeout(PATIENCE) {
+                    Ok(encoded) => break encoded,
+                    Err(RecvTimeoutError::Timeout) if !self.threads.iter().any(JoinHandle::is_finished) => (),
+                    Err(_) => return Err(ended()),
+                }
+            }
         } else {
             match self.done.try_recv() {
                 Ok(encoded) => encoded,
@@ -354,7 +378,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
         Ok(Writer {
             store,
             trained,
-            entries: Vec::with_capacity(trained.lists as usize),
+            entries: memory::vector(trained.lists as usize)?,
             rows: 0,
         })
     }
@@ -365,8 +389,12 @@ impl<'s, S: PageStore> Writer<'s, S> {
             return Err(Error::Store(format!("list {list} out of order")));
         }
         self.skip_to(list);
-        let records: Vec<&[u8]> = records.collect();
-        let geometry = &self.trained.geometry;
+        let (mut all, geometry): (Vec<&[u8]>, _) = (Vec::new(), &self.trained.geometry);
+        for record in records {
+            grow::push(&mut all, record)?;
+        }
+        let records = all;
+        memory::ensure(list::pages_for(geometry, records.len()) * size_of::<Page>())?;
         let first = self.store.blocks()?;
         let blocks: Vec<u32> = (0..list::pages_for(geometry, records.len()) as u32)
             .map(|at| first + at)

@@ -1,7 +1,7 @@
 //! The candidates of a scan: the nearest rows by their one-bit codes, at most so many, in a total order.
 use std::cmp::Ordering;
 
-use crate::Tid;
+use crate::{Result, Tid, grow};
 
 /// A row that the one-bit code left.
 #[derive(Debug, Clone, Copy)]
@@ -49,15 +49,15 @@ fn ordered(number: f32) -> u32 {
 }
 
 impl Kept {
-    pub fn new(capacity: usize, from: Option<Position>) -> Self {
+    pub fn new(capacity: usize, from: Option<Position>) -> Result<Self> {
         let room = 2 * capacity.min(1 << 16);
-        Kept {
-            keys: Vec::with_capacity(room),
-            candidates: Vec::with_capacity(room),
+        Ok(Kept {
+            keys: memory::vector(room)?,
+            candidates: memory::vector(room)?,
             capacity,
             from,
             cut: None,
-        }
+        })
     }
 
     /// No estimate at or above this is wanted.
@@ -73,19 +73,20 @@ impl Kept {
     }
 
     #[inline]
-    pub fn push(&mut self, candidate: Candidate) {
-        self.keys
-            .push((ordered(candidate.estimate), self.candidates.len() as u32));
-        self.candidates.push(candidate);
+    pub fn push(&mut self, candidate: Candidate) -> Result<()> {
+        let key = (ordered(candidate.estimate), self.candidates.len() as u32);
+        grow::push(&mut self.keys, key)?;
+        grow::push(&mut self.candidates, candidate)?;
         if self.keys.len() >= 2 * self.capacity {
-            self.prune();
+            self.prune()?;
         }
+        Ok(())
     }
 
     /// Keeps the nearest `capacity`.
-    fn prune(&mut self) {
+    fn prune(&mut self) -> Result<()> {
         if self.keys.len() <= self.capacity {
-            return;
+            return Ok(());
         }
         let (_, &mut (limit, _), _) = self.keys.select_nth_unstable(self.capacity);
         // Equal estimates are ordered by their row pointers.
@@ -106,20 +107,24 @@ impl Kept {
         });
         // Places of those that are out are not used again before the next `compact`.
         if self.candidates.len() > 8 * self.capacity {
-            self.compact();
+            self.compact()?;
         }
+        Ok(())
     }
 
-    fn compact(&mut self) {
-        self.candidates = self.keys.iter().map(|&(_, at)| self.candidates[at as usize]).collect();
+    fn compact(&mut self) -> Result<()> {
+        let mut candidates = memory::vector(self.keys.len())?;
+        candidates.extend(self.keys.iter().map(|&(_, at)| self.candidates[at as usize]));
+        self.candidates = candidates;
         for (at, key) in self.keys.iter_mut().enumerate() {
             key.1 = at as u32;
         }
+        Ok(())
     }
 
-    pub fn finish(mut self) -> (Vec<Candidate>, Option<Cut>) {
-        self.prune();
-        self.compact();
-        (self.candidates, self.cut)
+    pub fn finish(mut self) -> Result<(Vec<Candidate>, Option<Cut>)> {
+        self.prune()?;
+        self.compact()?;
+        Ok((self.candidates, self.cut))
     }
 }

@@ -6,7 +6,7 @@ use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE, Page};
 use crate::store::LockMode;
-use crate::{Error, Meta, PageStore, Result, Tid};
+use crate::{Error, Meta, PageStore, Result, Tid, grow};
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,6 +61,7 @@ impl<S: PageStore> Checker<'_, S> {
             Error::Dimensions { .. }
             | Error::TooManyDimensions { .. }
             | Error::Memory { .. }
+            | Error::OutOfMemory
             | Error::Cancelled
             | Error::Store(_) => return Err(error),
         }
@@ -89,13 +90,13 @@ impl<S: PageStore> Checker<'_, S> {
             }
             let used = &mut self.used;
             let walked = directory::walk(self.store, &branch, |block, page| {
-                if !used.insert(block) {
+                if !grow::insert(used, block)? {
                     shared.push(block);
                 }
-                entries.extend(
+                grow::extend(
+                    &mut entries,
                     (0..directory::entries(&geometry, page)).map(|at| directory::list_entry(&geometry, page, at)),
-                );
-                Ok(())
+                )
             });
             match walked {
                 Ok(Walked::Whole) => (),
@@ -106,7 +107,9 @@ impl<S: PageStore> Checker<'_, S> {
         for block in shared {
             self.problem(block, "a centroid page that two chains lead to");
         }
-        let distinct: HashSet<u32> = entries.iter().map(|entry| entry.list).collect();
+        let mut distinct: HashSet<u32> = HashSet::new();
+        distinct.try_reserve(entries.len())?;
+        distinct.extend(entries.iter().map(|entry| entry.list));
         if distinct.len() != entries.len() {
             self.problem(0, "two lists have the same number");
         }
@@ -131,7 +134,8 @@ impl<S: PageStore> Checker<'_, S> {
         let mut insert_page = None;
         let mut in_chain = HashSet::new();
         while block != NONE {
-            if !self.used.insert(block) {
+            self.store.interrupts()?;
+            if !grow::insert(&mut self.used, block)? {
                 return Err(Error::corrupted(
                     block,
                     format!("a page that two places lead to, list {} among them", entry.list),
@@ -151,12 +155,12 @@ impl<S: PageStore> Checker<'_, S> {
                 let (tids, places) = self.scan_page(geometry, block, &page);
                 (tids, places, page.trailer().next)
             };
-            in_chain.insert(block);
+            grow::insert(&mut in_chain, block)?;
             for (refine, most) in places {
                 self.refine_page(geometry, entry, block, refine, most)?;
             }
             for tid in tids {
-                if !self.tids.insert(tid) {
+                if !grow::insert(&mut self.tids, tid)? {
                     self.problem(
                         block,
                         format!("row ({},{}) is in the index twice", tid.block(), tid.offset()),
@@ -216,7 +220,7 @@ impl<S: PageStore> Checker<'_, S> {
         block: u32,
         records: usize,
     ) -> Result<()> {
-        if !self.used.insert(block) {
+        if !grow::insert(&mut self.used, block)? {
             self.problem(scan, format!("refine page {block} belongs to two places"));
             return Ok(());
         }
@@ -238,6 +242,9 @@ impl<S: PageStore> Checker<'_, S> {
 
     fn unused(&mut self) -> Result<()> {
         for block in 0..self.store.blocks()? {
+            if block.is_multiple_of(64) {
+                self.store.interrupts()?;
+            }
             if self.used.contains(&block) {
                 continue;
             }

@@ -10,7 +10,7 @@ use crate::list::{self, Walked};
 use crate::page::{Kind, NONE};
 use crate::split::{current_head, live_slots, release_list, write_list};
 use crate::store::LockMode;
-use crate::{Error, PageStore, PageWrite, Result};
+use crate::{Error, PageStore, PageWrite, Result, grow};
 
 /// Whether a list has at least twice the pages that its rows need, and two to give back.
 pub(crate) fn is_sparse(geometry: &Geometry, rows: usize, pages: usize) -> bool {
@@ -32,7 +32,9 @@ pub(crate) fn compact<S: PageStore>(store: &S, geometry: &Geometry, probe: &Prob
         return Ok(false);
     }
     let generation = probe.entry.generation.wrapping_add(1);
-    let records: Vec<&[u8]> = records.chunks_exact(Record::bytes(geometry)).collect();
+    let mut all: Vec<&[u8]> = memory::vector(rows)?;
+    all.extend(records.chunks_exact(Record::bytes(geometry)));
+    let records = all;
     let new = write_list(store, geometry, probe.entry.list, generation, &records)?;
     let mut page = store.write(probe.block)?;
     let Some(mut entry) = directory::current_entry(geometry, &page, probe) else {
@@ -56,9 +58,10 @@ fn read_records<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, hea
     let mut pages = 0;
     let walked = list::walk(store, head, list, generation, |_, page| {
         pages += list::pages_with(geometry, page);
+        records.try_reserve(geometry.slots() * Record::bytes(geometry))?;
         for slot in live_slots(geometry, page) {
             list::take_scan(geometry, page, slot, &mut records);
-            refines.push(list::refine_place(geometry, page, slot));
+            grow::push(&mut refines, list::refine_place(geometry, page, slot))?;
         }
         Ok(())
     })?;

@@ -3,7 +3,7 @@ use crate::code::Query;
 use crate::geometry::{CENTROID_HEADER, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{CONTENT, Kind, NONE, Page};
-use crate::{Error, Meta, PageStore, PageWrite, Result};
+use crate::{Error, Meta, PageStore, PageWrite, Result, grow};
 
 /// Structure that moves so often under one reader does not move: the pages are wrong.
 pub(crate) const MOST_RESTARTS: u32 = 100;
@@ -160,18 +160,21 @@ pub(crate) fn branches<S: PageStore>(
 ) -> Result<Vec<(BranchEntry, u32, usize)>> {
     let mut found = Vec::new();
     walk_branches(store, meta, |block, page| {
-        found.extend((0..entries(geometry, page)).map(|at| (branch_entry(geometry, page, at), block, at)));
+        grow::extend(
+            &mut found,
+            (0..entries(geometry, page)).map(|at| (branch_entry(geometry, page, at), block, at)),
+        )
     })?;
     Ok(found)
 }
 
 /// Walks the pages of the branches, which are never recycled.
-fn walk_branches<S: PageStore>(store: &S, meta: &Meta, mut visit: impl FnMut(u32, &Page)) -> Result<()> {
+fn walk_branches<S: PageStore>(store: &S, meta: &Meta, mut visit: impl FnMut(u32, &Page) -> Result<()>) -> Result<()> {
     let mut links = Links::new(meta.branch_block);
     while let Some(block) = links.current() {
         let page = store.read(block)?;
         let next = page.expect(block, Kind::Branch)?.next;
-        visit(block, &page);
+        visit(block, &page)?;
         drop(page);
         links.follow(store, next)?;
     }
@@ -344,8 +347,9 @@ impl Descent {
                 for at in 0..entries(geometry, page) {
                     let centroid = centroid(geometry, page, at);
                     let rank = query.rank(query.dot(centroid), centroid.squared);
-                    branches.push((rank, branch_entry(geometry, page, at)));
+                    grow::push(&mut branches, (rank, branch_entry(geometry, page, at)))?;
                 }
+                Ok(())
             })?;
             let now = Meta::read_chains(store)?;
             if now == chains {
@@ -383,6 +387,7 @@ impl Descent {
             let pool = &mut self.pool;
             let held = pool.len();
             let walked = walk(store, &branch, |block, page| {
+                pool.try_reserve(entries(geometry, page))?;
                 for at in 0..entries(geometry, page) {
                     let centroid = centroid(geometry, page, at);
                     let dot = query.dot(centroid);
@@ -415,7 +420,8 @@ impl Descent {
             self.pool
                 .select_nth_unstable_by(n - 1, |a, b| a.rank.total_cmp(&b.rank));
         }
-        let mut batch: Vec<Probe> = self.pool.drain(..n).collect();
+        let mut batch: Vec<Probe> = memory::vector(n)?;
+        batch.extend(self.pool.drain(..n));
         batch.sort_unstable_by(|a, b| a.rank.total_cmp(&b.rank));
         self.given += n;
         Ok(Some(batch))

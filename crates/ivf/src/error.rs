@@ -46,12 +46,27 @@ pub enum Error {
         /// Kilobytes allowed.
         allowed: u64,
     },
+    /// The system has no more memory.
+    #[error("out of memory")]
+    OutOfMemory,
     /// The work was told to stop.
     #[error("cancelled")]
     Cancelled,
     /// The store failed (I/O, out of space) and says why.
     #[error("{0}")]
     Store(String),
+}
+
+impl From<memory::OutOfMemory> for Error {
+    fn from(_: memory::OutOfMemory) -> Self {
+        Error::OutOfMemory
+    }
+}
+
+impl From<std::collections::TryReserveError> for Error {
+    fn from(_: std::collections::TryReserveError) -> Self {
+        Error::OutOfMemory
+    }
 }
 
 impl Error {

@@ -1,12 +1,14 @@
 //! Lloyd's algorithm over rows in bytes, in two levels for many centroids, on threads.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use vectors::quantised::{self, Integers};
 
 use crate::directory::OwnedCentroid;
-use crate::{Error, Result};
+use crate::{Error, Result, grow};
 
 /// Rounds of Lloyd's algorithm on each level.
 const ROUNDS: usize = 8;
@@ -14,6 +16,8 @@ const ROUNDS: usize = 8;
 const JOINT_ROUNDS: usize = 2;
 /// Branches that a row is compared with in these.
 pub(crate) const NEAR_BRANCHES: usize = 8;
+/// Memory that a thread needs at once: its stack, and a little.
+pub const THREAD_BYTES: usize = 4 << 20;
 /// Up to so many centroids one level is enough.
 pub(crate) const ONE_LEVEL: usize = 64;
 /// Rows for each centroid of the upper level.
@@ -28,14 +32,16 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    pub fn new(dimensions: usize) -> Self {
-        Rows {
+    /// None yet, with room for so many.
+    pub fn with_room(dimensions: usize, rows: usize) -> Result<Self> {
+        Ok(Rows {
             dimensions,
-            codes: Vec::new(),
-            scales: Vec::new(),
-        }
+            codes: memory::vector(rows * dimensions)?,
+            scales: memory::vector(rows)?,
+        })
     }
 
+    /// Adds a row; there must be room for it.
     pub fn push(&mut self, row: &[f32]) {
         let rounded = OwnedCentroid::round(row);
         self.codes.extend_from_slice(&rounded.code);
@@ -113,52 +119,73 @@ pub(crate) struct Tree {
 /// What a long training is told and tells.
 pub(crate) struct Control<'c> {
     pub threads: usize,
-    pub cancel: &'c AtomicBool,
+    /// Whether to end. With more than one thread it is asked on all of them.
+    pub cancel: &'c (dyn Fn() -> bool + Sync),
     /// Thousandths done.
     pub progress: &'c AtomicU64,
 }
 
 impl Control<'_> {
     fn check(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) {
+        if memory::is_short() {
+            return Err(Error::OutOfMemory);
+        }
+        if (self.cancel)() {
             return Err(Error::Cancelled);
         }
         Ok(())
     }
 
-    /// Computes something for each of `count` rows, on threads.
+    /// Computes something for each of `count` rows, on this thread and as many others as are wanted and can be started.
     fn map<T: Send + Clone + Default>(&self, count: usize, f: impl Fn(usize) -> T + Sync) -> Result<Vec<T>> {
         self.check()?;
-        let mut out = vec![T::default(); count];
+        let mut out = memory::zeroed::<T>(count)?;
         let chunk = count.div_ceil(self.threads.max(1)).max(1);
-        std::thread::scope(|scope| {
-            for (at, part) in out.chunks_mut(chunk).enumerate() {
-                let f = &f;
-                let mut work = move || {
-                    for (i, slot) in part.iter_mut().enumerate() {
-                        if i % 1024 == 0 && self.cancel.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        *slot = f(at * chunk + i);
+        let parts = Mutex::new(out.chunks_mut(chunk).enumerate());
+        let ended = AtomicBool::new(false);
+        let work = || {
+            loop {
+                let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((at, part)) = part else { return };
+                for (i, slot) in part.iter_mut().enumerate() {
+                    if i % 1024 == 0 && (ended.load(Ordering::Relaxed) || self.check().is_err()) {
+                        ended.store(true, Ordering::Relaxed);
+                        return;
                     }
-                };
-                if self.threads > 1 {
-                    scope.spawn(work);
-                } else {
-                    work();
+                    *slot = f(at * chunk + i);
                 }
             }
+        };
+        thread::scope(|scope| {
+            for _ in 1..count.div_ceil(chunk) {
+                if memory::ensure(THREAD_BYTES).is_err() || thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
         });
-        self.check()?;
+        // One that ended early has left its part undone; why it did may be over by now.
+        if ended.load(Ordering::Relaxed) {
+            self.check()?;
+            return Err(Error::OutOfMemory);
+        }
         Ok(out)
     }
+}
+
+/// Bytes that the training of `lists` centroids from `rows` takes at most, besides the rows.
+fn need(rows: &Rows, lists: usize) -> usize {
+    // The means of a round in training and in bytes, those of the round before, and their sums; four numbers for each row.
+    lists * (rows.dimensions * (3 * size_of::<f32>() + 2) + 2 * size_of::<Mean>()) + rows.len() * 4 * size_of::<u32>()
 }
 
 /// Trains `lists` centroids.
 pub(crate) fn train(rows: &Rows, lists: usize, seed: u64, control: &Control<'_>) -> Result<Tree> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let lists = lists.min(rows.len()).max(1);
-    let all: Vec<u32> = (0..rows.len() as u32).collect();
+    memory::ensure(need(rows, lists))?;
+    let mut all: Vec<u32> = memory::vector(rows.len())?;
+    all.extend(0..rows.len() as u32);
     let branch_count = if lists <= ONE_LEVEL {
         1
     } else {
@@ -172,7 +199,7 @@ pub(crate) fn train(rows: &Rows, lists: usize, seed: u64, control: &Control<'_>)
             shares: vec![1.0],
         });
     }
-    let mut upper = all.clone();
+    let mut upper = all;
     shuffle(&mut upper, &mut random);
     upper.truncate(UPPER_ROWS.saturating_mul(branch_count));
     let branches = lloyd(rows, &upper, branch_count, ROUNDS, &mut random, control)?;
@@ -182,7 +209,7 @@ pub(crate) fn train(rows: &Rows, lists: usize, seed: u64, control: &Control<'_>)
     })?;
     let mut members = vec![Vec::new(); branches.len()];
     for (row, branch) in of_branch.into_iter().enumerate() {
-        members[branch as usize].push(row as u32);
+        grow::push(&mut members[branch as usize], row as u32)?;
     }
     let mut means: Vec<Vec<Mean>> = Vec::with_capacity(branches.len());
     for (at, members) in members.iter().enumerate() {
@@ -242,7 +269,7 @@ fn joint_round(rows: &Rows, means: &mut [Vec<Mean>], control: &Control<'_>) -> R
         }
         best.0 as u32
     })?;
-    let mut sums = vec![0.0f32; count * rows.dimensions];
+    let mut sums = memory::zeroed::<f32>(count * rows.dimensions)?;
     let mut counts = vec![0u32; count];
     for (row, &list) in assigned.iter().enumerate() {
         rows.add_to(row, &mut sums[list as usize * rows.dimensions..][..rows.dimensions]);
@@ -290,7 +317,8 @@ fn lloyd(
     if count == 0 {
         return Ok(Vec::new());
     }
-    let mut chosen = members.to_vec();
+    let mut chosen: Vec<u32> = memory::vector(members.len())?;
+    chosen.extend_from_slice(members);
     shuffle(&mut chosen, random);
     let mut means: Vec<Mean> = chosen[..count]
         .iter()
@@ -304,7 +332,7 @@ fn lloyd(
         let assigned = control.map(members.len(), |at| {
             nearest_mean(&rows.integers(members[at] as usize), means.iter().enumerate()).0 as u32
         })?;
-        let mut sums = vec![0.0f32; count * rows.dimensions];
+        let mut sums = memory::zeroed::<f32>(count * rows.dimensions)?;
         let mut counts = vec![0u32; count];
         for (&row, &mean) in members.iter().zip(&assigned) {
             rows.add_to(
@@ -338,29 +366,29 @@ fn shuffle(rows: &mut [u32], random: &mut ChaCha8Rng) {
 }
 
 /// Splits vectors (one after the other) into at most `parts`; fewer when they do not differ.
-pub(crate) fn split(vectors: &[f32], dimensions: usize, parts: usize) -> Vec<OwnedCentroid> {
-    let mut rows = Rows::new(dimensions);
+pub(crate) fn split(vectors: &[f32], dimensions: usize, parts: usize) -> Result<Vec<OwnedCentroid>> {
+    let mut rows = Rows::with_room(dimensions, vectors.len() / dimensions)?;
     for vector in vectors.chunks_exact(dimensions) {
         rows.push(vector);
     }
     let members: Vec<u32> = (0..rows.len() as u32).collect();
     let control = Control {
         threads: 1,
-        cancel: &AtomicBool::new(false),
+        cancel: &|| false,
         progress: &AtomicU64::new(0),
     };
     let mut random = ChaCha8Rng::seed_from_u64(rows.len() as u64);
-    let means = lloyd(&rows, &members, parts, ROUNDS, &mut random, &control).unwrap_or_default();
+    let means = lloyd(&rows, &members, parts, ROUNDS, &mut random, &control)?;
     let mut counts = vec![0usize; means.len()];
     for &row in &members {
         counts[nearest_mean(&rows.integers(row as usize), means.iter().enumerate()).0] += 1;
     }
-    means
+    Ok(means
         .iter()
         .zip(counts)
         .filter(|(_, count)| *count > 0)
         .map(|(mean, _)| OwnedCentroid::round(&mean.values))
-        .collect()
+        .collect())
 }
 
 /// The nearest of a few centroids.

@@ -11,7 +11,7 @@ use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE};
 use crate::rotation::Rotation;
-use crate::{Error, Meta, Metric, PageStore, Result, Tid};
+use crate::{Error, Meta, Metric, PageStore, Result, Tid, grow};
 
 /// An estimate by the one-bit code is trusted this many standard deviations below itself, at 256 dimensions.
 const ESTIMATE_MARGIN: f32 = 2.5;
@@ -252,7 +252,7 @@ impl Search {
             } else if !self.ready.is_empty() && ready <= cut {
                 if self.given.len() >= self.widen_at {
                     self.widen(store)?;
-                } else if let Some(hit) = self.give() {
+                } else if let Some(hit) = self.give()? {
                     return Ok(Some(hit));
                 }
             } else if let Some(round) = round {
@@ -293,16 +293,18 @@ impl Search {
         self.refines
     }
 
-    fn give(&mut self) -> Option<Hit> {
-        let Nearest { key, tid, item: probe } = self.ready.pop()?;
+    fn give(&mut self) -> Result<Option<Hit>> {
+        let Some(Nearest { key, tid, item: probe }) = self.ready.pop() else {
+            return Ok(None);
+        };
         if self.skip.contains(&tid) {
-            return None;
+            return Ok(None);
         }
         if self.options.iteration != Iteration::Relaxed && key < self.last_key {
-            return None;
+            return Ok(None);
         }
         self.last_key = self.last_key.max(key);
-        self.given.push(tid);
+        grow::push(&mut self.given, tid)?;
         // A cursor may live for hours; only restarts that lead to nothing are suspicious.
         self.restarts = 0;
         let distance = match self.meta.metric {
@@ -310,7 +312,7 @@ impl Search {
             Metric::InnerProduct => key,
             Metric::Cosine => (key + 1.0).clamp(0.0, 2.0),
         };
-        Some(Hit { tid, distance, probe })
+        Ok(Some(Hit { tid, distance, probe }))
     }
 
     fn rank_exactly<R: Rerank + ?Sized>(&mut self, rerank: &mut R) -> Result<()> {
@@ -335,8 +337,7 @@ impl Search {
             f64::from(key)
         };
         let key = last(key);
-        self.ready.push(Nearest { key, tid, item: probe });
-        Ok(())
+        grow::add(&mut self.ready, Nearest { key, tid, item: probe })
     }
 
     /// Takes the nearest candidates from the heap and lets their codes come from memory.
@@ -381,12 +382,12 @@ impl Search {
         } else {
             0.0
         };
-        self.refined.push(Nearest {
+        let key = Nearest {
             key: last(f64::from(key - margin)),
             tid: candidate.tid,
             item: (key, candidate.probe),
-        });
-        Ok(())
+        };
+        grow::add(&mut self.refined, key)
     }
 
     /// Probes the next lists. False: there are none, or no more are wanted.
@@ -419,6 +420,7 @@ impl Search {
             return Ok(false);
         }
         let first = self.probes.len();
+        self.probes.try_reserve(probes.len())?;
         for probe in probes {
             self.probes.push((probe, self.query.in_list(probe.dot, probe.squared)));
         }
@@ -452,7 +454,7 @@ impl Search {
         let Round {
             first, end, capacity, ..
         } = self.rounds[round];
-        let mut kept = Kept::new(capacity, from);
+        let mut kept = Kept::new(capacity, from)?;
         for at in first..end {
             store.interrupts()?;
             if let Some((next, _)) = self.probes.get(at + 1)
@@ -465,8 +467,9 @@ impl Search {
                 return self.start_again(store, block, self.probes.len(), capacity);
             }
         }
-        let (candidates, cut) = kept.finish();
+        let (candidates, cut) = kept.finish()?;
         self.rounds[round].cut = cut;
+        self.candidates.try_reserve(self.upcoming.len() + candidates.len())?;
         // New ones may be nearer than those on their way.
         self.candidates.extend(self.upcoming.drain(..));
         self.candidates.extend(candidates.into_iter().map(|candidate| Nearest {
@@ -517,7 +520,7 @@ impl Search {
                             refine,
                             place: place as u16,
                             probe: at as u32,
-                        });
+                        })?;
                     }
                 }
                 Ok(())
@@ -532,6 +535,7 @@ impl Search {
         if self.restarts > MOST_RESTARTS {
             return Err(Error::corrupted(block, "leads to pages of another list or branch"));
         }
+        self.skip.try_reserve(self.given.len())?;
         self.skip.extend(self.given.iter().copied());
         self.meta = Meta::read(store)?;
         self.descent = Descent::new(store, &self.meta, &self.geometry, &self.query)?;

@@ -11,7 +11,7 @@ use crate::kmeans;
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE, Page};
 use crate::store::LockMode;
-use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, branch};
+use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, branch, grow};
 
 /// Rows for which a list is made.
 pub(crate) const ROWS_PER_LIST: usize = 256;
@@ -73,7 +73,7 @@ pub(crate) fn split<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe,
     if parts < 2 {
         return Ok(false);
     }
-    let centroids = kmeans::split(&rows.sample()?, geometry.rotated, parts);
+    let centroids = kmeans::split(&rows.sample()?, geometry.rotated, parts)?;
     if centroids.len() < 2 {
         // All rows are the same: more lists would not help.
         count_rows(store, geometry, probe, rows.places.len() as u32)?;
@@ -123,7 +123,7 @@ impl<'s, S: PageStore> Rows<'s, S> {
         let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |_, page| {
             for slot in live_slots(geometry, page) {
                 let (block, place) = list::refine_place(geometry, page, slot);
-                places.push((list::tid(geometry, page, slot), block, place));
+                grow::push(&mut places, (list::tid(geometry, page, slot), block, place))?;
             }
             Ok(())
         })?;
@@ -141,7 +141,7 @@ impl<'s, S: PageStore> Rows<'s, S> {
     }
 
     /// Decodes every `step`-th row, one at a time.
-    fn each(&self, step: usize, mut visit: impl FnMut(Tid, &[f32])) -> Result<()> {
+    fn each(&self, step: usize, mut visit: impl FnMut(Tid, &[f32]) -> Result<()>) -> Result<()> {
         let mut vector = vec![0.0; self.geometry.rotated];
         let mut code = vec![0; self.geometry.rotated];
         for (at, &(tid, block, place)) in self.places.iter().step_by(step).enumerate() {
@@ -156,7 +156,7 @@ impl<'s, S: PageStore> Rows<'s, S> {
             let record = list::refine_record(self.geometry, &page, place);
             code::decode(self.meta.metric, record, self.centroid.view(), &mut code, &mut vector);
             drop(page);
-            visit(tid, &vector);
+            visit(tid, &vector)?;
         }
         Ok(())
     }
@@ -164,8 +164,11 @@ impl<'s, S: PageStore> Rows<'s, S> {
     /// Up to so many of them, one after the other.
     fn sample(&self) -> Result<Vec<f32>> {
         let step = self.places.len().div_ceil(MOST_SAMPLED).max(1);
-        let mut vectors = Vec::with_capacity(self.places.len().div_ceil(step) * self.geometry.rotated);
-        self.each(step, |_, vector| vectors.extend_from_slice(vector))?;
+        let mut vectors = memory::vector(self.places.len().div_ceil(step) * self.geometry.rotated)?;
+        self.each(step, |_, vector| {
+            vectors.extend_from_slice(vector);
+            Ok(())
+        })?;
         Ok(vectors)
     }
 }
@@ -192,8 +195,11 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
     let mut scratch = Scratch::default();
     let mut records = vec![Vec::new(); centroids.len()];
     let mut squares = vec![0.0f64; centroids.len()];
+    let bytes = Record::bytes(geometry);
     rows.each(1, |tid, vector| {
         let nearest = kmeans::nearest(vector, centroids);
+        let records = &mut records[nearest];
+        records.try_reserve(bytes)?;
         squares[nearest] += f64::from(code::encode(
             meta.metric,
             geometry,
@@ -201,13 +207,15 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
             centroids[nearest].view(),
             tid,
             &mut scratch,
-            &mut records[nearest],
+            records,
         ));
+        Ok(())
     })?;
-    let bytes = Record::bytes(geometry);
     let mut entries = Vec::with_capacity(centroids.len());
     for (part, records) in records.iter().enumerate() {
-        let records: Vec<&[u8]> = records.chunks_exact(bytes).collect();
+        let mut of_part: Vec<&[u8]> = memory::vector(records.len() / bytes)?;
+        of_part.extend(records.chunks_exact(bytes));
+        let records = of_part;
         let (list, generation) = match part {
             0 => (probe.entry.list, probe.entry.generation.wrapping_add(1)),
             _ => (meta.next_list + part as u32 - 1, 0),
@@ -232,6 +240,7 @@ pub(crate) fn write_list<S: PageStore>(
     generation: u32,
     records: &[&[u8]],
 ) -> Result<u32> {
+    memory::ensure(list::pages_for(geometry, records.len()) * size_of::<Page>())?;
     let mut blocks = Vec::new();
     for _ in 0..list::pages_for(geometry, records.len()) {
         // Taken one at a time: a page of no content yet, which nothing leads to.

@@ -1,7 +1,7 @@
 //! Vectors as descriptors are: clustered, and the way to put them into an index.
 #![allow(dead_code)]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use ivf::stores::Memory;
 use ivf::{Encoders, Meta, Metric, PageStore, Result, Sample, Search, SearchOptions, Tid, Trained, Writer};
@@ -58,7 +58,7 @@ pub fn trained(rows: &[Vec<f32>], metric: Metric, lists: u32, threads: usize) ->
     for row in rows {
         sample.add(row)?;
     }
-    Trained::train(sample, lists, threads, &AtomicBool::new(false), &AtomicU64::new(0)).map(Arc::new)
+    Trained::train(sample, lists, threads, &|| false, &AtomicU64::new(0)).map(Arc::new)
 }
 
 /// Builds an index of these rows as the extension does.
