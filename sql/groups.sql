@@ -1,13 +1,13 @@
 -- The filter's guard, and groups of sets.
-CREATE FUNCTION copymatch.keep_filter() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION copymatch.keep_filter() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NEW.filter IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.filter IS DISTINCT FROM OLD.filter OR NEW.relation <> OLD.relation) THEN
-        NEW.filter := copymatch.check_filter(NEW.relation, NEW.filter);
-    END IF;
+    -- Not where rows are inserted: a filter out of a dump is data, which every search judges.
+    SELECT f.settled, coalesce(f.beyond, false) INTO NEW.filter, NEW.filter_beyond FROM copymatch.settle_filter(NEW.relation, NEW.filter) f;
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION copymatch.keep_filter() IS 'trigger: no filter comes into the catalogue unchecked, whoever writes it';
-CREATE TRIGGER filter BEFORE INSERT OR UPDATE ON copymatch.reference_set FOR EACH ROW EXECUTE FUNCTION copymatch.keep_filter();
+CREATE TRIGGER filter BEFORE UPDATE OF filter ON copymatch.reference_set FOR EACH ROW WHEN (NEW.filter IS NOT NULL)
+    EXECUTE FUNCTION copymatch.keep_filter();
 COMMENT ON TRIGGER filter ON copymatch.reference_set IS 'a filter runs with the rights of whoever searches';
 
 CREATE FUNCTION copy_create_group(name text, members text[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$

@@ -28,16 +28,21 @@ COMMENT ON POLICY relation_owner ON copymatch.reference_status IS 'who owns the 
 GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reference_status TO PUBLIC;
 
 CREATE TABLE copymatch.reference_group (
-    name       text PRIMARY KEY CHECK (name <> ''),
-    members    text[] NOT NULL CHECK (cardinality(members) > 0),
-    created    timestamptz NOT NULL DEFAULT now(),
-    created_by name NOT NULL DEFAULT current_user
+    name       text PRIMARY KEY CHECK (name OPERATOR(pg_catalog.<>) ''),
+    members    text[] NOT NULL CHECK (pg_catalog.cardinality(members) OPERATOR(pg_catalog.>) 0),
+    created    timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    created_by name NOT NULL DEFAULT current_user,
+    -- Since 0.3.0.
+    member_ids bigint[],
+    owner      regrole
 );
 COMMENT ON TABLE copymatch.reference_group IS 'names under which several reference sets are searched at once';
-COMMENT ON COLUMN copymatch.reference_group.name IS 'name that copy_match takes; a set of the same name goes before it';
-COMMENT ON COLUMN copymatch.reference_group.members IS 'reference sets';
+COMMENT ON COLUMN copymatch.reference_group.name IS 'name that copy_match takes';
+COMMENT ON COLUMN copymatch.reference_group.members IS 'reference sets, by their names when the group was made';
 COMMENT ON COLUMN copymatch.reference_group.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.reference_group.created_by IS 'who made it';
+COMMENT ON COLUMN copymatch.reference_group.member_ids IS 'numbers of the members, 0 where there was none of that name; NULL: not looked up yet, in a dump of an older version';
+COMMENT ON COLUMN copymatch.reference_group.owner IS 'the role that made it and may drop it';
 ALTER TABLE copymatch.reference_group ENABLE ROW LEVEL SECURITY;
 CREATE POLICY read_all ON copymatch.reference_group FOR SELECT USING (true);
 CREATE POLICY maker ON copymatch.reference_group
@@ -101,3 +106,59 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reembedding TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_status', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_group', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reembedding', '');
+
+-- Names: one namespace for sets and groups, and what refers to a set does so by its number.
+CREATE FUNCTION copymatch.keep_name() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    grouped boolean := TG_TABLE_NAME = 'reference_group';
+    other text;
+BEGIN
+    IF TG_OP IN ('DELETE', 'UPDATE') THEN
+        DELETE FROM copymatch.set_name s WHERE s.name = OLD.name;
+        IF TG_OP = 'DELETE' THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    -- A dump of a version that let a group have a set's name: the group makes way.
+    IF NOT grouped AND NEW.created <> now() AND EXISTS (SELECT FROM copymatch.set_name s WHERE s.name = NEW.name AND s.is_group) THEN
+        other := NEW.name || ' (group)';
+        UPDATE copymatch.reference_group g SET name = other WHERE g.name = NEW.name;
+        RAISE WARNING 'group "%" has the name of a reference set; it is renamed to "%"', NEW.name, other;
+    END IF;
+    INSERT INTO copymatch.set_name (name, is_group) VALUES (NEW.name, grouped) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'reference set or group "%" exists already', NEW.name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop it with copy_drop_set or copy_drop_group.';
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION copymatch.keep_name() IS 'trigger: keeps copymatch.set_name';
+REVOKE ALL ON FUNCTION copymatch.keep_name() FROM PUBLIC;
+CREATE TRIGGER name AFTER INSERT OR UPDATE OF name OR DELETE ON copymatch.reference_set FOR EACH ROW EXECUTE FUNCTION copymatch.keep_name();
+CREATE TRIGGER name AFTER INSERT OR UPDATE OF name OR DELETE ON copymatch.reference_group FOR EACH ROW EXECUTE FUNCTION copymatch.keep_name();
+COMMENT ON TRIGGER name ON copymatch.reference_set IS 'sets and groups share one namespace';
+COMMENT ON TRIGGER name ON copymatch.reference_group IS 'sets and groups share one namespace';
+
+CREATE FUNCTION copymatch.bind_names() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Rows of an older version's dump name sets; a set that was made after them is another one, and 0 is none.
+    UPDATE copymatch.reference_group g
+        SET member_ids = (SELECT array_agg(coalesce((SELECT s.id FROM copymatch.reference_set s WHERE s.name = m.member AND s.created <= g.created), 0)
+                                           ORDER BY m.place)
+                          FROM unnest(g.members) WITH ORDINALITY AS m(member, place)),
+            owner = coalesce(g.owner, to_regrole(quote_ident(g.created_by)))
+        WHERE g.member_ids IS NULL AND EXISTS (SELECT FROM copymatch.reference_set);
+    UPDATE copymatch.reference_set p
+        SET negative_ids = ARRAY(SELECT s.id FROM copymatch.reference_set s WHERE s.name = ANY (p.negatives))
+        WHERE p.negatives IS NOT NULL AND p.negative_ids IS NULL;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION copymatch.bind_names() IS 'trigger: groups and negatives of an older version''s dump refer to sets by number from now on';
+REVOKE ALL ON FUNCTION copymatch.bind_names() FROM PUBLIC;
+CREATE TRIGGER names AFTER INSERT ON copymatch.reference_set FOR EACH STATEMENT EXECUTE FUNCTION copymatch.bind_names();
+CREATE TRIGGER names AFTER INSERT ON copymatch.reference_group FOR EACH STATEMENT EXECUTE FUNCTION copymatch.bind_names();
+COMMENT ON TRIGGER names ON copymatch.reference_set IS 'whoever takes over a dropped set''s name inherits nothing';
+COMMENT ON TRIGGER names ON copymatch.reference_group IS 'whoever takes over a dropped set''s name inherits nothing';
+-- None in a new installation; an update brings its sets and groups.
+INSERT INTO copymatch.set_name (name, is_group)
+    SELECT s.name, false FROM copymatch.reference_set s UNION ALL SELECT g.name, true FROM copymatch.reference_group g;

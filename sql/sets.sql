@@ -72,9 +72,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.require_column(regclass, name, text) IS 'an error unless the relation has this column, of this type';
 
-CREATE FUNCTION copymatch.check_filter(relation oid, filter text) RETURNS text
-    AS 'MODULE_PATHNAME', 'check_filter_wrapper' LANGUAGE c STABLE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION copymatch.check_filter(oid, text) IS 'a set''s filter in a form that means the same under every search path, or an error: it must be one condition over the relation''s columns, without subqueries and volatile functions, and with PostgreSQL''s own functions only unless a superuser sets it';
+CREATE FUNCTION copymatch.settle_filter(relation oid, filter text, OUT settled text, OUT beyond boolean)
+    AS 'MODULE_PATHNAME', 'settle_filter_wrapper' LANGUAGE c STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION copymatch.settle_filter(oid, text) IS 'a set''s filter in a form that means the same under every search path, or an error: it must be one condition over the relation''s columns, without subqueries and volatile functions, and with PostgreSQL''s own types, operators and plain functions only unless a superuser sets it (beyond: it does have others)';
+
+CREATE FUNCTION copymatch.reference_in_use(set_id bigint, reference text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'reference_in_use_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 10;
+COMMENT ON FUNCTION copymatch.reference_in_use(bigint, text) IS 'condition of a search: whether this reference is not disabled or quarantined. Called by hand it knows what copymatch.reference_status shows to the caller';
 
 CREATE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -99,11 +103,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.parse_key(regclass, text) IS 'the key''s columns: one name, or several with commas between';
 
-CREATE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN pg_catalog.cardinality(further) = 0 THEN 'r.' || pg_catalog.quote_ident(key_column)
-                ELSE (SELECT 'ROW(' || pg_catalog.string_agg('r.' || pg_catalog.quote_ident(u.col), ', ' ORDER BY u.place) || ')'
-                      FROM pg_catalog.unnest(key_column || further) WITH ORDINALITY AS u(col, place)) END || '::pg_catalog.text'
-$$;
+CREATE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT pg_catalog.concat(
+        CASE WHEN pg_catalog.cardinality(further) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.concat('r.', pg_catalog.quote_ident(key_column))
+             ELSE (SELECT pg_catalog.concat('ROW(', pg_catalog.string_agg(pg_catalog.concat('r.', pg_catalog.quote_ident(u.col)), ', ' ORDER BY u.place), ')')
+                   FROM pg_catalog.unnest(pg_catalog.array_prepend(key_column, further)) WITH ORDINALITY AS u(col, place)) END, '::pg_catalog.text');
+END;
 COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, in SQL over the alias r: the column''s text, or for a composite key that of ROW(…): (1,"x y")';
 
 CREATE FUNCTION copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
@@ -195,11 +201,13 @@ BEGIN
     END IF;
 
     INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, descriptor_column, model, calibration,
-                                         on_bad_image, is_default, filter, k, negative)
+                                         on_bad_image, is_default, filter, filter_beyond, k, negative)
         VALUES (copy_create_set.name, copy_create_set.relation, keys[1], keys[2:], copy_create_set.image, copy_create_set.descriptor, chosen.name,
                 calibration, copy_create_set.on_bad_image,
                 NOT copy_create_set.negative AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default),
-                copy_create_set.filter, copy_create_set.k, copy_create_set.negative);
+                (copymatch.settle_filter(copy_create_set.relation, copy_create_set.filter)).settled,
+                coalesce((copymatch.settle_filter(copy_create_set.relation, copy_create_set.filter)).beyond, false),
+                copy_create_set.k, copy_create_set.negative);
     PERFORM copymatch.try_search(copy_create_set.name);
 
     IF copy_create_set.image IS NOT NULL AND kind IN ('r', 'p') THEN
@@ -278,15 +286,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.serve_columns(regclass) IS 'sees to it that every descriptor column that a set searches is kept by one trigger, however many sets share it';
 
-CREATE FUNCTION copymatch.search_condition(chosen copymatch.reference_set) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    -- A subquery that stays one is asked for each row that comes, in the order of the index: k rows are found at any number of
-    -- references out of use.
-    SELECT coalesce('WHERE ' || nullif(pg_catalog.concat_ws(' AND ', '(' || chosen.filter || ')',
-        CASE WHEN EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = chosen.name) THEN
-            pg_catalog.format('(SELECT true FROM copymatch.reference_status AS x WHERE x.reference_set = %L AND x.reference = %s AND (x.until IS NULL OR x.until > pg_catalog.now())) IS NULL',
-                              chosen.name, copymatch.key_expression(chosen.key_column, chosen.further_key_columns)) END), ''), '')
-$$;
-COMMENT ON FUNCTION copymatch.search_condition(copymatch.reference_set) IS 'WHERE clause of a search in this set, over the alias r: its filter, and no reference that is disabled or quarantined; empty where all rows count';
+CREATE FUNCTION copymatch.current_filter(set_id bigint) RETURNS text
+    AS 'MODULE_PATHNAME', 'current_filter_wrapper' LANGUAGE c STABLE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION copymatch.current_filter(bigint) IS 'the filter of a set in parentheses, judged anew: an error where it is no longer allowed, NULL where it has none';
+
+CREATE FUNCTION copymatch.search_condition(chosen copymatch.reference_set) RETURNS text LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+    SELECT pg_catalog.concat('WHERE ', copymatch.current_filter(chosen.id) OPERATOR(pg_catalog.||) ' AND ',
+        pg_catalog.format('copymatch.reference_in_use(%L, %s)', chosen.id, copymatch.key_expression(chosen.key_column, chosen.further_key_columns)));
+END;
+COMMENT ON FUNCTION copymatch.search_condition(copymatch.reference_set) IS 'WHERE clause of a search in this set, over the alias r: its filter, and no reference that is disabled or quarantined';
 
 CREATE FUNCTION copymatch.try_search(reference_set text) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -375,12 +384,15 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Make one with copy_create_set(…, negative => true).';
     END IF;
     UPDATE copymatch.reference_set s SET
-        filter = CASE WHEN 'filter' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.filter, s.filter) END,
+        filter = CASE WHEN 'filter' = ANY (reset) THEN NULL ELSE coalesce((copymatch.settle_filter(s.relation, copy_alter_set.filter)).settled, s.filter) END,
         k = CASE WHEN 'k' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.k, s.k) END,
         copy_probability = CASE WHEN 'copy_probability' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.copy_probability, s.copy_probability) END,
         review_probability = CASE WHEN 'review_probability' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.review_probability, s.review_probability) END,
         negative = coalesce(copy_alter_set.negative, s.negative),
         negatives = CASE WHEN 'negatives' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.negatives, s.negatives) END,
+        negative_ids = CASE WHEN 'negatives' = ANY (reset) THEN NULL
+                            WHEN copy_alter_set.negatives IS NULL THEN s.negative_ids
+                            ELSE ARRAY(SELECT o.id FROM copymatch.reference_set o WHERE o.name = ANY (copy_alter_set.negatives)) END,
         on_bad_image = coalesce(copy_alter_set.on_bad_image, s.on_bad_image)
         WHERE s.name = chosen.name;
     IF NOT FOUND THEN

@@ -40,3 +40,5 @@ retired!(record_text_wrapper, pg_finfo_record_text_wrapper);
 retired!(read_upload_wrapper, pg_finfo_read_upload_wrapper);
 retired!(embed_uploads_wrapper, pg_finfo_embed_uploads_wrapper);
 retired!(queue_settings_wrapper, pg_finfo_queue_settings_wrapper);
+
+retired!(check_filter_wrapper, pg_finfo_check_filter_wrapper);

@@ -290,6 +290,12 @@ def test_set_says_which_negatives_apply_and_strangers_negatives_never_do(templat
             "a set by somebody else hides nothing"
         )
         templates.execute("SELECT copy_alter_set('licensed', negatives => '{templates}')")
+        assert templates.execute(MATCH, [jpeg(scene(3)), "licensed"]).fetchone() == ("3", "copy", None), (
+            "who searches did not name the stranger's set"
+        )
+        templates.execute(
+            "UPDATE copymatch.reference_set SET trusted_relation = 'templates', trusted_owner = 'stranger' WHERE name = 'templates'"
+        )
         assert templates.execute(MATCH, [jpeg(scene(3)), "licensed"]).fetchone()[1] == "different"
     finally:
         templates.execute("DROP OWNED BY stranger; DROP ROLE stranger")

@@ -1,52 +1,149 @@
-//! A set's filter: an SQL condition over the columns of its relation, checked before it is kept.
+//! A set's filter: an SQL condition over the columns of its relation, judged when it is kept and again whenever it is about to run.
 //!
-//! Whoever searches a set runs its filter with their own rights. An owner's filter must therefore not be able to do anything
-//! but look at the row: no subquery, nothing volatile, and, unless a superuser wrote it, no function that did not come
-//! with PostgreSQL.
+//! Whoever searches a set runs its filter with their own rights. An owner's filter must therefore not be able to do anything but
+//! look at the row. Both the text as parsed and the tree as analysed are held against lists of what is allowed, the first because
+//! analysis itself runs code: a literal goes through the input function of the type that it becomes. What is kept is written from the
+//! tree, every operator, function and type with its schema: it means the same under every search path.
 
 use std::ffi::{CStr, CString};
 
+use pgrx::IntoDatum;
 use pgrx::pg_sys::ParseExprKind::EXPR_KIND_INDEX_PREDICATE;
 use pgrx::pg_sys::RawParseMode::RAW_PARSE_PLPGSQL_EXPR;
 use pgrx::prelude::*;
 
+use super::filter_text::Writer;
+use super::filter_words::{Plain, refused};
+use super::gate;
 use crate::failure::{Failure, boundary};
+use crate::record::Record;
+use crate::select::{Parameter, PinnedPath, select};
 
-/// OIDs below this one were given by initdb (FirstNormalObjectId, the same in every release).
-const FIRST_NORMAL_OID: u32 = 16384;
+/// A filter as it is kept.
+pub struct Filter {
+    /// Its text, written from the tree.
+    pub text: String,
+    /// Whether it uses more than an owner may: functions, operators and types that did not come with PostgreSQL.
+    pub beyond: bool,
+}
 
+/// The trigger on copymatch.reference_set asks here, for what a superuser writes by hand.
 #[pg_extern(sql = false)]
-fn check_filter(relation: pg_sys::Oid, filter: &str) -> String {
+fn settle_filter(relation: pg_sys::Oid, filter: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let text = CString::new(filter).map_err(|_| refused("it contains a NUL byte"))?;
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        // SAFETY: the parser reads a NUL-terminated string and gives nodes in this call's memory; the relation is open while
-        // the condition is analysed; errors of PostgreSQL unwind and release what is held.
-        unsafe {
-            let parsed = pg_sys::raw_parser(text.as_ptr(), RAW_PARSE_PLPGSQL_EXPR);
-            let condition = lone_expression(parsed).ok_or_else(|| refused("it is not one expression"))?;
-            let opened = pg_sys::table_open(relation, lock);
-            let state = pg_sys::make_parsestate(std::ptr::null_mut());
-            (*state).p_sourcetext = text.as_ptr();
-            let columns = pg_sys::addRangeTableEntryForRelation(state, opened, lock, std::ptr::null_mut(), false, true);
-            pg_sys::addNSItemToQuery(state, columns, false, true, true);
-            let condition = pg_sys::transformExpr(state, condition, EXPR_KIND_INDEX_PREDICATE);
-            let condition = pg_sys::coerce_to_boolean(state, condition, c"filter".as_ptr());
-            pg_sys::assign_expr_collations(state, condition);
-            judge(condition)?;
-            let canonical = deparsed(condition, (*(*opened).rd_rel).relname.data.as_ptr(), relation);
-            pg_sys::table_close(opened, lock);
-            Ok(canonical)
-        }
+        let filter = check(relation, filter)?;
+        Record::form(fcinfo, vec![filter.text.into_datum(), filter.beyond.into_datum()])
     })
 }
 
-fn refused(why: &str) -> Failure {
-    Failure::new(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        format!("the filter is not allowed: {why}"),
-    )
-    .hint("A filter is an SQL condition over the relation's own columns, such as \"kind = 'logo' AND expires_at > now()\".")
+/// For statements over a set's references that SQL builds.
+#[pg_extern(sql = false)]
+fn current_filter(set: i64) -> Option<String> {
+    boundary(|| {
+        let found = select(
+            "SELECT s.relation::pg_catalog.oid, s.filter, s.filter_beyond FROM copymatch.reference_set s \
+             WHERE s.id = $1 AND s.filter IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relation)",
+            &[Parameter::of(set)],
+            |row| {
+                Ok((
+                    row.required::<pg_sys::Oid>(1)?,
+                    row.required::<String>(2)?,
+                    row.required::<bool>(3)?,
+                ))
+            },
+        )?;
+        found
+            .into_iter()
+            .next()
+            .map(|(relation, filter, beyond)| {
+                gate::locked(relation);
+                Ok(format!("({})", settle(relation, &filter, beyond)?))
+            })
+            .transpose()
+    })
+}
+
+/// A filter that somebody wants to set. The current user decides what it may use: a superuser's choice is free.
+pub fn check(relation: pg_sys::Oid, text: &str) -> Result<Filter, Failure> {
+    // SAFETY: reads this backend's role.
+    let free = unsafe { pg_sys::superuser() };
+    let pinned = PinnedPath::new();
+    let parsed = Parsed::of(relation, text)?;
+    match parsed.is_plain() {
+        // Under PostgreSQL's own path: no better-fitting operator of the session's comes in.
+        Ok(()) => Ok(Filter {
+            text: parsed.written(false)?,
+            beyond: false,
+        }),
+        Err(failure) if !free => Err(failure),
+        Err(_) => {
+            drop(pinned);
+            Ok(Filter {
+                text: parsed.written(true)?,
+                beyond: true,
+            })
+        }
+    }
+}
+
+/// A filter that is about to run. `beyond`: a superuser set it, and it uses more than an owner may.
+pub fn settle(relation: pg_sys::Oid, text: &str, beyond: bool) -> Result<String, Failure> {
+    let _pinned = PinnedPath::new();
+    let parsed = Parsed::of(relation, text)?;
+    if !beyond {
+        parsed.is_plain().map_err(|failure| {
+            failure.hint("Set it again with copy_alter_set(name, filter => …); what is not allowed there only a superuser may set.")
+        })?;
+    }
+    parsed.written(beyond)
+}
+
+/// A filter's text, parsed but not analysed: no name in it has been looked up.
+struct Parsed {
+    relation: pg_sys::Oid,
+    text: CString,
+    tree: *mut pg_sys::Node,
+}
+
+impl Parsed {
+    fn of(relation: pg_sys::Oid, text: &str) -> Result<Parsed, Failure> {
+        let text = CString::new(text).map_err(|_| refused("it contains a NUL byte"))?;
+        // SAFETY: the parser reads a NUL-terminated string and gives nodes in this call's memory.
+        let tree = unsafe {
+            lone_expression(pg_sys::raw_parser(text.as_ptr(), RAW_PARSE_PLPGSQL_EXPR))
+                .ok_or_else(|| refused("it is not one expression"))?
+        };
+        Ok(Parsed { relation, text, tree })
+    }
+
+    fn is_plain(&self) -> Result<(), Failure> {
+        // SAFETY: the tree is one of the parser's.
+        unsafe { Plain::over(self.relation).judge(self.tree) }
+    }
+
+    fn written(&self, beyond: bool) -> Result<String, Failure> {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        // SAFETY: the relation is open while the condition is analysed; errors of PostgreSQL unwind and release what is held. The
+        // analysis may write into the parser's tree: it gets a copy.
+        unsafe {
+            let opened = pg_sys::table_open(self.relation, lock);
+            let state = pg_sys::make_parsestate(std::ptr::null_mut());
+            (*state).p_sourcetext = self.text.as_ptr();
+            let columns = pg_sys::addRangeTableEntryForRelation(state, opened, lock, std::ptr::null_mut(), false, true);
+            pg_sys::addNSItemToQuery(state, columns, false, true, true);
+            let tree = pg_sys::copyObjectImpl(self.tree.cast()).cast::<pg_sys::Node>();
+            let condition = pg_sys::transformExpr(state, tree, EXPR_KIND_INDEX_PREDICATE);
+            let condition = pg_sys::coerce_to_boolean(state, condition, c"filter".as_ptr());
+            pg_sys::assign_expr_collations(state, condition);
+            let written = if pg_sys::contain_volatile_functions(condition) {
+                Err(refused("it calls a volatile function"))
+            } else {
+                Writer::new(self.relation, beyond).write(condition)
+            };
+            pg_sys::table_close(opened, lock);
+            written
+        }
+    }
 }
 
 /// The expression, where the parsed text is `SELECT expression` and nothing else.
@@ -96,76 +193,24 @@ unsafe fn first(list: *mut pg_sys::List) -> *mut std::ffi::c_void {
     unsafe { (*(*list).elements).ptr_value }
 }
 
-/// # Safety
-/// `condition` is an analysed expression.
-unsafe fn judge(condition: *mut pg_sys::Node) -> Result<(), Failure> {
-    // SAFETY: by contract; superuser() reads this backend's role; nodeToString gives a NUL-terminated string.
-    let (volatile, trusted, tree) = unsafe {
-        (
-            pg_sys::contain_volatile_functions(condition),
-            pg_sys::superuser(),
-            CStr::from_ptr(pg_sys::nodeToString(condition.cast()))
-                .to_string_lossy()
-                .into_owned(),
-        )
-    };
-    if volatile {
-        return Err(refused("it calls a volatile function"));
-    }
-    if !trusted && !only_built_in(&tree) {
-        return Err(
-            refused("it uses a function, an operator or a domain that did not come with PostgreSQL")
-                .hint("Every search would run it with the searcher's rights. A superuser may set such a filter."),
-        );
-    }
-    Ok(())
-}
-
-/// Whether an expression, as nodeToString prints it, calls only what initdb made.
-fn only_built_in(tree: &str) -> bool {
-    let numbers_after = |label: &str| -> Vec<u32> {
-        tree.match_indices(label)
-            .flat_map(|(at, _)| {
-                let rest = tree[at + label.len()..].trim_start_matches("(o ");
-                let end = if label == ":opnos " { ')' } else { ' ' };
-                rest.split(end)
-                    .next()
-                    .unwrap_or_default()
-                    .split_ascii_whitespace()
-                    .map(|number| number.parse().unwrap_or(u32::MAX))
-                    .collect::<Vec<u32>>()
-            })
-            .collect()
-    };
-    !tree.contains("{COERCETODOMAIN")
-        && [":funcid ", ":opfuncid ", ":opno ", ":opnos "]
-            .iter()
-            .all(|label| numbers_after(label).iter().all(|&oid| oid < FIRST_NORMAL_OID))
-}
-
-/// The condition as text that means the same under every search path.
+/// A palloc'd name.
 ///
 /// # Safety
-/// `condition` is analysed over the columns of `relation`, the only relation it knows.
-unsafe fn deparsed(condition: *mut pg_sys::Node, name: *const std::ffi::c_char, relation: pg_sys::Oid) -> String {
-    // SAFETY: by contract; the setting is put back below, or by the abort of the transaction where an error unwinds.
+/// NUL-terminated, or null.
+pub(super) unsafe fn text_of(name: *const std::ffi::c_char) -> Option<String> {
+    // SAFETY: by contract.
+    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name).to_string_lossy().into_owned() })
+}
+
+/// The nodes of a list, which may be null.
+///
+/// # Safety
+/// A list of nodes.
+pub(super) unsafe fn nodes(list: *mut pg_sys::List) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: by contract each cell holds a pointer to a node.
     unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            c"pg_catalog".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-        let context = pg_sys::deparse_context_for(name, relation);
-        let text = CStr::from_ptr(pg_sys::deparse_expression(condition, context, false, false))
-            .to_string_lossy()
-            .into_owned();
-        pg_sys::AtEOXact_GUC(true, level);
-        text
+        (0..pg_sys::list_length(list))
+            .map(|at| (*(*list).elements.add(at as usize)).ptr_value.cast::<pg_sys::Node>())
+            .collect()
     }
 }

@@ -1,17 +1,13 @@
 //! `copy_match` and its relatives.
 
-use std::collections::HashSet;
-
 use pgrx::IntoDatum;
 use pgrx::prelude::*;
-use scoring::Verdict;
 
-use super::neighbours::nearest;
-use super::remembered::remember;
+use super::remembered::remember_sets;
+use super::search::{Match, background_similarity, match_set, unit};
 use super::sets::ReferenceSet;
 use super::views::Views;
 use crate::embed::catalogue::Model;
-use crate::embed::with_background;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::record::Record;
@@ -31,17 +27,6 @@ const DEFAULT_NEIGHBOURS: usize = 10;
 
 /// One row of `copy_match`.
 type Found = (String, String, i32, f64, f64, f64, f64, &'static str, Option<String>);
-
-struct Match {
-    set: String,
-    reference: String,
-    similarity: f64,
-    background: f64,
-    score: f64,
-    probability: f64,
-    verdict: Verdict,
-    explanation: Option<String>,
-}
 
 /// Which of the matches, best first, are wanted.
 struct Page {
@@ -87,7 +72,7 @@ fn copy_match(
         };
         let home = Home::of(fcinfo)?;
         let mut embedded: Vec<Embedded> = Vec::new();
-        search(&sets(reference_set)?, &home, &page, |model| {
+        search(&sets(reference_set, &home)?, &home, &page, |model| {
             let at = match embedded.iter().position(|known| known.model.name == model.name) {
                 Some(at) => at,
                 None => {
@@ -131,7 +116,7 @@ fn copy_match_descriptor(
         };
         let home = Home::of(fcinfo)?;
         let made_by = model.map(|name| Model::find(Some(name))).transpose()?;
-        let mut wanted = sets(reference_set)?;
+        let mut wanted = sets(reference_set, &home)?;
         if let Some(made_by) = &made_by
             && let Some(other) = wanted.iter().find(|set| set.model != made_by.name)
         {
@@ -172,9 +157,9 @@ fn copy_background(descriptor: Option<Vector>, model: Option<&str>) -> Option<f6
 #[pg_extern(sql = false)]
 fn copy_stretch(similarity: f64, background: f64, reference_set: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let calibration = match sets(Some(reference_set))?.as_slice() {
+        let calibration = match sets(Some(reference_set), &Home::of(fcinfo)?)?.as_slice() {
             [only] => only.calibration.clone(),
-            _ => ReferenceSet::find(reference_set)?.calibration,
+            _ => ReferenceSet::typed(reference_set)?.calibration,
         };
         if !(-1.0..=1.0).contains(&similarity) || !(-1.0..=1.0).contains(&background) {
             return Err(Failure::new(
@@ -233,59 +218,15 @@ impl Page {
     }
 }
 
-fn sets(reference_set: Option<&str>) -> Result<Vec<ReferenceSet>, Failure> {
-    remember(
+fn sets(reference_set: Option<&str>, home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
+    remember_sets(
         |last| &mut last.sets,
         reference_set,
         || match reference_set {
             Some(name) => ReferenceSet::named(name),
-            None => ReferenceSet::readable(),
+            None => ReferenceSet::readable(home.vector),
         },
     )
-}
-
-fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
-    remember(|last| &mut last.models, Some(&set.name), || set.model())
-}
-
-/// The descriptor scaled to unit length, after a check that it can be one of this model's.
-fn unit(elements: &[f32], model: &Model) -> Result<Vec<f32>, Failure> {
-    if elements.len() != model.dimensions {
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-            format!("expected {} dimensions, not {}", model.dimensions, elements.len()),
-        )
-        .hint(format!(
-            "Descriptors of model \"{}\" have {} dimensions.",
-            model.name, model.dimensions
-        )));
-    }
-    let norm = elements
-        .iter()
-        .map(|x| f64::from(*x) * f64::from(*x))
-        .sum::<f64>()
-        .sqrt();
-    if norm == 0.0 {
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-            "the zero vector is no descriptor: it has no direction to compare",
-        ));
-    }
-    Ok(elements.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
-}
-
-fn background_similarity(model: &Model, descriptor: &[f32], neighbours: usize) -> Result<f64, Failure> {
-    with_background(model, |background| {
-        background
-            .mean_top_k(descriptor, neighbours)
-            .map(f64::from)
-            .map_err(|error| {
-                Failure::new(
-                    PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-                    format!("background descriptors of model \"{}\": {error}", model.name),
-                )
-            })
-    })
 }
 
 /// The wanted page of the matches in all of `sets`. `embed` gives the query's descriptors under a model, one for each view.
@@ -298,89 +239,9 @@ fn search(
     let rows = sets.iter().map(|set| page.rows(set)).max().unwrap_or(0);
     let mut found = Vec::new();
     for set in sets {
-        let k = page.rows(set) + page.skip;
-        let model = model_of(set)?;
-        let Some(views) = embed(model.clone())? else { continue };
-        let mut matches = best_of_views(set, &model, home, &views, k)?;
-        if matches.iter().any(|m| m.verdict != Verdict::Different) {
-            explain(set, home, &mut matches, &mut embed)?;
-        }
-        found.append(&mut matches);
+        found.append(&mut match_set(set, home, page.rows(set) + page.skip, &mut embed)?);
     }
     Ok(ranked(found, page.skip, rows))
-}
-
-/// The matches of every view, each reference with its best one.
-fn best_of_views(
-    set: &ReferenceSet,
-    model: &Model,
-    home: &Home,
-    views: &[Vec<f32>],
-    k: usize,
-) -> Result<Vec<Match>, Failure> {
-    let mut found = Vec::new();
-    for view in views {
-        match_in(set, model, home, view, k, &mut found)?;
-    }
-    if views.len() > 1 {
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let mut seen = HashSet::new();
-        found.retain(|m| seen.insert(m.reference.clone()));
-    }
-    Ok(found)
-}
-
-/// A match that is no likelier a copy than the query is one of a negative reference is explained by that one, and not raised.
-fn explain(
-    set: &ReferenceSet,
-    home: &Home,
-    matches: &mut [Match],
-    embed: &mut impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
-) -> Result<(), Failure> {
-    let negatives = remember(|last| &mut last.negatives, Some(&set.name), || set.negatives())?;
-    for negative in negatives {
-        let model = model_of(&negative)?;
-        let Some(views) = embed(model.clone())? else { continue };
-        let nearest = best_of_views(&negative, &model, home, &views, 1)?;
-        let Some(nearest) = nearest.first().filter(|m| m.verdict == Verdict::Copy) else {
-            continue;
-        };
-        for m in matches.iter_mut() {
-            if m.verdict != Verdict::Different && nearest.probability >= m.probability {
-                m.verdict = Verdict::Different;
-                m.explanation = Some(format!(
-                    "copy of reference {} of negative set \"{}\" (probability {:.3})",
-                    nearest.reference, nearest.set, nearest.probability
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn match_in(
-    set: &ReferenceSet,
-    model: &Model,
-    home: &Home,
-    descriptor: &[f32],
-    k: usize,
-    found: &mut Vec<Match>,
-) -> Result<(), Failure> {
-    let background = background_similarity(model, descriptor, set.calibration.neighbours())?;
-    for neighbour in nearest(set, home, descriptor, k)? {
-        let probability = set.calibration.probability(neighbour.similarity, background);
-        found.push(Match {
-            set: set.name.clone(),
-            reference: neighbour.reference,
-            similarity: neighbour.similarity,
-            background,
-            score: set.calibration.stretch(neighbour.similarity, background),
-            probability,
-            verdict: set.calibration.verdict(probability),
-            explanation: None,
-        });
-    }
-    Ok(())
 }
 
 /// Best first over all sets; within one set and view this is the order of the cosine.

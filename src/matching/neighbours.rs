@@ -2,6 +2,7 @@
 //! partitions, foreign tables and whatever index the planner chooses all hold.
 
 use super::sets::ReferenceSet;
+use super::status::Searching;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::select::{Parameter, select_qualified};
@@ -19,6 +20,8 @@ pub struct Neighbour {
 /// status leaves out.
 pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) -> Result<Vec<Neighbour>, Failure> {
     let ReferenceSet {
+        id,
+        oid,
         relation,
         key,
         descriptor: column,
@@ -26,11 +29,14 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) ->
         ..
     } = set;
     let schema = &home.schema;
-    // `k` stands in the text: the planner then knows how few rows are wanted.
+    let oid = u32::from(*oid);
+    // `k` stands in the text: the planner then knows how few rows are wanted. The relation's OID does so that a kept plan is never
+    // one of another relation that had the name.
     let sql = format!(
         "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
-         FROM {relation} AS r {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
+         FROM {relation} AS r /* {oid} */ {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
     );
+    let _searching = Searching::begin(*id);
     let rows = select_qualified(
         &sql,
         &[Parameter::typed(Vector::from_elements(descriptor), home.vector)],

@@ -2,10 +2,12 @@
 //! looks up its set once.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 
+use super::gate;
 use super::sets::ReferenceSet;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
@@ -49,15 +51,46 @@ impl Identity {
 #[derive(Default)]
 pub struct Remembered {
     /// Sets by what was asked for.
-    pub sets: HashMap<Option<String>, Vec<ReferenceSet>>,
+    pub sets: HashMap<Option<String>, Found>,
     /// Negative sets by the set that they apply to.
-    pub negatives: HashMap<Option<String>, Vec<ReferenceSet>>,
+    pub negatives: HashMap<Option<String>, Found>,
     /// Models by set.
     pub models: HashMap<Option<String>, Model>,
+    /// References out of use, by set; None where they are too many to keep.
+    pub out_of_use: HashMap<Option<String>, Option<Rc<HashSet<String>>>>,
+}
+
+/// Sets, and what was known of changes when their relations were locked.
+#[derive(Clone)]
+pub struct Found {
+    sets: Vec<ReferenceSet>,
+    changes: u64,
 }
 
 thread_local! {
     static LAST: RefCell<Option<(Identity, Remembered)>> = const { RefCell::new(None) };
+}
+
+/// As `remember`, for sets. The locks under which they were judged may have ended with another transaction: they are taken again, and
+/// where anything has changed since, the sets are looked up again.
+pub fn remember_sets(
+    map: fn(&mut Remembered) -> &mut HashMap<Option<String>, Found>,
+    key: Option<&str>,
+    look_up: impl Fn() -> Result<Vec<ReferenceSet>, Failure>,
+) -> Result<Vec<ReferenceSet>, Failure> {
+    let find = || {
+        let sets = look_up()?;
+        Ok(Found {
+            sets,
+            changes: gate::changes(),
+        })
+    };
+    let found = remember(map, key, find)?;
+    if found.sets.iter().all(|set| gate::locked(set.oid).is_some()) && gate::changes() == found.changes {
+        return Ok(found.sets);
+    }
+    LAST.with_borrow_mut(|last| *last = None);
+    Ok(remember(map, key, find)?.sets)
 }
 
 /// The value of `key` in one of the maps; `look_up` is asked where it is not there, or was found under another snapshot.

@@ -1,17 +1,26 @@
-//! Reference sets as the catalogue records them, checked against what is there now.
+//! Reference sets as the catalogue records them, judged by what is there now.
+
+use std::ffi::CString;
 
 use pgrx::prelude::*;
 use scoring::Calibration;
 
+use super::filter;
+use super::gate::{self, current_user, trusts};
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
+use crate::rights::as_extension_owner;
 use crate::select::{Parameter, Row, select};
 
-/// A set that can be searched.
+/// A set that can be searched: its relation is locked against changes, and what is said here holds as long as the lock does.
 #[derive(Clone, Debug)]
 pub struct ReferenceSet {
+    /// Its number, which no other set ever gets.
+    pub id: i64,
     /// Its name.
     pub name: String,
+    /// Its relation.
+    pub oid: pg_sys::Oid,
     /// Schema and name of its relation, quoted.
     pub relation: String,
     /// The key as text: an expression over the relation, which goes by the alias `r`.
@@ -29,14 +38,33 @@ pub struct ReferenceSet {
     background_sha256: Vec<u8>,
 }
 
-/// A set with what of it still exists.
+/// How the search came to a set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// The caller named it, and with it whose code may run.
+    Typed,
+    /// Something else did: only sets of roles whom the current user trusts, or that a superuser declared trusted.
+    Gated,
+}
+
+/// A set's record.
 struct Recorded {
+    id: i64,
     name: String,
-    relation: Option<String>,
-    missing_column: Option<String>,
+    oid: pg_sys::Oid,
+    /// By the statement's snapshot: judged before the relation is locked, so that nobody waits for a stranger's lock.
+    owner: Option<pg_sys::Oid>,
+    /// Owners of what inherits from the relation.
+    heirs: Vec<pg_sys::Oid>,
+    /// Whom a superuser trusts with this relation.
+    trusted_owner: Option<pg_sys::Oid>,
+    columns: Vec<String>,
     key: String,
     descriptor: String,
-    condition: String,
+    descriptor_column: String,
+    filter: Option<String>,
+    filter_beyond: bool,
+    has_status: bool,
     model: String,
     k: Option<i32>,
     /// As JSON, in the form that crate `scoring` reads.
@@ -44,99 +72,142 @@ struct Recorded {
     background_sha256: Vec<u8>,
 }
 
-/// A set's own thresholds go before its calibration's. Names in the condition are the catalogue's, which checked the filter.
+/// Read as the extension's owner, about the user $1: status rows are not for everybody, that there are some is. A set's own
+/// thresholds go before its calibration's.
 const QUERY: &str = "\
-    SELECT s.name, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), \
-           (SELECT u.col::text FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column] || s.further_key_columns) AS u(col) \
-            WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-                              WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped) LIMIT 1), \
+    SELECT s.id, s.name, s.relation::pg_catalog.oid, c.relowner, \
+           CASE WHEN c.relhassubclass THEN ( \
+               WITH RECURSIVE heir AS (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid \
+                                       UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN heir h ON i.inhparent = h.inhrelid) \
+               SELECT pg_catalog.array_agg(DISTINCT h.relowner) FROM heir JOIN pg_catalog.pg_class h ON h.oid = heir.inhrelid) END, \
+           CASE WHEN s.trusted_relation = s.relation THEN s.trusted_owner::pg_catalog.oid END, \
+           (ARRAY[s.key_column] || s.further_key_columns || ARRAY[s.descriptor_column])::pg_catalog.text[], \
            copymatch.key_expression(s.key_column, s.further_key_columns), pg_catalog.quote_ident(s.descriptor_column), \
-           copymatch.search_condition(s), s.model, s.k, k.background_sha256, \
+           s.descriptor_column::pg_catalog.text, s.filter, s.filter_beyond, \
+           EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = s.name), s.model, s.k, k.background_sha256, \
            pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
                'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
                'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
                'copy_probability', coalesce(s.copy_probability, k.copy_probability), \
                'review_probability', least(coalesce(s.review_probability, k.review_probability), \
-                                           coalesce(s.copy_probability, k.copy_probability)))::text \
+                                           coalesce(s.copy_probability, k.copy_probability)))::pg_catalog.text \
     FROM copymatch.reference_set s JOIN copymatch.calibration k ON k.id = s.calibration \
-         LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+         LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation AND $1 IS NOT NULL";
 
-/// Of a relation that is there, whether the caller may read it.
-/// Whoever searches all sets did not choose each: a view's functions, and a policy's, would run with the searcher's rights, so
-/// that those of others count only where a superuser made them.
-const TRUSTED: &str = "\
-    (c.relkind IN ('r', 'p') AND NOT pg_catalog.row_security_active(c.oid) \
-     OR (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.oid = c.relowner) \
-     OR pg_catalog.pg_has_role(c.relowner, 'USAGE') \
-        AND NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER))";
-
-const READABLE: &str = "c.oid IS NOT NULL AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
-    AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')";
+/// Of a relation that is there, whether the user may read what a search reads.
+const READABLE: &str = "c.oid IS NOT NULL AND pg_catalog.has_schema_privilege($1, c.relnamespace, 'USAGE') \
+    AND (pg_catalog.has_table_privilege($1, c.oid, 'SELECT') \
+         OR NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column] || s.further_key_columns) AS u(col) \
+                        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = u.col AND NOT a.attisdropped \
+                        WHERE a.attnum IS NULL OR NOT pg_catalog.has_column_privilege($1, c.oid, a.attnum, 'SELECT')))";
 
 impl ReferenceSet {
-    /// The set of this name, or an error that names what is missing.
-    pub fn find(name: &str) -> Result<ReferenceSet, Failure> {
-        let found = select(&format!("{QUERY} WHERE s.name = $1"), &[Parameter::of(name)], read)?;
-        match found.into_iter().next() {
-            Some(recorded) => recorded.check(),
-            None => {
-                // Raises the error that lists the sets there are.
-                select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| {
-                    Ok(())
-                })?;
-                Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("reference set \"{name}\" has no calibration"),
-                ))
-            }
-        }
+    /// The set of this name, which the caller typed: his choice, and with it whose code may run.
+    pub fn typed(name: &str) -> Result<ReferenceSet, Failure> {
+        find(name)?.settle(Choice::Typed)
     }
 
-    /// The set of this name, or the members of the group of this name.
+    #[allow(dead_code)] // flagging's, next
+    /// The set of this name, which the caller did not type: an error unless the current user trusts the relation's owner.
+    pub fn gated(name: &str) -> Result<ReferenceSet, Failure> {
+        find(name)?.settle(Choice::Gated)
+    }
+
+    #[allow(dead_code)] // flagging's, next
+    /// As `gated`, by the set's number: whoever takes over the name of a dropped set does not take its place.
+    pub fn gated_by_id(id: i64) -> Result<ReferenceSet, Failure> {
+        recorded("s.id = $2", Parameter::of(id))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| {
+                Failure::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    format!("reference set number {id} no longer exists"),
+                )
+            })?
+            .settle(Choice::Gated)
+    }
+
+    /// The set of this name, or the members of the group of this name. A group of somebody else's was not typed member by member.
     pub fn named(name: &str) -> Result<Vec<ReferenceSet>, Failure> {
+        if let Some(set) = recorded("s.name = $2", Parameter::of(name))?.into_iter().next() {
+            return Ok(vec![set.settle(Choice::Typed)?]);
+        }
         let members = select(
-            "SELECT u.member FROM copymatch.reference_group g, pg_catalog.unnest(g.members) WITH ORDINALITY AS u(member, place) \
-             WHERE g.name = $1 ORDER BY u.place",
+            "SELECT m.id, m.name, g.owner::pg_catalog.oid FROM copymatch.reference_group g, \
+                    ROWS FROM (pg_catalog.unnest(g.member_ids), pg_catalog.unnest(g.members)) WITH ORDINALITY AS m(id, name, place) \
+             WHERE g.name = $1 ORDER BY m.place",
             &[Parameter::of(name)],
-            |row| row.required::<String>(1),
+            |row| {
+                Ok((
+                    row.get::<i64>(1)?,
+                    row.required::<String>(2)?,
+                    row.get::<pg_sys::Oid>(3)?,
+                ))
+            },
         )?;
         if members.is_empty() {
-            return Ok(vec![ReferenceSet::find(name)?]);
+            return Ok(vec![ReferenceSet::typed(name)?]);
         }
-        members.iter().map(|member| ReferenceSet::find(member)).collect()
+        members
+            .into_iter()
+            .map(|(id, member, owner)| {
+                let set = recorded("s.id = $2", Parameter::of(id.unwrap_or(0)))?
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| {
+                        Failure::new(
+                            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                            format!("reference set \"{member}\", a member of group \"{name}\", does not exist"),
+                        )
+                        .hint("A set made anew under that name is another one: make the group again with copy_drop_group and copy_create_group.")
+                    })?;
+                let own = owner == Some(current_user());
+                set.settle(if own { Choice::Typed } else { Choice::Gated })
+            })
+            .collect()
     }
 
-    /// Every set whose relation the caller may read, by name. Negative sets are not searched for copies.
-    pub fn readable() -> Result<Vec<ReferenceSet>, Failure> {
-        let recorded = select(
-            &format!("{QUERY} WHERE NOT s.negative AND {READABLE} AND {TRUSTED} ORDER BY s.name"),
-            &[],
-            read,
-        )?;
-        if recorded.is_empty() {
+    /// Every set whose relation the caller may read and whose owner he trusts, by name. Negative sets are not searched for copies.
+    /// What cannot be searched is left out, with a WARNING.
+    pub fn readable(vector: pg_sys::Oid) -> Result<Vec<ReferenceSet>, Failure> {
+        let mut left_out = Vec::new();
+        let found = usable(
+            recorded(
+                &format!("$2 AND NOT s.negative AND (c.oid IS NULL OR {READABLE}) ORDER BY s.name"),
+                Parameter::of(true),
+            )?,
+            vector,
+            &mut left_out,
+        );
+        gate::warn_of(&left_out, "a search of all sets");
+        if found.is_empty() {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 "there is no reference set that you may read",
             )
-            .hint("Make one with copy_create_set, or ask for SELECT on its relation."));
+            .hint("Make one with copy_create_set, ask for SELECT on its relation, or name the set."));
         }
-        recorded.into_iter().map(Recorded::check).collect()
+        Ok(found)
     }
 
     /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner. Sets that
-    /// the caller may not read explain nothing.
-    pub fn negatives(&self) -> Result<Vec<ReferenceSet>, Failure> {
-        let recorded = select(
+    /// the caller may not read or does not trust explain nothing.
+    pub fn negatives(&self, vector: pg_sys::Oid) -> Result<Vec<ReferenceSet>, Failure> {
+        let found = recorded(
             &format!(
-                "{QUERY} JOIN copymatch.reference_set p ON p.name = $1 JOIN pg_catalog.pg_class pc ON pc.oid = p.relation \
-                 WHERE s.negative AND NOT p.negative AND {READABLE} \
-                 AND CASE WHEN p.negatives IS NULL THEN c.relowner = pc.relowner ELSE s.name = ANY (p.negatives) END \
+                "s.negative AND {READABLE} \
+                 AND EXISTS (SELECT FROM copymatch.reference_set p JOIN pg_catalog.pg_class pc ON pc.oid = p.relation \
+                             WHERE p.id = $2 AND NOT p.negative \
+                               AND CASE WHEN p.negatives IS NULL THEN c.relowner = pc.relowner ELSE s.id = ANY (p.negative_ids) END) \
                  ORDER BY s.name"
             ),
-            &[Parameter::of(self.name.as_str())],
-            read,
+            Parameter::of(self.id),
         )?;
-        recorded.into_iter().map(Recorded::check).collect()
+        let mut left_out = Vec::new();
+        let found = usable(found, vector, &mut left_out);
+        gate::warn_of(&left_out, "a search");
+        Ok(found)
     }
 
     /// The set's model, whose background must be the one that the calibration was measured with.
@@ -156,40 +227,121 @@ impl ReferenceSet {
     }
 }
 
+/// Those of the sets that can be searched, gated; why the others cannot goes to `left_out`.
+fn usable(recorded: Vec<Recorded>, vector: pg_sys::Oid, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
+    let mut found = Vec::new();
+    for set in recorded {
+        let name = set.name.clone();
+        let column = set.descriptor_column.clone();
+        match set.settle(Choice::Gated).and_then(|set| {
+            if column_type(set.oid, &column) != Some(vector) {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!("column {column} of reference set \"{name}\" holds no descriptors."),
+                ));
+            }
+            set.model().map(|_| set)
+        }) {
+            Ok(set) => found.push(set),
+            Err(failure) => left_out.push((name, failure)),
+        }
+    }
+    found
+}
+
+fn find(name: &str) -> Result<Recorded, Failure> {
+    match recorded("s.name = $2", Parameter::of(name))?.into_iter().next() {
+        Some(recorded) => Ok(recorded),
+        None => {
+            // Raises the error that lists the sets there are.
+            select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| {
+                Ok(())
+            })?;
+            Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("reference set \"{name}\" has no calibration"),
+            ))
+        }
+    }
+}
+
+fn recorded(condition: &str, parameter: Parameter) -> Result<Vec<Recorded>, Failure> {
+    let user = current_user();
+    as_extension_owner(|| {
+        select(
+            &format!("{QUERY} WHERE {condition}"),
+            &[Parameter::of(user), parameter],
+            read,
+        )
+    })
+}
+
 fn read(row: &Row) -> Result<Recorded, Failure> {
     Ok(Recorded {
-        name: row.required(1)?,
-        relation: row.get(2)?,
-        missing_column: row.get(3)?,
-        key: row.required(4)?,
-        descriptor: row.required(5)?,
-        condition: row.required(6)?,
-        model: row.required(7)?,
-        k: row.get(8)?,
-        background_sha256: row.required(9)?,
-        calibration: row.required(10)?,
+        id: row.required(1)?,
+        name: row.required(2)?,
+        oid: row.required(3)?,
+        owner: row.get(4)?,
+        heirs: row.get(5)?.unwrap_or_default(),
+        trusted_owner: row.get(6)?,
+        columns: row.required(7)?,
+        key: row.required(8)?,
+        descriptor: row.required(9)?,
+        descriptor_column: row.required(10)?,
+        filter: row.get(11)?,
+        filter_beyond: row.required(12)?,
+        has_status: row.required(13)?,
+        model: row.required(14)?,
+        k: row.get(15)?,
+        background_sha256: row.required(16)?,
+        calibration: row.required(17)?,
     })
 }
 
 impl Recorded {
-    fn check(self) -> Result<ReferenceSet, Failure> {
+    fn admits(&self, owner: pg_sys::Oid) -> Result<(), Failure> {
+        let user = current_user();
+        let stranger = if trusts(user, owner) || self.trusted_owner == Some(owner) {
+            self.heirs
+                .iter()
+                .copied()
+                .find(|&heir| heir != owner && !trusts(user, heir))
+        } else {
+            Some(owner)
+        };
+        stranger.map_or(Ok(()), |owner| Err(gate::not_trusted(&self.name, owner)))
+    }
+
+    /// Locks the relation, judges what it is then, and says how it is searched.
+    fn settle(self, choice: Choice) -> Result<ReferenceSet, Failure> {
         let again = format!(
             "Drop the set with copy_drop_set('{}') and make it again with copy_create_set.",
-            self.name
+            self.name.replace('\'', "''")
         );
-        let Some(relation) = self.relation else {
-            return Err(Failure::new(
+        let gone = || {
+            Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
                 format!("the relation of reference set \"{}\" no longer exists", self.name),
             )
-            .hint(again));
+            .hint(again.clone())
         };
-        if let Some(column) = self.missing_column {
+        if choice == Choice::Gated {
+            self.admits(self.owner.ok_or_else(gone)?)?;
+        }
+        let relation = gate::locked(self.oid).ok_or_else(gone)?;
+        if choice == Choice::Gated {
+            self.admits(relation.owner)?;
+        }
+        if let Some(column) = self
+            .columns
+            .iter()
+            .find(|column| column_type(self.oid, column).is_none())
+        {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                 format!(
-                    "column \"{column}\" of relation {relation}, which reference set \"{}\" names, no longer exists",
-                    self.name
+                    "column \"{column}\" of relation {}, which reference set \"{}\" names, no longer exists",
+                    relation.name, self.name
                 ),
             )
             .hint(again));
@@ -204,15 +356,49 @@ impl Recorded {
             )
         })?;
         Ok(ReferenceSet {
+            condition: self.condition()?,
+            id: self.id,
             name: self.name,
-            relation,
+            oid: self.oid,
+            relation: relation.name,
             key: self.key,
             descriptor: self.descriptor,
-            condition: self.condition,
             model: self.model,
             k: self.k,
             calibration,
             background_sha256: self.background_sha256,
         })
+    }
+
+    /// A filter is data: it is judged whenever it is about to run, whatever wrote it and whatever became of the columns since.
+    fn condition(&self) -> Result<String, Failure> {
+        let mut parts = Vec::new();
+        if let Some(text) = &self.filter {
+            let filter = filter::settle(self.oid, text, self.filter_beyond)
+                .map_err(|failure| failure.at(format_args!("reference set \"{}\"", self.name)))?;
+            parts.push(format!("({filter})"));
+        }
+        if self.has_status {
+            // Asked for each row that comes, in the order of the index: k rows are found at any number of references out of use.
+            parts.push(format!(
+                "copymatch.reference_in_use({}::pg_catalog.int8, {})",
+                self.id, self.key
+            ));
+        }
+        Ok(if parts.is_empty() {
+            String::new()
+        } else {
+            format!("WHERE {}", parts.join(" AND "))
+        })
+    }
+}
+
+/// The type of a relation's column, by the caches.
+fn column_type(relation: pg_sys::Oid, column: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(column).ok()?;
+    // SAFETY: look-ups in PostgreSQL's caches, which answer 0 for a column that is not there.
+    unsafe {
+        let number = pg_sys::get_attnum(relation, name.as_ptr());
+        (number != 0).then(|| pg_sys::get_atttype(relation, number))
     }
 }
