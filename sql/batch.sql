@@ -5,7 +5,8 @@ COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS 'counts one piece of
 
 CREATE FUNCTION copymatch.match_rows(uploads regclass, key text, source name, set_name text, wanted integer)
     RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
-                   score double precision, probability double precision, verdict text, explanation text) LANGUAGE plpgsql VOLATILE AS $$
+                   score double precision, probability double precision, verdict text, explanation text) LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
@@ -42,8 +43,12 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer) IS 'what copy_match_table runs';
 
-CREATE FUNCTION copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL)
+CREATE FUNCTION @extschema@.copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL)
     RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
-    LANGUAGE sql VOLATILE ROWS 10000 AS $$ SELECT * FROM copymatch.match_rows($1, $2, $3, $4, $5) $$;
-COMMENT ON FUNCTION copy_match_table(regclass, text, name, text, integer) IS 'matches every row of a relation against a set: key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';
+    LANGUAGE sql VOLATILE ROWS 10000
+BEGIN ATOMIC
+    SELECT m.upload, m.reference_set, m.reference, m.rank, m.similarity, m.background, m.score, m.probability, m.verdict, m.explanation
+    FROM copymatch.match_rows($1, $2, $3, $4, $5) AS m;
+END;
+COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer) IS 'matches every row of a relation against a set: key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';

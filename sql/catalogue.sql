@@ -72,7 +72,7 @@ COMMENT ON COLUMN copymatch.calibration.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.calibration.created_by IS 'who made it';
 GRANT SELECT ON copymatch.calibration TO PUBLIC;
 
-CREATE FUNCTION copymatch.refuse_update() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION copymatch.refuse_update() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '% % is immutable', TG_ARGV[0], OLD.id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert a new one.';
@@ -88,7 +88,6 @@ CREATE TABLE copymatch.set_name (
 COMMENT ON TABLE copymatch.set_name IS 'the names of sets and groups, which share one namespace; kept by their tables'' triggers';
 COMMENT ON COLUMN copymatch.set_name.name IS 'the name';
 COMMENT ON COLUMN copymatch.set_name.is_group IS 'whether it is a group''s';
-GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.set_name TO PUBLIC;
 
 CREATE TABLE copymatch.reference_set (
     name              text PRIMARY KEY CHECK (name OPERATOR(pg_catalog.<>) ''),
@@ -144,15 +143,7 @@ COMMENT ON COLUMN copymatch.reference_set.negative_ids IS 'numbers of the negati
 COMMENT ON COLUMN copymatch.reference_set.filter_beyond IS 'a superuser set the filter, and it uses functions, operators or types that an owner''s may not';
 COMMENT ON COLUMN copymatch.reference_set.trusted_relation IS 'the relation for which a superuser declared the set trusted';
 COMMENT ON COLUMN copymatch.reference_set.trusted_owner IS 'its owner at that time; where relation or owner is another now, the set is not trusted';
-ALTER TABLE copymatch.reference_set ENABLE ROW LEVEL SECURITY;
-CREATE POLICY read_all ON copymatch.reference_set FOR SELECT USING (true);
-CREATE POLICY relation_owner ON copymatch.reference_set
-    USING (EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE'))
-           OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation) AND created_by = current_user)
-    WITH CHECK (EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
-COMMENT ON POLICY read_all ON copymatch.reference_set IS 'the list of sets is no secret; their rows are protected by their own table''s privileges';
-COMMENT ON POLICY relation_owner ON copymatch.reference_set IS 'who owns the relation may register, change and drop sets over it; a set whose relation is gone belongs to who made it';
-GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reference_set TO PUBLIC;
+GRANT SELECT ON copymatch.reference_set TO PUBLIC;
 
 -- What a library with this version carries in itself.
 CREATE FUNCTION copymatch.builtin_model(OUT name text, OUT version text, OUT dimensions integer, OUT sha256 bytea,

@@ -46,5 +46,3 @@ CREATE FUNCTION @extschema@.copy_drop_model(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_drop_model_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.copy_drop_model(text) IS 'removes a model that no reference set uses, and its calibrations';
 REVOKE ALL ON FUNCTION @extschema@.copy_drop_model(text) FROM PUBLIC;
--- What follows is made in the extension's schema.
-SET LOCAL search_path = @extschema@, pg_temp;

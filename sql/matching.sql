@@ -1,23 +1,23 @@
 -- Matching: nearest references by plain SQL under the caller's rights, descriptor stretching, probability, verdict.
-CREATE FUNCTION copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+CREATE FUNCTION @extschema@.copy_match(image bytea, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
                            skip integer DEFAULT 0, views text DEFAULT 'one')
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
     AS 'MODULE_PATHNAME', 'copy_match_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10;
-COMMENT ON FUNCTION copy_match(bytea, text, integer, integer, text) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different), and why a match is not raised (explanation). reference_set: a set, a group of sets, or NULL: all sets whose relation the caller may read. k NULL: the set''s own number, or 10. skip: leaves out that many, best first, for the next page. views all: the eight orientations and the image without its border too, the best of them for each reference. NULL image: no rows';
+COMMENT ON FUNCTION @extschema@.copy_match(bytea, text, integer, integer, text) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, stretched score (comparable across images), probability of being a copy, verdict (copy, review, different), and why a match is not raised (explanation). reference_set: a set, a group of sets, or NULL: all sets whose relation the caller may read and whose owner he trusts (a superuser, a role of his, or declared trusted). k NULL: the set''s own number, or 10. skip: leaves out that many, best first, for the next page. views all: the eight orientations and the image without its border too, the best of them for each reference. NULL image: no rows';
 
-CREATE FUNCTION copy_match_descriptor(descriptor vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+CREATE FUNCTION @extschema@.copy_match_descriptor(descriptor @extschema@.vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
                                       model text DEFAULT NULL, skip integer DEFAULT 0)
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
     AS 'MODULE_PATHNAME', 'copy_match_descriptor_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 10000 ROWS 10;
-COMMENT ON FUNCTION copy_match_descriptor(vector, text, integer, text, integer) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
+COMMENT ON FUNCTION @extschema@.copy_match_descriptor(@extschema@.vector, text, integer, text, integer) IS 'copy_match for a stored descriptor; model: the one that made it, checked against the set''s';
 
-CREATE FUNCTION copy_stretch(similarity double precision, background double precision, reference_set text DEFAULT copymatch.default_set(),
+CREATE FUNCTION @extschema@.copy_stretch(similarity double precision, background double precision, reference_set text DEFAULT copymatch.default_set(),
                              OUT score double precision, OUT probability double precision, OUT verdict text)
     AS 'MODULE_PATHNAME', 'copy_stretch_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copy_stretch(double precision, double precision, text) IS 'score, probability and verdict of a similarity found by other means, under a set''s calibration';
+COMMENT ON FUNCTION @extschema@.copy_stretch(double precision, double precision, text) IS 'score, probability and verdict of a similarity found by other means, under a set''s calibration';
 
-CREATE FUNCTION copy_background(descriptor vector, model text DEFAULT NULL) RETURNS double precision
+CREATE FUNCTION @extschema@.copy_background(descriptor @extschema@.vector, model text DEFAULT NULL) RETURNS double precision
     AS 'MODULE_PATHNAME', 'copy_background_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION copy_background(vector, text) IS 'mean inner product of a descriptor with its nearest background descriptors (m of descriptor stretching): high means that many unrelated pictures look like it';
+COMMENT ON FUNCTION @extschema@.copy_background(@extschema@.vector, text) IS 'mean inner product of a descriptor with its nearest background descriptors (m of descriptor stretching): high means that many unrelated pictures look like it';

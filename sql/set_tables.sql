@@ -18,14 +18,12 @@ COMMENT ON COLUMN copymatch.reference_status.until IS 'when it is in use again; 
 COMMENT ON COLUMN copymatch.reference_status.since IS 'since when it is out of use';
 COMMENT ON COLUMN copymatch.reference_status.by IS 'who took it out of use';
 ALTER TABLE copymatch.reference_status ENABLE ROW LEVEL SECURITY;
-CREATE POLICY relation_reader ON copymatch.reference_status FOR SELECT
-    USING (EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = reference_set AND pg_catalog.has_any_column_privilege(s.relation::oid, 'SELECT')));
-CREATE POLICY relation_owner ON copymatch.reference_status
-    USING (EXISTS (SELECT FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation
-                   WHERE s.name = reference_set AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
-COMMENT ON POLICY relation_reader ON copymatch.reference_status IS 'keys of references are for those who may read the references';
-COMMENT ON POLICY relation_owner ON copymatch.reference_status IS 'who owns the relation may take its references out of use';
-GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reference_status TO PUBLIC;
+CREATE FUNCTION copymatch.sees_reference(reference_set text, reference text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'sees_reference_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION copymatch.sees_reference(text, text) IS 'policy: whether the caller owns the set''s relation, or sees the reference in it; of relations of roles that the caller has no reason to trust: false';
+CREATE POLICY relation_reader ON copymatch.reference_status FOR SELECT USING (copymatch.sees_reference(reference_set, reference));
+COMMENT ON POLICY relation_reader ON copymatch.reference_status IS 'who sees a reference in its relation may see that it is out of use';
+GRANT SELECT ON copymatch.reference_status TO PUBLIC;
 
 CREATE TABLE copymatch.reference_group (
     name       text PRIMARY KEY CHECK (name OPERATOR(pg_catalog.<>) ''),
@@ -43,13 +41,7 @@ COMMENT ON COLUMN copymatch.reference_group.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.reference_group.created_by IS 'who made it';
 COMMENT ON COLUMN copymatch.reference_group.member_ids IS 'numbers of the members, 0 where there was none of that name; NULL: not looked up yet, in a dump of an older version';
 COMMENT ON COLUMN copymatch.reference_group.owner IS 'the role that made it and may drop it';
-ALTER TABLE copymatch.reference_group ENABLE ROW LEVEL SECURITY;
-CREATE POLICY read_all ON copymatch.reference_group FOR SELECT USING (true);
-CREATE POLICY maker ON copymatch.reference_group
-    USING (pg_catalog.pg_has_role(created_by, 'USAGE')) WITH CHECK (pg_catalog.pg_has_role(created_by, 'USAGE'));
-COMMENT ON POLICY read_all ON copymatch.reference_group IS 'the list of groups is no secret; a search needs the right to read every member';
-COMMENT ON POLICY maker ON copymatch.reference_group IS 'who made a group may change and drop it';
-GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reference_group TO PUBLIC;
+GRANT SELECT ON copymatch.reference_group TO PUBLIC;
 
 CREATE TABLE copymatch.reembedding (
     reference_set         text PRIMARY KEY REFERENCES copymatch.reference_set ON UPDATE CASCADE ON DELETE CASCADE,
@@ -94,14 +86,7 @@ COMMENT ON COLUMN copymatch.reembedding.resumed IS 'when the latest CALL that fi
 COMMENT ON COLUMN copymatch.reembedding.done_before IS 'images embedded before that CALL';
 COMMENT ON COLUMN copymatch.reembedding.updated IS 'when the latest batch was committed';
 COMMENT ON COLUMN copymatch.reembedding.pid IS 'backend that made the latest batch';
-ALTER TABLE copymatch.reembedding ENABLE ROW LEVEL SECURITY;
-CREATE POLICY read_all ON copymatch.reembedding FOR SELECT USING (true);
-CREATE POLICY relation_owner ON copymatch.reembedding
-    USING (EXISTS (SELECT FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation
-                   WHERE s.name = reference_set AND pg_catalog.pg_has_role(c.relowner, 'USAGE')));
-COMMENT ON POLICY read_all ON copymatch.reembedding IS 'how far a re-embedding is, is no secret';
-COMMENT ON POLICY relation_owner ON copymatch.reembedding IS 'who owns the relation may re-embed its references';
-GRANT SELECT, INSERT, UPDATE, DELETE ON copymatch.reembedding TO PUBLIC;
+GRANT SELECT ON copymatch.reembedding TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_status', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_group', '');

@@ -105,14 +105,23 @@ impl Failure {
 
     /// Reports at WARNING and goes on.
     pub fn warn(self) {
-        let mut report = ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, self.message, "copymatch");
+        self.tell(PgSqlErrorCode::ERRCODE_WARNING, PgLogLevel::WARNING);
+    }
+
+    /// Reports at NOTICE and goes on.
+    pub fn notice(self) {
+        self.tell(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, PgLogLevel::NOTICE);
+    }
+
+    fn tell(self, code: PgSqlErrorCode, level: PgLogLevel) {
+        let mut report = ErrorReport::new(code, self.message, "copymatch");
         if let Some(detail) = self.detail {
             report = report.set_detail(detail);
         }
         if let Some(hint) = self.hint {
             report = report.set_hint(hint);
         }
-        report.report(PgLogLevel::WARNING);
+        report.report(level);
     }
 }
 

@@ -19,6 +19,7 @@ mod record;
 mod retired;
 mod rights;
 mod select;
+mod sets;
 mod settings;
 mod shortage;
 mod tuple;

@@ -194,6 +194,15 @@ pub fn change<T>(
     run(sql, parameters, Path::Pinned, false, map)
 }
 
+/// As `select_qualified`, for statements that write.
+pub fn change_qualified<T>(
+    sql: &str,
+    parameters: &[Parameter],
+    map: impl FnMut(&Row) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    run(sql, parameters, Path::Session, false, map)
+}
+
 fn run<T>(
     sql: &str,
     parameters: &[Parameter],

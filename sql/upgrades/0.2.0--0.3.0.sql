@@ -119,7 +119,8 @@ ALTER TABLE copymatch.reference_group
     ADD COLUMN owner pg_catalog.regrole;
 DROP FUNCTION copymatch.check_filter(oid, text);
 DROP TRIGGER filter ON copymatch.reference_set;
-CREATE TRIGGER filter BEFORE UPDATE OF filter ON copymatch.reference_set FOR EACH ROW WHEN (NEW.filter IS NOT NULL)
+CREATE TRIGGER filter BEFORE UPDATE OF filter ON copymatch.reference_set FOR EACH ROW
+    WHEN (NEW.filter IS NOT NULL AND (OLD.filter IS NULL OR NEW.filter OPERATOR(pg_catalog.<>) OLD.filter))
     EXECUTE FUNCTION copymatch.keep_filter();
 DO $upgrade$
 DECLARE
@@ -147,3 +148,26 @@ BEGIN
         FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner WHERE c.oid = s.relation AND o.rolsuper AND s.filter IS NOT NULL;
     PERFORM set_config('search_path', path, true);
 END $upgrade$;
+
+-- Sets, groups, references out of use and re-embeddings are written by functions only.
+DROP POLICY read_all ON copymatch.reference_set;
+DROP POLICY relation_owner ON copymatch.reference_set;
+ALTER TABLE copymatch.reference_set DISABLE ROW LEVEL SECURITY;
+DROP POLICY read_all ON copymatch.reference_group;
+DROP POLICY maker ON copymatch.reference_group;
+ALTER TABLE copymatch.reference_group DISABLE ROW LEVEL SECURITY;
+DROP POLICY read_all ON copymatch.reembedding;
+DROP POLICY relation_owner ON copymatch.reembedding;
+ALTER TABLE copymatch.reembedding DISABLE ROW LEVEL SECURITY;
+DROP POLICY relation_reader ON copymatch.reference_status;
+DROP POLICY relation_owner ON copymatch.reference_status;
+REVOKE INSERT, UPDATE, DELETE ON copymatch.reference_set, copymatch.reference_group, copymatch.reembedding, copymatch.reference_status FROM PUBLIC;
+DROP FUNCTION copymatch.make_trigger(copymatch.reference_set);
+DROP FUNCTION copymatch.serve_columns(regclass);
+DROP FUNCTION copymatch.try_search(text);
+DROP FUNCTION copymatch.fill_statement(text, bigint);
+DROP FUNCTION copymatch.has_reference(copymatch.reference_set, text);
+DROP FUNCTION copymatch.begin_reembed(text, text, bigint);
+DROP FUNCTION copymatch.find_reembedding(text);
+DROP FUNCTION copymatch.fill_locked(copymatch.reference_set, name, name, text);
+DROP FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]);

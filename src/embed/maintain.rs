@@ -102,7 +102,8 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
             .to_string_lossy()
             .into_owned()
     };
-    let set = find_set(&name)?;
+    // SAFETY: tg_relation is open.
+    let set = find_set(&name, unsafe { (*trigger.tg_relation).rd_id })?;
     let tuple = if update {
         trigger.tg_newtuple
     } else {
@@ -157,14 +158,18 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
     })
 }
 
-fn find_set(name: &str) -> Result<Set, Failure> {
+/// The set of this name, over this table or one that it is a partition of: whoever takes over the name of a dropped set gets no
+/// descriptors into another's table.
+fn find_set(name: &str, table: pg_sys::Oid) -> Result<Set, Failure> {
     let found = select(
         "SELECT s.image_column::text, s.key_column::text, s.on_bad_image = 'skip', s.descriptor_column::text, s.model, \
                 CASE WHEN r.state = 'switched' THEN r.old_descriptor_column ELSE r.descriptor_column END::text, \
                 CASE WHEN r.state = 'switched' THEN r.old_model ELSE r.model END \
          FROM copymatch.reference_set s LEFT JOIN copymatch.reembedding r ON r.reference_set = s.name \
-         WHERE s.name = $1 AND s.image_column IS NOT NULL",
-        &[Parameter::of(name)],
+         WHERE s.name = $1 AND s.image_column IS NOT NULL \
+           AND (s.relation = $2::pg_catalog.regclass \
+                OR s.relation IN (SELECT a.relid FROM pg_catalog.pg_partition_ancestors($2::pg_catalog.regclass) a))",
+        &[Parameter::of(name), Parameter::of(table)],
         |row| {
             let mut columns = vec![Column {
                 name: row.required(4)?,
@@ -189,7 +194,7 @@ fn find_set(name: &str) -> Result<Set, Failure> {
     found.into_iter().next().ok_or_else(|| {
         Failure::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("reference set \"{name}\", which this table's trigger serves, does not exist"),
+            format!("reference set \"{name}\", which this table's trigger serves, does not exist over this table"),
         )
         .hint("Drop the trigger, or make the set again with copy_create_set.")
     })

@@ -42,7 +42,15 @@ impl Writer {
                 T_Const => self.constant(&*node.cast::<pg_sys::Const>()),
                 T_BoolExpr => {
                     let expression = &*node.cast::<pg_sys::BoolExpr>();
-                    let parts = self.all(expression.args)?;
+                    let mut parts = Vec::new();
+                    for part in nodes(expression.args) {
+                        // As the parser would read it again: AND within AND is one.
+                        let same = (*part).type_ == T_BoolExpr
+                            && expression.boolop != pg_sys::BoolExprType::NOT_EXPR
+                            && { (*part.cast::<pg_sys::BoolExpr>()).boolop == expression.boolop };
+                        let text = self.write(part)?;
+                        parts.push(if same { text[1..text.len() - 1].to_owned() } else { text });
+                    }
                     Ok(match expression.boolop {
                         pg_sys::BoolExprType::AND_EXPR => format!("({})", parts.join(" AND ")),
                         pg_sys::BoolExprType::OR_EXPR => format!("({})", parts.join(" OR ")),
@@ -84,7 +92,7 @@ impl Writer {
                     let operator = self.operator(expression.opno)?;
                     match self.all(expression.args)?.as_slice() {
                         [left, right] => Ok(format!(
-                            "COALESCE(NOT ({left} {operator} {right}), NOT (({left} IS NULL) AND ({right} IS NULL)))"
+                            "COALESCE((NOT ({left} {operator} {right})), (NOT (({left} IS NULL) AND ({right} IS NULL))))"
                         )),
                         _ => Err(refused("an operator has no operands")),
                     }

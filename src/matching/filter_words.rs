@@ -220,10 +220,14 @@ pub fn is_plain_type(oid: pg_sys::Oid) -> bool {
     TYPES.contains(&oid) || TYPES.contains(&unsafe { pg_sys::get_element_type(oid) })
 }
 
-/// Whether it is an enum, whose values compare by PostgreSQL's own operators.
+/// Whether it is an enum, whose values compare by PostgreSQL's own operators, or an array of one.
 pub fn is_enum(oid: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up that answers 0 for what is no type.
-    unsafe { pg_sys::get_typtype(oid) as u8 == pg_sys::TYPTYPE_ENUM }
+    // SAFETY: look-ups that answer 0 for what is no type, or no array.
+    unsafe {
+        [oid, pg_sys::get_element_type(oid)]
+            .map(|oid| pg_sys::get_typtype(oid) as u8)
+            .contains(&pg_sys::TYPTYPE_ENUM)
+    }
 }
 
 /// A type as SQL names it.

@@ -37,13 +37,19 @@ pub struct Relation {
 /// Locks a relation against changes of its definition, until the transaction ends, and says what it is under the lock; None where
 /// it is gone.
 pub fn locked(relation: pg_sys::Oid) -> Option<Relation> {
+    locked_in(relation, pg_sys::AccessShareLock)
+}
+
+/// As `locked`, in another mode.
+pub fn locked_in(relation: pg_sys::Oid, mode: u32) -> Option<Relation> {
+    let mode = mode as pg_sys::LOCKMODE;
     // SAFETY: a lock and look-ups in the caches; the tuple is released after the copy.
     unsafe {
         watch_invalidations();
-        pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        pg_sys::LockRelationOid(relation, mode);
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
         if tuple.is_null() {
-            pg_sys::UnlockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            pg_sys::UnlockRelationOid(relation, mode);
             return None;
         }
         let data = (*tuple).t_data;

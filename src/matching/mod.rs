@@ -1,6 +1,6 @@
 //! Matching: reference sets, nearest references, stretching, verdicts.
 
-mod filter;
+pub mod filter;
 mod filter_text;
 mod filter_words;
 mod functions;

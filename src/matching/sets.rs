@@ -8,7 +8,7 @@ use scoring::Calibration;
 use super::filter;
 use super::gate::{self, current_user, trusts};
 use crate::embed::catalogue::Model;
-use crate::failure::Failure;
+use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, Row, select};
 
@@ -247,6 +247,53 @@ fn usable(recorded: Vec<Recorded>, vector: pg_sys::Oid, left_out: &mut Vec<(Stri
         }
     }
     found
+}
+
+/// The name of the default set, which whoever searches it did not type.
+#[pg_extern(sql = false)]
+fn default_set() -> String {
+    boundary(|| {
+        let set = recorded("$2 AND s.is_default", Parameter::of(true))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| {
+                Failure::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    "there is no default reference set",
+                )
+                .hint(
+                    "Make one with copy_create_set, choose one with copy_default_set, or name one: \
+                     copy_match(image, reference_set => '…').",
+                )
+            })?;
+        let refused = |owner| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!(
+                    "the default reference set \"{}\" is one of role \"{}\"",
+                    set.name,
+                    gate::role_name(owner)
+                ),
+            )
+            .detail(
+                "Who does not name it searches it only where its owner is a superuser or (not for superusers) a role of theirs, or \
+                 where a superuser declared it trusted.",
+            )
+            .hint(format!(
+                "If you trust that role, name the set: reference_set => {0}. A superuser can choose another default with \
+                 copy_default_set, or SELECT copy_alter_set({0}, trusted => true).",
+                pgrx::spi::quote_literal(&set.name)
+            ))
+        };
+        if let Some(owner) = set.owner {
+            set.admits(owner).map_err(|_| refused(owner))?;
+            // Once more under the lock, which lasts as long as the search that follows.
+            if let Some(relation) = gate::locked(set.oid) {
+                set.admits(relation.owner).map_err(|_| refused(relation.owner))?;
+            }
+        }
+        Ok(set.name)
+    })
 }
 
 fn find(name: &str) -> Result<Recorded, Failure> {

@@ -1,0 +1,91 @@
+//! Descriptor columns of a set's table, and the trigger that keeps them current.
+
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use super::owned::do_by_owner;
+use crate::failure::Failure;
+use crate::home::Home;
+use crate::select::{Parameter, change};
+
+/// Most elements of a descriptor that is kept in the row: the picture goes to TOAST, and a search reads descriptors without
+/// following pointers.
+const MOST_IN_ROW: i32 = 480;
+
+/// Adds a descriptor column.
+pub fn add(
+    home: &Home,
+    owner: pg_sys::Oid,
+    table: &str,
+    column: &str,
+    dimensions: i32,
+    model: &str,
+) -> Result<(), Failure> {
+    let column = quote_identifier(column);
+    do_by_owner(
+        owner,
+        &format!(
+            "ALTER TABLE {table} ADD COLUMN {column} {}.vector({dimensions})",
+            home.schema
+        ),
+    )?;
+    if dimensions <= MOST_IN_ROW {
+        do_by_owner(
+            owner,
+            &format!("ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE PLAIN"),
+        )?;
+    }
+    let comment = format!("descriptor of the image by model {model}; kept by copymatch");
+    do_by_owner(
+        owner,
+        &format!("COMMENT ON COLUMN {table}.{column} IS {}", quote_literal(comment)),
+    )
+}
+
+/// Makes a set's trigger where it is missing.
+pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
+    let missing = change(
+        "SELECT copymatch.trigger_name(s.name)::pg_catalog.text, s.name FROM copymatch.reference_set s \
+         WHERE s.id = $1 AND NOT copymatch.has_trigger(s)",
+        &[Parameter::of(set)],
+        |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),
+    )?;
+    for (trigger, name) in missing {
+        let trigger = quote_identifier(trigger);
+        // Triggers fire in the order of their names: this one must see the image as the table's other triggers leave it.
+        do_by_owner(
+            owner,
+            &format!(
+                "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION \
+                 {}.copy_maintain_descriptor({})",
+                home.schema,
+                quote_literal(&name)
+            ),
+        )?;
+        let comment = format!("keeps the descriptor of reference set {name} current");
+        do_by_owner(
+            owner,
+            &format!("COMMENT ON TRIGGER {trigger} ON {table} IS {}", quote_literal(comment)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Sees to it that every descriptor column that a set over the table searches is kept by one trigger, however many sets share it. Of
+/// the sets that do, one that is being re-embedded has a trigger in any case.
+pub fn serve(home: &Home, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
+    loop {
+        let next = change(
+            "SELECT s.id FROM copymatch.reference_set s \
+             WHERE s.relation = $1::pg_catalog.regclass AND s.image_column IS NOT NULL \
+               AND NOT EXISTS (SELECT FROM copymatch.reference_set o \
+                               WHERE o.relation = s.relation AND o.image_column = s.image_column \
+                                 AND o.descriptor_column = s.descriptor_column AND copymatch.has_trigger(o)) \
+             ORDER BY s.created, s.name LIMIT 1",
+            &[Parameter::of(relation)],
+            |row| row.required::<i64>(1),
+        )?;
+        let Some(&set) = next.first() else { return Ok(()) };
+        make_trigger(home, owner, table, set)?;
+    }
+}

@@ -1,0 +1,392 @@
+//! `copy_create_set`.
+
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use super::owned::{caller, count_by_owner, do_by_owner, has_rights_of, invalid, is_table, null, valid_name};
+use super::{columns, fill};
+use crate::failure::{Failure, boundary};
+use crate::home::Home;
+use crate::matching::filter;
+use crate::matching::gate;
+use crate::rights::as_extension_owner;
+use crate::select::{Parameter, change};
+
+/// A set to be made.
+struct Wanted<'a> {
+    name: &'a str,
+    relation: pg_sys::Oid,
+    key: &'a str,
+    image: Option<String>,
+    descriptor: String,
+    model: Option<&'a str>,
+    on_bad_image: &'a str,
+    embed: bool,
+    filter: Option<&'a str>,
+    k: Option<i32>,
+    negative: bool,
+}
+
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn copy_create_set(
+    name: Option<&str>,
+    relation: Option<pg_sys::Oid>,
+    key: Option<&str>,
+    image: Option<&CStr>,
+    descriptor: Option<&CStr>,
+    model: Option<&str>,
+    on_bad_image: Option<&str>,
+    embed: Option<bool>,
+    filter: Option<&str>,
+    k: Option<i32>,
+    negative: Option<bool>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> i64 {
+    boundary(|| {
+        let column = |name: &CStr| name.to_string_lossy().into_owned();
+        let on_bad_image = on_bad_image
+            .filter(|choice| ["error", "skip"].contains(choice))
+            .ok_or_else(|| {
+                invalid(format!("on_bad_image is \"{}\"", on_bad_image.unwrap_or("NULL")))
+                    .hint("Choose error (refuse the row) or skip (keep the row without a descriptor, and warn).")
+            });
+        let wanted = Wanted {
+            name: valid_name(name, "reference set")?,
+            relation: relation.ok_or_else(|| null("the relation of a reference set"))?,
+            key: key.ok_or_else(|| null("the key of a reference set"))?,
+            image: image.map(column),
+            descriptor: descriptor
+                .map(column)
+                .ok_or_else(|| null("the descriptor column of a reference set"))?,
+            model,
+            on_bad_image: on_bad_image?,
+            embed: embed.ok_or_else(|| null("embed"))?,
+            filter,
+            k,
+            negative: negative.ok_or_else(|| null("negative").hint("true or false."))?,
+        };
+        wanted.create(&Home::of(fcinfo)?)
+    })
+}
+
+impl Wanted<'_> {
+    fn create(&self, home: &Home) -> Result<i64, Failure> {
+        self.name_is_free()?;
+        let (model, dimensions, calibration) = self.model()?;
+        let gone = || {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("relation {} does not exist", u32::from(self.relation)),
+            )
+        };
+        // Others who make or drop sets over the relation wait; readers and writers go on.
+        let relation = gate::locked_in(self.relation, pg_sys::ShareUpdateExclusiveLock).ok_or_else(gone)?;
+        let (table, owner) = (relation.name.as_str(), relation.owner);
+        if !has_rights_of(owner) {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("must be owner of relation {table}"),
+            ));
+        }
+        let kind = one(change(
+            "SELECT c.relkind::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.oid = $1",
+            &[Parameter::of(self.relation)],
+            |row| row.required::<String>(1),
+        )?)
+        .ok_or_else(gone)?;
+        let key = one(change(
+            "SELECT copymatch.parse_key($1::pg_catalog.regclass, $2)::pg_catalog.text[]",
+            &[Parameter::of(self.relation), Parameter::of(self.key)],
+            |row| row.required::<Vec<String>>(1),
+        )?)
+        .unwrap_or_default();
+        if let Some(image) = &self.image {
+            change(
+                "SELECT copymatch.require_column($1::pg_catalog.regclass, $2::pg_catalog.name, 'bytea')",
+                &[Parameter::of(self.relation), Parameter::of(image.as_str())],
+                |_| Ok(()),
+            )?;
+        }
+        self.descriptor_column(home, owner, table, &kind, dimensions, &model)?;
+        let filter = self.filter.map(|text| filter::check(self.relation, text)).transpose()?;
+        let (filter, beyond) = filter.map_or((None, false), |filter| (Some(filter.text), filter.beyond));
+        let by = caller();
+        let id = as_extension_owner(|| {
+            change(
+                "INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, descriptor_column, \
+                     model, calibration, on_bad_image, is_default, filter, filter_beyond, k, negative, created_by) \
+                 VALUES ($1, $2::pg_catalog.regclass, ($3::pg_catalog.text[])[1], ($3::pg_catalog.text[])[2:], $4, $5, $6, $7, $8, \
+                     NOT $9 AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default), $10, $11, $12, $9, $13) \
+                 RETURNING id",
+                &[
+                    Parameter::of(self.name),
+                    Parameter::of(self.relation),
+                    Parameter::of(key.clone()),
+                    Parameter::of(self.image.as_deref()),
+                    Parameter::of(self.descriptor.as_str()),
+                    Parameter::of(model.as_str()),
+                    Parameter::of(calibration),
+                    Parameter::of(self.on_bad_image),
+                    Parameter::of(self.negative),
+                    Parameter::of(filter.as_deref()),
+                    Parameter::of(beyond),
+                    Parameter::of(self.k),
+                    Parameter::of(by),
+                ],
+                |row| row.required::<i64>(1),
+            )
+        })?;
+        let id = one(id).unwrap_or(0);
+        try_search(owner, table, id)?;
+        let embedded = self.embed(home, owner, table, &kind, id, &model)?;
+        self.index(home, owner, table, &kind)?;
+        Ok(embedded)
+    }
+
+    fn name_is_free(&self) -> Result<(), Failure> {
+        let taken = change(
+            "SELECT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = $1) \
+                 OR EXISTS (SELECT FROM copymatch.reference_group g WHERE g.name = $1)",
+            &[Parameter::of(self.name)],
+            |row| row.required::<bool>(1),
+        )?;
+        if taken == [false] {
+            return Ok(());
+        }
+        Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("reference set \"{}\" exists already", self.name),
+        )
+        .hint("Choose another name, or drop it with copy_drop_set."))
+    }
+
+    /// The model, its dimensions and its own calibration: with the caller's rights on models.
+    fn model(&self) -> Result<(String, i32, i64), Failure> {
+        let found = change(
+            "SELECT m.name, m.dimensions FROM copymatch.models m WHERE CASE WHEN $1 IS NULL THEN m.is_default ELSE m.name = $1 END",
+            &[Parameter::of(self.model)],
+            |row| Ok((row.required::<String>(1)?, row.required::<i32>(2)?)),
+        )?;
+        let Some((model, dimensions)) = one(found) else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!(
+                    "model \"{}\" does not exist",
+                    self.model.unwrap_or("copymatch.default_model")
+                ),
+            )
+            .hint("SELECT name FROM copymatch.models lists them."));
+        };
+        let calibration = own_calibration(&model)?;
+        Ok((model, dimensions, calibration))
+    }
+
+    /// Adds the descriptor column where there is none, or judges the one there is.
+    fn descriptor_column(
+        &self,
+        home: &Home,
+        owner: pg_sys::Oid,
+        table: &str,
+        kind: &str,
+        dimensions: i32,
+        model: &str,
+    ) -> Result<(), Failure> {
+        let column = &self.descriptor;
+        let found = one(change(
+            "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a \
+             WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped",
+            &[Parameter::of(self.relation), Parameter::of(column.as_str())],
+            |row| Ok((row.required::<pg_sys::Oid>(1)?, row.required::<String>(2)?)),
+        )?);
+        match found {
+            None if !is_table(kind) => {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("relation {table} has no column \"{column}\""),
+                )
+                .hint(
+                    "A view or foreign table must bring its descriptors; a table gets the column from copy_create_set.",
+                ));
+            }
+            None => columns::add(home, owner, table, column, dimensions, model)?,
+            Some((oid, name)) if oid != home.vector => {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!(
+                        "column \"{column}\" of relation {table} is of type {name}, not {}.vector",
+                        home.schema
+                    ),
+                ));
+            }
+            Some(_) => {}
+        }
+        let other = change(
+            "SELECT s.name, s.model FROM copymatch.reference_set s \
+             WHERE s.relation = $1::pg_catalog.regclass AND s.descriptor_column = $2 AND s.model <> $3 LIMIT 1",
+            &[
+                Parameter::of(self.relation),
+                Parameter::of(column.as_str()),
+                Parameter::of(model),
+            ],
+            |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),
+        )?;
+        match one(other) {
+            None => Ok(()),
+            Some((set, theirs)) => Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!(
+                    "column \"{column}\" of relation {table} has the descriptors of model \"{theirs}\", for reference set \"{set}\""
+                ),
+            )
+            .hint("Name another descriptor column, or the same model.")),
+        }
+    }
+
+    fn embed(
+        &self,
+        home: &Home,
+        owner: pg_sys::Oid,
+        table: &str,
+        kind: &str,
+        id: i64,
+        model: &str,
+    ) -> Result<i64, Failure> {
+        let (Some(image), true) = (&self.image, is_table(kind)) else {
+            return Ok(0);
+        };
+        columns::serve(home, owner, self.relation, table)?;
+        let (image, column) = (quote_identifier(image), quote_identifier(&self.descriptor));
+        let count = format!("SELECT pg_catalog.count(*) FROM {table} WHERE {image} IS NOT NULL AND {column} IS NULL");
+        let waiting = count_by_owner(owner, &count, &[])?;
+        if waiting == 0 {
+            return Ok(0);
+        }
+        if !self.embed {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+                format!("{waiting} images wait to be embedded"),
+            )
+            .hint(format!(
+                "CALL copy_fill_set({}), then CREATE INDEX CONCURRENTLY ON {} USING ivf ({column} vector_cosine_ops)",
+                quote_literal(self.name),
+                shown(self.relation)
+            ))
+            .notice();
+            return Ok(0);
+        }
+        let key = one(change(
+            "SELECT copymatch.key_expression(s.key_column, s.further_key_columns) FROM copymatch.reference_set s WHERE s.id = $1",
+            &[Parameter::of(id)],
+            |row| row.required::<String>(1),
+        )?)
+        .unwrap_or_default();
+        do_by_owner(
+            owner,
+            &fill::statement(table, &column, &image, model, &key, waiting, ""),
+        )?;
+        let left = count_by_owner(owner, &count, &[])?;
+        if left > 0 {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_WARNING,
+                format!(
+                    "{left} of {waiting} images of reference set \"{}\" have no descriptor",
+                    self.name
+                ),
+            )
+            .hint("The warnings above say why; copy_image_info(image) says it for one image.")
+            .warn();
+        }
+        Ok(waiting - left)
+    }
+
+    /// An ivf index where there is none. That of a table that is still to be filled is better made afterwards.
+    fn index(&self, home: &Home, owner: pg_sys::Oid, table: &str, kind: &str) -> Result<(), Failure> {
+        if !is_table(kind) {
+            return Ok(());
+        }
+        let column = quote_identifier(&self.descriptor);
+        if let (Some(image), false) = (&self.image, self.embed) {
+            let image = quote_identifier(image);
+            let some = format!(
+                "SELECT pg_catalog.count(*) FROM (SELECT FROM {table} WHERE {image} IS NOT NULL AND {column} IS NULL LIMIT 1) AS u"
+            );
+            if count_by_owner(owner, &some, &[])? > 0 {
+                return Ok(());
+            }
+        }
+        let wanted = change(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                            WHERE a.attrelid = $1 AND a.attname = $2 AND a.atttypmod BETWEEN 1 AND 4000) \
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i \
+                                JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+                                JOIN pg_catalog.pg_am m ON m.oid = c.relam \
+                                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+                                WHERE i.indrelid = $1 AND a.attname = $2 AND m.amname = 'ivf')",
+            &[Parameter::of(self.relation), Parameter::of(self.descriptor.as_str())],
+            |row| row.required::<bool>(1),
+        )?;
+        if wanted == [true] {
+            // As the caller: PostgreSQL builds an index with the rights of the table's owner, who need not be allowed to create
+            // something in the table's schema.
+            change(
+                &format!(
+                    "CREATE INDEX ON {table} USING ivf ({column} {}.vector_cosine_ops)",
+                    home.schema
+                ),
+                &[],
+                |_| Ok(()),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A search for no rows, as the owner: an error where key or filter cannot be read.
+pub fn try_search(owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
+    let found = change(
+        "SELECT copymatch.key_expression(s.key_column, s.further_key_columns), copymatch.current_filter(s.id) \
+         FROM copymatch.reference_set s WHERE s.id = $1",
+        &[Parameter::of(set)],
+        |row| Ok((row.required::<String>(1)?, row.get::<String>(2)?)),
+    )?;
+    for (key, filter) in found {
+        let condition = filter.map_or(String::new(), |filter| format!("WHERE {filter}"));
+        do_by_owner(owner, &format!("SELECT {key} FROM {table} AS r {condition} LIMIT 0"))?;
+    }
+    Ok(())
+}
+
+/// The newest of a model's own calibrations.
+pub fn own_calibration(model: &str) -> Result<i64, Failure> {
+    let newest = change(
+        "SELECT pg_catalog.max(c.id) FROM copymatch.calibration c WHERE c.model = $1 AND c.reference_set IS NULL",
+        &[Parameter::of(model)],
+        |row| row.get::<i64>(1),
+    )?;
+    one(newest).flatten().ok_or_else(|| {
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("model \"{model}\" has no calibration"),
+        )
+        .hint("Add the model with its background descriptors and a calibration.")
+    })
+}
+
+/// A relation as the session would write it.
+fn shown(relation: pg_sys::Oid) -> String {
+    crate::select::select_qualified(
+        "SELECT ($1::pg_catalog.regclass)::pg_catalog.text",
+        &[Parameter::of(relation)],
+        |row| row.required::<String>(1),
+    )
+    .ok()
+    .and_then(one)
+    .unwrap_or_default()
+}
+
+fn one<T>(rows: Vec<T>) -> Option<T> {
+    rows.into_iter().next()
+}
