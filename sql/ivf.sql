@@ -146,5 +146,3 @@ COMMENT ON FUNCTION @extschema@.copy_keep_index_dimensions() IS 'event trigger: 
 CREATE EVENT TRIGGER copymatch_keep_index_dimensions ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
     EXECUTE FUNCTION @extschema@.copy_keep_index_dimensions();
 COMMENT ON EVENT TRIGGER copymatch_keep_index_dimensions IS 'an ivf index keeps its dimensions where ALTER TABLE takes them from its column';
--- What follows is made in the extension's schema.
-SET LOCAL search_path = @extschema@, pg_temp;

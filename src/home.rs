@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
+use crate::select::select;
 
 /// The extension's schema and type, found from the function that is being called.
 #[derive(Clone, Debug)]
@@ -46,5 +47,29 @@ impl Home {
             }
             Ok(Home { schema, vector })
         }
+    }
+
+    /// The extension's home where no function in its schema was called: those in schema copymatch, workers.
+    pub fn installed() -> Result<Home, Failure> {
+        select(
+            "SELECT pg_catalog.quote_ident(n.nspname), t.oid FROM pg_catalog.pg_extension e \
+             JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
+             JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'copymatch'",
+            &[],
+            |row| {
+                Ok(Home {
+                    schema: row.required(1)?,
+                    vector: row.required(2)?,
+                })
+            },
+        )?
+        .into_iter()
+        .next()
+        .ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                "extension copymatch is not installed in this database",
+            )
+        })
     }
 }

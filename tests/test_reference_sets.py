@@ -556,11 +556,15 @@ def test_a_default_set_of_a_role_that_nobody_trusts_is_searched_only_by_name(lic
         with sqlstate("42501"):
             licensed.execute(bare, [jpeg(scene(1))])
         licensed.execute("GRANT copymatch_admin TO mallory")
-        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), (
-            "a superuser, and an administrator's table"
-        )
+        for role in ("RESET ROLE", "SET ROLE visitor"):
+            licensed.execute(role)
+            with sqlstate("42501"):
+                licensed.execute(bare, [jpeg(scene(1))])
+        licensed.execute("RESET ROLE; SELECT copy_alter_set('own', trusted => true)")
+        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "a superuser declared it trusted"
         licensed.execute("SET ROLE visitor")
-        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "its owner is an administrator now"
+        assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "for everybody"
+        licensed.execute("RESET ROLE; SELECT copy_alter_set('own', trusted => false)")
         licensed.execute("RESET ROLE; REVOKE copymatch_admin FROM mallory; GRANT mallory TO visitor; SET ROLE visitor")
         assert licensed.execute(bare, [jpeg(scene(1))]).fetchone() == ("1",), "a role of the caller's"
         # Not even an administrator's view gets its functions run by a superuser who named nothing.

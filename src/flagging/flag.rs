@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
+use crate::matching::ReferenceSet;
 use crate::rights::{as_role, owner_of};
 use crate::select::{Parameter, change, select};
 use crate::types::Vector;
@@ -32,36 +33,13 @@ pub struct Named<'a> {
     pub set: &'a str,
 }
 
-/// Where the extension lives, for what no function of it was called for.
-pub fn extension_home() -> Result<Home, Failure> {
-    select(
-        "SELECT pg_catalog.quote_ident(n.nspname), t.oid FROM pg_catalog.pg_extension e \
-         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
-         JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'copymatch'",
-        &[],
-        |row| {
-            Ok(Home {
-                schema: row.required(1)?,
-                vector: row.required(2)?,
-            })
-        },
-    )?
-    .into_iter()
-    .next()
-    .ok_or_else(|| {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            "extension copymatch is not installed in this database",
-        )
-    })
-}
-
 /// The model of a set whose references the current role, the owner of the uploads table, may read.
 pub fn model_of(set: &str) -> Result<Model, Failure> {
     let found = select(
         "SELECT s.model, c.relname::pg_catalog.text, CURRENT_USER::pg_catalog.text, \
                 pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), \
-                me.rolsuper AND NOT o.rolsuper, o.rolname::pg_catalog.text \
+                me.rolsuper AND NOT o.rolsuper \
+                    AND NOT coalesce(s.trusted_relation = s.relation AND s.trusted_owner = c.relowner, false), o.rolname::pg_catalog.text \
          FROM copymatch.reference_set s JOIN pg_catalog.pg_roles me ON me.rolname = CURRENT_USER \
               LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
          WHERE s.name = $1",
@@ -107,7 +85,13 @@ pub fn model_of(set: &str) -> Result<Model, Failure> {
             format!("reference set \"{set}\" is one of role \"{maker}\", and the uploads table is a superuser's"),
         )
         .detail("References are read with the rights of the uploads table's owner: code that hangs on them would run as a superuser.")
-        .hint("Let a role that is no superuser own the uploads table: ALTER TABLE … OWNER TO …, and GRANT it SELECT on the references."));
+        .hint("Let a role that is no superuser own the uploads table: ALTER TABLE … OWNER TO …, and GRANT it SELECT on the references; \
+               or declare the set trusted: copy_alter_set(name, trusted => true)."));
+    }
+    // SAFETY: reads this backend's role.
+    if unsafe { pg_sys::superuser() } {
+        // Once more under the relation's lock, which lasts as long as the search that follows.
+        ReferenceSet::gated(set)?;
     }
     Model::find(Some(&model))
 }
@@ -246,7 +230,7 @@ fn match_upload(
     ),
 > {
     boundary(|| {
-        let home = extension_home()?;
+        let home = Home::installed()?;
         let found = as_role(owner_of(relation)?, || {
             model_of(reference_set)?;
             matches(&home, descriptor, reference_set, model, k, review)

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use flagging::OnBadImage;
 use pgrx::prelude::*;
 
-use super::flag::{Named, extension_home, matches, model_of, record};
+use super::flag::{Named, matches, model_of, record};
 use super::guarded::{Trouble, guarded, subtransaction};
 use super::key::upload_text;
 use super::upload::Uploads;
@@ -148,7 +148,7 @@ fn delay(tries: i32) -> i64 {
 
 /// Works claimed entries off: findings and the end of their entries in one transaction. One that fails leaves the others alone.
 pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
-    let home = extension_home()?;
+    let home = Home::installed()?;
     let mut worked = Worked { out_of_memory: false };
     // A trigger of whose uploads one took too long: the others of this batch wait, so that other tables do not.
     let mut slow = HashSet::new();

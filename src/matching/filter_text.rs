@@ -102,7 +102,8 @@ impl Writer {
                     let operator = self.operator(expression.opno)?;
                     match self.all(expression.args)?.as_slice() {
                         [left, right] => Ok(format!(
-                            "CASE WHEN ({left} {operator} {right}) THEN NULL ELSE {left} END"
+                            "CASE WHEN ({left} {operator} {right}) THEN NULL::{} ELSE {left} END",
+                            qualified_type(expression.opresulttype)
                         )),
                         _ => Err(refused("an operator has no operands")),
                     }

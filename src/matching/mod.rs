@@ -12,7 +12,6 @@ mod sets;
 mod status;
 mod views;
 
-#[allow(unused_imports)] // flagging's, next
+#[allow(unused_imports)] // for callers in Rust
 pub use search::{Match, search};
-#[allow(unused_imports)]
 pub use sets::ReferenceSet;

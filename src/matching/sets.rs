@@ -107,25 +107,9 @@ impl ReferenceSet {
         find(name)?.settle(Choice::Typed)
     }
 
-    #[allow(dead_code)] // flagging's, next
     /// The set of this name, which the caller did not type: an error unless the current user trusts the relation's owner.
     pub fn gated(name: &str) -> Result<ReferenceSet, Failure> {
         find(name)?.settle(Choice::Gated)
-    }
-
-    #[allow(dead_code)] // flagging's, next
-    /// As `gated`, by the set's number: whoever takes over the name of a dropped set does not take its place.
-    pub fn gated_by_id(id: i64) -> Result<ReferenceSet, Failure> {
-        recorded("s.id = $2", Parameter::of(id))?
-            .into_iter()
-            .next()
-            .ok_or_else(|| {
-                Failure::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                    format!("reference set number {id} no longer exists"),
-                )
-            })?
-            .settle(Choice::Gated)
     }
 
     /// The set of this name, or the members of the group of this name. A group of somebody else's was not typed member by member.

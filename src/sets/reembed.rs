@@ -97,13 +97,7 @@ impl Job {
 }
 
 #[pg_extern(sql = false)]
-fn start_reembed(
-    set: Option<&str>,
-    model: Option<&str>,
-    batch: Option<i32>,
-    calibration: Option<i64>,
-    fcinfo: pg_sys::FunctionCallInfo,
-) {
+fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, calibration: Option<i64>) {
     boundary(|| {
         if batch.is_none_or(|batch| batch < 1) {
             return Err(invalid(format!(
@@ -122,7 +116,7 @@ fn start_reembed(
         }
         let set = OwnedSet::of(set, pg_sys::ShareUpdateExclusiveLock)?;
         match Job::find(&set)? {
-            None => begin(&Home::of(fcinfo)?, &set, model, calibration)?,
+            None => begin(&Home::installed()?, &set, model, calibration)?,
             Some(job) if model.is_some_and(|model| model != job.model) => {
                 return Err(not_in_state(format!(
                     "reference set \"{}\" is being re-embedded with model \"{}\"",
