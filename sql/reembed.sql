@@ -82,5 +82,3 @@ CREATE VIEW copymatch.progress AS
               AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = r.pid AND l.relation = 'copymatch.reembedding'::regclass AND l.mode = 'RowExclusiveLock');
 COMMENT ON VIEW copymatch.progress IS 'long jobs and how far they are, by their last commit: images done, images a second and the remaining time at that rate; pid: the backend at work, NULL when none is';
 GRANT SELECT ON copymatch.progress TO PUBLIC;
--- What follows is made in the extension's schema.
-SET LOCAL search_path = @extschema@, pg_temp;

@@ -21,8 +21,8 @@ ALTER TABLE copymatch.reference_status ENABLE ROW LEVEL SECURITY;
 CREATE FUNCTION copymatch.sees_reference(reference_set text, reference text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'sees_reference_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000;
 COMMENT ON FUNCTION copymatch.sees_reference(text, text) IS 'policy: whether the caller owns the set''s relation, or sees the reference in it; of relations of roles that the caller has no reason to trust: false';
-CREATE POLICY relation_reader ON copymatch.reference_status FOR SELECT USING (copymatch.sees_reference(reference_set, reference));
-COMMENT ON POLICY relation_reader ON copymatch.reference_status IS 'who sees a reference in its relation may see that it is out of use';
+CREATE POLICY reference_reader ON copymatch.reference_status FOR SELECT USING (copymatch.sees_reference(reference_set, reference));
+COMMENT ON POLICY reference_reader ON copymatch.reference_status IS 'who sees a reference in its relation may see that it is out of use';
 GRANT SELECT ON copymatch.reference_status TO PUBLIC;
 
 CREATE TABLE copymatch.reference_group (

@@ -15,7 +15,7 @@ MODEL = pathlib.Path(__file__).resolve().parent.parent / "models" / "default"
 ROUNDS = int(os.environ.get("COPYMATCH_CRASH_ROUNDS", "3"))
 FIRST, SECOND = "copymatch-small-7", "second.model"
 WRONG = "SELECT count(*) FROM refs WHERE image IS NOT NULL AND ({column} IS NULL OR {column} <-> copy_embed(image, '{model}') > 1e-4)"
-INDEX = 'CREATE INDEX CONCURRENTLY ON refs USING ivf ("descriptor_second_model" vector_cosine_ops)'
+INDEX = 'CREATE INDEX CONCURRENTLY ON public.refs USING ivf ("descriptor_second_model" vector_cosine_ops)'
 
 
 def add_second_model(db):
@@ -218,7 +218,7 @@ def test_two_callers_share_the_work(refs, connect):
     def call():
         connect(refs.info.dbname).execute("CALL copy_reembed('refs', %s, batch => 2)", [SECOND])
 
-    refs.execute("SELECT copymatch.begin_reembed('refs', %s, NULL)", [SECOND])
+    refs.execute("SELECT copymatch.start_reembed('refs', %s, 100, NULL)", [SECOND])
     threads = [threading.Thread(target=call) for _ in range(2)]
     for thread in threads:
         thread.start()

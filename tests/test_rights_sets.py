@@ -370,3 +370,50 @@ def test_the_trigger_serves_sets_of_its_own_table_only(owned, sqlstate):
     owned.execute("SELECT copy_create_set('parts', 'parts', 'id', 'image')")
     owned.execute("INSERT INTO part VALUES (1, %s)", [jpeg(scene(1))])
     assert owned.execute("SELECT count(descriptor) FROM parts").fetchone()[0] == 1
+
+
+# What earlier versions left
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_an_update_binds_names_to_sets_and_renames_clashing_groups(new_db, connect, version):
+    db = connect(new_db(extension=False))
+    db.execute(f"CREATE EXTENSION copymatch VERSION '{version}'")
+    db.execute("CREATE TABLE a (id int, descriptor vector(256)); CREATE TABLE b (LIKE a)")
+    row = "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) SELECT '{0}', '{0}', 'id', 'descriptor', m.name, 0 FROM copymatch.model m"
+    db.execute(row.format("a") + ";" + row.format("b"))
+    if version != "0.1.0":
+        db.execute("INSERT INTO copymatch.reference_group (name, members) VALUES ('a', '{b,nix}'), ('both', '{a,b}')")
+        db.execute("UPDATE copymatch.reference_set SET negative = true WHERE name = 'b'; UPDATE copymatch.reference_set SET negatives = '{b}' WHERE name = 'a'")
+    warnings = []
+    db.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+    db.execute("ALTER EXTENSION copymatch UPDATE")
+    ids = dict(db.execute("SELECT name, id FROM copymatch.reference_set").fetchall())
+    assert set(ids) == {"a", "b"} and len(set(ids.values())) == 2
+    names = {("a", False), ("b", False)}
+    if version != "0.1.0":
+        names |= {("a (group)", True), ("both", True)}
+        assert any('group "a"' in text and '"a (group)"' in text for text in warnings)
+        groups = dict(db.execute("SELECT name, member_ids FROM copymatch.reference_group").fetchall())
+        assert groups == {"a (group)": [ids["b"], 0], "both": [ids["a"], ids["b"]]}
+        assert db.execute("SELECT negative_ids FROM copymatch.reference_set WHERE name = 'a'").fetchone() == ([ids["b"]],)
+    assert set(db.execute("SELECT name, is_group FROM copymatch.set_name").fetchall()) == names
+
+
+def test_a_dump_of_the_version_before_loads_and_binds(fresh_db):
+    """Its columns, and its order: groups before sets."""
+    db = fresh_db
+    db.execute("CREATE TABLE a (id int, descriptor vector(256)); CREATE TABLE b (LIKE a)")
+    db.execute("INSERT INTO copymatch.reference_group (name, members, created) VALUES ('a', '{b,later}', '2020-01-02'), ('both', '{a,b}', '2020-01-02')")
+    assert db.execute("SELECT count(member_ids) FROM copymatch.reference_group").fetchone()[0] == 0
+    db.execute(
+        "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration, created, negative, negatives)"
+        " SELECT v.*, 'id', 'descriptor', m.name, 0, '2020-01-01'::timestamptz, v.name = 'b', CASE WHEN v.name = 'a' THEN '{b}'::text[] END"
+        " FROM copymatch.model m, (VALUES ('a', 'a'::regclass), ('b', 'b')) AS v(name, relation)"
+    )
+    ids = dict(db.execute("SELECT name, id FROM copymatch.reference_set").fetchall())
+    groups = dict(db.execute("SELECT name, member_ids FROM copymatch.reference_group").fetchall())
+    assert groups == {"a (group)": [ids["b"], 0], "both": [ids["a"], ids["b"]]}
+    assert db.execute("SELECT negative_ids FROM copymatch.reference_set WHERE name = 'a'").fetchone() == ([ids["b"]],)
+    db.execute("CREATE TABLE later (LIKE a); SELECT copy_create_set('later', 'later', 'id', NULL)")
+    assert dict(db.execute("SELECT name, member_ids FROM copymatch.reference_group").fetchall()) == groups
