@@ -32,6 +32,8 @@ if ! "$PYTHON" -c 'import ensurepip, venv' >/dev/null 2>&1; then
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || need ca-certificates "cargo and pip check who they talk to"
 
+command -v cjpeg >/dev/null || need libjpeg-turbo-progs "cjpeg writes the JPEGs that the decoder is tested with"
+
 if [ -n "${GPU:-}" ] && ! command -v patchelf >/dev/null; then
     need patchelf "tells ONNX Runtime's CUDA provider to look for CUDA's libraries beside itself"
 fi

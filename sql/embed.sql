@@ -10,9 +10,9 @@ COMMENT ON FUNCTION @extschema@.copy_embed_batch(bytea[], text) IS 'descriptors 
 
 CREATE FUNCTION @extschema@.copy_image_info(image bytea, OUT format text, OUT width integer, OUT height integer, OUT orientation integer,
                                 OUT frames integer, OUT colour text, OUT bits_per_channel integer, OUT has_alpha boolean,
-                                OUT detail real, OUT matchable boolean, OUT reason text)
+                                OUT detail real, OUT matchable boolean, OUT reason text, OUT frame integer)
     AS 'MODULE_PATHNAME', 'copy_image_info_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 100000;
-COMMENT ON FUNCTION @extschema@.copy_image_info(bytea) IS 'format, size as shown (after EXIF orientation), orientation (1 to 8), frames, colour, bits, transparency, detail, and whether the image can be matched (reason: why not)';
+COMMENT ON FUNCTION @extschema@.copy_image_info(bytea) IS 'format, size as shown (after orientation), orientation (1 to 8), frames, colour, bits, transparency, detail, and whether the image can be matched (reason: why not; also for images that cannot be read, with NULL for what is not known); frame: the one that stands for an animation';
 
 CREATE FUNCTION @extschema@.copy_edit(image bytea, edit text, strength real DEFAULT 0.5, seed bigint DEFAULT 0) RETURNS bytea
     AS 'MODULE_PATHNAME', 'copy_edit_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000000;

@@ -35,6 +35,15 @@ impl Failure {
         self
     }
 
+    /// As [`Failure::hint`], behind the hint that is there.
+    pub fn hint_also(self, more: &str) -> Self {
+        let hint = match &self.hint {
+            Some(hint) => format!("{hint} {more}"),
+            None => more.to_owned(),
+        };
+        self.hint(hint)
+    }
+
     /// More about the cause.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into()).filter(|detail: &String| !detail.is_empty());
@@ -65,6 +74,14 @@ impl Failure {
     /// Whether the statement was cancelled, which is never turned into a warning.
     pub fn is_cancel(&self) -> bool {
         self.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+    }
+
+    /// The reason alone: what stands in a column that says why not.
+    pub fn reason(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// Whether the image itself, not the set-up, is the cause.
@@ -133,10 +150,21 @@ impl From<imaging::ImageError> for Failure {
             E::TooManyBytes { .. } | E::TooManyPixels { .. } | E::TooMuchMemory { .. } => {
                 PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED
             }
+            E::OutOfMemory { .. } => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             E::Unsupported { .. } => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             _ => PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
         };
-        Failure::new(code, error.to_string()).hint(error.hint())
+        let setting = match &error {
+            E::TooManyBytes { .. } => Some("copymatch.max_image_bytes"),
+            E::TooManyPixels { .. } => Some("copymatch.max_image_megapixels"),
+            E::TooMuchMemory { .. } => Some("copymatch.max_image_memory"),
+            _ => None,
+        };
+        let failure = Failure::new(code, error.to_string()).hint(error.hint());
+        match setting {
+            Some(setting) => failure.hint_also(&format!("The limit is the setting {setting}.")),
+            None => failure,
+        }
     }
 }
 

@@ -98,7 +98,7 @@ def test_limits_hold_before_anything_is_decoded(db, sqlstate):
             db.execute(f"SET LOCAL copymatch.{setting} = '{value}'")
             with sqlstate("54000") as error, db.transaction():
                 db.execute("SELECT copy_embed(%s)", [image])
-            assert error.value.diag.message_hint
+            assert f"copymatch.{setting}" in error.value.diag.message_hint
 
 
 def test_unknown_model_is_named(db, sqlstate):
@@ -162,6 +162,73 @@ def test_image_info_says_what_an_image_is(db):
     matchable, reason = db.execute("SELECT matchable, reason FROM copy_image_info(%s)", [blank()]).fetchone()
     assert not matchable and reason
     assert db.execute("SELECT (copy_image_info(%s)).width", [png(picture)]).fetchone()[0] == 400
+
+
+def test_image_info_runs_over_a_table_whatever_is_in_it(db):
+    whole = jpeg(scene(5, 400, 300))
+    db.execute("CREATE TABLE uploads (id text, image bytea)")
+    for name, image in {
+        "good": whole,
+        "cut": whole[: len(whole) // 2],
+        "text": b"hello",
+        "empty": b"",
+        "null": None,
+        "bomb": png_bomb(),
+        "blank": blank(),
+    }.items():
+        db.execute("INSERT INTO uploads VALUES (%s, %s)", [name, image])
+    rows = db.execute(
+        "SELECT id, i.matchable, i.format, i.width, i.reason, i.frame, i.detail"
+        " FROM uploads, copy_image_info(image) i"
+    ).fetchall()
+    found = {row[0]: row[1:] for row in rows}
+    assert found["good"][:5] == (True, "JPEG", 400, None, 1)
+    assert found["cut"][:3] == (False, "JPEG", 400) and "truncated" in found["cut"][3]
+    assert found["text"][:3] == (False, None, None) and "not recognised" in found["text"][3]
+    assert found["empty"][0] is False and "empty" in found["empty"][3]
+    assert found["bomb"][:3] == (False, "PNG", 30000) and "limit" in found["bomb"][3]
+    assert found["blank"][0] is False and found["blank"][3] and found["blank"][5] is not None
+    for name in ("cut", "text", "empty", "bomb"):
+        assert found[name][4:] == (None, None), name
+    assert found["null"] == (None,) * 6
+
+
+def test_image_info_is_an_error_for_a_cancel_alone(db, sqlstate):
+    image = jpeg(scene(5, 9000, 7000))
+    db.execute("SET statement_timeout = 1; SET copymatch.max_image_memory = '1GB'")
+    with sqlstate("57014"):
+        db.execute("SELECT copy_image_info(image) FROM (SELECT %s::bytea AS image) i, generate_series(1, 100)", [image])
+
+
+def test_an_animation_that_starts_blank_is_described_by_the_frame_that_shows_most(db):
+    import io
+
+    from PIL import Image
+
+    picture = scene(6)
+    black = Image.new("RGB", picture.size)
+    for kind, options in {"GIF": {}, "WEBP": {"lossless": True}, "PNG": {}}.items():
+        buffer = io.BytesIO()
+        black.save(buffer, kind, save_all=True, append_images=[black, picture, picture], duration=40, **options)
+        info = db.execute("SELECT matchable, frame FROM copy_image_info(%s)", [buffer.getvalue()]).fetchone()
+        assert info[0] and info[1] > 1, (kind, info)
+        # A GIF has fewer colours: its own frame is what it is compared with.
+        animation = Image.open(buffer)
+        animation.seek(info[1] - 1)
+        assert embed(db, buffer.getvalue()) @ embed(db, png(animation.convert("RGB"))) > 0.99, kind
+
+
+def test_every_edit_heeds_the_statement_timeout(db, sqlstate):
+    image = jpeg(scene(9, 6000, 5000))
+    edits = [edit for (edit,) in db.execute("SELECT edit FROM copy_edits()")]
+    db.execute("SET statement_timeout = '300ms'")
+    for edit in edits:
+        started = time.monotonic()
+        try:
+            db.execute("SELECT length(copy_edit(%s, %s, 0.7))", [image, edit])
+        except psycopg.Error as error:
+            assert error.sqlstate == "57014", (edit, error)
+        assert time.monotonic() - started < 1.5, edit
 
 
 def test_gif_frames_are_counted_and_the_first_one_is_embedded(db):

@@ -171,3 +171,6 @@ DROP FUNCTION copymatch.begin_reembed(text, text, bigint);
 DROP FUNCTION copymatch.find_reembedding(text);
 DROP FUNCTION copymatch.fill_locked(copymatch.reference_set, name, name, text);
 DROP FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]);
+
+-- copy_image_info has a column more (frame), and no error for images that cannot be read.
+DROP FUNCTION @extschema@.copy_image_info(bytea);

@@ -4,7 +4,7 @@ use imaging::edit::{self, Edit, EditError};
 use pgrx::prelude::*;
 
 use super::picture;
-use crate::failure::{Failure, boundary};
+use crate::failure::{Failure, boundary, should_stop};
 use crate::settings;
 
 #[pg_extern(sql = false)]
@@ -18,7 +18,8 @@ fn copy_edit(image: &[u8], edit: &str, strength: f32, seed: i64) -> Vec<u8> {
         };
         let edit: Edit = edit.parse().map_err(invalid)?;
         let image = picture::read(image, None)?;
-        edit::apply_within(&image, edit, strength, seed.cast_unsigned(), &settings::image_limits()).map_err(invalid)
+        let limits = settings::image_limits();
+        edit::apply_within(&image, edit, strength, seed.cast_unsigned(), &limits, &should_stop).map_err(invalid)
     })
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::catalogue::{self, Model, Weights, parse_background, parse_manifest};
-use super::picture::read_matchable;
+use super::picture::{self, read_matchable};
 use super::session;
 use crate::failure::{Failure, boundary};
 use crate::json::Json;
@@ -57,8 +57,11 @@ pub fn embed_views(bytes: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure
         }
     }
     // What is left within a border may be blank.
-    let inside = imaging::without_border(&image);
-    waiting.extend(inside.filter(|inside| imaging::refusal(&imaging::detail(inside)).is_none()));
+    if let Some(inside) = imaging::without_border(&image)
+        && imaging::refusal(&picture::detail(&inside)?).is_none()
+    {
+        waiting.push(inside);
+    }
     if !waiting.is_empty() {
         descriptors.append(&mut session::embed(model, &waiting)?);
     }

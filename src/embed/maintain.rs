@@ -135,8 +135,14 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
                     "reference {} of set \"{name}\"",
                     text(tuple, descriptor, column(trigger, &set.key, &name, None)?)
                 ));
-                if !failure.is_about_the_image() || written.searched && !set.skip {
+                if !failure.is_about_the_image() {
                     return Err(failure);
+                }
+                if written.searched && !set.skip {
+                    return Err(failure.hint_also(&format!(
+                        "copy_alter_set('{}', on_bad_image => 'skip') keeps such rows, without a descriptor.",
+                        name.replace('\'', "''")
+                    )));
                 }
                 failure.warn();
                 None

@@ -194,8 +194,13 @@ impl<'a> Upload<'a> {
                 Ok(elements) => Vector::from_elements(&elements),
                 Err(failure) => {
                     let failure = failure.at(format_args!("upload {upload}"));
-                    if !(self.options.on_bad_image == OnBadImage::Skip && failure.is_about_the_image()) {
+                    if !failure.is_about_the_image() {
                         return Err(failure);
+                    }
+                    if self.options.on_bad_image != OnBadImage::Skip {
+                        return Err(
+                            failure.hint_also("The flagging's option on_bad_image=skip lets such uploads pass.")
+                        );
                     }
                     failure.warn();
                     return Ok(Vec::new());

@@ -36,7 +36,7 @@ fn run(job: &str) -> Result<f32, Box<dyn std::error::Error>> {
             ..Default::default()
         },
     )?;
-    let score = detail(&image).score;
+    let score = detail(&image)?.score;
     if filter != "-" {
         let filter = match filter {
             "nearest" => Filter::Nearest,

@@ -5,7 +5,8 @@
 //! a 64 × 64 luminance copy; here second differences are summed, so that a smooth ramp, which has slope but no
 //! structure, counts as nothing.
 
-use crate::{Filter, Image, resize};
+use crate::poll::Poll;
+use crate::{Filter, Image, ImageError, resize};
 
 /// Side of the reduced copy, as PDQ's.
 const SIDE: usize = 64;
@@ -29,12 +30,27 @@ pub struct Detail {
 }
 
 /// Measures the structure of a picture. Luminance is ITU-R BT.601's.
-pub fn detail(image: &Image) -> Detail {
+///
+/// # Errors
+/// [`ImageError::OutOfMemory`].
+pub fn detail(image: &Image) -> Result<Detail, ImageError> {
+    detail_until(image, &|| false)
+}
+
+/// As [`detail`]; `should_stop` is polled all along.
+///
+/// # Errors
+/// As [`detail`]; [`ImageError::Cancelled`] once `should_stop` says so.
+pub fn detail_until(image: &Image, should_stop: &dyn Fn() -> bool) -> Result<Detail, ImageError> {
+    let source = (image.pixels(), image.width() as usize, image.height() as usize);
+    of_pixels(source, &Poll::new(should_stop))
+}
+
+/// The same of bare pixels: their bytes, width and height.
+pub(crate) fn of_pixels(source: (&[u8], usize, usize), poll: &Poll) -> Result<Detail, ImageError> {
     let side = SIDE as u32;
-    // Cannot fail: the size is a constant above zero.
-    let small = resize(image, side, side, Filter::Bilinear).unwrap_or_else(|_| image.clone());
+    let small = resize::pixels(source, side, side, Filter::Bilinear, poll)?;
     let luminance: Vec<f32> = small
-        .pixels()
         .chunks_exact(3)
         .map(|p| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]))
         .collect();
@@ -63,11 +79,11 @@ pub fn detail(image: &Image) -> Detail {
         }
     }
     let most = 2.0 * ((SIDE - 2) * (SIDE - 2)) as f32 * (CEILING - DEAD_ZONE);
-    Detail {
+    Ok(Detail {
         score: 100.0 * structure / most,
         contrast,
         entropy,
-    }
+    })
 }
 
 /// Why a picture is too featureless to be matched, or `None` when it is not.

@@ -76,6 +76,12 @@ pub enum ImageError {
     /// [`crate::DecodeOptions::should_stop`] said so.
     #[error("decoding was cancelled")]
     Cancelled,
+    /// The system has no memory for a buffer of this size.
+    #[error("out of memory: the image needs a buffer of {bytes} bytes")]
+    OutOfMemory {
+        /// Size of the buffer, in bytes.
+        bytes: u64,
+    },
     /// A picture without pixels was asked for.
     #[error("image size {width}x{height} is not valid: both sides must be at least 1")]
     InvalidSize {
@@ -121,6 +127,9 @@ impl ImageError {
             ImageError::Truncated { .. } => "The upload was probably interrupted: send the complete file again.",
             ImageError::Corrupt { .. } => "Check that the bytes arrived unchanged, or save the image again.",
             ImageError::Cancelled => "The statement was cancelled or timed out while the image was being decoded.",
+            ImageError::OutOfMemory { .. } => {
+                "Give the server more memory, or lower the limits on image memory and image pixels."
+            }
             ImageError::InvalidSize { .. } => "Ask for a width and a height of at least 1 pixel.",
             ImageError::WrongLength { .. } => "Give width * height * 3 bytes, red, green and blue for each pixel.",
             ImageError::Encode { .. } => "Use PNG for pictures that JPEG cannot hold (a side over 65535 pixels).",

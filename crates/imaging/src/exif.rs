@@ -1,15 +1,65 @@
-//! The one EXIF field that changes the picture: orientation (tag 0x0112; EXIF 2.32, section 4.6.4).
+//! The one field of metadata that changes the picture: orientation, in EXIF (tag 0x0112; EXIF 2.32, section 4.6.4) or,
+//! where EXIF has none, in XMP (`tiff:Orientation`; XMP specification, part 2).
 
 use crate::header::Fields;
 
 const ORIENTATION: u16 = 0x0112;
 
-/// Orientation 1–8 out of an EXIF block, with or without the `Exif\0\0` prefix. Anything malformed reads as 1: a camera's
-/// broken metadata must not cost the picture. Only the first directory is read, so no chain of offsets is followed and
-/// none can loop.
-pub(crate) fn orientation(block: &[u8]) -> u8 {
-    let tiff = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
-    read_orientation(tiff).unwrap_or(1)
+/// What an APP1 segment with XMP starts with in a JPEG.
+pub(crate) const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
+/// Bytes of an XMP packet that are looked at: those of ordinary size, whole.
+const MAX_XMP: usize = 1 << 20;
+
+/// The orientation that a file's metadata give, block by block. Anything malformed counts for nothing: a camera's broken
+/// metadata must not cost the picture.
+#[derive(Default)]
+pub(crate) struct Orientation {
+    exif: Option<Option<u8>>,
+    xmp: Option<u8>,
+}
+
+impl Orientation {
+    /// Takes an EXIF block, with or without the `Exif\0\0` prefix; the first one counts. Only its first directory is
+    /// read, so no chain of offsets is followed and none can loop.
+    pub(crate) fn exif(&mut self, block: &[u8]) {
+        let tiff = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
+        self.exif.get_or_insert_with(|| read_orientation(tiff));
+    }
+
+    /// Takes an XMP packet, in which the orientation is an attribute or an element; the first one counts.
+    pub(crate) fn xmp(&mut self, packet: &[u8]) {
+        self.xmp = self.xmp.or_else(|| read_xmp(&packet[..packet.len().min(MAX_XMP)]));
+    }
+
+    /// 1 to 8; EXIF goes before XMP.
+    pub(crate) fn get(&self) -> u8 {
+        self.exif.flatten().or(self.xmp).unwrap_or(1)
+    }
+}
+
+fn read_xmp(packet: &[u8]) -> Option<u8> {
+    const NAME: &[u8] = b"tiff:Orientation";
+    let mut rest = packet;
+    loop {
+        let at = rest.windows(NAME.len()).position(|window| window == NAME)?;
+        rest = &rest[at + NAME.len()..];
+        // `="6"`, `='6'` or `>6<`, with blanks where XML allows them.
+        let value = rest.trim_ascii_start();
+        let value = match value {
+            [b'=', value @ ..] => match value.trim_ascii_start() {
+                [b'"' | b'\'', value @ ..] => value,
+                _ => continue,
+            },
+            [b'>', value @ ..] => value.trim_ascii_start(),
+            _ => continue,
+        };
+        if let [digit @ b'1'..=b'8', next, ..] = value
+            && !next.is_ascii_digit()
+        {
+            return Some(digit - b'0');
+        }
+    }
 }
 
 fn read_orientation(tiff: &[u8]) -> Option<u8> {
@@ -39,6 +89,43 @@ fn read_orientation(tiff: &[u8]) -> Option<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn orientation(block: &[u8]) -> u8 {
+        let mut found = Orientation::default();
+        found.exif(block);
+        found.get()
+    }
+
+    #[test]
+    fn xmp_counts_where_exif_says_nothing() {
+        let packets: [&[u8]; 5] = [
+            b"<rdf:Description tiff:Orientation=\"6\"/>",
+            b"<rdf:Description tiff:Orientation = '6' />",
+            b"<tiff:Orientation>6</tiff:Orientation>",
+            b"<tiff:Orientation> 6 </tiff:Orientation>",
+            b"tiff:Orientation tiff:Orientation=\"x\" tiff:Orientation=\"6\"",
+        ];
+        for packet in packets {
+            let mut found = Orientation::default();
+            found.xmp(packet);
+            assert_eq!(found.get(), 6, "{}", String::from_utf8_lossy(packet));
+            found.exif(&block(false, 3, 0));
+            assert_eq!(found.get(), 6, "an EXIF block without an orientation");
+            let mut both = Orientation::default();
+            both.exif(&block(false, 3, 8));
+            both.xmp(packet);
+            assert_eq!(both.get(), 8, "EXIF goes first");
+        }
+        for packet in [
+            b"tiff:Orientation=\"9\"".as_slice(),
+            b"tiff:Orientation=\"66\"",
+            b"tiff:Orientation=\"6",
+        ] {
+            let mut found = Orientation::default();
+            found.xmp(packet);
+            assert_eq!(found.get(), 1);
+        }
+    }
 
     fn block(big_endian: bool, kind: u16, value: u32) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -5,15 +5,15 @@ use crate::ImageError;
 /// An image format that can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// JPEG: baseline, extended and progressive with Huffman coding and 8 bits a sample; grey, YCbCr, RGB, CMYK, YCCK.
+    /// JPEG: sequential and progressive, Huffman- or arithmetic-coded, 8 bits a sample; grey, YCbCr, RGB, CMYK, YCCK.
     Jpeg,
-    /// PNG, with its animated form APNG (the default image is taken).
+    /// PNG, with its animated form APNG.
     Png,
-    /// WebP: lossy, lossless, with alpha, animated (the first frame is taken).
+    /// WebP: lossy, lossless, with alpha, animated.
     WebP,
-    /// GIF (the first frame is taken, in its place on the canvas).
+    /// GIF; frames are laid in their places on the canvas.
     Gif,
-    /// Windows bitmap.
+    /// Bitmap of Windows or OS/2.
     Bmp,
     /// TIFF (the first page is taken).
     Tiff,

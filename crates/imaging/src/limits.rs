@@ -7,7 +7,7 @@ use crate::{Format, ImageError};
 pub struct Limits {
     /// Largest encoded size, in bytes. Default 64 MiB.
     pub max_bytes: u64,
-    /// Largest width × height that a header may claim, in pixels. Default 100 million.
+    /// Largest width × height that a header may claim, in pixels. Default 250 million.
     pub max_pixels: u64,
     /// Most memory that decoding may hold at any moment, in bytes: the codec's own buffers, the pixels, and the second
     /// buffer of a rotation. The encoded bytes themselves are the caller's and not counted. Default 512 MiB.
@@ -18,7 +18,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_bytes: 64 << 20,
-            max_pixels: 100_000_000,
+            max_pixels: 250_000_000,
             max_memory: 512 << 20,
         }
     }

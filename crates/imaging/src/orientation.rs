@@ -1,10 +1,11 @@
 //! EXIF orientation applied to pixels.
 
-use crate::{Image, ImageError};
+use crate::poll::Poll;
+use crate::{Image, ImageError, memory};
 
 /// The picture as shown, given the stored one and its orientation 1–8 (EXIF 2.32: where row 0 and column 0 are). Flips
 /// and half turns happen in place; quarter turns and transpositions take a second buffer.
-pub(crate) fn apply(image: Image, orientation: u8) -> Result<Image, ImageError> {
+pub(crate) fn apply(image: Image, orientation: u8, poll: &Poll) -> Result<Image, ImageError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let mut pixels = image.into_pixels();
     match orientation {
@@ -14,11 +15,12 @@ pub(crate) fn apply(image: Image, orientation: u8) -> Result<Image, ImageError> 
         5..=8 => {
             // Shown pixel (x, y) is stored pixel (column, row); 5 and 8 read stored columns left to right, 6 and 7
             // right to left, and so on: each stored row becomes one shown column.
-            let mut shown = vec![0u8; pixels.len()];
+            let mut shown = memory::zeroed(pixels.len())?;
             let (columns_reversed, rows_reversed) = (matches!(orientation, 7 | 8), matches!(orientation, 6 | 7));
             // Tiles keep both sides of the transposition in the cache.
             const TILE: usize = 32;
             for top in (0..height).step_by(TILE) {
+                poll.check()?;
                 for left in (0..width).step_by(TILE) {
                     for row in top..(top + TILE).min(height) {
                         let x = if rows_reversed { height - 1 - row } else { row };
@@ -57,6 +59,10 @@ fn flip_rows(pixels: &mut [u8], stride: usize) {
 mod tests {
     use super::*;
 
+    fn turned(image: Image, orientation: u8) -> Image {
+        apply(image, orientation, &Poll::new(&|| false)).unwrap()
+    }
+
     /// 2 × 3 pixels named by their red channel: `ab / cd / ef`.
     fn letters() -> Image {
         let pixels = b"abcdef".iter().flat_map(|&letter| [letter, 1, 2]).collect();
@@ -92,7 +98,7 @@ mod tests {
             &["bdf", "ace"],
         ];
         for (index, expected) in expected.iter().enumerate() {
-            let shown = apply(letters(), index as u8 + 1).unwrap();
+            let shown = turned(letters(), index as u8 + 1);
             assert_eq!(rows(&shown), *expected, "orientation {}", index + 1);
         }
     }
@@ -102,9 +108,9 @@ mod tests {
         let (width, height) = (67u32, 45u32);
         let pixels = (0..width * height).flat_map(|i| [(i >> 8) as u8, i as u8, 0]).collect();
         let image = Image::new(width, height, pixels).unwrap();
-        let turned = apply(image.clone(), 6).unwrap();
-        assert_eq!((turned.width(), turned.height()), (height, width));
-        let back = apply(turned, 8).unwrap();
+        let once = turned(image.clone(), 6);
+        assert_eq!((once.width(), once.height()), (height, width));
+        let back = turned(once, 8);
         assert_eq!(back, image);
     }
 }

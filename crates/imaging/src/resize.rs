@@ -6,7 +6,8 @@
 //! are normalised in double precision and rounded to 22 bits after the point (Pillow, `src/libImaging/Resample.c`).
 //! Libraries that are quicker at large factors take weights of 16 bits, which is a level off here and there.
 
-use crate::{Image, ImageError};
+use crate::poll::Poll;
+use crate::{Image, ImageError, memory};
 
 /// The kernel of a resize; names and shapes as in Pillow's `Image.Resampling`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +28,8 @@ const MAX_BYTES: u64 = 1 << 31;
 const PRECISION: u32 = 32 - 8 - 2;
 /// Half of the last place that is kept: sums start with it and are then cut off.
 const HALF: i32 = 1 << (PRECISION - 1);
+/// Rows between two polls.
+const POLL_ROWS: usize = 16;
 /// Columns whose weights are held at a time.
 const COLUMNS_AT_ONCE: usize = 4096;
 
@@ -37,12 +40,39 @@ const COLUMNS_AT_ONCE: usize = 4096;
 /// [`ImageError::InvalidSize`] for a side of zero, or when the result, or the picture between the passes (`width` by the
 /// old height), would have more than 2³¹ bytes.
 pub fn resize(image: &Image, width: u32, height: u32, filter: Filter) -> Result<Image, ImageError> {
-    let too_large = |height: u32| (u64::from(width) * u64::from(height)).saturating_mul(3) > MAX_BYTES;
-    if width == 0 || height == 0 || too_large(height) || too_large(image.height()) {
+    resize_until(image, width, height, filter, &|| false)
+}
+
+/// As [`resize`]; `should_stop` is polled all along.
+///
+/// # Errors
+/// As [`resize`]; [`ImageError::Cancelled`] once `should_stop` says so.
+pub fn resize_until(
+    image: &Image,
+    width: u32,
+    height: u32,
+    filter: Filter,
+    should_stop: &dyn Fn() -> bool,
+) -> Result<Image, ImageError> {
+    let source = (image.pixels(), image.width() as usize, image.height() as usize);
+    let pixels = pixels(source, width, height, filter, &Poll::new(should_stop))?;
+    Image::new(width, height, pixels)
+}
+
+/// The same on bare pixels: their bytes, width and height.
+pub(crate) fn pixels(
+    (pixels, source, old_height): (&[u8], usize, usize),
+    width: u32,
+    height: u32,
+    filter: Filter,
+    poll: &Poll,
+) -> Result<Vec<u8>, ImageError> {
+    let too_large = |height: u64| (u64::from(width) * height).saturating_mul(3) > MAX_BYTES;
+    if width == 0 || height == 0 || too_large(u64::from(height)) || too_large(old_height as u64) {
         return Err(ImageError::InvalidSize { width, height });
     }
     let kernel = match filter {
-        Filter::Nearest => return nearest(image, width, height),
+        Filter::Nearest => return nearest(pixels, (source, old_height), (width, height), poll),
         Filter::Bilinear => Kernel {
             support: 1.0,
             value: triangle,
@@ -56,18 +86,18 @@ pub fn resize(image: &Image, width: u32, height: u32, filter: Filter) -> Result<
             value: lanczos,
         },
     };
-    let (source, old_height) = (image.width() as usize, image.height() as usize);
     let (columns, rows) = (width as usize, height as usize);
-    let narrowed = (columns != source).then(|| horizontal(image.pixels(), source, old_height, columns, &kernel));
-    let pixels = match narrowed {
+    let narrowed = (columns != source)
+        .then(|| horizontal(pixels, source, old_height, columns, &kernel, poll))
+        .transpose()?;
+    match narrowed {
         narrowed if rows != old_height => {
-            let pixels = narrowed.as_deref().unwrap_or(image.pixels());
-            vertical(pixels, columns, old_height, rows, &kernel)
+            let pixels = narrowed.as_deref().unwrap_or(pixels);
+            vertical(pixels, columns, old_height, rows, &kernel, poll)
         }
-        Some(narrowed) => narrowed,
-        None => return Ok(image.clone()),
-    };
-    Image::new(width, height, pixels)
+        Some(narrowed) => Ok(narrowed),
+        None => memory::copy(pixels),
+    }
 }
 
 struct Kernel {
@@ -132,8 +162,15 @@ fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-fn horizontal(pixels: &[u8], source: usize, rows: usize, columns: usize, kernel: &Kernel) -> Vec<u8> {
-    let mut result = vec![0; columns * rows * 3];
+fn horizontal(
+    pixels: &[u8],
+    source: usize,
+    rows: usize,
+    columns: usize,
+    kernel: &Kernel,
+    poll: &Poll,
+) -> Result<Vec<u8>, ImageError> {
+    let mut result = memory::zeroed(columns * rows * 3)?;
     let mut exact = Vec::new();
     for from in (0..columns).step_by(COLUMNS_AT_ONCE) {
         let to = (from + COLUMNS_AT_ONCE).min(columns);
@@ -145,10 +182,14 @@ fn horizontal(pixels: &[u8], source: usize, rows: usize, columns: usize, kernel:
                 (first, start..weights.len())
             })
             .collect();
-        for (row, target) in pixels
+        for (number, (row, target)) in pixels
             .chunks_exact(source * 3)
             .zip(result.chunks_exact_mut(columns * 3))
+            .enumerate()
         {
+            if number.is_multiple_of(POLL_ROWS) {
+                poll.check()?;
+            }
             let (row, _) = row.as_chunks::<3>();
             let (target, _) = target[from * 3..to * 3].as_chunks_mut::<3>();
             for ((first, range), target) in windows.iter().zip(target) {
@@ -163,18 +204,27 @@ fn horizontal(pixels: &[u8], source: usize, rows: usize, columns: usize, kernel:
             }
         }
     }
-    result
+    Ok(result)
 }
 
-fn vertical(pixels: &[u8], columns: usize, source: usize, rows: usize, kernel: &Kernel) -> Vec<u8> {
+fn vertical(
+    pixels: &[u8],
+    columns: usize,
+    source: usize,
+    rows: usize,
+    kernel: &Kernel,
+    poll: &Poll,
+) -> Result<Vec<u8>, ImageError> {
     let stride = columns * 3;
-    let mut result = vec![0; stride * rows];
+    let mut result = memory::zeroed(stride * rows)?;
     let (mut exact, mut weights) = (Vec::new(), Vec::new());
     let mut sums = vec![0; stride];
     for (row, target) in result.chunks_exact_mut(stride).enumerate() {
         weights.clear();
         let first = weigh(source, rows, row, kernel, &mut exact, &mut weights);
         sums.fill(HALF);
+        // A row may be made of all the others.
+        poll.check()?;
         for (line, weight) in pixels[first * stride..].chunks_exact(stride).zip(&weights) {
             for (sum, value) in sums.iter_mut().zip(line) {
                 *sum += i32::from(*value) * weight;
@@ -184,18 +234,26 @@ fn vertical(pixels: &[u8], columns: usize, source: usize, rows: usize, kernel: &
             *target = rounded(*sum);
         }
     }
-    result
+    Ok(result)
 }
 
-fn nearest(image: &Image, width: u32, height: u32) -> Result<Image, ImageError> {
-    let columns = places(image.width(), width);
-    let (source, _) = image.pixels().as_chunks::<3>();
-    let mut pixels = Vec::with_capacity(width as usize * height as usize * 3);
-    for row in places(image.height(), height) {
-        let row = &source[row * image.width() as usize..][..image.width() as usize];
-        pixels.extend(columns.iter().flat_map(|&column| row[column]));
+fn nearest(
+    pixels: &[u8],
+    (old_width, old_height): (usize, usize),
+    (width, height): (u32, u32),
+    poll: &Poll,
+) -> Result<Vec<u8>, ImageError> {
+    let columns = places(old_width as u32, width);
+    let (source, _) = pixels.as_chunks::<3>();
+    let mut result = memory::with_room(width as usize * height as usize * 3)?;
+    for (number, row) in places(old_height as u32, height).into_iter().enumerate() {
+        if number.is_multiple_of(POLL_ROWS) {
+            poll.check()?;
+        }
+        let row = &source[row * old_width..][..old_width];
+        result.extend(columns.iter().flat_map(|&column| row[column]));
     }
-    Image::new(width, height, pixels)
+    Ok(result)
 }
 
 /// For each target sample the source sample that its centre falls into; summed up step by step, as Pillow does

@@ -1,6 +1,7 @@
 //! Other views of one picture: its eight orientations, and itself without a border.
 
-use crate::{Image, ImageError, orientation};
+use crate::poll::Poll;
+use crate::{Image, ImageError, memory, orientation};
 
 /// A pixel differs from the border's colour when a channel is further away than this; compression stays within it.
 const TOLERANCE: i32 = 24;
@@ -13,9 +14,10 @@ const LEAST_LEFT: f32 = 0.2;
 /// The picture turned and mirrored: `orientation` 1 to 8 as EXIF numbers them, 1 the picture itself.
 ///
 /// # Errors
-/// None that a valid picture meets.
+/// [`ImageError::OutOfMemory`].
 pub fn oriented(image: &Image, orientation: u8) -> Result<Image, ImageError> {
-    orientation::apply(image.clone(), orientation)
+    let copy = Image::new(image.width(), image.height(), memory::copy(image.pixels())?)?;
+    orientation::apply(copy, orientation, &Poll::new(&|| false))
 }
 
 /// The picture without letterbox, pillarbox or frame of one colour; `None` where it has none.

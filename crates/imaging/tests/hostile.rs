@@ -178,7 +178,7 @@ fn sixty_five_bytes_that_claim_900_megapixels_are_refused_by_their_size() {
     let error = result.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "image claims 30000x30000 pixels, more than the limit of 100000000 pixels"
+        "image claims 30000x30000 pixels, more than the limit of 250000000 pixels"
     );
     assert!(held <= SLACK);
     assert_eq!(
@@ -212,7 +212,9 @@ fn every_truncation_is_survived_and_never_taken_for_a_whole_jpeg_or_png() {
         for cut in (0..bytes.len()).step_by(bytes.len() / 150 + 1) {
             survive(name, &bytes[..cut], tight());
             let result = decode(&bytes[..cut], &DecodeOptions::default());
-            if name.contains("jpeg") || (name.contains("png") && cut < bytes.len() * 3 / 4) {
+            // A JPEG without its end marker is whole.
+            let is_cut = cut + 2 < bytes.len();
+            if (name.contains("jpeg") && is_cut) || (name.contains("png") && cut < bytes.len() * 3 / 4) {
                 assert!(result.is_err(), "{name} cut to {cut} of {} bytes", bytes.len());
             }
         }

@@ -37,7 +37,7 @@ fn scene(seed: u64, width: u32, height: u32) -> Image {
 }
 
 fn edited(image: &Image, edit: Edit, strength: f32) -> Image {
-    let bytes = apply_within(image, edit, strength, 7, &Limits::default()).unwrap();
+    let bytes = apply_within(image, edit, strength, 7, &Limits::default(), &|| false).unwrap();
     decode(&bytes, &DecodeOptions::default()).unwrap()
 }
 

@@ -6,6 +6,24 @@ pub(super) fn over(value: u8, matte: u8, alpha: u8) -> u8 {
     ((u32::from(value) * alpha + u32::from(matte) * (255 - alpha) + 127) / 255) as u8
 }
 
+/// A pixel with alpha over another one with alpha (Porter and Duff's "over", not premultiplied).
+pub(super) fn blend(above: [u8; 4], below: [u8; 4]) -> [u8; 4] {
+    let (above_alpha, below_alpha) = (u32::from(above[3]), u32::from(below[3]));
+    match (above_alpha, below_alpha) {
+        (255, _) | (_, 0) => return above,
+        (0, _) => return below,
+        _ => {}
+    }
+    // In units of 1/255².
+    let through = below_alpha * (255 - above_alpha);
+    let alpha = above_alpha * 255 + through;
+    let channel = |index: usize| {
+        let sum = u32::from(above[index]) * above_alpha * 255 + u32::from(below[index]) * through;
+        ((sum + alpha / 2) / alpha) as u8
+    };
+    [channel(0), channel(1), channel(2), ((alpha + 127) / 255) as u8]
+}
+
 /// Writes `source`, 8-bit pixels of 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels, as RGB into `target`.
 pub(super) fn write_rgb(source: &[u8], channels: usize, matte: [u8; 3], target: &mut [u8]) {
     let pixels = target.chunks_exact_mut(3).zip(source.chunks_exact(channels));

@@ -1,11 +1,15 @@
 //! Bytes to RGB pixels. The order is the promise: bytes, header, pixels and memory are checked, and only then is
 //! anything of the picture's size allocated.
 
+mod animation;
+mod bmp;
+mod gif;
 mod jpeg;
 mod matte;
 mod png;
-mod raster;
-mod reduced;
+mod tiff;
+mod vp8;
+mod webp;
 
 use std::cell::Cell;
 
@@ -51,8 +55,9 @@ impl std::fmt::Debug for DecodeOptions<'_> {
     }
 }
 
-/// Decodes the first frame to RGB, 8 bits a channel: turned as its EXIF orientation says (exactly once), transparent
-/// pixels laid over the matte. Samples of 16 bits keep their upper 8, as Pillow's raw modes do (`RGB;16B`).
+/// Decodes a picture to RGB, 8 bits a channel: turned as its EXIF or XMP orientation says (exactly once), transparent
+/// pixels laid over the matte. Samples of 16 bits keep their upper 8, as Pillow's raw modes do (`RGB;16B`). Of an
+/// animation, see [`decode_frame`].
 ///
 /// Bytes after a complete picture are ignored. A picture that breaks off is refused as [`ImageError::Truncated`]
 /// rather than given with a grey rest: half a picture stored today is a wrong match tomorrow.
@@ -60,6 +65,16 @@ impl std::fmt::Debug for DecodeOptions<'_> {
 /// # Errors
 /// See [`ImageError`]; each limit is checked before the allocation it bounds.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image, ImageError> {
+    decode_frame(bytes, options).map(|(image, _)| image)
+}
+
+/// As [`decode`], with the number of the frame, from 1: the first one, unless it shows markedly less than a later one (a
+/// blank first frame, a picture that fades in); then the frame with the most structure of the first 32, as far as time
+/// and memory limits allow.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_frame(bytes: &[u8], options: &DecodeOptions) -> Result<(Image, u32), ImageError> {
     options.limits.check_bytes(bytes)?;
     let header = Header::read(bytes)?;
     options.limits.check_pixels(header.width, header.height)?;
@@ -79,13 +94,17 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image, ImageError
         poll: &poll,
         ran_out: &ran_out,
     };
-    let image = poll.contain(header.format, || match header.format {
-        Format::Jpeg => jpeg::decode(&input),
+    let still = |image: Image| (image, 1);
+    let (image, frame) = poll.contain(header.format, || match header.format {
+        Format::Jpeg => jpeg::decode(&input).map(still),
         Format::Png => png::decode(&input),
-        _ => raster::decode(&input),
+        Format::WebP => webp::decode(&input),
+        Format::Gif => gif::decode(&input),
+        Format::Bmp => bmp::decode(&input).map(still),
+        Format::Tiff => tiff::decode(&input).map(still),
     })?;
     poll.check()?;
-    orientation::apply(image, header.orientation)
+    Ok((orientation::apply(image, header.orientation, &poll)?, frame))
 }
 
 /// What every codec's module works on.
@@ -99,6 +118,11 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
+    /// Whether frames behind the first one are looked at.
+    fn looks_further(&self) -> bool {
+        self.header.animation_bytes > 0 && self.header.memory_with_animation() <= self.options.limits.max_memory
+    }
+
     /// A codec's complaint as an error of ours.
     fn failure(&self, reason: impl std::fmt::Display) -> ImageError {
         if self.ran_out.get() {

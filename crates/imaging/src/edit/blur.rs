@@ -5,7 +5,9 @@
 //! "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering", SSVM 2011, section 3). Integer
 //! arithmetic on 8.8 fixed-point values, so that every machine gets the same pixels.
 
+use super::EditError;
 use super::canvas::Canvas;
+use crate::memory;
 
 const PASSES: usize = 3;
 /// Bytes of a row that the vertical passes take along together, so that a cache line is used whole.
@@ -54,16 +56,19 @@ impl ExtendedBox {
 }
 
 /// Blurs in place; `sigma` in pixels. Nothing happens below 0.05, where 8-bit pixels would not change.
-pub(super) fn gaussian(canvas: &mut Canvas, sigma: f64) {
+pub(super) fn gaussian(canvas: &mut Canvas, sigma: f64) -> Result<(), EditError> {
     if sigma.is_nan() || sigma < 0.05 {
-        return;
+        return Ok(());
     }
     let filter = ExtendedBox::for_sigma(sigma);
     let row_bytes = 3 * canvas.width;
     let longest = row_bytes.max(canvas.height * STRIP.min(row_bytes));
-    let mut line = vec![0_u16; longest];
-    let mut spare = vec![0_u16; longest];
+    let mut line: Vec<u16> = memory::zeroed(longest)?;
+    let mut spare: Vec<u16> = memory::zeroed(longest)?;
     for y in 0..canvas.height {
+        if canvas.stops_at(y) {
+            return Ok(());
+        }
         let row = canvas.row_mut(y);
         let (line, spare) = (&mut line[..row_bytes], &mut spare[..row_bytes]);
         widen(row, line);
@@ -71,6 +76,10 @@ pub(super) fn gaussian(canvas: &mut Canvas, sigma: f64) {
         narrow(line, row);
     }
     for start in (0..row_bytes).step_by(STRIP) {
+        // A strip of a tall picture is a million pixels and more.
+        if canvas.poll.stopped() {
+            return Ok(());
+        }
         let lanes = STRIP.min(row_bytes - start);
         let (line, spare) = (&mut line[..lanes * canvas.height], &mut spare[..lanes * canvas.height]);
         for (y, part) in line.chunks_exact_mut(lanes).enumerate() {
@@ -81,6 +90,7 @@ pub(super) fn gaussian(canvas: &mut Canvas, sigma: f64) {
             narrow(part, &mut canvas.row_mut(y)[start..start + lanes]);
         }
     }
+    Ok(())
 }
 
 fn filter_line(filter: &ExtendedBox, line: &mut [u16], spare: &mut [u16], lanes: usize) {

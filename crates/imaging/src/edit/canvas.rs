@@ -1,24 +1,46 @@
 //! The buffer that edits draw on: RGB8, row-major, sides counted in `usize`.
 
 use super::{EditError, MIN_SIDE};
-use crate::{Filter, Image};
+use crate::poll::Poll;
+use crate::{Filter, Image, memory};
+
+/// Pixels worked on between two polls.
+const POLL_PIXELS: usize = 1 << 18;
 
 /// A mutable picture. Both sides are at least 1.
-#[derive(Clone)]
-pub(super) struct Canvas {
+pub(super) struct Canvas<'p> {
     pub(super) width: usize,
     pub(super) height: usize,
     /// `3 * width * height` bytes.
     pub(super) pixels: Vec<u8>,
+    /// Whether the caller still wants the result.
+    pub(super) poll: &'p Poll<'p>,
 }
 
-impl Canvas {
-    pub(super) fn from_image(image: &Image) -> Self {
-        Self {
+impl<'p> Canvas<'p> {
+    pub(super) fn from_image(image: &Image, poll: &'p Poll<'p>) -> Result<Self, EditError> {
+        Ok(Self {
             width: image.width() as usize,
             height: image.height() as usize,
-            pixels: image.pixels().to_vec(),
+            pixels: memory::copy(image.pixels())?,
+            poll,
+        })
+    }
+
+    /// This size, this poll, other pixels.
+    pub(super) fn with_pixels(&self, pixels: Vec<u8>) -> Self {
+        Self {
+            pixels,
+            width: self.width,
+            height: self.height,
+            poll: self.poll,
         }
+    }
+
+    /// Whether work on row `y` is in vain: asked every so many pixels. Whoever is told so leaves the picture as it is;
+    /// the edit ends with [`crate::ImageError::Cancelled`].
+    pub(super) fn stops_at(&self, y: usize) -> bool {
+        y.is_multiple_of((POLL_PIXELS / self.width).max(1)) && self.poll.stopped()
     }
 
     pub(super) fn into_image(self) -> Result<Image, EditError> {
@@ -26,13 +48,23 @@ impl Canvas {
     }
 
     /// One colour everywhere. Sides of 0 become 1.
-    pub(super) fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
+    pub(super) fn filled(width: usize, height: usize, colour: [u8; 3], poll: &'p Poll<'p>) -> Result<Self, EditError> {
         let (width, height) = (width.max(1), height.max(1));
-        Self {
+        let mut canvas = Self {
             width,
             height,
-            pixels: colour.repeat(width * height),
+            pixels: memory::zeroed(3 * width * height)?,
+            poll,
+        };
+        if colour != [0; 3] {
+            for y in 0..height {
+                if canvas.stops_at(y) {
+                    break;
+                }
+                canvas.row_mut(y).as_chunks_mut::<3>().0.fill(colour);
+            }
         }
+        Ok(canvas)
     }
 
     pub(super) fn area(&self) -> u64 {
@@ -67,21 +99,24 @@ impl Canvas {
     pub(super) fn resized_exactly(&self, width: u32, height: u32) -> Result<Self, EditError> {
         let (width, height) = (width.max(1), height.max(1));
         if (width as usize, height as usize) == (self.width, self.height) {
-            return Ok(self.clone());
+            return Ok(self.with_pixels(memory::copy(&self.pixels)?));
         }
-        let image = self.clone().into_image()?;
-        let resized = crate::resize(&image, width, height, Filter::Bicubic)?;
+        let source = (&self.pixels[..], self.width, self.height);
         Ok(Self {
             width: width as usize,
             height: height as usize,
-            pixels: resized.into_pixels(),
+            pixels: crate::resize::pixels(source, width, height, Filter::Bicubic, self.poll)?,
+            poll: self.poll,
         })
     }
 
     /// Copies `other` with its top left corner at (left, top); what lies outside is left out.
-    pub(super) fn place(&mut self, other: &Canvas, left: usize, top: usize) {
+    pub(super) fn place(&mut self, other: &Canvas<'_>, left: usize, top: usize) {
         let columns = other.width.min(self.width.saturating_sub(left));
         for y in 0..other.height.min(self.height.saturating_sub(top)) {
+            if self.stops_at(y) {
+                return;
+            }
             let target = 3 * ((top + y) * self.width + left);
             self.pixels[target..target + 3 * columns].copy_from_slice(&other.row(y)[..3 * columns]);
         }
@@ -90,9 +125,14 @@ impl Canvas {
     /// The mean of each channel, rounded down.
     pub(super) fn mean_colour(&self) -> [u8; 3] {
         let mut sums = [0_u64; 3];
-        for pixel in self.pixels.chunks_exact(3) {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
-                *sum += u64::from(value);
+        for y in 0..self.height {
+            if self.stops_at(y) {
+                break;
+            }
+            for pixel in self.row(y).chunks_exact(3) {
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
+                    *sum += u64::from(value);
+                }
             }
         }
         sums.map(|sum| (sum / self.area()) as u8)

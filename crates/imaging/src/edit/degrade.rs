@@ -12,6 +12,9 @@ pub(super) fn noise(canvas: &mut Canvas, strength: f64, random: &mut Random) {
     let columns = canvas.width.div_ceil(grain);
     let mut grains = vec![0_i16; 3 * columns];
     for y in 0..canvas.height {
+        if canvas.stops_at(y) {
+            return;
+        }
         if y % grain == 0 {
             for value in &mut grains {
                 *value = (random.normal() * deviation / (Random::NORMAL_ONE * 256)) as i16;
@@ -33,6 +36,9 @@ pub(super) fn pixelise(canvas: &mut Canvas, strength: f64) {
         return;
     }
     for top in (0..canvas.height).step_by(side) {
+        if canvas.poll.stopped() {
+            return;
+        }
         let bottom = (top + side).min(canvas.height);
         for left in (0..canvas.width).step_by(side) {
             let right = (left + side).min(canvas.width);

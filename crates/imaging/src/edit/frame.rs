@@ -33,7 +33,7 @@ const DARK: Theme = Theme {
 
 /// Shows the picture as on a screen: a post in a phone's app or a page in a browser. The picture's share of the screen
 /// falls from 90 % to 28 %.
-pub(super) fn screenshot(canvas: &Canvas, strength: f64, random: &mut Random) -> Canvas {
+pub(super) fn screenshot<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random) -> Result<Canvas<'p>, EditError> {
     let share = 0.9 - 0.62 * strength;
     let theme = random.pick(&[LIGHT, DARK]);
     if random.below(2) == 0 {
@@ -44,14 +44,14 @@ pub(super) fn screenshot(canvas: &Canvas, strength: f64, random: &mut Random) ->
 }
 
 /// What a screen is drawn with: `unit` is the height of a line of text.
-struct Screen<'a> {
-    canvas: Canvas,
+struct Screen<'a, 'p> {
+    canvas: Canvas<'p>,
     theme: Theme,
     unit: f64,
     random: &'a mut Random,
 }
 
-impl Screen<'_> {
+impl Screen<'_, '_> {
     fn rectangle(&mut self, place: [f64; 4], radius: f64, colour: [u8; 3]) {
         let [left, top, width, height] = place;
         Path::rectangle(left, top, width, height, radius).fill_flat(&mut self.canvas, colour);
@@ -85,7 +85,7 @@ impl Screen<'_> {
     }
 }
 
-fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Canvas {
+fn phone<'p>(picture: &Canvas<'p>, share: f64, theme: Theme, random: &mut Random) -> Result<Canvas<'p>, EditError> {
     let (w, h) = (picture.width, picture.height);
     let extra = (h as f64 * (1.0 / share - 1.0)).round() as usize;
     let above = (extra as f64 * random.between(0.25, 0.55)) as usize;
@@ -93,7 +93,7 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
     let width = w as f64;
     let unit = (width / 22.0).min(extra as f64 / 2.0).max(1.0);
     let mut screen = Screen {
-        canvas: Canvas::filled(w, h + extra, theme.page),
+        canvas: Canvas::filled(w, h + extra, theme.page, picture.poll)?,
         theme,
         unit,
         random,
@@ -158,10 +158,10 @@ fn phone(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Can
             theme.ink,
         );
     }
-    screen.canvas
+    Ok(screen.canvas)
 }
 
-fn browser(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> Canvas {
+fn browser<'p>(picture: &Canvas<'p>, share: f64, theme: Theme, random: &mut Random) -> Result<Canvas<'p>, EditError> {
     let (w, h) = (picture.width as f64, picture.height as f64);
     // Both sides grow; the wider share goes to the right, where a page keeps its side column.
     let growth = (1.0 / share).sqrt();
@@ -169,7 +169,12 @@ fn browser(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> C
     let (free_width, free_height) = (width - w, height - h);
     let unit = (free_height / 5.0).min(width / 30.0).max(1.0);
     let mut screen = Screen {
-        canvas: Canvas::filled(width.round() as usize, height.round() as usize, theme.page),
+        canvas: Canvas::filled(
+            width.round() as usize,
+            height.round() as usize,
+            theme.page,
+            picture.poll,
+        )?,
         theme,
         unit,
         random,
@@ -219,12 +224,12 @@ fn browser(picture: &Canvas, share: f64, theme: Theme, random: &mut Random) -> C
         );
     }
     screen.paragraph(left.max(unit), left + w, top + h, height);
-    screen.canvas
+    Ok(screen.canvas)
 }
 
 /// Adds a band with a caption above or below the picture, or both. Together the bands are 8 % to 60 % of the picture's
 /// height.
-pub(super) fn meme(canvas: &Canvas, strength: f64, random: &mut Random) -> Result<Canvas, EditError> {
+pub(super) fn meme<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random) -> Result<Canvas<'p>, EditError> {
     let (w, h) = (canvas.width, canvas.height);
     let bands = ((0.08 + 0.52 * strength) * h as f64).round() as usize;
     let above = match random.below(3) {
@@ -233,7 +238,7 @@ pub(super) fn meme(canvas: &Canvas, strength: f64, random: &mut Random) -> Resul
         _ => bands / 2,
     };
     let (paper, ink) = random.pick(&[([255_u8; 3], [0_u8; 3]), ([255; 3], [20; 3]), ([0; 3], [255; 3])]);
-    let mut framed = Canvas::filled(w, h + bands, paper);
+    let mut framed = Canvas::filled(w, h + bands, paper, canvas.poll)?;
     framed.place(canvas, 0, above);
     for (top, band) in [(0, above), (above + h, bands - above)] {
         caption(&mut framed, top as f64, band as f64, ink, random);

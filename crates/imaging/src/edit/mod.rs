@@ -45,7 +45,8 @@ use std::str::FromStr;
 
 use self::canvas::Canvas;
 use self::random::Random;
-use crate::{DecodeOptions, Filter, Image, ImageError, Limits, decode, encode_jpeg, resize};
+use crate::poll::Poll;
+use crate::{DecodeOptions, Filter, Image, ImageError, Limits, decode, encode, resize};
 
 /// No side of an edited picture is shorter, in pixels.
 pub const MIN_SIDE: u32 = 24;
@@ -278,28 +279,30 @@ impl EditError {
 /// # Errors
 /// [`EditError::Strength`] for a strength out of range; [`EditError::Image`] when the picture cannot be encoded.
 pub fn apply(image: &Image, edit: Edit, strength: f32, seed: u64) -> Result<Vec<u8>, EditError> {
-    apply_within(image, edit, strength, seed, &Limits::default())
+    apply_within(image, edit, strength, seed, &Limits::default(), &|| false)
 }
 
-/// As [`apply`], with a result that [`crate::decode`] accepts under `limits` as far as its size goes.
+/// As [`apply`], with a result that [`crate::decode`] accepts under `limits` as far as its size goes. `should_stop` is
+/// polled in every edit and while the result is encoded, every quarter of a million pixels at least.
 ///
 /// # Errors
-/// As [`apply`].
+/// As [`apply`]; [`ImageError::Cancelled`] once `should_stop` says so.
 pub fn apply_within(
     image: &Image,
     edit: Edit,
     strength: f32,
     seed: u64,
     limits: &Limits,
+    should_stop: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, EditError> {
-    if edit == Edit::Jpeg {
-        let prepared = prepare(image, edit, checked(strength)?, limits)?.into_image()?;
-        return Ok(encode_jpeg(&prepared, jpeg_quality(strength))?);
-    }
-    Ok(encode_jpeg(
-        &apply_pixels(image, edit, strength, seed, limits)?,
-        OUTPUT_QUALITY,
-    )?)
+    let poll = Poll::new(should_stop);
+    let (edited, quality) = if edit == Edit::Jpeg {
+        let prepared = prepare(image, edit, checked(strength)?, limits, &poll)?;
+        (finished(prepared, &poll)?, jpeg_quality(strength))
+    } else {
+        (edited(image, edit, strength, seed, limits, &poll)?, OUTPUT_QUALITY)
+    };
+    Ok(encode::jpeg(&edited, quality, &poll)?)
 }
 
 /// Edits a picture and returns its pixels, so that edits chain without loss between them.
@@ -307,23 +310,34 @@ pub fn apply_within(
 /// # Errors
 /// As [`apply`].
 pub fn apply_pixels(image: &Image, edit: Edit, strength: f32, seed: u64, limits: &Limits) -> Result<Image, EditError> {
+    edited(image, edit, strength, seed, limits, &Poll::new(&|| false))
+}
+
+fn edited(
+    image: &Image,
+    edit: Edit,
+    strength: f32,
+    seed: u64,
+    limits: &Limits,
+    poll: &Poll<'_>,
+) -> Result<Image, EditError> {
     let amount = checked(strength)?;
     let mut random = Random::new(edit.name(), seed);
     let random = &mut random;
-    let mut canvas = prepare(image, edit, amount, limits)?;
+    let mut canvas = prepare(image, edit, amount, limits, poll)?;
     let edited = match edit {
-        Edit::Crop => geometry::crop(&canvas, amount, random),
-        Edit::Rotate => warp::rotate(&canvas, amount, random),
-        Edit::Turn => geometry::turn(&canvas, random),
+        Edit::Crop => geometry::crop(&canvas, amount, random)?,
+        Edit::Rotate => warp::rotate(&canvas, amount, random)?,
+        Edit::Turn => geometry::turn(&canvas, random)?,
         Edit::Flip => geometry::flip(canvas),
-        Edit::FlipVertical => geometry::flip_vertical(&canvas),
+        Edit::FlipVertical => geometry::flip_vertical(&canvas)?,
         Edit::Resize => geometry::resize(&canvas, amount)?,
         Edit::Aspect => geometry::aspect(&canvas, amount, random)?,
         Edit::Perspective => warp::perspective(&canvas, amount, random)?,
         Edit::Pad => geometry::pad(&canvas, amount, random)?,
         Edit::Blur => {
             let sigma = 0.03 * amount * canvas.short_side() as f64;
-            blur::gaussian(&mut canvas, sigma);
+            blur::gaussian(&mut canvas, sigma)?;
             canvas
         }
         Edit::Noise => {
@@ -339,19 +353,18 @@ pub fn apply_pixels(image: &Image, edit: Edit, strength: f32, seed: u64, limits:
             canvas
         }
         Edit::Jpeg => {
-            let bytes = encode_jpeg(&canvas.into_image()?, jpeg_quality(strength))?;
+            let bytes = encode::jpeg(&canvas.into_image()?, jpeg_quality(strength), poll)?;
             let unlimited = Limits {
                 max_bytes: u64::MAX,
                 max_pixels: u64::MAX,
                 max_memory: u64::MAX,
             };
-            Canvas::from_image(&decode(
-                &bytes,
-                &DecodeOptions {
-                    limits: unlimited,
-                    ..DecodeOptions::default()
-                },
-            )?)
+            let options = DecodeOptions {
+                limits: unlimited,
+                should_stop: &|| poll.stopped(),
+                ..DecodeOptions::default()
+            };
+            Canvas::from_image(&decode(&bytes, &options)?, poll)?
         }
         Edit::Pixelise => {
             degrade::pixelise(&mut canvas, amount);
@@ -366,10 +379,16 @@ pub fn apply_pixels(image: &Image, edit: Edit, strength: f32, seed: u64, limits:
             canvas
         }
         Edit::Paste => paste::paste(&canvas, amount, random)?,
-        Edit::Screenshot => frame::screenshot(&canvas, amount, random),
+        Edit::Screenshot => frame::screenshot(&canvas, amount, random)?,
         Edit::Meme => frame::meme(&canvas, amount, random)?,
     };
-    fitted(edited, room(image, limits))?.into_image()
+    finished(fitted(edited, room(image, limits))?, poll)
+}
+
+/// The pixels, unless work was broken off and they are not what they should be.
+fn finished(canvas: Canvas, poll: &Poll) -> Result<Image, EditError> {
+    poll.check()?;
+    canvas.into_image()
 }
 
 /// Pastes `image` onto `other`, at a place and an angle that the seed decides; see [`Edit::Paste`] for `strength`. The
@@ -380,8 +399,9 @@ pub fn apply_pixels(image: &Image, edit: Edit, strength: f32, seed: u64, limits:
 pub fn apply_onto(image: &Image, other: &Image, strength: f32, seed: u64, limits: &Limits) -> Result<Image, EditError> {
     let amount = checked(strength)?;
     let mut random = Random::new("onto", seed);
-    let canvas = prepare(image, Edit::Paste, amount, limits)?;
-    let other = prepare(other, Edit::Paste, amount, limits)?;
+    let poll = Poll::new(&|| false);
+    let canvas = prepare(image, Edit::Paste, amount, limits, &poll)?;
+    let other = prepare(other, Edit::Paste, amount, limits, &poll)?;
     paste::onto(&canvas, other, amount, &mut random)?.into_image()
 }
 
@@ -409,7 +429,13 @@ fn room(image: &Image, limits: &Limits) -> u64 {
 }
 
 /// The picture as the edit starts from it: neither side under [`MIN_SIDE`], and so small that the result has room.
-fn prepare(image: &Image, edit: Edit, strength: f64, limits: &Limits) -> Result<Canvas, EditError> {
+fn prepare<'p>(
+    image: &Image,
+    edit: Edit,
+    strength: f64,
+    limits: &Limits,
+    poll: &'p Poll<'p>,
+) -> Result<Canvas<'p>, EditError> {
     let room = room(image, limits);
     let [width, height] = [image.width(), image.height()].map(|side| f64::from(side.max(MIN_SIDE)));
     let scale = (room as f64 / edit.largest_area(width, height, strength))
@@ -417,13 +443,19 @@ fn prepare(image: &Image, edit: Edit, strength: f64, limits: &Limits) -> Result<
         .min(1.0);
     let (width, height) = bounded(width * scale, height * scale, room);
     if (width, height) == (image.width(), image.height()) {
-        return Ok(Canvas::from_image(image));
+        return Canvas::from_image(image, poll);
     }
-    Ok(Canvas::from_image(&resize(image, width, height, Filter::Bicubic)?))
+    let source = (image.pixels(), image.width() as usize, image.height() as usize);
+    Ok(Canvas {
+        pixels: resize::pixels(source, width, height, Filter::Bicubic, poll)?,
+        width: width as usize,
+        height: height as usize,
+        poll,
+    })
 }
 
 /// The result within its bounds. `prepare` leaves little to do: roundings, and strips whose sides reach a bound.
-fn fitted(canvas: Canvas, room: u64) -> Result<Canvas, EditError> {
+fn fitted(canvas: Canvas<'_>, room: u64) -> Result<Canvas<'_>, EditError> {
     let scale = (room as f64 / canvas.area() as f64).sqrt().min(1.0);
     let (width, height) = bounded(canvas.width as f64 * scale, canvas.height as f64 * scale, room);
     if (width as usize, height as usize) == (canvas.width, canvas.height) {

@@ -165,6 +165,9 @@ impl Path {
         let mut crossings: Vec<(f64, i32)> = Vec::new();
         let mut coverage = vec![0.0_f64; end_column - first_column];
         for y in first_row..end_row {
+            if canvas.stops_at(y) {
+                return;
+            }
             coverage.fill(0.0);
             for subrow in 0..SUBROWS {
                 let height = y as f64 + (subrow as f64 + 0.5) / SUBROWS as f64;

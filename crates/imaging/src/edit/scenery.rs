@@ -10,6 +10,7 @@ use super::blur;
 use super::canvas::Canvas;
 use super::path::Path;
 use super::random::Random;
+use crate::poll::Poll;
 
 /// The scene is drawn at most this long and enlarged from there: descriptors see a few hundred pixels.
 const LONGEST_DRAWN: f64 = 640.0;
@@ -18,19 +19,24 @@ const LEAVES: [usize; 2] = [160, 140];
 const OCTAVES: usize = 6;
 
 /// A picture of the given size (each side at least 24).
-pub(super) fn scene(width: usize, height: usize, random: &mut Random) -> Result<Canvas, EditError> {
+pub(super) fn scene<'p>(
+    width: usize,
+    height: usize,
+    random: &mut Random,
+    poll: &'p Poll<'p>,
+) -> Result<Canvas<'p>, EditError> {
     let shrink = (LONGEST_DRAWN / width.max(height) as f64).min(1.0);
     let drawn = |length: usize| ((length as f64 * shrink).round() as usize).max(1);
-    let mut canvas = Canvas::filled(drawn(width), drawn(height), [0; 3]);
+    let mut canvas = Canvas::filled(drawn(width), drawn(height), [0; 3], poll)?;
     let palette: [[f64; 3]; 5] = core::array::from_fn(|_| muted_colour(random));
     sky(&mut canvas, random.pick(&palette), random.pick(&palette));
     leaves(&mut canvas, LEAVES[0], &palette, random);
     let distance = canvas.short_side() as f64 * random.between(0.004, 0.012);
-    blur::gaussian(&mut canvas, distance);
+    blur::gaussian(&mut canvas, distance)?;
     leaves(&mut canvas, LEAVES[1], &palette, random);
     texture(&mut canvas, random);
     let softness = random.between(0.3, 0.9);
-    blur::gaussian(&mut canvas, softness);
+    blur::gaussian(&mut canvas, softness)?;
     canvas.resized(width as f64, height as f64)
 }
 
@@ -102,6 +108,9 @@ fn texture(canvas: &mut Canvas, random: &mut Random) {
         })
         .collect();
     for y in 0..canvas.height {
+        if canvas.stops_at(y) {
+            return;
+        }
         for x in 0..canvas.width {
             let (sum, _) = lattices.iter().fold((0.0, 0.5), |(sum, amplitude), lattice| {
                 (sum + amplitude * lattice.at(x as f64, y as f64), amplitude / 2.0)

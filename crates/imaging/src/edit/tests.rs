@@ -44,6 +44,12 @@ fn difference(one: &Image, other: &Image) -> f64 {
     sum as f64 / one.pixels().len() as f64
 }
 
+/// A canvas that nobody stops work on.
+fn filled(width: usize, height: usize, colour: [u8; 3]) -> Canvas<'static> {
+    let poll = Box::leak(Box::new(Poll::new(&|| false)));
+    Canvas::filled(width, height, colour, poll).unwrap()
+}
+
 #[test]
 fn names_round_trip_in_any_case_and_are_unique() {
     for edit in Edit::ALL {
@@ -143,7 +149,8 @@ fn results_stay_within_the_callers_limits() {
         for limits in [few_pixels, little_memory] {
             let result = apply_pixels(&image, edit, 0.9, 5, &limits).unwrap_or_else(|error| panic!("{edit}: {error}"));
             assert!(result.width() * result.height() <= 20_000, "{edit}: {result:?}");
-            let bytes = apply_within(&image, edit, 0.9, 5, &limits).unwrap_or_else(|error| panic!("{edit}: {error}"));
+            let bytes = apply_within(&image, edit, 0.9, 5, &limits, &|| false)
+                .unwrap_or_else(|error| panic!("{edit}: {error}"));
             let info = crate::inspect(&bytes, &limits).unwrap_or_else(|error| panic!("{edit}: {error}"));
             assert_eq!((info.width, info.height), (result.width(), result.height()), "{edit}");
         }
@@ -266,14 +273,14 @@ fn flips_undo_themselves_and_four_quarter_turns_too() {
 fn blur_has_the_stated_standard_deviation_and_keeps_flat_areas() {
     // A white line in black spreads to a Gaussian profile; its second moment is the variance.
     for sigma in [0.6, 1.7, 5.0, 12.3] {
-        let mut canvas = Canvas::filled(241, 60, [0; 3]);
+        let mut canvas = filled(241, 60, [0; 3]);
         for y in 0..60 {
             canvas.pixels[3 * (y * 241 + 120)..3 * (y * 241 + 121)].fill(255);
         }
         for value in &mut canvas.pixels {
             *value = if *value == 255 { 250 } else { 0 };
         }
-        blur::gaussian(&mut canvas, sigma);
+        blur::gaussian(&mut canvas, sigma).unwrap();
         let profile: Vec<f64> = canvas
             .row(30)
             .chunks_exact(3)
@@ -293,14 +300,14 @@ fn blur_has_the_stated_standard_deviation_and_keeps_flat_areas() {
             moment.sqrt()
         );
     }
-    let mut flat = Canvas::filled(70, 50, [255, 128, 3]);
-    blur::gaussian(&mut flat, 9.0);
+    let mut flat = filled(70, 50, [255, 128, 3]);
+    blur::gaussian(&mut flat, 9.0).unwrap();
     assert!(flat.pixels.chunks_exact(3).all(|pixel| pixel == [255, 128, 3]));
 }
 
 #[test]
 fn a_filled_path_covers_its_area() {
-    let mut canvas = Canvas::filled(100, 100, [0; 3]);
+    let mut canvas = filled(100, 100, [0; 3]);
     path::Path::ellipse([50.3, 49.6], 30.0, 20.0).fill_flat(&mut canvas, [255; 3]);
     let covered = canvas
         .pixels
@@ -317,7 +324,7 @@ fn a_filled_path_covers_its_area() {
 
 #[test]
 fn shapes_beyond_the_edges_are_cut_off_there() {
-    let mut canvas = Canvas::filled(40, 30, [0; 3]);
+    let mut canvas = filled(40, 30, [0; 3]);
     path::Path::rectangle(-1e6, 10.0, 2e6, 5.0, 0.0).fill_flat(&mut canvas, [200; 3]);
     for y in 0..30 {
         let expected = if (10..15).contains(&y) { 200 } else { 0 };

@@ -55,16 +55,21 @@ pub(super) fn grey(canvas: &mut Canvas, strength: f64) {
 fn affine(canvas: &mut Canvas, matrix: &[[f64; 3]; 3], offset: f64) {
     let matrix = matrix.map(|row| row.map(|value| (value * ONE).round() as i64));
     let offset = ((offset + 0.5) * ONE).round() as i64;
-    for pixel in canvas.pixels.chunks_exact_mut(3) {
-        let old = [i64::from(pixel[0]), i64::from(pixel[1]), i64::from(pixel[2])];
-        for (value, row) in pixel.iter_mut().zip(&matrix) {
-            let sum = row
-                .iter()
-                .zip(old)
-                .map(|(weight, channel)| weight * channel)
-                .sum::<i64>()
-                + offset;
-            *value = (sum >> 16).clamp(0, 255) as u8;
+    for y in 0..canvas.height {
+        if canvas.stops_at(y) {
+            return;
+        }
+        for pixel in canvas.row_mut(y).chunks_exact_mut(3) {
+            let old = [i64::from(pixel[0]), i64::from(pixel[1]), i64::from(pixel[2])];
+            for (value, row) in pixel.iter_mut().zip(&matrix) {
+                let sum = row
+                    .iter()
+                    .zip(old)
+                    .map(|(weight, channel)| weight * channel)
+                    .sum::<i64>()
+                    + offset;
+                *value = (sum >> 16).clamp(0, 255) as u8;
+            }
         }
     }
 }

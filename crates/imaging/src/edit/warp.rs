@@ -78,6 +78,9 @@ pub(super) fn lay_over(base: &mut Canvas, source: &Canvas, forward: Homography) 
     };
     let columns = bounds(corners.map(|corner| corner.0), base.width);
     for y in bounds(corners.map(|corner| corner.1), base.height) {
+        if base.stops_at(y) {
+            return;
+        }
         for x in columns.clone() {
             let (u, v) = backward.map(x as f64 + 0.5, y as f64 + 0.5);
             let inside = |place: f64, length: f64| (place.min(length - place) + 0.5).clamp(0.0, 1.0);
@@ -113,11 +116,11 @@ pub(super) fn turned_size(width: f64, height: f64, angle: f64) -> (f64, f64) {
 
 /// Turns by an angle of 60°·strength to 90°·strength, clockwise or not; the picture is kept whole and the corners are
 /// black, white or of the mean colour.
-pub(super) fn rotate(canvas: &Canvas, strength: f64, random: &mut Random) -> Canvas {
+pub(super) fn rotate<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random) -> Result<Canvas<'p>, EditError> {
     let angle = random.sign() * random.between(2.0 / 3.0, 1.0) * strength * core::f64::consts::FRAC_PI_2;
     let fill = random.pick(&[[0; 3], [255; 3], canvas.mean_colour()]);
     let (width, height) = turned_size(canvas.width as f64, canvas.height as f64, angle);
-    let mut turned = Canvas::filled(width.round() as usize, height.round() as usize, fill);
+    let mut turned = Canvas::filled(width.round() as usize, height.round() as usize, fill, canvas.poll)?;
     lay_over_turned(
         &mut turned,
         canvas,
@@ -125,7 +128,7 @@ pub(super) fn rotate(canvas: &Canvas, strength: f64, random: &mut Random) -> Can
         [width / 2.0, height / 2.0],
         [canvas.width as f64, canvas.height as f64],
     );
-    turned
+    Ok(turned)
 }
 
 /// Lays `source`, scaled to `size` and turned by `angle` radians, over `base` with its middle at `centre`.
@@ -146,7 +149,11 @@ pub(super) fn lay_over_turned(base: &mut Canvas, source: &Canvas, angle: f64, ce
 
 /// Moves each corner inwards by up to 0.35·strength of each side; what is left free is black, white or of the mean
 /// colour.
-pub(super) fn perspective(canvas: &Canvas, strength: f64, random: &mut Random) -> Result<Canvas, EditError> {
+pub(super) fn perspective<'p>(
+    canvas: &Canvas<'p>,
+    strength: f64,
+    random: &mut Random,
+) -> Result<Canvas<'p>, EditError> {
     let (w, h) = (canvas.width as f64, canvas.height as f64);
     let mut corner = |x: f64, y: f64| {
         let mut inwards = |place: f64| place + (0.5 - place) * 2.0 * random.between(0.2, 1.0) * 0.35 * strength;
@@ -164,7 +171,7 @@ pub(super) fn perspective(canvas: &Canvas, strength: f64, random: &mut Random) -
     let source = canvas.resized(w * scale, h * scale)?;
     let forward =
         Homography::from_unit_square(corners).after_scaling(1.0 / source.width as f64, 1.0 / source.height as f64);
-    let mut bent = Canvas::filled(canvas.width, canvas.height, fill);
+    let mut bent = Canvas::filled(canvas.width, canvas.height, fill, canvas.poll)?;
     lay_over(&mut bent, &source, forward);
     Ok(bent)
 }

@@ -26,6 +26,12 @@ impl<'a> Fields<'a> {
         self.bytes.get(at..at.checked_add(N)?)?.try_into().ok()
     }
 
+    /// `length` bytes at `at`, as far as they are there.
+    pub(crate) fn slice(&self, at: usize, length: usize) -> &'a [u8] {
+        let rest = self.bytes.get(at..).unwrap_or(&[]);
+        &rest[..length.min(rest.len())]
+    }
+
     pub(crate) fn u8(&self, at: usize) -> Option<u8> {
         self.bytes.get(at).copied()
     }

@@ -51,21 +51,21 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
             ImageError::corrupt(Format::Gif, "it holds no frame")
         });
     };
+    // A frame that reaches beyond the canvas widens it, as in other readers.
+    let (right, bottom) = (u32::from(left) + frame_width, u32::from(top) + frame_height);
+    let (width, height) = (width.max(right), height.max(bottom));
     let covers = (left, top) == (0, 0) && (frame_width, frame_height) == (width, height);
     let (pixels, frame_pixels) = (area(width, height), area(frame_width, frame_height));
     Ok(Header {
-        format: Format::Gif,
-        width,
-        height,
-        orientation: 1,
         frames,
-        bits_per_channel: 8,
         has_alpha: transparent || !covers,
         colour: "palette",
-        // RGBA of the canvas and of a frame that does not cover it, and the frame's palette indices.
-        codec_bytes: 4 * pixels + 5 * frame_pixels,
-        // RGBA becomes RGB in place, but giving the rest back may copy it.
-        conversion_bytes: 7 * pixels,
+        frame_pixels: if frames > 1 { pixels } else { frame_pixels },
+        // The canvas, and the frame's palette indices.
+        codec_bytes: 3 * pixels + frame_pixels,
+        // What lay under a frame, the indices of larger ones, and the best one so far.
+        animation_bytes: if frames > 1 { (3 + 2 + 3) * pixels } else { 0 },
+        ..Header::new(Format::Gif, width, height)
     })
 }
 

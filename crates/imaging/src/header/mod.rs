@@ -2,16 +2,18 @@
 //! that decoding it takes. Headers are walked over the bytes in place: nothing is allocated, nothing decompressed, and
 //! the time is bounded by the number of bytes (each step of each walk moves forward).
 
-mod bmp;
+pub(crate) mod bmp;
 mod fields;
 mod gif;
 mod jpeg;
 mod png;
 mod prefix_codes;
-mod tiff;
+pub(crate) mod tiff;
 mod webp;
 
 pub(crate) use fields::Fields;
+pub(crate) use jpeg::{MAX_SCANS, too_many_scans};
+pub(crate) use webp::{MOST_CODES as MOST_PREFIX_CODES, code_memory};
 
 use crate::{Format, ImageError, Limits};
 
@@ -26,7 +28,8 @@ pub struct ImageInfo {
     pub height: u32,
     /// EXIF orientation, 1 to 8; 1 where there is none.
     pub orientation: u8,
-    /// Frames of a GIF, WebP or APNG animation, pages of a TIFF; else 1. Only the first one is ever decoded.
+    /// Frames of a GIF, WebP or APNG animation, pages of a TIFF; else 1. One is decoded: the first page, and of an
+    /// animation the first frame unless it shows markedly less than a later one.
     pub frames: u32,
     /// Bits of a colour channel (of a palette's entries: 8).
     pub bits_per_channel: u8,
@@ -61,7 +64,7 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageError> {
         bits_per_channel: header.bits_per_channel,
         has_alpha: header.has_alpha,
         colour: header.colour,
-        decode_memory: header.memory(),
+        decode_memory: header.memory_with_animation(),
     })
 }
 
@@ -83,6 +86,12 @@ pub(crate) struct Header {
     pub codec_bytes: u64,
     /// Most bytes held while those pixels become RGB; 0 where that happens in place.
     pub conversion_bytes: u64,
+    /// Pixels of the largest frame that is read: of a GIF, whose frames have sizes of their own.
+    pub frame_pixels: u64,
+    /// Most bytes held beside when the frames of an animation are compared; 0 for a still picture.
+    pub animation_bytes: u64,
+    /// Whether nothing about a JPEG is unusual: a quick decoder may have it.
+    pub is_ordinary: bool,
 }
 
 /// Pixels, capped where no memory could hold them, so that no formula over them overflows.
@@ -91,6 +100,25 @@ fn area(width: u32, height: u32) -> u64 {
 }
 
 impl Header {
+    /// A still picture without alpha, whose memory is not known yet.
+    fn new(format: Format, width: u32, height: u32) -> Self {
+        Self {
+            format,
+            width,
+            height,
+            orientation: 1,
+            frames: 1,
+            bits_per_channel: 8,
+            has_alpha: false,
+            colour: "RGB",
+            codec_bytes: 0,
+            conversion_bytes: 0,
+            frame_pixels: 0,
+            animation_bytes: 0,
+            is_ordinary: true,
+        }
+    }
+
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, ImageError> {
         let format = Format::of(bytes)?;
         let header = match format {
@@ -119,10 +147,23 @@ impl Header {
         self.orientation >= 5
     }
 
-    /// Upper bound of the memory held at once by a full-size decode.
+    /// Upper bound of the memory held at once by a full-size decode of the first frame.
     pub(crate) fn memory(&self) -> u64 {
         // A transposition needs a second buffer; flips and half turns happen in place.
         let rotation = if self.is_transposed() { 6 * self.pixels() } else { 0 };
-        self.codec_bytes.max(self.conversion_bytes).max(rotation) + FIXED_BYTES
+        let most = self.codec_bytes.max(self.conversion_bytes).max(rotation);
+        most.saturating_add(FIXED_BYTES)
+    }
+
+    /// The same where frames are compared.
+    pub(crate) fn memory_with_animation(&self) -> u64 {
+        if self.animation_bytes == 0 {
+            return self.memory();
+        }
+        // What measures the structure of a frame shrinks it to 64 columns first.
+        let measured = 64 * 3 * u64::from(self.height);
+        self.memory()
+            .saturating_add(self.animation_bytes)
+            .saturating_add(measured)
     }
 }

@@ -1,7 +1,11 @@
 //! PNG chunks (ISO/IEC 15948, sections 5 and 11; APNG's `acTL` is in its third edition).
 
 use super::{Fields, Header, area};
-use crate::{Format, ImageError, exif};
+use crate::exif::Orientation;
+use crate::{Format, ImageError};
+
+/// Keyword of an iTXt chunk that holds XMP, and its flag for no compression.
+const XMP_TEXT: &[u8] = b"XML:com.adobe.xmp\0\0";
 
 pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     let fields = Fields::big_endian(bytes);
@@ -32,7 +36,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     };
 
     let mut frames = 1;
-    let mut orientation = 1;
+    let mut orientation = Orientation::default();
     let mut at = 33;
     // What follows is optional: where it breaks off, the decoder decides whether the picture is complete.
     while let (Some(length), Some(kind)) = (fields.u32(at), fields.bytes::<4>(at + 4)) {
@@ -41,7 +45,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         match &kind {
             b"tRNS" => has_alpha = true,
             b"acTL" => frames = fields.u32(body).unwrap_or(1).max(1),
-            b"eXIf" => orientation = bytes.get(body..end).map_or(1, exif::orientation),
+            b"eXIf" => orientation.exif(bytes.get(body..end).unwrap_or(&[])),
+            b"iTXt" => {
+                // Compressed ones are left alone: nobody writes XMP so, and nothing is unpacked here.
+                if let Some(packet) = bytes.get(body..end).and_then(|text| text.strip_prefix(XMP_TEXT)) {
+                    orientation.xmp(packet);
+                }
+            }
             b"IEND" => break,
             _ => {}
         }
@@ -59,16 +69,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     };
     // Row by row into RGB; an interlaced picture is gathered whole first.
     let whole = if interlaced { expanded * pixels } else { 0 };
+    // Canvas, the canvas before, a frame and the best one so far.
+    let animation_bytes = if frames > 1 { (4 + 4 + 4 + 3) * pixels } else { 0 };
     Ok(Header {
-        format: Format::Png,
-        width,
-        height,
-        orientation,
+        orientation: orientation.get(),
         frames,
         bits_per_channel: if colour_type == 3 { 8 } else { bits },
         has_alpha,
         colour,
         codec_bytes: 3 * pixels + whole + 8 * row + expanded * u64::from(width),
-        conversion_bytes: 0,
+        animation_bytes,
+        ..Header::new(Format::Png, width, height)
     })
 }

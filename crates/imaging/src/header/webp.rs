@@ -1,28 +1,24 @@
 //! WebP's RIFF chunks (RFC 9649).
 
 use super::{Fields, Header, prefix_codes};
-use crate::{Format, ImageError, exif};
+use crate::exif::Orientation;
+use crate::{Format, ImageError};
 
 /// The decoder allocates a partition of a lossy frame by its 24-bit length before it finds the data missing.
 const LOSSY_PARTITION: u64 = 1 << 24;
+/// Prefix codes of a further frame: those that need more are not looked at.
+pub(crate) const MOST_CODES: u64 = 1 << 24;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
     let fields = Fields::little_endian(bytes);
     let truncated = || ImageError::truncated(Format::WebP, bytes);
     let kind: [u8; 4] = fields.bytes(12).ok_or_else(truncated)?;
     let mut header = Header {
-        format: Format::WebP,
-        width: 0,
-        height: 0,
-        orientation: 1,
-        frames: 1,
-        bits_per_channel: 8,
-        has_alpha: false,
         colour: "YCbCr",
-        codec_bytes: 0,
-        conversion_bytes: 0,
+        ..Header::new(Format::WebP, 0, 0)
     };
     let mut codes = 0;
+    let mut is_animated = false;
     match &kind {
         b"VP8 " => {
             if fields.bytes(23).ok_or_else(truncated)? != [0x9D, 0x01, 0x2A] {
@@ -45,6 +41,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         b"VP8X" => {
             let flags = fields.u8(20).ok_or_else(truncated)?;
             header.has_alpha = flags & 0x10 != 0;
+            is_animated = flags & 2 != 0;
             header.width = fields.u24(24).ok_or_else(truncated)? + 1;
             header.height = fields.u24(27).ok_or_else(truncated)? + 1;
             codes = read_chunks(bytes, &fields, &mut header);
@@ -58,13 +55,17 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, ImageError> {
         }
     }
     // The largest of three ways, with macroblock padding up to 16 pixels a side:
-    //   lossy: planes 1.5 and macroblock records 0.5, RGBA 4, and with alpha its own lossless decode 4 + 1 + 1;
+    //   lossy: planes 1.5, RGB 3 or RGBA 4, and with alpha its own lossless decode 4 + 3;
     //   lossless: RGBA 4, transforms and group numbers up to 1, and RGB 3;
-    //   animated: a frame of either kind 4 to 8, canvas 4, result 4.
+    //   animated: a frame of either kind up to 11, canvas 4, result 3.
     let padded = (u64::from(header.width) + 16) * (u64::from(header.height) + 16);
-    let per_pixel = if header.frames > 1 { 16 } else { 12 };
+    let per_pixel = if is_animated { 18 } else { 12 };
     let partition = if header.colour == "YCbCr" { LOSSY_PARTITION } else { 0 };
     header.codec_bytes = per_pixel * padded + partition + codes + 3 * bytes.len() as u64;
+    if header.frames > 1 {
+        // The best frame so far, and what clears; further frames may be coded otherwise than the first.
+        header.animation_bytes = 6 * padded + LOSSY_PARTITION + 2 * MOST_CODES;
+    }
     Ok(header)
 }
 
@@ -74,6 +75,7 @@ fn read_chunks(bytes: &[u8], fields: &Fields, header: &mut Header) -> u64 {
     let mut at = 30;
     let mut animation_frames = 0u32;
     let mut codes = 0u64;
+    let mut orientation = Orientation::default();
     while let (Some(kind), Some(length)) = (fields.bytes::<4>(at), fields.u32(at + 4)) {
         let body = at + 8;
         let end = body.saturating_add(length as usize);
@@ -98,7 +100,8 @@ fn read_chunks(bytes: &[u8], fields: &Fields, header: &mut Header) -> u64 {
                     }
                 }
             }
-            b"EXIF" => header.orientation = bytes.get(body..end).map_or(1, exif::orientation),
+            b"EXIF" => orientation.exif(bytes.get(body..end).unwrap_or(&[])),
+            b"XMP " => orientation.xmp(bytes.get(body..end).unwrap_or(&[])),
             kind => {
                 let data = bytes.get(body..end.min(bytes.len())).unwrap_or(&[]);
                 codes += read_picture(kind, data, header.width, header.height, header);
@@ -106,16 +109,22 @@ fn read_chunks(bytes: &[u8], fields: &Fields, header: &mut Header) -> u64 {
         }
         at = end.saturating_add(length as usize & 1);
     }
+    header.orientation = orientation.get();
     header.frames = animation_frames.max(1);
     codes
 }
 
 fn read_picture(kind: &[u8; 4], data: &[u8], width: u32, height: u32, header: &mut Header) -> u64 {
+    if kind == b"VP8L" {
+        header.colour = "RGB";
+    }
+    code_memory(kind, data, width, height)
+}
+
+/// What the prefix codes of a chunk take.
+pub(crate) fn code_memory(kind: &[u8; 4], data: &[u8], width: u32, height: u32) -> u64 {
     match (kind, data) {
-        (b"VP8L", _) => {
-            header.colour = "RGB";
-            prefix_codes::memory(data, width, height, false)
-        }
+        (b"VP8L", _) => prefix_codes::memory(data, width, height, false),
         // Compression method 1 in the lowest two bits.
         (b"ALPH", [flags, stream @ ..]) if flags & 3 == 1 => prefix_codes::memory(stream, width, height, true),
         _ => 0,

@@ -1,6 +1,4 @@
-//! JPEG: at a reduced size where the caller allows it, else through `zune-jpeg`.
-//!
-//! CMYK is read as Adobe stores it, inverted, whether or not its marker is there: Pillow does the same.
+//! Ordinary JPEGs at full size, through `zune-jpeg`.
 
 use std::cell::Cell;
 
@@ -10,27 +8,12 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use super::{Input, reduced};
+use crate::decode::Input;
 use crate::poll::{POLL_BYTES, Poll};
 use crate::{Format, Image, ImageError};
 
 pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let (width, height) = (input.header.width, input.header.height);
-    if let Some(min_side) = input.options.min_side {
-        let halvings = reduced::halvings(width, height, min_side);
-        // At half size the scalar code saves less than `zune-jpeg`'s SIMD gains: it is for pictures that are too large
-        // for memory otherwise.
-        let fits = input.header.memory() <= input.options.limits.max_memory;
-        if (halvings > 1 || (halvings == 1 && !fits))
-            && let Some(image) = reduced::decode(input, halvings)?
-        {
-            return Ok(image);
-        }
-    }
-    input
-        .options
-        .limits
-        .check_memory(Format::Jpeg, width, height, input.header.memory())?;
     let source = Source {
         bytes: input.bytes,
         position: 0,
@@ -50,7 +33,7 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
             "its frame headers give different sizes",
         ));
     }
-    let mut pixels = vec![0u8; input.header.pixels() as usize * 3];
+    let mut pixels = crate::memory::zeroed(input.header.pixels() as usize * 3)?;
     decoder
         .decode_into(&mut pixels)
         .map_err(|error| failure(input, error))?;

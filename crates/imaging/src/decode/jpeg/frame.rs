@@ -1,6 +1,9 @@
 //! The frame: components, how many frequencies of each are kept, and where its samples go.
 
+use super::colour::Colours;
 use super::idct;
+use crate::poll::Poll;
+use crate::{Format, ImageError};
 
 /// Natural (row-major) position of each coefficient in zigzag order (T.81, figure A.6).
 pub(super) const ZIGZAG: [u8; 64] = [
@@ -11,6 +14,9 @@ pub(super) const ZIGZAG: [u8; 64] = [
 
 /// Marks a coefficient that is read and dropped.
 pub(super) const DROPPED: u8 = 255;
+
+/// A coefficient that no scan has brought.
+pub(super) const UNSEEN: u8 = 255;
 
 pub(super) struct Component {
     pub id: u8,
@@ -30,10 +36,12 @@ pub(super) struct Component {
     pub own_rows: usize,
     /// Samples, `columns × across` wide.
     pub samples: Vec<u8>,
-    /// Progressive only: kept coefficients by block, and for every block which of its 64 are not zero yet: the
+    /// Gathered only: kept coefficients by block, and for every block which of its 64 are not zero yet: the
     /// refinement scans need to know that even of dropped ones.
     pub coefficients: Vec<i16>,
     pub nonzero: Vec<u64>,
+    /// Progressive only: by zigzag index, how many of the lowest bits have not come yet; [`UNSEEN`] before the first.
+    pub missing_bits: [u8; 64],
     /// Quantisation in force at the component's first scan.
     pub steps: Option<[u16; 64]>,
     pub prediction: i32,
@@ -51,12 +59,12 @@ impl Component {
 }
 
 pub(super) struct Frame {
-    pub progressive: bool,
+    pub coding: Coding,
     pub width: u32,
     pub height: u32,
     pub out_width: u32,
     pub out_height: u32,
-    pub is_rgb: bool,
+    pub colours: Colours,
     pub components: Vec<Component>,
     /// Largest sampling factors.
     pub horizontal: usize,
@@ -67,41 +75,63 @@ pub(super) struct Frame {
     pub size: usize,
 }
 
+/// What the frame's marker says.
+#[derive(Clone, Copy)]
+pub(super) struct Coding {
+    pub progressive: bool,
+    pub arithmetic: bool,
+}
+
+impl Coding {
+    /// Whether coefficients are gathered and transformed at the end, or each block as it comes.
+    pub(super) fn gathers(self) -> bool {
+        self.progressive || self.arithmetic
+    }
+}
+
 impl Frame {
-    pub(super) fn read(progressive: bool, segment: &[u8], halvings: u32) -> Option<Self> {
+    pub(super) fn read(marker: u8, segment: &[u8], halvings: u32) -> Result<Self, ImageError> {
+        let corrupt = |reason: String| ImageError::corrupt(Format::Jpeg, reason);
         let &[precision, h1, h0, w1, w0, count, ref specifications @ ..] = segment else {
-            return None;
+            return Err(corrupt("its frame header is too short".into()));
         };
         let (height, width) = (
             u32::from(u16::from_be_bytes([h1, h0])),
             u32::from(u16::from_be_bytes([w1, w0])),
         );
-        if precision != 8 || height == 0 || width == 0 || !matches!(count, 1 | 3) {
-            return None;
-        }
         let specifications: Vec<&[u8]> = specifications.chunks_exact(3).take(usize::from(count)).collect();
-        if specifications.len() != usize::from(count) {
-            return None;
+        if specifications.len() != usize::from(count) || height == 0 || width == 0 {
+            return Err(corrupt("its frame header is not complete".into()));
+        }
+        if !matches!(marker, 0xC0..=0xC2 | 0xC9 | 0xCA) || precision != 8 || !matches!(count, 1 | 3 | 4) {
+            return Err(ImageError::unsupported(
+                Format::Jpeg,
+                format!(
+                    "coding process {}, {precision} bits a sample, {count} components",
+                    marker & 15
+                ),
+            ));
         }
         let factors = |s: &[u8]| (usize::from(s[1] >> 4), usize::from(s[1] & 15));
-        let horizontal = specifications.iter().map(|s| factors(s).0).max()?;
-        let vertical = specifications.iter().map(|s| factors(s).1).max()?;
+        let horizontal = specifications.iter().map(|s| factors(s).0).max().unwrap_or(1);
+        let vertical = specifications.iter().map(|s| factors(s).1).max().unwrap_or(1);
         let size = 8usize >> halvings;
         let mcu_columns = (width as usize).div_ceil(8 * horizontal.max(1));
         let mcu_rows = (height as usize).div_ceil(8 * vertical.max(1));
         let mut components = Vec::with_capacity(specifications.len());
         for specification in &specifications {
             let (h, v) = factors(specification);
-            if !matches!(h, 1 | 2 | 4) || !matches!(v, 1 | 2 | 4) || specification[2] > 3 {
-                return None;
+            if !(1..=4).contains(&h) || !(1..=4).contains(&v) || specification[2] > 3 {
+                return Err(corrupt(format!(
+                    "a component has sampling factors {h}x{v} and quantisation table {}",
+                    specification[2]
+                )));
             }
-            if !horizontal.is_multiple_of(h) || !vertical.is_multiple_of(v) {
-                return None;
-            }
-            // A component with fewer samples keeps more frequencies, so that less has to be interpolated: at half size
-            // the chroma of 4:2:0 is transformed at its full resolution and needs no upsampling at all.
-            let across = (size * (horizontal / h)).min(8);
-            let down = (size * (vertical / v)).min(8);
+            // At a reduced size a component with fewer samples keeps more frequencies, so that less has to be
+            // interpolated: at half size the chroma of 4:2:0 is transformed at its full resolution and needs no
+            // upsampling at all.
+            let own_size = |most: usize, factor: usize| (size * most).div_ceil(factor).next_power_of_two().min(8);
+            let (across, down) = (own_size(horizontal, h), own_size(vertical, v));
             let own_width = (width as usize * h).div_ceil(horizontal);
             let own_height = (height as usize * v).div_ceil(vertical);
             components.push(Component {
@@ -119,18 +149,21 @@ impl Frame {
                 samples: Vec::new(),
                 coefficients: Vec::new(),
                 nonzero: Vec::new(),
+                missing_bits: [UNSEEN; 64],
                 steps: None,
                 prediction: 0,
             });
         }
-        let is_rgb = count == 3 && components.iter().map(|c| c.id).eq(*b"RGB");
-        Some(Self {
-            progressive,
+        Ok(Self {
+            coding: Coding {
+                progressive: matches!(marker, 0xC2 | 0xCA),
+                arithmetic: matches!(marker, 0xC9 | 0xCA),
+            },
             width,
             height,
             out_width: width.div_ceil(1 << halvings),
             out_height: height.div_ceil(1 << halvings),
-            is_rgb,
+            colours: Colours::Grey,
             components,
             horizontal,
             vertical,
@@ -141,41 +174,49 @@ impl Frame {
     }
 
     /// Most bytes held at once: samples, coefficients, result, and the result turned.
-    pub(super) fn memory(&self) -> u64 {
+    pub(super) fn memory(&self, turned: bool) -> u64 {
         let planes: u64 = self
             .components
             .iter()
             .map(|c| {
                 let (samples, kept) = ((c.across * c.down) as u64, c.kept_count() as u64);
-                (c.columns * c.rows) as u64 * (samples + if self.progressive { 2 * kept + 8 } else { 0 })
+                (c.columns * c.rows) as u64 * (samples + if self.coding.gathers() { 2 * kept + 8 } else { 0 })
             })
             .sum();
         let result = 3 * u64::from(self.out_width) * u64::from(self.out_height);
-        planes + 2 * result + crate::header::FIXED_BYTES
+        (planes + result).max(if turned { 2 * result } else { 0 }) + crate::header::FIXED_BYTES
     }
 
-    pub(super) fn allocate(mut self) -> Self {
+    pub(super) fn allocate(mut self) -> Result<Self, ImageError> {
         for component in &mut self.components {
             let blocks = component.columns * component.rows;
-            let kept = component.kept_count();
-            component.samples = vec![0; blocks * component.across * component.down];
-            if self.progressive {
-                component.coefficients = vec![0; blocks * kept];
-                component.nonzero = vec![0; blocks];
+            if self.coding.gathers() {
+                component.coefficients = crate::memory::zeroed(blocks * component.kept_count())?;
+                component.nonzero = crate::memory::zeroed(blocks)?;
             }
+            component.samples = crate::memory::zeroed(blocks * component.across * component.down)?;
         }
-        self
+        Ok(self)
     }
 
     /// Whether every component has come in some scan.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(super) fn every_component_came(&self) -> bool {
         self.components.iter().all(|component| component.steps.is_some())
     }
 
-    /// Transforms the blocks of a progressive frame once all scans are in, and lets go of the coefficients.
-    pub(super) fn finish_blocks(&mut self) {
-        if !self.progressive {
-            return;
+    /// Whether no scan is missing that could make the picture better: every coefficient has come to its last bit.
+    pub(super) fn every_bit_came(&self) -> bool {
+        !self.coding.progressive
+            || self
+                .components
+                .iter()
+                .all(|component| component.missing_bits == [0; 64])
+    }
+
+    /// Transforms the blocks of gathered coefficients once all scans are in, and lets go of the coefficients.
+    pub(super) fn finish_blocks(&mut self, poll: &Poll) -> Result<(), ImageError> {
+        if !self.coding.gathers() {
+            return Ok(());
         }
         for component in &mut self.components {
             let coefficients = std::mem::take(&mut component.coefficients);
@@ -185,20 +226,23 @@ impl Frame {
             let kept = component.kept_count();
             let stride = component.stride();
             let mut block = [0i32; 64];
-            for (index, quantised) in coefficients.chunks_exact(kept).enumerate() {
-                for ((value, &quantised), &step) in block.iter_mut().zip(quantised).zip(&steps) {
-                    *value = i32::from(quantised) * step;
+            for (row, coefficients) in coefficients.chunks_exact(kept * component.columns).enumerate() {
+                poll.check()?;
+                for (column, quantised) in coefficients.chunks_exact(kept).enumerate() {
+                    for ((value, &quantised), &step) in block.iter_mut().zip(quantised).zip(&steps) {
+                        *value = i32::from(quantised) * step;
+                    }
+                    let start = row * component.down * stride + column * component.across;
+                    idct::block(
+                        (component.across, component.down),
+                        &block,
+                        &mut component.samples[start..],
+                        stride,
+                    );
                 }
-                let (row, column) = (index / component.columns, index % component.columns);
-                let start = row * component.down * stride + column * component.across;
-                idct::block(
-                    (component.across, component.down),
-                    &block,
-                    &mut component.samples[start..],
-                    stride,
-                );
             }
         }
+        Ok(())
     }
 }
 

@@ -78,18 +78,16 @@ impl<'a> Bits<'a> {
         self.invented > self.available
     }
 
-    /// Starts anew behind a restart marker, which must be next.
+    /// Starts anew behind a restart marker, which must be the next marker.
     pub(super) fn restart(&mut self) -> Option<()> {
-        if self.ran_dry() || self.bytes.get(self.at) != Some(&0xFF) {
+        if self.ran_dry() {
             return None;
         }
-        while *self.bytes.get(self.at)? == 0xFF {
-            self.at += 1;
-        }
-        if !matches!(self.bytes.get(self.at), Some(0xD0..=0xD7)) {
+        let (marker, behind) = super::own::next_marker(self.bytes, self.at)?;
+        if !matches!(marker, 0xD0..=0xD7) {
             return None;
         }
-        *self = Self::new(self.bytes, self.at + 1);
+        *self = Self::new(self.bytes, behind);
         Some(())
     }
 

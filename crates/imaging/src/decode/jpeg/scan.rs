@@ -1,9 +1,11 @@
 //! One scan: baseline blocks are transformed as they come, progressive ones are gathered (T.81, annexes F and G).
 
+use super::arithmetic::{self, Conditioning};
 use super::frame::{Component, DROPPED, Frame, kept_steps};
 use super::huffman::{Bits, HuffmanTable};
 use super::idct;
 use crate::poll::Poll;
+use crate::{Format, ImageError};
 
 /// Tables in force, as the markers between the scans set them.
 #[derive(Default)]
@@ -13,6 +15,7 @@ pub(super) struct Tables {
     /// In zigzag order.
     quantisation: [Option<[u16; 64]>; 4],
     pub restart_interval: usize,
+    pub conditioning: Conditioning,
 }
 
 impl Tables {
@@ -24,6 +27,13 @@ impl Tables {
             let tables = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
             *tables.get_mut(usize::from(kind & 15))? = Some(table);
             segment = &rest[16 + total..];
+        }
+        Some(())
+    }
+
+    pub(super) fn read_conditioning(&mut self, segment: &[u8]) -> Option<()> {
+        for entry in segment.chunks_exact(2) {
+            self.conditioning.set(entry[0], entry[1])?;
         }
         Some(())
     }
@@ -48,23 +58,104 @@ impl Tables {
     }
 }
 
-/// Spectral selection and successive approximation of a progressive scan.
+/// Spectral selection and successive approximation of a scan of gathered coefficients.
 #[derive(Clone, Copy)]
-struct Band {
-    first: usize,
-    last: usize,
-    refines: bool,
-    low: u32,
+pub(super) struct Band {
+    pub first: usize,
+    pub last: usize,
+    pub refines: bool,
+    pub low: u32,
 }
 
 struct Member<'t> {
     component: usize,
     dc: Option<&'t HuffmanTable>,
     ac: Option<&'t HuffmanTable>,
+    /// Numbers of its tables of arithmetic statistics.
+    numbers: (usize, usize),
+    /// By kept position.
+    steps: [i32; 64],
 }
 
-/// Decodes the scan whose header is `segment` and whose bits start at `start`; gives the position behind them. `None`
-/// for anything out of order, and for a stop.
+struct Scan<'t> {
+    members: Vec<Member<'t>>,
+    /// `None` where blocks are transformed as they come.
+    band: Option<Band>,
+}
+
+impl<'t> Scan<'t> {
+    /// Reads the scan's header. `None` for anything out of order.
+    fn read(frame: &mut Frame, tables: &'t Tables, segment: &[u8]) -> Option<Self> {
+        let (&count, rest) = segment.split_first()?;
+        let count = usize::from(count);
+        if count == 0 || count > frame.components.len() || rest.len() < 2 * count + 3 {
+            return None;
+        }
+        let coding = frame.coding;
+        let mut members = Vec::with_capacity(count);
+        for selector in rest[..2 * count].chunks_exact(2) {
+            let component = frame.components.iter().position(|c| c.id == selector[0])?;
+            if members.iter().any(|member: &Member| member.component == component) {
+                return None;
+            }
+            let numbers = (usize::from(selector[1] >> 4), usize::from(selector[1] & 15));
+            let target = &mut frame.components[component];
+            let steps = *target.steps.get_or_insert(tables.quantisation[target.quantisation]?);
+            members.push(Member {
+                component,
+                dc: tables.dc.get(numbers.0).and_then(Option::as_ref),
+                ac: tables.ac.get(numbers.1).and_then(Option::as_ref),
+                numbers,
+                steps: kept_steps(&steps, &target.kept),
+            });
+        }
+        if !coding.progressive {
+            // The bounds say nothing here; some encoders write odd ones.
+            let band = coding.arithmetic.then_some(Band {
+                first: 0,
+                last: 63,
+                refines: false,
+                low: 0,
+            });
+            return Some(Self { members, band });
+        }
+        let (first, last, approximation) = (rest[2 * count], rest[2 * count + 1], rest[2 * count + 2]);
+        let (first, last) = (usize::from(first), usize::from(last));
+        let (high, low) = (approximation >> 4, approximation & 15);
+        if last > 63 || first > last || (first == 0) != (last == 0) || (first > 0 && count != 1) || low > 13 {
+            return None;
+        }
+        if high != 0 && low + 1 != high {
+            return None;
+        }
+        for member in &members {
+            frame.components[member.component].missing_bits[first..=last].fill(low);
+        }
+        let band = Band {
+            first,
+            last,
+            refines: high != 0,
+            low: u32::from(low),
+        };
+        Some(Self {
+            members,
+            band: Some(band),
+        })
+    }
+
+    /// Columns and rows of the scan's MCUs: single blocks where it holds one component alone.
+    fn extent(&self, frame: &Frame) -> (usize, usize) {
+        match self.members.as_slice() {
+            [alone] => {
+                let component = &frame.components[alone.component];
+                (component.own_columns, component.own_rows)
+            }
+            _ => (frame.mcu_columns, frame.mcu_rows),
+        }
+    }
+}
+
+/// Decodes the scan whose header is `segment` and whose bits start at `start`; gives the position behind them.
 pub(super) fn decode(
     frame: &mut Frame,
     tables: &Tables,
@@ -72,61 +163,38 @@ pub(super) fn decode(
     bytes: &[u8],
     start: usize,
     poll: &Poll,
-) -> Option<usize> {
-    let (&count, rest) = segment.split_first()?;
-    let count = usize::from(count);
-    if count == 0 || count > frame.components.len() || rest.len() != 2 * count + 3 {
-        return None;
-    }
-    let mut members = Vec::with_capacity(count);
-    for selector in rest[..2 * count].chunks_exact(2) {
-        let component = frame.components.iter().position(|c| c.id == selector[0])?;
-        if members.iter().any(|member: &Member| member.component == component) {
-            return None;
-        }
-        let dc = tables.dc.get(usize::from(selector[1] >> 4))?.as_ref();
-        let ac = tables.ac.get(usize::from(selector[1] & 15))?.as_ref();
-        members.push(Member { component, dc, ac });
-        let steps = tables.quantisation[frame.components[component].quantisation]?;
-        frame.components[component].steps.get_or_insert(steps);
-    }
-    let (first, last, approximation) = (rest[2 * count], rest[2 * count + 1], rest[2 * count + 2]);
-    let band = if frame.progressive {
-        let (first, last) = (usize::from(first), usize::from(last));
-        if last > 63 || first > last || (first == 0) != (last == 0) || (first > 0 && count != 1) {
-            return None;
-        }
-        let (high, low) = (approximation >> 4, u32::from(approximation & 15));
-        (low <= 13).then_some(Some(Band {
-            first,
-            last,
-            refines: high != 0,
-            low,
-        }))?
-    } else {
-        None
-    };
-
-    let alone = count == 1;
-    let (columns, rows) = if alone {
-        let component = &frame.components[members[0].component];
-        (component.own_columns, component.own_rows)
-    } else {
-        (frame.mcu_columns, frame.mcu_rows)
-    };
+) -> Result<usize, ImageError> {
+    let corrupt = |reason: &str| ImageError::corrupt(Format::Jpeg, reason);
+    let scan = Scan::read(frame, tables, segment).ok_or_else(|| corrupt("the header of a scan is not valid"))?;
     for component in &mut frame.components {
         component.prediction = 0;
     }
-    let steps: Vec<[i32; 64]> = members
-        .iter()
-        .map(|member| &frame.components[member.component])
-        .map(|component| {
-            component
-                .steps
-                .map_or([0; 64], |steps| kept_steps(&steps, &component.kept))
-        })
-        .collect();
+    if frame.coding.arithmetic {
+        let statistics = scan.members.iter().map(|member| (member.component, member.numbers));
+        let Some(band) = scan.band else {
+            return Err(corrupt("the header of a scan is not valid"));
+        };
+        let (members, extent): (Vec<_>, _) = (statistics.collect(), scan.extent(frame));
+        return arithmetic::decode(frame, tables, &members, extent, band, (bytes, start), poll);
+    }
     let mut bits = Bits::new(bytes, start);
+    let outcome = decode_blocks(frame, tables, &scan, &mut bits, poll);
+    poll.check()?;
+    if bits.ran_dry() {
+        return Err(if bits.position() + 1 >= bytes.len() {
+            ImageError::truncated(Format::Jpeg, bytes)
+        } else {
+            corrupt("a scan ends before its last block")
+        });
+    }
+    outcome.ok_or_else(|| corrupt("the data of a scan are not valid"))?;
+    Ok(bits.position())
+}
+
+/// `None` for data that contradict themselves or end too early, and for a stop.
+fn decode_blocks(frame: &mut Frame, tables: &Tables, scan: &Scan, bits: &mut Bits, poll: &Poll) -> Option<()> {
+    let (columns, rows) = scan.extent(frame);
+    let alone = scan.members.len() == 1;
     let mut end_of_band_run = 0u32;
     let mut until_restart = tables.restart_interval;
     for row in 0..rows {
@@ -138,15 +206,14 @@ pub(super) fn decode(
                 if until_restart == 0 {
                     bits.restart()?;
                     end_of_band_run = 0;
-                    frame
-                        .components
-                        .iter_mut()
-                        .for_each(|component| component.prediction = 0);
+                    for component in &mut frame.components {
+                        component.prediction = 0;
+                    }
                     until_restart = tables.restart_interval;
                 }
                 until_restart -= 1;
             }
-            for (member, steps) in members.iter().zip(&steps) {
+            for member in &scan.members {
                 let component = &mut frame.components[member.component];
                 let (across, down) = if alone {
                     (1, 1)
@@ -156,10 +223,10 @@ pub(super) fn decode(
                 for v in 0..down {
                     for h in 0..across {
                         let (x, y) = (column * across + h, row * down + v);
-                        match band {
-                            None => baseline_block(component, &mut bits, member, steps, x, y)?,
+                        match scan.band {
+                            None => baseline_block(component, bits, member, x, y)?,
                             Some(band) => {
-                                progressive_block(component, &mut bits, member, band, &mut end_of_band_run, x, y)?;
+                                progressive_block(component, bits, member, band, &mut end_of_band_run, x, y)?;
                             }
                         }
                     }
@@ -167,19 +234,12 @@ pub(super) fn decode(
             }
         }
     }
-    (!bits.ran_dry()).then(|| bits.position())
+    Some(())
 }
 
 #[inline(always)]
-fn baseline_block(
-    component: &mut Component,
-    bits: &mut Bits,
-    member: &Member,
-    steps: &[i32; 64],
-    x: usize,
-    y: usize,
-) -> Option<()> {
-    let ac = member.ac?;
+fn baseline_block(component: &mut Component, bits: &mut Bits, member: &Member, x: usize, y: usize) -> Option<()> {
+    let (ac, steps) = (member.ac?, &member.steps);
     let length = u32::from(bits.symbol(member.dc?)?);
     if length > 11 {
         return None;
