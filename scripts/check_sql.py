@@ -25,9 +25,14 @@ EXCEPTIONS = (
         "for no other, and PostgreSQL refuses to replace what is no member",
     ),
     (
-        r"^0\.1\.0--0\.2\.0$",
-        r"^PS015: .*copymatch\.reference_sets ",
-        "a view in the extension's own schema, where nobody else creates",
+        r"--",
+        r"^PS015: .*: copymatch\.\w+ ",
+        "CREATE OR REPLACE VIEW in the extension's own schema, where nobody else creates",
+    ),
+    (
+        r"",
+        r"^PS005: .*: extschema\.copy_(fill_set|reembed|process_queue)\(",
+        "procedures that commit, which no setting may be given to; their bodies are checked as under any path, and name everything",
     ),
     (
         r"^0\.1\.0--0\.2\.0$",

@@ -23,6 +23,7 @@ check clippy cargo clippy --quiet --workspace --all-targets --no-default-feature
 check dependencies "$VENV/bin/python" scripts/check_dependencies.py
 check shellcheck shellcheck --external-sources --source-path=SCRIPTDIR "${shell[@]}"
 check ruff "$VENV/bin/ruff" check --quiet .
+check pgspot "$VENV/bin/python" scripts/check_sql.py
 check "ruff format" "$VENV/bin/ruff" format --check --output-format concise .
 if [ ${#dockerfiles[@]} -gt 0 ]; then check hadolint "$VENV/bin/hadolint" "${dockerfiles[@]}"; fi
 

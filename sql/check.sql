@@ -1,7 +1,7 @@
 -- Descriptors against images: rows that came where no trigger ran (a logical subscription, a session_replication_role of replica, a
 -- trigger that was disabled) have none, or that of an earlier image. With the caller's rights, and for the owner alone: the UPDATE runs
 -- the table's triggers, which are his.
-CREATE FUNCTION copy_check_set(name text DEFAULT copymatch.default_set(), sample bigint DEFAULT NULL, mend boolean DEFAULT true,
+CREATE FUNCTION @extschema@.copy_check_set(name text DEFAULT copymatch.default_set(), sample bigint DEFAULT NULL, mend boolean DEFAULT true,
                                OUT checked bigint, OUT missing bigint, OUT differing bigint, OUT mended bigint)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -50,4 +50,4 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION copy_check_set(text, bigint, boolean) IS 'compares the descriptors of a set with its images, all or a random sample of rows, and writes those that are missing or of another image (mend => false: only counts them). For the owner of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_check_set(text, bigint, boolean) IS 'compares the descriptors of a set with its images, all or a random sample of rows, and writes those that are missing or of another image (mend => false: only counts them). For the owner of the set''s relation';

@@ -1,4 +1,3 @@
-SET LOCAL search_path = pg_catalog, pg_temp;
 -- Images to descriptors.
 CREATE FUNCTION @extschema@.copy_embed(image bytea, model text DEFAULT NULL) RETURNS @extschema@.vector
     AS 'MODULE_PATHNAME', 'copy_embed_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 1000000;

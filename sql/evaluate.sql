@@ -1,4 +1,3 @@
-SET LOCAL search_path = pg_catalog, pg_temp;
 -- Evaluation: the Image Similarity Challenge's metrics as aggregates, and benchmarks run end to end.
 CREATE TYPE copymatch.operating_point AS (threshold double precision, "precision" double precision, recall double precision);
 COMMENT ON TYPE copymatch.operating_point IS 'precision and recall of everything that scores at least threshold';

@@ -1,4 +1,3 @@
-SET LOCAL search_path = pg_catalog, pg_temp;
 -- Findings and their review. Rows come from copymatch.record_findings alone; reviewers may UPDATE the columns state, note and
 -- for_uploader, by the functions below or by hand: the triggers hold the rules either way, and policies that an operator adds
 -- to copymatch.finding hold as well, since the functions run with the caller's rights.

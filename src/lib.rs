@@ -48,6 +48,7 @@ extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["eva
 extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibrate"]);
 extension_sql_file!("../sql/dropped.sql", name = "dropped", requires = ["explain"]);
 extension_sql_file!("../sql/check.sql", name = "check", requires = ["dropped"]);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["check"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]

@@ -236,7 +236,8 @@ def test_large_pictures_short_of_memory_fail_alone(short):
 
 
 @pytest.mark.parametrize(
-    "sql", ["REINDEX TABLE d", "VACUUM FULL d", "TRUNCATE d", "REINDEX INDEX CONCURRENTLY d_v_idx", "CLUSTER d USING d_pkey"]
+    "sql",
+    ["REINDEX TABLE d", "VACUUM FULL d", "TRUNCATE d", "REINDEX INDEX CONCURRENTLY d_v_idx", "CLUSTER d USING d_pkey"],
 )
 def test_index_keeps_its_dimensions_when_the_column_loses_them(fresh_db, sql):
     fresh_db.execute(

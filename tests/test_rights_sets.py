@@ -82,7 +82,10 @@ LOOKS = {
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_set_of_a_stranger_is_searched_by_its_name_only(owned, look):
-    as_mallory(owned, LOOKS[look] + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL)")
+    as_mallory(
+        owned,
+        LOOKS[look] + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL)",
+    )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     for role in (None, owned.carol):
         assert search(owned, "NULL", role) == [("licensed", "1")]
@@ -95,13 +98,19 @@ def test_a_set_of_a_stranger_is_searched_by_its_name_only(owned, look):
 
 
 def test_groups_negatives_and_the_default_set_pass_the_same_gate(owned, sqlstate):
-    as_mallory(owned, LOOKS["view"] + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL);"
-               "SELECT copy_create_set('no', 'mallory.t', 'id', NULL, negative => true); SELECT copy_create_group('all', '{licensed,trap}')")
+    as_mallory(
+        owned,
+        LOOKS["view"]
+        + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL);"
+        "SELECT copy_create_set('no', 'mallory.t', 'id', NULL, negative => true); SELECT copy_create_group('all', '{licensed,trap}')",
+    )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     assert search(owned, "'all'") == "42501" and search(owned, "'all'", owned.carol) == "42501"
     owned.execute("SELECT copy_alter_set('licensed', negatives => '{no}')")
     assert search(owned, "'licensed'") == [("licensed", "1")] == search(owned, "'licensed'", owned.carol)
-    owned.execute("UPDATE copymatch.reference_set SET is_default = NULLIF(name = 'trap', false) IS NOT NULL WHERE name = 'licensed'")
+    owned.execute(
+        "UPDATE copymatch.reference_set SET is_default = NULLIF(name = 'trap', false) IS NOT NULL WHERE name = 'licensed'"
+    )
     owned.execute("UPDATE copymatch.reference_set SET is_default = true WHERE name = 'trap'")
     for role in (None, owned.carol):
         assert search(owned, "copymatch.default_set()", role) == "42501"
@@ -109,7 +118,11 @@ def test_groups_negatives_and_the_default_set_pass_the_same_gate(owned, sqlstate
 
 
 def test_trust_is_a_superusers_and_ends_with_the_owner_or_the_relation(owned, sqlstate):
-    as_mallory(owned, LOOKS["plain table"] + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('hers', 'mallory.t', 'id', NULL)")
+    as_mallory(
+        owned,
+        LOOKS["plain table"]
+        + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('hers', 'mallory.t', 'id', NULL)",
+    )
     with acting(owned, owned.mallory), sqlstate("42501"):
         owned.execute("SELECT copy_alter_set('hers', trusted => true)")
     owned.execute("SELECT copy_alter_set('hers', trusted => true)")
@@ -125,7 +138,11 @@ def test_trust_is_a_superusers_and_ends_with_the_owner_or_the_relation(owned, sq
 
 
 def test_roles_trust_the_sets_of_their_own_roles(owned):
-    as_mallory(owned, LOOKS["view"] + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('team', 'mallory.t', 'id', NULL)")
+    as_mallory(
+        owned,
+        LOOKS["view"]
+        + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('team', 'mallory.t', 'id', NULL)",
+    )
     assert search(owned, "NULL", owned.carol) == [("licensed", "1")]
     owned.execute(f"GRANT {owned.mallory} TO {owned.carol}")
     assert sorted(search(owned, "NULL", owned.carol)) == [("licensed", "1"), ("team", "1")]
@@ -133,28 +150,43 @@ def test_roles_trust_the_sets_of_their_own_roles(owned):
 
 
 def test_a_partition_of_a_stranger_makes_the_set_a_strangers(owned):
-    owned.execute("CREATE TABLE parts (id int, descriptor vector(256)) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parts DEFAULT")
-    owned.execute(f"GRANT SELECT ON parts TO PUBLIC; SELECT copy_create_set('parts', 'parts', 'id', NULL); INSERT INTO parts VALUES (2, {VECTOR})")
+    owned.execute(
+        "CREATE TABLE parts (id int, descriptor vector(256)) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parts DEFAULT"
+    )
+    owned.execute(
+        f"GRANT SELECT ON parts TO PUBLIC; SELECT copy_create_set('parts', 'parts', 'id', NULL); INSERT INTO parts VALUES (2, {VECTOR})"
+    )
     assert sorted(search(owned)) == [("licensed", "1"), ("parts", "2")]
     owned.execute(f"ALTER TABLE part OWNER TO {owned.mallory}")
     assert search(owned) == [("licensed", "1")]
 
 
 def test_a_relation_swapped_under_a_remembered_set_is_not_searched(owned):
-    owned.execute(f"CREATE SCHEMA shared AUTHORIZATION {owned.mallory}; CREATE TABLE shared.t (LIKE licensed); GRANT USAGE ON SCHEMA shared TO PUBLIC")
-    owned.execute(f"GRANT SELECT ON shared.t TO PUBLIC; INSERT INTO shared.t VALUES (7, {VECTOR}); SELECT copy_create_set('shared', 'shared.t', 'id', NULL)")
+    owned.execute(
+        f"CREATE SCHEMA shared AUTHORIZATION {owned.mallory}; CREATE TABLE shared.t (LIKE licensed); GRANT USAGE ON SCHEMA shared TO PUBLIC"
+    )
+    owned.execute(
+        f"GRANT SELECT ON shared.t TO PUBLIC; INSERT INTO shared.t VALUES (7, {VECTOR}); SELECT copy_create_set('shared', 'shared.t', 'id', NULL)"
+    )
     assert ("shared", "7") in search(owned)
     # The schema is hers: she may rename it and put another one in its place.
-    owned.execute(f"GRANT CREATE ON DATABASE \"{owned.info.dbname}\" TO {owned.mallory}")
-    as_mallory(owned, "ALTER SCHEMA shared RENAME TO away; CREATE SCHEMA shared; GRANT USAGE ON SCHEMA shared TO PUBLIC;"
-               "CREATE VIEW shared.t AS SELECT 8 AS id, @ AS descriptor WHERE mallory.evil(); GRANT SELECT ON shared.t TO PUBLIC")
+    owned.execute(f'GRANT CREATE ON DATABASE "{owned.info.dbname}" TO {owned.mallory}')
+    as_mallory(
+        owned,
+        "ALTER SCHEMA shared RENAME TO away; CREATE SCHEMA shared; GRANT USAGE ON SCHEMA shared TO PUBLIC;"
+        "CREATE VIEW shared.t AS SELECT 8 AS id, @ AS descriptor WHERE mallory.evil(); GRANT SELECT ON shared.t TO PUBLIC",
+    )
     assert ("shared", "7") in search(owned) and not trapped(owned)
-    owned.execute(f"REVOKE CREATE ON DATABASE \"{owned.info.dbname}\" FROM {owned.mallory}")
+    owned.execute(f'REVOKE CREATE ON DATABASE "{owned.info.dbname}" FROM {owned.mallory}')
 
 
 def test_what_is_broken_is_left_out_of_a_search_of_all_sets_with_one_warning(owned):
-    owned.execute("CREATE TABLE broken (id int, descriptor vector(256)); SELECT copy_create_set('broken', 'broken', 'id', NULL, filter => 'id > 0')")
-    owned.execute("CREATE TABLE gone (id int, descriptor vector(256)); SELECT copy_create_set('gone', 'gone', 'id', NULL); DROP TABLE gone")
+    owned.execute(
+        "CREATE TABLE broken (id int, descriptor vector(256)); SELECT copy_create_set('broken', 'broken', 'id', NULL, filter => 'id > 0')"
+    )
+    owned.execute(
+        "CREATE TABLE gone (id int, descriptor vector(256)); SELECT copy_create_set('gone', 'gone', 'id', NULL); DROP TABLE gone"
+    )
     warnings = []
     owned.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
     for change in ("RENAME descriptor TO d", "RENAME d TO descriptor", "RENAME id TO key", "RENAME key TO id",
@@ -170,8 +202,12 @@ def test_what_is_broken_is_left_out_of_a_search_of_all_sets_with_one_warning(own
 def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlstate):
     as_mallory(owned, LOOKS["plain table"] + "; GRANT SELECT ON mallory.t TO PUBLIC")
     owned.execute("CREATE TABLE more (LIKE licensed); CREATE TABLE no (LIKE licensed)")
-    owned.execute(f"INSERT INTO no VALUES (5, {VECTOR}); SELECT copy_create_set('more', 'more', 'id', NULL), copy_create_set('no', 'no', 'id', NULL, negative => true)")
-    owned.execute("SELECT copy_alter_set('licensed', negatives => '{no}'), copy_create_group('both', '{licensed,more}')")
+    owned.execute(
+        f"INSERT INTO no VALUES (5, {VECTOR}); SELECT copy_create_set('more', 'more', 'id', NULL), copy_create_set('no', 'no', 'id', NULL, negative => true)"
+    )
+    owned.execute(
+        "SELECT copy_alter_set('licensed', negatives => '{no}'), copy_create_group('both', '{licensed,more}')"
+    )
     owned.execute(f"INSERT INTO more VALUES (3, {VECTOR}); SELECT copy_disable_reference('more', '3')")
     with acting(owned, owned.mallory):
         for call in ("copy_create_group('licensed', '{licensed}')", "copy_create_set('both', 'mallory.t', 'id', NULL)"):
@@ -180,7 +216,10 @@ def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlst
     explained = f"SELECT explanation IS NOT NULL FROM copy_match_descriptor({VECTOR}, 'licensed')"
     assert owned.execute(explained).fetchone() == (True,)
     owned.execute("SELECT copy_drop_set('more'), copy_drop_set('no')")
-    as_mallory(owned, "SELECT copy_create_set('more', 'mallory.t', 'id', NULL), copy_create_set('no', 'mallory.t', 'id', NULL, negative => true)")
+    as_mallory(
+        owned,
+        "SELECT copy_create_set('more', 'mallory.t', 'id', NULL), copy_create_set('no', 'mallory.t', 'id', NULL, negative => true)",
+    )
     assert owned.execute("SELECT count(*) FROM copymatch.reference_status").fetchone()[0] == 0
     assert owned.execute(explained).fetchone() == (False,)
     assert search(owned, "'both'") == "42704"
@@ -192,7 +231,11 @@ def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlst
 
 
 def test_nobody_but_functions_writes_and_they_sign_with_the_caller(owned, sqlstate):
-    as_mallory(owned, LOOKS["plain table"] + "; SELECT copy_create_set('own', 'mallory.t', 'id', NULL), copy_create_group('g', '{own}')")
+    as_mallory(
+        owned,
+        LOOKS["plain table"]
+        + "; SELECT copy_create_set('own', 'mallory.t', 'id', NULL), copy_create_group('g', '{own}')",
+    )
     with acting(owned, owned.mallory):
         owned.execute("SELECT copy_disable_reference('own', '1')")
         for table in ("reference_set", "reference_group", "reference_status", "reembedding", "set_name"):
@@ -223,10 +266,14 @@ def test_who_looks_after_a_set_does_so_as_the_relations_owner(owned):
     owned.execute("INSERT INTO mallory.t VALUES ('a', %s)", [jpeg(scene(1))])
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     assert owned.execute("SELECT copy_create_set('hers', 'mallory.t', 'id', 'image')").fetchone()[0] == 1
-    owned.execute("ALTER TABLE mallory.t DISABLE TRIGGER USER; UPDATE mallory.t SET descriptor = NULL; ALTER TABLE mallory.t ENABLE TRIGGER USER")
+    owned.execute(
+        "ALTER TABLE mallory.t DISABLE TRIGGER USER; UPDATE mallory.t SET descriptor = NULL; ALTER TABLE mallory.t ENABLE TRIGGER USER"
+    )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     owned.execute("CALL copy_fill_set('hers')")
-    owned.execute("SELECT copy_alter_set('hers', k => 3), copy_disable_reference('hers', 'a'), copy_enable_reference('hers', 'a')")
+    owned.execute(
+        "SELECT copy_alter_set('hers', k => 3), copy_disable_reference('hers', 'a'), copy_enable_reference('hers', 'a')"
+    )
     assert owned.execute("SELECT count(descriptor) FROM mallory.t").fetchone()[0] == 1
     owned.execute("SELECT copy_drop_set('hers', true)")
     assert not trapped(owned)
@@ -262,19 +309,27 @@ def test_ordinary_filters_are_allowed_and_mean_the_same_under_every_path(owned, 
                " (2, NULL, 'b', '{y}', '{}', '2010-01-01 12:00Z', 'two', '[6,7)', @)")  # fmt: skip
     with acting(owned, owned.mallory):
         owned.execute("SELECT copy_create_set('kinds', 'mallory.kinds', 'id', NULL, filter => %s)", [text])
-        expected = owned.execute(f"SELECT array_agg(id::text ORDER BY id) FROM mallory.kinds WHERE {text}").fetchone()[0]
+        expected = owned.execute(f"SELECT array_agg(id::text ORDER BY id) FROM mallory.kinds WHERE {text}").fetchone()[
+            0
+        ]
     stored = owned.execute("SELECT filter, filter_beyond FROM copymatch.reference_set WHERE name = 'kinds'").fetchone()
     assert stored[1] is False and (written is None or stored[0] == written)
     # Better-fitting operators and types of mallory's come first in this path.
     for kind in ("int", "text", "text[]", "jsonb", "timestamptz"):
-        owned.execute(f"CREATE FUNCTION mallory.wrong({kind}, {kind}) RETURNS boolean LANGUAGE sql AS 'SELECT mallory.evil()'")
+        owned.execute(
+            f"CREATE FUNCTION mallory.wrong({kind}, {kind}) RETURNS boolean LANGUAGE sql AS 'SELECT mallory.evil()'"
+        )
         for name in ("=", "<", ">", "&&", "@>", "~~"):
-            owned.execute(f"CREATE OPERATOR mallory.{name} (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = mallory.wrong)")
+            owned.execute(
+                f"CREATE OPERATOR mallory.{name} (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = mallory.wrong)"
+            )
     owned.execute("SET search_path = mallory, pg_catalog, public")
     found = [reference for _, reference in search(owned, "'kinds'")]
     owned.execute("SET search_path = public")
     assert found == expected == ["1"] and not trapped(owned)
-    again = owned.execute("SELECT (copymatch.settle_filter('mallory.kinds'::regclass, %s)).settled", [stored[0]]).fetchone()[0]
+    again = owned.execute(
+        "SELECT (copymatch.settle_filter('mallory.kinds'::regclass, %s)).settled", [stored[0]]
+    ).fetchone()[0]
     assert again == stored[0], "what is kept is kept as it is"
 
 
@@ -326,32 +381,48 @@ def test_a_filter_whose_column_changes_its_type_is_refused_from_then_on(owned):
 
 
 def test_a_superuser_goes_further_and_it_is_kept_qualified(owned):
-    owned.execute("CREATE FUNCTION mine(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = 1'; CREATE DOMAIN d AS int CHECK (VALUE > 0)")
+    owned.execute(
+        "CREATE FUNCTION mine(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = 1'; CREATE DOMAIN d AS int CHECK (VALUE > 0)"
+    )
     owned.execute("SELECT copy_alter_set('licensed', filter => 'mine(id) AND id::d = 1 AND descriptor IS NOT NULL')")
     filter, beyond = owned.execute("SELECT filter, filter_beyond FROM copymatch.reference_set").fetchone()
     assert beyond and "public.mine(id)" in filter and "::public.d" in filter and "OPERATOR(pg_catalog.=)" in filter
     owned.execute("SET search_path = pg_catalog")
-    assert owned.execute("SELECT reference FROM public.copy_match_descriptor((SELECT descriptor FROM public.licensed), 'licensed')").fetchall() == [("1",)]
+    assert owned.execute(
+        "SELECT reference FROM public.copy_match_descriptor((SELECT descriptor FROM public.licensed), 'licensed')"
+    ).fetchall() == [("1",)]
 
 
 # References out of use
 
 
 def test_status_is_shown_with_the_reference_and_no_search_finds_it(owned):
-    owned.execute("CREATE TABLE refs (id text PRIMARY KEY, tenant name, descriptor vector(256)); GRANT SELECT ON refs TO PUBLIC")
-    owned.execute(f"INSERT INTO refs VALUES ('a', 'x', {VECTOR}), ('b', '{owned.carol}', {VECTOR}), ('c', '{owned.carol}', {VECTOR})")
-    owned.execute("SELECT copy_create_set('refs', 'refs', 'id', NULL); ALTER TABLE refs ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON refs USING (tenant = current_user)")
+    owned.execute(
+        "CREATE TABLE refs (id text PRIMARY KEY, tenant name, descriptor vector(256)); GRANT SELECT ON refs TO PUBLIC"
+    )
+    owned.execute(
+        f"INSERT INTO refs VALUES ('a', 'x', {VECTOR}), ('b', '{owned.carol}', {VECTOR}), ('c', '{owned.carol}', {VECTOR})"
+    )
+    owned.execute(
+        "SELECT copy_create_set('refs', 'refs', 'id', NULL); ALTER TABLE refs ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON refs USING (tenant = current_user)"
+    )
     owned.execute("SELECT copy_disable_reference('refs', 'a', 'secret'), copy_disable_reference('refs', 'b')")
     status = "SELECT reference FROM copymatch.reference_status ORDER BY 1"
     assert owned.execute(status).fetchall() == [("a",), ("b",)]
     with acting(owned, owned.carol):
         assert owned.execute(status).fetchall() == [("b",)]
-        assert owned.execute("SELECT copymatch.reference_in_use(id, 'a') FROM copymatch.reference_set WHERE name = 'refs'").fetchone()[0], "no oracle"
+        assert owned.execute(
+            "SELECT copymatch.reference_in_use(id, 'a') FROM copymatch.reference_set WHERE name = 'refs'"
+        ).fetchone()[0], "no oracle"
     assert search(owned, "'refs'", owned.carol) == [("refs", "c")] == search(owned, "'refs'")
 
 
 def test_reading_the_status_runs_no_strangers_code(owned):
-    as_mallory(owned, LOOKS["view"] + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL), copy_disable_reference('trap', '1')")
+    as_mallory(
+        owned,
+        LOOKS["view"]
+        + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL), copy_disable_reference('trap', '1')",
+    )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     with acting(owned, owned.carol):
         assert owned.execute("SELECT count(*) FROM copymatch.reference_status").fetchone()[0] == 0
@@ -361,12 +432,19 @@ def test_reading_the_status_runs_no_strangers_code(owned):
 
 
 def test_the_trigger_serves_sets_of_its_own_table_only(owned, sqlstate):
-    owned.execute("CREATE TABLE images (id int, image bytea); SELECT copy_create_set('images', 'images', 'id', 'image')")
-    as_mallory(owned, "CREATE TABLE mallory.t (id int, image bytea, descriptor vector(256));"
-               "CREATE TRIGGER t BEFORE INSERT ON mallory.t FOR EACH ROW EXECUTE FUNCTION copy_maintain_descriptor('images')")
+    owned.execute(
+        "CREATE TABLE images (id int, image bytea); SELECT copy_create_set('images', 'images', 'id', 'image')"
+    )
+    as_mallory(
+        owned,
+        "CREATE TABLE mallory.t (id int, image bytea, descriptor vector(256));"
+        "CREATE TRIGGER t BEFORE INSERT ON mallory.t FOR EACH ROW EXECUTE FUNCTION copy_maintain_descriptor('images')",
+    )
     with acting(owned, owned.mallory), sqlstate("42704"):
         owned.execute("INSERT INTO mallory.t VALUES (1, %s)", [jpeg(scene(1))])
-    owned.execute("CREATE TABLE parts (id int, image bytea) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parts DEFAULT")
+    owned.execute(
+        "CREATE TABLE parts (id int, image bytea) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parts DEFAULT"
+    )
     owned.execute("SELECT copy_create_set('parts', 'parts', 'id', 'image')")
     owned.execute("INSERT INTO part VALUES (1, %s)", [jpeg(scene(1))])
     assert owned.execute("SELECT count(descriptor) FROM parts").fetchone()[0] == 1
@@ -384,7 +462,9 @@ def test_an_update_binds_names_to_sets_and_renames_clashing_groups(new_db, conne
     db.execute(row.format("a") + ";" + row.format("b"))
     if version != "0.1.0":
         db.execute("INSERT INTO copymatch.reference_group (name, members) VALUES ('a', '{b,nix}'), ('both', '{a,b}')")
-        db.execute("UPDATE copymatch.reference_set SET negative = true WHERE name = 'b'; UPDATE copymatch.reference_set SET negatives = '{b}' WHERE name = 'a'")
+        db.execute(
+            "UPDATE copymatch.reference_set SET negative = true WHERE name = 'b'; UPDATE copymatch.reference_set SET negatives = '{b}' WHERE name = 'a'"
+        )
     warnings = []
     db.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
     db.execute("ALTER EXTENSION copymatch UPDATE")
@@ -396,7 +476,9 @@ def test_an_update_binds_names_to_sets_and_renames_clashing_groups(new_db, conne
         assert any('group "a"' in text and '"a (group)"' in text for text in warnings)
         groups = dict(db.execute("SELECT name, member_ids FROM copymatch.reference_group").fetchall())
         assert groups == {"a (group)": [ids["b"], 0], "both": [ids["a"], ids["b"]]}
-        assert db.execute("SELECT negative_ids FROM copymatch.reference_set WHERE name = 'a'").fetchone() == ([ids["b"]],)
+        assert db.execute("SELECT negative_ids FROM copymatch.reference_set WHERE name = 'a'").fetchone() == (
+            [ids["b"]],
+        )
     assert set(db.execute("SELECT name, is_group FROM copymatch.set_name").fetchall()) == names
 
 
@@ -404,7 +486,9 @@ def test_a_dump_of_the_version_before_loads_and_binds(fresh_db):
     """Its columns, and its order: groups before sets."""
     db = fresh_db
     db.execute("CREATE TABLE a (id int, descriptor vector(256)); CREATE TABLE b (LIKE a)")
-    db.execute("INSERT INTO copymatch.reference_group (name, members, created) VALUES ('a', '{b,later}', '2020-01-02'), ('both', '{a,b}', '2020-01-02')")
+    db.execute(
+        "INSERT INTO copymatch.reference_group (name, members, created) VALUES ('a', '{b,later}', '2020-01-02'), ('both', '{a,b}', '2020-01-02')"
+    )
     assert db.execute("SELECT count(member_ids) FROM copymatch.reference_group").fetchone()[0] == 0
     db.execute(
         "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration, created, negative, negatives)"

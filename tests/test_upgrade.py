@@ -159,3 +159,45 @@ def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, conn
     db.execute("CALL copy_reembed('refs', %s, build_index => true)", [default[0]])
     assert db.execute("SELECT model FROM copymatch.reference_sets").fetchone() == (default[0],)
     assert db.execute(matches, [jpeg(scene(9), 60)]).fetchone() == ("9", "copy"), "with the new model"
+
+
+def test_hostile_rows_of_0_2_0_are_mended_and_told(new_db, connect):
+    """What roles could write by hand then: a group with a set's name, an entry of the queue, a calibration of a set that is another's now."""
+    db = connect(new_db(extension=False))
+    told = []
+    db.execute(
+        "DROP ROLE IF EXISTS old_owner; DROP ROLE IF EXISTS stranger; CREATE ROLE old_owner; CREATE ROLE stranger"
+    )
+    db.execute("CREATE EXTENSION copymatch VERSION '0.2.0'; GRANT CREATE ON SCHEMA public TO old_owner, stranger")
+    try:
+        db.execute("SET ROLE old_owner; CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256))")
+        db.execute("SELECT copy_create_set('refs', 'refs', 'id', NULL)")
+        db.execute(
+            """INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight,
+                   background_weight, copy_probability, review_probability, reference_set, version, source, evidence)
+               SELECT model, background_sha256, 5, 2.5, 0.1, 0.2, 0, 0, 0, 0.5, 0.5, 'refs', 1, 'labels', '{"pairs": 1000000}' FROM copymatch.calibration WHERE id = 0"""
+        )
+        db.execute("SET ROLE stranger")
+        db.execute("INSERT INTO copymatch.reference_group (name, members) VALUES ('refs', '{refs}')")
+        db.execute("RESET ROLE; ALTER TABLE refs OWNER TO CURRENT_USER")
+        db.execute(
+            "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) VALUES ('pg_largeobject', '{1}', 'refs', '{data,loid,refs,uploader=data}')"
+        )
+        db.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        db.execute("ALTER EXTENSION copymatch UPDATE")
+        assert any('"refs"' in line and "renamed" in line for line in told), told
+        assert any("old_owner" in line and "calibration" in line for line in told), told
+        assert db.execute("SELECT name FROM copymatch.reference_set").fetchall() == [("refs",)]
+        assert db.execute("SELECT name FROM copymatch.reference_group").fetchall() == [("refs (group)",)]
+        assert db.execute("SELECT calibration FROM copymatch.reference_set").fetchone() == (0,)
+        for table in ("reference_set", "reference_group", "calibration", "reference_status", "queue", "finding"):
+            assert db.execute(
+                "SELECT bool_or(has_table_privilege('stranger', %s::regclass, p)) FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) p",
+                [f"copymatch.{table}"],
+            ).fetchone() == (False,), table
+        db.execute("CALL copy_process_queue()")
+        assert db.execute("SELECT count(*) FROM copymatch.finding").fetchone() == (0,)
+        (entry,) = db.execute("SELECT row_to_json(q)::jsonb FROM copymatch.queue q").fetchall() or [(None,)]
+        assert entry is None or entry[0]["last_error"], entry
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY old_owner, stranger; DROP ROLE old_owner, stranger")

@@ -207,7 +207,7 @@ CREATE OR REPLACE FUNCTION copymatch.check_calibration(calibration jsonb) RETURN
 COMMENT ON FUNCTION copymatch.check_calibration(jsonb) IS 'an error that names the field where a calibration is not valid';
 
 CREATE OR REPLACE FUNCTION @extschema@.copy_add_model(name text, weights bytea, manifest jsonb, background bytea DEFAULT NULL, calibration jsonb DEFAULT NULL)
-    RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+    RETURNS text LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     found record;
@@ -246,7 +246,7 @@ END $$;
 COMMENT ON FUNCTION @extschema@.copy_add_model(text, bytea, jsonb, bytea, jsonb) IS 'adds a model after loading and checking it: weights (ONNX), manifest, and, for copy_match, background descriptors and a calibration. The server executes what the weights say: superusers only, unless granted';
 REVOKE ALL ON FUNCTION @extschema@.copy_add_model(text, bytea, jsonb, bytea, jsonb) FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION @extschema@.copy_drop_model(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION @extschema@.copy_drop_model(name text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     model record;
@@ -284,7 +284,7 @@ CREATE OR REPLACE FUNCTION copymatch.embed_reference(image bytea, model text, re
     AS 'MODULE_PATHNAME', 'embed_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_reference(bytea, text, text, bigint) IS 'copy_embed for bulk work: an image that cannot be matched gives NULL and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
 
-CREATE OR REPLACE FUNCTION copymatch.default_set() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION copymatch.default_set() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found text;
     owner name;
@@ -317,7 +317,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named: one whose relation belongs to a superuser, the owner of the database, a member of copymatch_admin, or a role of the caller''s; to a superuser, no view but another superuser''s';
 
-CREATE OR REPLACE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     found copymatch.reference_set;
@@ -334,7 +334,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.find_set(text) IS 'the record of a set, or an error that lists the existing ones';
 
-CREATE OR REPLACE FUNCTION copymatch.require_column(relation regclass, col name, type_name text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION copymatch.require_column(relation regclass, col name, type_name text) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     actual text;
 BEGIN
@@ -353,7 +353,7 @@ CREATE OR REPLACE FUNCTION copymatch.check_filter(relation oid, filter text) RET
     AS 'MODULE_PATHNAME', 'check_filter_wrapper' LANGUAGE c STABLE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION copymatch.check_filter(oid, text) IS 'a set''s filter in a form that means the same under every search path, or an error: it must be one condition over the relation''s columns, without subqueries and volatile functions, and with PostgreSQL''s own functions only unless a superuser sets it';
 
-CREATE OR REPLACE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[] LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     parsed name[];
     col name;
@@ -376,7 +376,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.parse_key(regclass, text) IS 'the key''s columns: one name, or several with commas between';
 
-CREATE OR REPLACE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN pg_catalog.cardinality(further) = 0 THEN 'r.' || pg_catalog.quote_ident(key_column)
                 ELSE (SELECT 'ROW(' || pg_catalog.string_agg('r.' || pg_catalog.quote_ident(u.col), ', ' ORDER BY u.place) || ')'
                       FROM pg_catalog.unnest(key_column || further) WITH ORDINALITY AS u(col, place)) END || '::pg_catalog.text'
@@ -386,7 +386,7 @@ COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, 
 CREATE OR REPLACE FUNCTION @extschema@.copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
                                 model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,
                                 filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false)
-    RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+    RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen record;
@@ -501,17 +501,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one): adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
 
-CREATE OR REPLACE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+CREATE OR REPLACE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS
     $$ SELECT ('zz_copymatch_' || pg_catalog.left(pg_catalog.md5(reference_set), 12))::name $$;
 COMMENT ON FUNCTION copymatch.trigger_name(text) IS 'name of the trigger that keeps a set''s descriptors: sorts after other triggers, and fits in an identifier whatever the set is called';
 
-CREATE OR REPLACE FUNCTION copymatch.has_trigger(chosen copymatch.reference_set) RETURNS boolean LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION copymatch.has_trigger(chosen copymatch.reference_set) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger t
                    WHERE t.tgrelid = chosen.relation AND t.tgname = copymatch.trigger_name(chosen.name) AND NOT t.tgisinternal)
 $$;
 COMMENT ON FUNCTION copymatch.has_trigger(copymatch.reference_set) IS 'whether the set''s own trigger is there: of several sets over one descriptor column one has it';
 
-CREATE OR REPLACE FUNCTION copymatch.make_trigger(chosen copymatch.reference_set) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION copymatch.make_trigger(chosen copymatch.reference_set) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF copymatch.has_trigger(chosen) THEN
         RETURN;
@@ -524,7 +524,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.make_trigger(copymatch.reference_set) IS 'makes the trigger that keeps the set''s descriptors current';
 
-CREATE OR REPLACE FUNCTION copymatch.serve_columns(relation regclass) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION copymatch.serve_columns(relation regclass) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set;
 BEGIN
@@ -545,7 +545,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.serve_columns(regclass) IS 'sees to it that every descriptor column that a set searches is kept by one trigger, however many sets share it';
 
-CREATE OR REPLACE FUNCTION copymatch.search_condition(chosen copymatch.reference_set) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION copymatch.search_condition(chosen copymatch.reference_set) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     -- A subquery that stays one is asked for each row that comes, in the order of the index: k rows are found at any number of
     -- references out of use.
     SELECT coalesce('WHERE ' || nullif(pg_catalog.concat_ws(' AND ', '(' || chosen.filter || ')',
@@ -555,7 +555,7 @@ CREATE OR REPLACE FUNCTION copymatch.search_condition(chosen copymatch.reference
 $$;
 COMMENT ON FUNCTION copymatch.search_condition(copymatch.reference_set) IS 'WHERE clause of a search in this set, over the alias r: its filter, and no reference that is disabled or quarantined; empty where all rows count';
 
-CREATE OR REPLACE FUNCTION copymatch.try_search(reference_set text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION copymatch.try_search(reference_set text) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
@@ -564,7 +564,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.try_search(text) IS 'runs a search for no rows: an error where the caller may not read what the set''s key and filter name';
 
-CREATE OR REPLACE FUNCTION copymatch.fill_statement(reference_set text, total bigint) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION copymatch.fill_statement(reference_set text, total bigint) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.format('UPDATE %1$s AS r SET %2$I = copymatch.embed_reference(r.%3$I, %4$L, %5$s, %6$s) WHERE r.%2$I IS NULL AND r.%3$I IS NOT NULL',
                              s.relation, s.descriptor_column, s.image_column, s.model, copymatch.key_expression(s.key_column, s.further_key_columns), total)
     FROM copymatch.reference_set s WHERE s.name = fill_statement.reference_set
@@ -606,7 +606,7 @@ BEGIN
 END $$;
 COMMENT ON PROCEDURE @extschema@.copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
 
-CREATE OR REPLACE FUNCTION @extschema@.copy_default_set(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION @extschema@.copy_default_set(name text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM copymatch.find_set(copy_default_set.name);
@@ -623,7 +623,7 @@ COMMENT ON FUNCTION @extschema@.copy_default_set(text) IS 'makes this the set th
 
 CREATE OR REPLACE FUNCTION @extschema@.copy_alter_set(name text, filter text DEFAULT NULL, k integer DEFAULT NULL, copy_probability double precision DEFAULT NULL,
                                review_probability double precision DEFAULT NULL, negative boolean DEFAULT NULL, negatives text[] DEFAULT NULL,
-                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_alter_set.name);
@@ -657,7 +657,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]) IS 'changes a set: what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner)';
 
-CREATE OR REPLACE FUNCTION @extschema@.copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION @extschema@.copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_drop_set.name);
@@ -737,7 +737,7 @@ COMMENT ON FUNCTION @extschema@.copy_background(@extschema@.vector, text) IS 'me
 
 -- groups.sql
 -- The filter's guard, and groups of sets.
-CREATE FUNCTION copymatch.keep_filter() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION copymatch.keep_filter() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NEW.filter IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.filter IS DISTINCT FROM OLD.filter OR NEW.relation <> OLD.relation) THEN
         NEW.filter := copymatch.check_filter(NEW.relation, NEW.filter);
@@ -748,7 +748,7 @@ COMMENT ON FUNCTION copymatch.keep_filter() IS 'trigger: no filter comes into th
 CREATE TRIGGER filter BEFORE INSERT OR UPDATE ON copymatch.reference_set FOR EACH ROW EXECUTE FUNCTION copymatch.keep_filter();
 COMMENT ON TRIGGER filter ON copymatch.reference_set IS 'a filter runs with the rights of whoever searches';
 
-CREATE FUNCTION @extschema@.copy_create_group(name text, members text[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_create_group(name text, members text[]) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     member text;
@@ -771,7 +771,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_create_group(text, text[]) IS 'gives several sets one name: copy_match(image, reference_set => name) searches them all and returns the best, each row with its own set''s name';
 
-CREATE FUNCTION @extschema@.copy_drop_group(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_drop_group(name text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     IF NOT EXISTS (SELECT FROM copymatch.reference_group g WHERE g.name = copy_drop_group.name) THEN
@@ -787,7 +787,7 @@ COMMENT ON FUNCTION @extschema@.copy_drop_group(text) IS 'forgets a group; its s
 
 -- references.sql
 -- References out of use: disabled by a person, or quarantined because they match too much.
-CREATE FUNCTION copymatch.has_reference(chosen copymatch.reference_set, reference text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION copymatch.has_reference(chosen copymatch.reference_set, reference text) RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     type_name text;
     found boolean;
@@ -807,7 +807,7 @@ END $$;
 COMMENT ON FUNCTION copymatch.has_reference(copymatch.reference_set, text) IS 'whether the set''s relation has a row with this key';
 
 CREATE FUNCTION @extschema@.copy_disable_reference(reference_set text, reference text, reason text DEFAULT NULL, until timestamptz DEFAULT NULL,
-                                       quarantine boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+                                       quarantine boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_disable_reference.reference_set);
@@ -832,7 +832,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_disable_reference(text, text, text, timestamptz, boolean) IS 'takes a reference out of use: searches leave it out and still return k rows. until: when it comes back by itself; quarantine: recorded as one that matched too much';
 
-CREATE FUNCTION @extschema@.copy_enable_reference(reference_set text, reference text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_enable_reference(reference_set text, reference text) RETURNS boolean LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_enable_reference.reference_set);
@@ -850,7 +850,7 @@ COMMENT ON FUNCTION @extschema@.copy_enable_reference(text, text) IS 'takes a di
 CREATE FUNCTION @extschema@.copy_quarantine(reference_set text DEFAULT NULL, within interval DEFAULT '1 day', at_least integer DEFAULT 100,
                                 times double precision DEFAULT 10, history interval DEFAULT '30 days', until timestamptz DEFAULT NULL,
                                 dry_run boolean DEFAULT false)
-    RETURNS TABLE (set_name text, reference text, uploads bigint, usual double precision, reason text) LANGUAGE plpgsql VOLATILE AS $$
+    RETURNS TABLE (set_name text, reference text, uploads bigint, usual double precision, reason text) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     IF within IS NULL OR within <= '0' OR history IS NULL OR history < '0' OR at_least IS NULL OR at_least < 1 OR times IS NULL OR times < 1 THEN
@@ -908,7 +908,7 @@ COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS 'counts one piece of
 
 CREATE FUNCTION copymatch.match_rows(uploads regclass, key text, source name, set_name text, wanted integer)
     RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
-                   score double precision, probability double precision, verdict text, explanation text) LANGUAGE plpgsql VOLATILE AS $$
+                   score double precision, probability double precision, verdict text, explanation text) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
@@ -948,12 +948,12 @@ COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer) IS
 CREATE FUNCTION @extschema@.copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL)
     RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text)
-    LANGUAGE sql VOLATILE ROWS 10000 AS $$ SELECT * FROM copymatch.match_rows($1, $2, $3, $4, $5) $$;
+    LANGUAGE sql VOLATILE ROWS 10000 SET search_path = pg_catalog, pg_temp AS $$ SELECT * FROM copymatch.match_rows($1, $2, $3, $4, $5) $$;
 COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer) IS 'matches every row of a relation against a set: key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';
 
 -- reembed.sql
 -- Another model for a set, while it is searched: a second descriptor column, filled in committed batches, then a switch.
-CREATE FUNCTION copymatch.begin_reembed(set_name text, new_model text, new_calibration bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.begin_reembed(set_name text, new_model text, new_calibration bigint) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
     kind "char";
@@ -1019,7 +1019,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.begin_reembed(text, text, bigint) IS 'adds the new descriptor column and records the re-embedding';
 
-CREATE FUNCTION copymatch.find_reembedding(set_name text) RETURNS copymatch.reembedding LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.find_reembedding(set_name text) RETURNS copymatch.reembedding LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job copymatch.reembedding;
 BEGIN
@@ -1037,7 +1037,7 @@ END $$;
 COMMENT ON FUNCTION copymatch.find_reembedding(text) IS 'the record of a set''s re-embedding, locked, or an error';
 
 -- Embedding is dear, and PostgreSQL would compile each batch's plan for it.
-CREATE FUNCTION copymatch.reembed_batch(set_name text, batch integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SET jit = off AS $$
+CREATE FUNCTION copymatch.reembed_batch(set_name text, batch integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SET jit = off SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
     -- Two callers take turns: each batch reads where the last one ended.
@@ -1101,7 +1101,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reembed_batch(text, integer) IS 'embeds the next batch of a set''s images into the new column; false when none is left';
 
-CREATE FUNCTION copymatch.missing_indexes(set_name text) RETURNS text[] LANGUAGE sql STABLE AS $$
+CREATE FUNCTION copymatch.missing_indexes(set_name text) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     -- The new column needs an index on every leaf where the old one has one.
     WITH job AS (SELECT s.relation, r.* FROM copymatch.reembedding r JOIN copymatch.reference_set s ON s.name = r.reference_set WHERE r.reference_set = set_name),
          leaf AS (SELECT p.relid::oid AS oid FROM job, pg_catalog.pg_partition_tree(job.relation) p WHERE p.isleaf
@@ -1119,7 +1119,7 @@ CREATE FUNCTION copymatch.missing_indexes(set_name text) RETURNS text[] LANGUAGE
 $$;
 COMMENT ON FUNCTION copymatch.missing_indexes(text) IS 'the statements that build the indexes which the new column of a re-embedding still lacks; NULL: none';
 
-CREATE FUNCTION copymatch.fill_locked(chosen copymatch.reference_set, target name, other name, with_model text) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.fill_locked(chosen copymatch.reference_set, target name, other name, with_model text) RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     missing bigint;
 BEGIN
@@ -1134,7 +1134,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.fill_locked(copymatch.reference_set, name, name, text) IS 'locks a set''s table against writers and embeds what has one of two descriptors only; returns how many images the model refuses';
 
-CREATE FUNCTION copymatch.switch_reembed(set_name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.switch_reembed(set_name text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
     job copymatch.reembedding := copymatch.find_reembedding(set_name);
@@ -1202,7 +1202,7 @@ BEGIN
 END $$;
 COMMENT ON PROCEDURE @extschema@.copy_reembed(text, text, integer, bigint, boolean) IS 'goes over to another model while the set is searched and written: fills a new descriptor column, committing every batch images; after an interruption the next CALL goes on. When the column is full it either builds the index (build_index: writers wait) or ends with a NOTICE that has the CREATE INDEX CONCURRENTLY, and the next CALL switches. copymatch.progress shows how far it is';
 
-CREATE FUNCTION @extschema@.copy_revert_reembed(reference_set text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_revert_reembed(reference_set text) RETURNS text LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
@@ -1221,7 +1221,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_revert_reembed(text) IS 'goes a step back. After the switch: searches use the old model, column and calibration again, both columns are kept current, and CALL copy_reembed switches anew (reverted). Before the switch, or a second time: the new column is dropped and the re-embedding forgotten (dropped)';
 
-CREATE FUNCTION @extschema@.copy_finish_reembed(reference_set text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_finish_reembed(reference_set text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
@@ -1529,7 +1529,7 @@ CREATE TRIGGER keep_history AFTER UPDATE ON copymatch.finding REFERENCING OLD TA
     FOR EACH STATEMENT EXECUTE FUNCTION copymatch.keep_history();
 COMMENT ON TRIGGER keep_history ON copymatch.finding IS 'history and dismissals follow the state';
 
-CREATE FUNCTION copymatch.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION copymatch.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '%.% is append-only', TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What reviewers did stays on record.';
@@ -1593,7 +1593,7 @@ COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[]
 REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[]) FROM PUBLIC;
 
 -- Review.
-CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     present copymatch.finding;
@@ -1617,7 +1617,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.decide(bigint, text, text, boolean) IS 'changes the state of one finding, or says who was quicker';
 
-CREATE FUNCTION copymatch.decide_all(findings bigint[], new_state text, note text, for_uploader boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION copymatch.decide_all(findings bigint[], new_state text, note text, for_uploader boolean) RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     done bigint;
@@ -1637,16 +1637,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.decide_all(bigint[], text, text, boolean) IS 'changes the state of those findings that are open; their number';
 
-CREATE FUNCTION @extschema@.copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_confirm(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide($1, 'confirmed', $2, false)
 $$;
 COMMENT ON FUNCTION @extschema@.copy_confirm(bigint, text) IS 'an open finding is a copy indeed; an error that names who decided where somebody else was quicker';
-CREATE FUNCTION @extschema@.copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_confirm(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide_all($1, 'confirmed', $2, false)
 $$;
 COMMENT ON FUNCTION @extschema@.copy_confirm(bigint[], text) IS 'confirms those of the findings that are open; how many that were';
 
-CREATE FUNCTION @extschema@.copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_dismiss(finding bigint, note text DEFAULT NULL, for_uploader boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     IF coalesce(copy_dismiss.for_uploader, false)
@@ -1657,12 +1657,12 @@ BEGIN
     PERFORM copymatch.decide(copy_dismiss.finding, 'dismissed', copy_dismiss.note, coalesce(copy_dismiss.for_uploader, false));
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_dismiss(bigint, text, boolean) IS 'an open finding is no copy, or none that matters: the pair is not raised again; for_uploader: nor is the reference for anything else of this uploader';
-CREATE FUNCTION @extschema@.copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_dismiss(findings bigint[], note text DEFAULT NULL) RETURNS bigint LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide_all($1, 'dismissed', $2, false)
 $$;
 COMMENT ON FUNCTION @extschema@.copy_dismiss(bigint[], text) IS 'dismisses those of the findings that are open; how many that were';
 
-CREATE FUNCTION @extschema@.copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_reopen(finding bigint, note text DEFAULT NULL) RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT copymatch.decide($1, 'open', $2, false)
 $$;
 COMMENT ON FUNCTION @extschema@.copy_reopen(bigint, text) IS 'opens a confirmed or dismissed finding again and forgets the dismissal';
@@ -1794,7 +1794,7 @@ CREATE FUNCTION copymatch.queue_settings(OUT batch integer, OUT attempts integer
     AS 'MODULE_PATHNAME', 'queue_settings_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.queue_settings() IS 'the settings copymatch.queue_batch, queue_attempts and queue_retry_delay';
 
-CREATE FUNCTION copymatch.queue_delay(attempts integer) RETURNS interval LANGUAGE sql STABLE AS $$
+CREATE FUNCTION copymatch.queue_delay(attempts integer) RETURNS interval LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT least((copymatch.queue_settings()).retry_milliseconds * interval '1 millisecond' * pg_catalog.power(2, least($1, 20) - 1), interval '1 hour')
 $$;
 COMMENT ON FUNCTION copymatch.queue_delay(integer) IS 'time to wait after so many tries';
@@ -1833,7 +1833,7 @@ COMMENT ON FUNCTION copymatch.claim_batch(integer) IS 'marks the next entries of
 REVOKE ALL ON FUNCTION copymatch.claim_batch(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION copymatch.claim_batch(integer) TO copymatch_admin;
 
-CREATE FUNCTION copymatch.queue_failed(ids bigint[], error text, final boolean) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION copymatch.queue_failed(ids bigint[], error text, final boolean) RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     UPDATE copymatch.queue SET last_error = $2,
         state = CASE WHEN $3 OR attempts >= (copymatch.queue_settings()).attempts THEN 'failed' ELSE 'waiting' END,
         next_try = pg_catalog.clock_timestamp() + copymatch.queue_delay(attempts)
@@ -1997,7 +1997,7 @@ COMMENT ON FUNCTION @extschema@.copy_retry_queue(regclass) IS 'puts failed entri
 REVOKE ALL ON FUNCTION @extschema@.copy_retry_queue(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_retry_queue(regclass) TO copymatch_admin;
 
-CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE AS $$
+CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.tgrelid::pg_catalog.regclass, t.tgname,
            (SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(u.part, 'hex'), pg_catalog.getdatabaseencoding()) ORDER BY u.number)
             FROM pg_catalog.regexp_split_to_table(pg_catalog.regexp_replace(pg_catalog.encode(t.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ')
@@ -2009,7 +2009,7 @@ $$;
 COMMENT ON FUNCTION copymatch.flag_triggers() IS 'the flagging triggers of this database and what they were told';
 
 CREATE FUNCTION @extschema@.copy_flag_existing(relation regclass, trigger_name name DEFAULT NULL, condition text DEFAULT NULL) RETURNS bigint LANGUAGE plpgsql VOLATILE
-    SET datestyle = ISO SET intervalstyle = postgres SET extra_float_digits = 3 AS $$
+    SET datestyle = ISO SET intervalstyle = postgres SET extra_float_digits = 3 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen record;
@@ -2179,7 +2179,7 @@ CREATE FUNCTION copymatch.render_dashboard(data jsonb) RETURNS text
     AS 'MODULE_PATHNAME', 'render_dashboard_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.render_dashboard(jsonb) IS 'the HTML page of copymatch.dashboard(), every text escaped';
 
-CREATE FUNCTION copymatch.thumbnail_of(relation regclass, image name, key name[], value text, side integer) RETURNS text LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION copymatch.thumbnail_of(relation regclass, image name, key name[], value text, side integer) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found bytea;
 BEGIN
@@ -2325,7 +2325,7 @@ COMMENT ON AGGREGATE @extschema@.copy_precision_recall(double precision, boolean
 
 CREATE FUNCTION @extschema@.copy_precision_recall(scores double precision[], are_copies boolean[], positives bigint)
     RETURNS TABLE (threshold double precision, "precision" double precision, recall double precision)
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     IF pg_catalog.cardinality(scores) <> pg_catalog.cardinality(are_copies) THEN
@@ -2342,13 +2342,13 @@ CREATE FUNCTION copymatch.embed_query(image bytea, model text, query text, total
     AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_query(bytea, text, text, bigint) IS 'copy_embed for benchmarks: an image that cannot be matched gives NULL and a WARNING; progress is reported as NOTICEs (total: images to come)';
 
-CREATE FUNCTION copymatch.has_column(relation regclass, col name) RETURNS boolean LANGUAGE sql STABLE AS $$
+CREATE FUNCTION copymatch.has_column(relation regclass, col name) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                    WHERE a.attrelid = relation AND a.attname = col AND a.attnum > 0 AND NOT a.attisdropped)
 $$;
 COMMENT ON FUNCTION copymatch.has_column(regclass, name) IS 'whether the relation has a column of this name';
 
-CREATE FUNCTION copymatch.reference_query(reference_set text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION copymatch.reference_query(reference_set text) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
@@ -2366,7 +2366,7 @@ COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s ref
 CREATE FUNCTION @extschema@.copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
     RETURNS TABLE (query bigint, edit text, truth text, rank integer, reference text, similarity double precision,
                    background double precision, score double precision, probability double precision, verdict text, is_copy boolean)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_evaluate_matches.reference_set);
@@ -2425,7 +2425,7 @@ CREATE FUNCTION @extschema@.copy_evaluate(queries regclass, reference_set text D
     RETURNS TABLE (edit text, query_count bigint, copy_count bigint, recall_at_1 double precision, micro_ap double precision,
                    stretched_micro_ap double precision, recall_at_p90 double precision, stretched_recall_at_p90 double precision,
                    true_copy bigint, false_copy bigint, true_review bigint, false_review bigint)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -2506,7 +2506,7 @@ CREATE FUNCTION copymatch.background_sample(model text, neighbours integer, coun
     AS 'MODULE_PATHNAME', 'background_sample_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
 COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS 'a seeded sample of the model''s background descriptors, each with its background similarity to the others: queries that are copies of nothing';
 
-CREATE FUNCTION copymatch.owned_set(reference_set text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION copymatch.owned_set(reference_set text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
@@ -2522,7 +2522,7 @@ COMMENT ON FUNCTION copymatch.owned_set(text) IS 'the record of a set whose cali
 CREATE FUNCTION copymatch.edited_pairs(reference_set text, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
                                        OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[], OUT judged boolean[],
                                        OUT clamp double precision[], OUT evidence jsonb)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(edited_pairs.reference_set);
@@ -2623,7 +2623,7 @@ COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precis
 
 CREATE FUNCTION copymatch.labelled_pairs(reference_set text, labels regclass, OUT similarity double precision[], OUT background double precision[],
                                          OUT is_copy boolean[], OUT judged boolean[], OUT evidence jsonb)
-    LANGUAGE plpgsql VOLATILE AS $$
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(labelled_pairs.reference_set);
@@ -2666,7 +2666,7 @@ COMMENT ON FUNCTION copymatch.labelled_pairs(text, regclass) IS 'judged pairs ou
 
 CREATE FUNCTION copymatch.reviewed_pairs(reference_set text, OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[],
                                          OUT judged boolean[], OUT evidence jsonb)
-    LANGUAGE plpgsql STABLE AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reviewed_pairs.reference_set);
@@ -2693,7 +2693,7 @@ CREATE FUNCTION @extschema@.copy_calibrate(reference_set text DEFAULT copymatch.
                                review_precision double precision DEFAULT 0.90, confidence double precision DEFAULT 0.95, source text DEFAULT NULL,
                                copies integer DEFAULT 2000, unrelated integer DEFAULT 2000, duplicate_similarity double precision DEFAULT 0.95,
                                seed bigint DEFAULT 0, apply boolean DEFAULT true)
-    RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE AS $$
+    RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.owned_set(copy_calibrate.reference_set);
@@ -2785,7 +2785,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
 
-CREATE FUNCTION @extschema@.copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION @extschema@.copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.owned_set(copy_use_calibration.reference_set);
@@ -2812,7 +2812,7 @@ CREATE FUNCTION @extschema@.copy_calibration_report(reference_set text DEFAULT c
     RETURNS TABLE (tier text, calibration bigint, reviewed bigint, confirmed bigint, predicted double precision, observed double precision,
                    observed_low double precision, observed_high double precision, wanted double precision,
                    calibration_error double precision, drift boolean, reason text)
-    LANGUAGE plpgsql STABLE AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_calibration_report.reference_set);

@@ -1,9 +1,10 @@
 -- From 0.2.0 to 0.3.0. Here stands what scripts/upgrade_sql.py cannot derive: changes of tables, functions and views whose parameters,
 -- result or columns changed (dropped here, made anew behind), and data that moves. One section for each change.
+-- Each name has its schema, and what has none is PostgreSQL's own, so that no object of somebody else in the extension's schema is met.
+SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- Where somebody had operators or functions in the extension's schema that fitted better than PostgreSQL's, earlier versions bound
 -- checks, policies, defaults, indexes and views to them: these go back to PostgreSQL's own.
-SET LOCAL search_path = pg_catalog, pg_temp;
 DO $$
 DECLARE
     bound record;
@@ -68,11 +69,25 @@ BEGIN
     END LOOP;
     DROP TABLE copymatch_bound;
 END $$;
-SET LOCAL search_path = @extschema@, pg_temp;
 
 -- Calibrations are written by functions only, which set who made them and what they were measured on.
 DROP POLICY set_owner ON copymatch.calibration;
 REVOKE ALL ON copymatch.calibration FROM PUBLIC;
+-- What was inserted by hand before may say of itself what nobody measured. It stays, since findings name it; whose it is, is told.
+DO $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN SELECT c.id, c.reference_set, c.created_by, s.calibration OPERATOR(pg_catalog.=) c.id AS used
+                 FROM copymatch.calibration c JOIN copymatch.reference_set s ON s.name OPERATOR(pg_catalog.=) c.reference_set
+                      LEFT JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) s.relation::pg_catalog.oid
+                      LEFT JOIN pg_catalog.pg_roles m ON m.rolname OPERATOR(pg_catalog.=) c.created_by
+                 WHERE NOT coalesce(m.rolsuper OR pg_catalog.pg_has_role(m.oid, r.relowner, 'USAGE'), false) ORDER BY c.id LOOP
+        RAISE WARNING 'calibration % of reference set "%" was made by role "%", which does not own the set', found.id, found.reference_set, found.created_by
+            USING DETAIL = CASE WHEN found.used THEN 'The set uses it.' ELSE 'The set does not use it.' END,
+                  HINT = pg_catalog.format('Where this is not wanted: SELECT copy_calibrate(%L), or copy_use_calibration with another.', found.reference_set);
+    END LOOP;
+END $$;
 
 -- Flagging: entries name their trigger, nobody writes the queue by hand, and the loop is the library's. Entries that wait find their
 -- trigger by its arguments.
