@@ -40,9 +40,11 @@ impl Drop for Searching {
 
 /// Stands in the condition of a search. Called by hand it tells what copymatch.reference_status shows to the caller.
 #[pg_extern(sql = false)]
-fn reference_in_use(set: i64, reference: Option<&str>) -> bool {
+fn reference_in_use(set: Option<i64>, reference: Option<&str>) -> bool {
     boundary(|| {
-        let Some(reference) = reference else { return Ok(true) };
+        let (Some(set), Some(reference)) = (set, reference) else {
+            return Ok(true);
+        };
         let looked_up = || {
             select(
                 &format!(

@@ -45,7 +45,7 @@ mod views;
 
 pub use decode::{DecodeOptions, decode, decode_frame};
 pub use detail::{Detail, detail, detail_until, refusal};
-pub use encode::{encode_jpeg, encode_png};
+pub use encode::{encode_grey_jpeg, encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use format::Format;
 pub use header::{ImageInfo, inspect};
