@@ -178,8 +178,7 @@ def test_image_info_runs_over_a_table_whatever_is_in_it(db):
     }.items():
         db.execute("INSERT INTO uploads VALUES (%s, %s)", [name, image])
     rows = db.execute(
-        "SELECT id, i.matchable, i.format, i.width, i.reason, i.frame, i.detail"
-        " FROM uploads, copy_image_info(image) i"
+        "SELECT id, i.matchable, i.format, i.width, i.reason, i.frame, i.detail FROM uploads, copy_image_info(image) i"
     ).fetchall()
     found = {row[0]: row[1:] for row in rows}
     assert found["good"][:5] == (True, "JPEG", 400, None, 1)

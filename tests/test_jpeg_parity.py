@@ -214,9 +214,7 @@ def test_every_colour_model(run):
             cmyk = encoded(image.convert("CMYK"), "JPEG", quality=90, subsampling=subsampling, **options)
             at = cmyk.index(b"Adobe")
             for transform in (0, 1, 2, 5):
-                files[coding, "cmyk", subsampling, transform] = (
-                    cmyk[: at + 11] + bytes([transform]) + cmyk[at + 12 :]
-                )
+                files[coding, "cmyk", subsampling, transform] = cmyk[: at + 11] + bytes([transform]) + cmyk[at + 12 :]
             length = int.from_bytes(cmyk[at - 2 : at], "big")
             files[coding, "cmyk, no marker", subsampling] = cmyk[: at - 4] + cmyk[at - 2 + length :]
     for options in ([], ["-arithmetic"], ["-progressive"]):

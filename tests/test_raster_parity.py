@@ -338,7 +338,10 @@ def test_bitmaps(run):
         triples = b"".join(bytes([b, g, r]) for r, g, b in colours.tolist())
         header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, 0, 0, 0, 0, 0)
         files[bits] = bmp(header, quads, packed), colours[indices]
-        files["oldest", bits] = bmp(struct.pack("<IHHHH", 12, width, height, 1, bits), triples, packed), colours[indices]
+        files["oldest", bits] = (
+            bmp(struct.pack("<IHHHH", 12, width, height, 1, bits), triples, packed),
+            colours[indices],
+        )
         if bits >= 4:
             header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 1 if bits == 8 else 2, 0, 0, 0, 0, 0)
             files["runs", bits] = bmp(header, quads, rle(indices, bits)), colours[indices]

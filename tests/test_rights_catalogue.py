@@ -38,7 +38,7 @@ RULES = {
     + PUBLIC_MAY.format(acl="c.relacl", kind="s", owner="c.relowner", what="'USAGE', 'UPDATE'"),
     "views that read with their owner's rights": f"{RELATIONS} AND c.relkind = 'v'"
     " AND current_setting('server_version_num')::int >= 150000 AND NOT 'security_invoker=true' = ANY (coalesce(c.reloptions, '{}'))",
-    "members without a comment": f"""SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
+    "members without a comment": """SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
         WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')
           AND obj_description(d.objid, d.classid::regclass::text) IS NULL AND d.classid <> 'pg_opfamily'::regclass
           AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid AND (t.typelem <> 0 OR t.typrelid <> 0)))

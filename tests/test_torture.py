@@ -191,7 +191,9 @@ def test_cancels_at_any_moment_leave_nothing_behind(fresh_cluster):
         while time.monotonic() < until:
             asked = []
 
-            def cancel(asked=asked, delay=rng.expovariate(4)):
+            delay = rng.expovariate(4)
+
+            def cancel(asked=asked, delay=delay):
                 time.sleep(delay)
                 asked.append(time.monotonic())
                 db.cancel()

@@ -266,7 +266,7 @@ impl Writer {
             let name = text_of(form.oprname.data.as_ptr()).unwrap_or_default();
             let (schema, code) = (form.oprnamespace, form.oprcode);
             pg_sys::ReleaseSysCache(tuple);
-            if !self.beyond && !(is_built_in(oid) && is_built_in(code)) {
+            if !(self.beyond || is_built_in(oid) && is_built_in(code)) {
                 return Err(refused(format!(
                     "it uses operator {name}, which did not come with PostgreSQL"
                 )));

@@ -33,7 +33,7 @@ pub(super) fn chunk(
     };
     match layout.compression {
         1 => {
-            let bytes = packed.get(..target.len()).ok_or_else(|| incomplete())?;
+            let bytes = packed.get(..target.len()).ok_or_else(incomplete)?;
             target.copy_from_slice(bytes);
         }
         2..=4 => {
@@ -50,7 +50,7 @@ pub(super) fn chunk(
         }
         5 => lzw(input, packed, target)?,
         8 | 32_946 => deflate(input, packed, target)?,
-        32_773 => packbits(packed, target).ok_or_else(|| incomplete())?,
+        32_773 => packbits(packed, target).ok_or_else(incomplete)?,
         other => {
             let name = match other {
                 34_661 => "JBIG",

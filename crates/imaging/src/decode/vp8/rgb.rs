@@ -48,7 +48,7 @@ fn stretch(near: &[u8], far: &[u8], target: &mut [u8]) {
     let end = |x: usize| ((3 * at(near, x) + at(far, x) + 2) >> 2) as u8;
     let width = target.len();
     target[0] = end(0);
-    if width % 2 == 0 {
+    if width.is_multiple_of(2) {
         target[width - 1] = end(near.len() - 1);
     }
     for (x, pair) in target[1..].chunks_exact_mut(2).enumerate() {
