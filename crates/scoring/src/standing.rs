@@ -214,8 +214,10 @@ mod tests {
             let found = Found { inliers, content, other_inliers: others.0, other_content: others.1 };
             let odds = model.log_odds(similarity, background, standing, found);
             prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
-            prop_assert!(model.log_odds(similarity, background, standing, Found { inliers: inliers + more, ..found }) >= odds - 1e-9);
-            prop_assert!(model.log_odds(similarity, background, standing, Found { content: content + more, ..found }) >= odds - 1e-9);
+            let more_inliers = Found { inliers: inliers + more, ..found };
+            prop_assert!(model.log_odds(similarity, background, standing, more_inliers) >= odds - 1e-9);
+            let more_content = Found { content: content + more, ..found };
+            prop_assert!(model.log_odds(similarity, background, standing, more_content) >= odds - 1e-9);
             let worse = Standing { best: best + more, fifth: fifth + more };
             prop_assert!(model.log_odds(similarity, background, worse, found) <= odds + 1e-9);
         }
