@@ -171,13 +171,14 @@ def test_dropped_table_and_dropped_column_are_clear_errors(licensed, sqlstate):
         with sqlstate("42703"), licensed.transaction():
             licensed.execute("INSERT INTO reference_images (image) VALUES (%s)", [jpeg(scene(1))])
     with licensed.transaction(force_rollback=True):
+        # The set goes with its table: a number left behind could be another table's after a restore.
         licensed.execute("DROP TABLE reference_images")
-        assert licensed.execute("SELECT intact FROM copymatch.reference_sets").fetchone()[0] is False
-        with sqlstate("42P01") as error, licensed.transaction():
+        assert licensed.execute("SELECT count(*) FROM copymatch.reference_sets").fetchone()[0] == 0
+        with sqlstate("42704"), licensed.transaction():
             licensed.execute("SELECT * FROM copy_match(%s)", [jpeg(scene(1))])
+        with sqlstate("42704") as error, licensed.transaction():
+            licensed.execute("SELECT * FROM copy_match(%s, 'licensed')", [jpeg(scene(1))])
         assert "licensed" in str(error.value)
-        licensed.execute("SELECT copy_drop_set('licensed')")
-        assert licensed.execute("SELECT count(*) FROM copymatch.reference_set").fetchone()[0] == 0
 
 
 def test_renamed_table_keeps_working(licensed):

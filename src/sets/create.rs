@@ -110,6 +110,9 @@ impl Wanted<'_> {
                 |_| Ok(()),
             )?;
         }
+        if self.image.is_some() && is_table(&kind) {
+            self.no_generated_column(table)?;
+        }
         self.descriptor_column(home, owner, table, &kind, dimensions, &model)?;
         let filter = self.filter.map(|text| filter::check(self.relation, text)).transpose()?;
         let (filter, beyond) = filter.map_or((None, false), |filter| (Some(filter.text), filter.beyond));
@@ -182,6 +185,28 @@ impl Wanted<'_> {
         };
         let calibration = own_calibration(&model)?;
         Ok((model, dimensions, calibration))
+    }
+
+    /// The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value yet, and cannot be given one.
+    fn no_generated_column(&self, table: &str) -> Result<(), Failure> {
+        let generated = one(change(
+            "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a \
+             WHERE a.attrelid = $1 AND a.attname IN ($2::pg_catalog.name, $3::pg_catalog.name) AND a.attgenerated <> '' \
+             ORDER BY a.attname = $2::pg_catalog.name DESC LIMIT 1",
+            &[
+                Parameter::of(self.relation),
+                Parameter::of(self.image.as_deref()),
+                Parameter::of(self.descriptor.as_str()),
+            ],
+            |row| row.required::<String>(1),
+        )?);
+        let Some(column) = generated else { return Ok(()) };
+        Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("column \"{column}\" of relation {table} is generated: copymatch cannot keep descriptors with it"),
+        )
+        .detail("PostgreSQL computes generated columns after the trigger that embeds the image.")
+        .hint("Name ordinary columns; or image => NULL, where something else keeps the descriptors."))
     }
 
     /// Adds the descriptor column where there is none, or judges the one there is.
