@@ -101,6 +101,9 @@ CREATE TABLE copymatch.reference_set (
     review_probability double precision,
     negative          boolean NOT NULL DEFAULT false,
     negatives         text[],
+    -- Since 0.3.0, verification.
+    sketch_column     name,
+    verify            text NOT NULL DEFAULT 'auto' CONSTRAINT reference_set_verify_check CHECK (verify OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'all'])),
     CONSTRAINT reference_set_probability_check
         CHECK (copy_probability BETWEEN 0 AND 1 AND review_probability BETWEEN 0 AND 1 AND review_probability <= copy_probability)
 );
@@ -123,6 +126,8 @@ COMMENT ON COLUMN copymatch.reference_set.k IS 'references that a search returns
 COMMENT ON COLUMN copymatch.reference_set.copy_probability IS 'probability from which the verdict is copy; NULL: the calibration''s';
 COMMENT ON COLUMN copymatch.reference_set.review_probability IS 'probability from which the verdict is review; NULL: the calibration''s';
 COMMENT ON COLUMN copymatch.reference_set.negative IS 'templates, logos, blank frames: a copy of one of these explains a match in another set, which is then not raised';
+COMMENT ON COLUMN copymatch.reference_set.sketch_column IS 'bytea column with the references'' sketches, which verification compares; NULL: there is none, and nothing is verified';
+COMMENT ON COLUMN copymatch.reference_set.verify IS 'what a search does that does not say: auto, all or off, see copy_match';
 COMMENT ON COLUMN copymatch.reference_set.negatives IS 'negative sets that apply to this one; NULL: those whose relation has the same owner';
 ALTER TABLE copymatch.reference_set ENABLE ROW LEVEL SECURITY;
 CREATE POLICY read_all ON copymatch.reference_set FOR SELECT USING (true);

@@ -7,6 +7,11 @@ CREATE FUNCTION copymatch.embed_reference(image bytea, model text, reference tex
     AS 'MODULE_PATHNAME', 'embed_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_reference(bytea, text, text, bigint) IS 'copy_embed for bulk work: an image that cannot be matched gives NULL and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
 
+CREATE FUNCTION copymatch.describe_reference(image bytea, model text, reference text, total bigint, want_descriptor boolean, want_sketch boolean,
+                                             OUT descriptor vector, OUT sketch bytea)
+    AS 'MODULE_PATHNAME', 'describe_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION copymatch.describe_reference(bytea, text, text, bigint, boolean, boolean) IS 'descriptor and sketch for bulk work, from one decoded image, each only where it is wanted: an image that cannot be matched gives NULLs and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
+
 CREATE FUNCTION copymatch.default_set() RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     found text;
@@ -108,7 +113,7 @@ COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, 
 
 CREATE FUNCTION copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
                                 model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,
-                                filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false)
+                                filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false, verify boolean DEFAULT true)
     RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -123,6 +128,8 @@ DECLARE
     embedded bigint := 0;
     keys name[];
     other record;
+    sketch name;
+    missing text;
 BEGIN
     IF copy_create_set.name IS NULL OR relation IS NULL OR key IS NULL OR copy_create_set.descriptor IS NULL THEN
         RAISE EXCEPTION 'copy_create_set needs a name, a relation, a key column and a descriptor column' USING ERRCODE = 'null_value_not_allowed';
@@ -186,6 +193,9 @@ BEGIN
         RAISE EXCEPTION 'column "%" of relation % is of type %, not %', copy_create_set.descriptor, relation, column_type, vector_type
             USING ERRCODE = 'datatype_mismatch';
     END IF;
+    IF copy_create_set.verify THEN
+        sketch := copymatch.add_sketch_column(relation, copy_create_set.descriptor, copy_create_set.image IS NOT NULL);
+    END IF;
 
     SELECT s.name, s.model INTO other FROM copymatch.reference_set s
         WHERE s.relation = copy_create_set.relation AND s.descriptor_column = copy_create_set.descriptor AND s.model <> chosen.name LIMIT 1;
@@ -195,19 +205,21 @@ BEGIN
     END IF;
 
     INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, descriptor_column, model, calibration,
-                                         on_bad_image, is_default, filter, k, negative)
+                                         on_bad_image, is_default, filter, k, negative, sketch_column, verify)
         VALUES (copy_create_set.name, copy_create_set.relation, keys[1], keys[2:], copy_create_set.image, copy_create_set.descriptor, chosen.name,
                 calibration, copy_create_set.on_bad_image,
                 NOT copy_create_set.negative AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default),
-                copy_create_set.filter, copy_create_set.k, copy_create_set.negative);
+                copy_create_set.filter, copy_create_set.k, copy_create_set.negative, sketch,
+                CASE WHEN copy_create_set.verify IS NOT TRUE THEN 'off' ELSE 'auto' END);
     PERFORM copymatch.try_search(copy_create_set.name);
 
     IF copy_create_set.image IS NOT NULL AND kind IN ('r', 'p') THEN
         PERFORM copymatch.serve_columns(relation);
-        EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', relation, copy_create_set.image, copy_create_set.descriptor) INTO waiting;
+        missing := copymatch.missing_condition(copy_create_set.image, copy_create_set.descriptor, sketch);
+        EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE %s', relation, missing) INTO waiting;
         IF waiting > 0 AND copy_create_set.embed THEN
             EXECUTE copymatch.fill_statement(copy_create_set.name, waiting);
-            EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', relation, copy_create_set.image, copy_create_set.descriptor) INTO embedded;
+            EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE %s', relation, missing) INTO embedded;
             embedded := waiting - embedded;
             IF embedded < waiting THEN
                 RAISE WARNING '% of % images of reference set "%" have no descriptor', waiting - embedded, waiting, copy_create_set.name
@@ -232,7 +244,7 @@ BEGIN
     END IF;
     RETURN embedded;
 END $$;
-COMMENT ON FUNCTION copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one): adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
+COMMENT ON FUNCTION copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one; verify: keep sketches, too, so that searches compare the pictures themselves): adds the columns for descriptor and sketch and the trigger that keeps them current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
 
 CREATE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
     $$ SELECT ('zz_copymatch_' || pg_catalog.left(pg_catalog.md5(reference_set), 12))::name $$;
@@ -297,12 +309,82 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.try_search(text) IS 'runs a search for no rows: an error where the caller may not read what the set''s key and filter name';
 
-CREATE FUNCTION copymatch.fill_statement(reference_set text, total bigint) RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT pg_catalog.format('UPDATE %1$s AS r SET %2$I = copymatch.embed_reference(r.%3$I, %4$L, %5$s, %6$s) WHERE r.%2$I IS NULL AND r.%3$I IS NOT NULL',
-                             s.relation, s.descriptor_column, s.image_column, s.model, copymatch.key_expression(s.key_column, s.further_key_columns), total)
-    FROM copymatch.reference_set s WHERE s.name = fill_statement.reference_set
-$$;
-COMMENT ON FUNCTION copymatch.fill_statement(text, bigint) IS 'the UPDATE that embeds the images of a set that have no descriptor';
+CREATE FUNCTION copymatch.add_sketch_column(relation regclass, descriptor name, from_images boolean) RETURNS name LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    sketch name := left(descriptor, 56) || '_sketch';
+    found text;
+    kind "char";
+BEGIN
+    SELECT format_type(a.atttypid, NULL) INTO found FROM pg_attribute a
+        WHERE a.attrelid = relation AND a.attname = sketch AND a.attnum > 0 AND NOT a.attisdropped;
+    IF found = 'bytea' THEN
+        RETURN sketch;
+    ELSIF found IS NOT NULL THEN
+        RAISE EXCEPTION 'column "%" of relation % is of type %, not bytea', sketch, relation, found
+            USING ERRCODE = 'datatype_mismatch', HINT = 'The sketches would lie there. Rename it, or make the set with verify => false.';
+    END IF;
+    SELECT c.relkind INTO kind FROM pg_class c WHERE c.oid = relation;
+    -- A view or foreign table brings its sketches, or has none.
+    IF kind NOT IN ('r', 'p') OR NOT from_images THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('ALTER TABLE %s ADD COLUMN %I pg_catalog.bytea', relation, sketch);
+    -- Most of it is compressed already.
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', relation, sketch);
+    EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', relation, sketch, 'sketch of the image, for verification; kept by copymatch');
+    RETURN sketch;
+END $$;
+COMMENT ON FUNCTION copymatch.add_sketch_column(regclass, name, boolean) IS 'name of the column with the sketches beside a descriptor column, made where a table has none; NULL: there is none to be';
+
+CREATE FUNCTION copymatch.missing_condition(image name, descriptor name, sketch name) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CASE WHEN sketch IS NULL THEN pg_catalog.format('r.%I IS NOT NULL AND r.%I IS NULL', image, descriptor)
+                ELSE pg_catalog.format('r.%I IS NOT NULL AND (r.%I IS NULL OR r.%I IS NULL)', image, descriptor, sketch) END;
+END;
+COMMENT ON FUNCTION copymatch.missing_condition(name, name, name) IS 'which rows, over the alias r, have an image but not all that is kept of it';
+
+CREATE FUNCTION copymatch.fill_statement(reference_set text, total bigint, part regclass DEFAULT NULL) RETURNS text LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(reference_set);
+    target text := coalesce(part, chosen.relation)::text;
+    missing text := copymatch.missing_condition(chosen.image_column, chosen.descriptor_column, chosen.sketch_column);
+    key text := copymatch.key_expression(chosen.key_column, chosen.further_key_columns);
+BEGIN
+    IF chosen.sketch_column IS NULL THEN
+        RETURN format('UPDATE %s AS r SET %I = copymatch.embed_reference(r.%I, %L, %s, %s) WHERE %s',
+                      target, chosen.descriptor_column, chosen.image_column, chosen.model, key, total, missing);
+    END IF;
+    RETURN format('UPDATE %1$s AS r SET (%2$I, %3$I) = (SELECT coalesce(r.%2$I, d.descriptor), coalesce(r.%3$I, d.sketch) '
+                  'FROM copymatch.describe_reference(r.%4$I, %5$L, %6$s, %7$s, r.%2$I IS NULL, r.%3$I IS NULL) AS d) WHERE %8$s',
+                  target, chosen.descriptor_column, chosen.sketch_column, chosen.image_column, chosen.model, key, total, missing);
+END $$;
+COMMENT ON FUNCTION copymatch.fill_statement(text, bigint, regclass) IS 'the UPDATE that embeds the images of a set, or of one of its partitions, that have no descriptor or no sketch';
+
+CREATE FUNCTION copymatch.begin_sketches(reference_set text) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(reference_set);
+    sketch name;
+    newest bigint;
+BEGIN
+    IF chosen.verify = 'off' OR chosen.sketch_column IS NOT NULL THEN
+        RETURN;
+    END IF;
+    sketch := copymatch.add_sketch_column(chosen.relation, chosen.descriptor_column, chosen.image_column IS NOT NULL);
+    -- The model's own calibration that weighs what is found; one of the set's own stays.
+    SELECT max(c.id) INTO newest FROM copymatch.calibration c
+        WHERE c.model = chosen.model AND c.reference_set IS NULL AND c.weights IS NOT NULL;
+    IF newest IS NULL OR EXISTS (SELECT FROM copymatch.calibration c WHERE c.id = chosen.calibration AND (c.weights IS NOT NULL OR c.reference_set IS NOT NULL)) THEN
+        newest := chosen.calibration;
+    END IF;
+    UPDATE copymatch.reference_set s SET sketch_column = sketch, calibration = newest WHERE s.name = chosen.name AND sketch IS NOT NULL;
+    IF FOUND AND newest <> chosen.calibration THEN
+        RAISE NOTICE 'reference set "%" uses calibration % of its model now', chosen.name, newest
+            USING HINT = format('It weighs what verification finds; copy_use_calibration(%L, %s) goes back.', chosen.name, chosen.calibration);
+    END IF;
+END $$;
+COMMENT ON FUNCTION copymatch.begin_sketches(text) IS 'gives a set that is to be verified and has no sketches a column for them, and a calibration of its model that weighs them';
 
 CREATE PROCEDURE copy_fill_set(reference_set text DEFAULT copymatch.default_set(), batch_pages integer DEFAULT 64) LANGUAGE plpgsql AS $$
 DECLARE
@@ -318,7 +400,11 @@ BEGIN
     IF chosen.image_column IS NULL THEN
         RAISE EXCEPTION 'reference set "%" has no image column', chosen.name USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    EXECUTE pg_catalog.format('SELECT count(*) FROM %s WHERE %I IS NOT NULL AND %I IS NULL', chosen.relation, chosen.image_column, chosen.descriptor_column) INTO waiting;
+    PERFORM copymatch.begin_sketches(chosen.name);
+    chosen := copymatch.find_set(chosen.name);
+    EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE %s', chosen.relation,
+                              copymatch.missing_condition(chosen.image_column, chosen.descriptor_column, chosen.sketch_column)) INTO waiting;
+    COMMIT;
     -- A table that is no partition tree is its own only leaf.
     FOR part IN SELECT p.relid FROM pg_catalog.pg_partition_tree(chosen.relation) p WHERE p.isleaf
                 UNION ALL
@@ -328,16 +414,14 @@ BEGIN
         pages := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
         page := 0;
         WHILE page < pages LOOP
-            EXECUTE pg_catalog.format('UPDATE %1$s AS r SET %2$I = copymatch.embed_reference(r.%3$I, %4$L, %5$s, %6$s) WHERE r.%2$I IS NULL AND r.%3$I IS NOT NULL AND r.ctid >= %7$L AND r.ctid < %8$L',
-                                      part, chosen.descriptor_column, chosen.image_column, chosen.model,
-                                      copymatch.key_expression(chosen.key_column, chosen.further_key_columns), waiting,
+            EXECUTE pg_catalog.format('%s AND r.ctid >= %L AND r.ctid < %L', copymatch.fill_statement(chosen.name, waiting, part),
                                       pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page + batch_pages));
             page := page + batch_pages;
             COMMIT;
         END LOOP;
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
+COMMENT ON PROCEDURE copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, and sketches those that have no sketch (a set of an earlier version gets the column for them; one with verify off does not), committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
 
 CREATE FUNCTION copy_default_set(name text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -356,12 +440,15 @@ COMMENT ON FUNCTION copy_default_set(text) IS 'makes this the set that copy_matc
 
 CREATE FUNCTION copy_alter_set(name text, filter text DEFAULT NULL, k integer DEFAULT NULL, copy_probability double precision DEFAULT NULL,
                                review_probability double precision DEFAULT NULL, negative boolean DEFAULT NULL, negatives text[] DEFAULT NULL,
-                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}') RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}', verify text DEFAULT NULL) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(copy_alter_set.name);
     unknown text;
 BEGIN
+    IF copy_alter_set.verify NOT IN ('auto', 'off', 'all') THEN
+        RAISE EXCEPTION 'verify is "%"', copy_alter_set.verify USING ERRCODE = 'invalid_parameter_value', HINT = 'Choose auto, all or off.';
+    END IF;
     SELECT pg_catalog.string_agg(u.setting, ', ') INTO unknown FROM pg_catalog.unnest(reset) AS u(setting)
         WHERE u.setting NOT IN ('filter', 'k', 'copy_probability', 'review_probability', 'negatives');
     IF unknown IS NOT NULL THEN
@@ -381,14 +468,15 @@ BEGIN
         review_probability = CASE WHEN 'review_probability' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.review_probability, s.review_probability) END,
         negative = coalesce(copy_alter_set.negative, s.negative),
         negatives = CASE WHEN 'negatives' = ANY (reset) THEN NULL ELSE coalesce(copy_alter_set.negatives, s.negatives) END,
-        on_bad_image = coalesce(copy_alter_set.on_bad_image, s.on_bad_image)
+        on_bad_image = coalesce(copy_alter_set.on_bad_image, s.on_bad_image),
+        verify = coalesce(copy_alter_set.verify, s.verify)
         WHERE s.name = chosen.name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'must own the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege';
     END IF;
     PERFORM copymatch.try_search(chosen.name);
 END $$;
-COMMENT ON FUNCTION copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]) IS 'changes a set: what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner)';
+COMMENT ON FUNCTION copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[], text) IS 'changes a set (verify: what searches do that do not say, auto, all or off; where it was off from the beginning, CALL copy_fill_set makes the sketches): what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner)';
 
 CREATE FUNCTION copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -403,6 +491,11 @@ BEGIN
     SELECT columns || ARRAY[r.descriptor_column, r.old_descriptor_column] INTO columns
         FROM copymatch.reembedding r WHERE r.reference_set = chosen.name;
     columns := coalesce(columns, ARRAY[chosen.descriptor_column]);
+    -- A sketch serves every set over these images.
+    IF chosen.sketch_column IS NOT NULL AND NOT EXISTS (SELECT FROM copymatch.reference_set s
+            WHERE s.relation = chosen.relation AND s.name <> chosen.name AND s.sketch_column = chosen.sketch_column) THEN
+        columns := columns || chosen.sketch_column;
+    END IF;
     IF drop_descriptors THEN
         SELECT s.name INTO other FROM copymatch.reference_set s
             WHERE s.relation = chosen.relation AND s.name <> chosen.name AND s.descriptor_column = ANY (columns) LIMIT 1;
@@ -438,7 +531,8 @@ CREATE VIEW copymatch.reference_sets AS
                        WHERE u.col IS NOT NULL
                          AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                          WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped)) AS intact,
-           s.created, s.created_by, s.further_key_columns, s.filter, s.k, s.copy_probability, s.review_probability, s.negative, s.negatives
+           s.created, s.created_by, s.further_key_columns, s.filter, s.k, s.copy_probability, s.review_probability, s.negative, s.negatives,
+           s.sketch_column, s.verify
     FROM copymatch.reference_set s JOIN copymatch.model m ON m.name = s.model;
 COMMENT ON VIEW copymatch.reference_sets IS 'reference sets; intact says whether their relation and columns still exist';
 GRANT SELECT ON copymatch.reference_sets TO PUBLIC;

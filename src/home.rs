@@ -1,5 +1,6 @@
 //! Where the extension lives: its schema, which the user chooses, and the OID of its `vector` type there.
 
+use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
@@ -46,5 +47,35 @@ impl Home {
             }
             Ok(Home { schema, vector })
         }
+    }
+
+    /// The same, found from the extension's type: for functions that live in the catalogue's schema.
+    pub fn of_extension() -> Result<Home, Failure> {
+        let vector = crate::types::Vector::type_oid();
+        // SAFETY: a look-up in the system caches, released after what is needed is copied; the name is palloc'd and copied.
+        let schema = unsafe {
+            let tuple =
+                pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, pg_sys::Datum::from(vector));
+            if tuple.is_null() {
+                None
+            } else {
+                let data = (*tuple).t_data;
+                let form = data.cast::<u8>().add(usize::from((*data).t_hoff));
+                let namespace = (*form.cast::<pg_sys::FormData_pg_type>()).typnamespace;
+                pg_sys::ReleaseSysCache(tuple);
+                let name = pg_sys::get_namespace_name(namespace);
+                (!name.is_null()).then(|| {
+                    std::ffi::CStr::from_ptr(pg_sys::quote_identifier(name))
+                        .to_string_lossy()
+                        .into_owned()
+                })
+            }
+        };
+        schema.map(|schema| Home { schema, vector }).ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                "the type vector of extension copymatch does not exist",
+            )
+        })
     }
 }

@@ -43,6 +43,7 @@ extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flaggin
 extension_sql_file!("../sql/evaluate.sql", name = "evaluate", requires = ["reports"]);
 extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["evaluate"]);
 extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibrate"]);
+extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["explain"]);
 
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]

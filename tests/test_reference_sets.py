@@ -156,8 +156,12 @@ def test_set_has_its_own_k_and_thresholds(licensed):
         [(1 + second) / 2, (second + third) / 2],
     )
     assert [row[3] for row in licensed.execute(query, [image])] == ["copy", "review", "different"]
-    row = licensed.execute("SELECT verdict FROM copy_stretch(%s, %s)", before[1][:2]).fetchone()
-    assert row[0] == "review", "copy_stretch knows them too"
+    for similarity in (0.2, 0.5, 0.9):
+        verdict, probability = licensed.execute(
+            "SELECT verdict, probability FROM copy_stretch(%s, %s)", (similarity, before[1][1])
+        ).fetchone()
+        bounds = [(second + third) / 2, (1 + second) / 2]
+        assert verdict == ("different", "review", "copy")[sum(probability >= bound for bound in bounds)]
     licensed.execute("SELECT copy_alter_set('licensed', reset => '{k,review_probability,copy_probability}')")
     assert licensed.execute(query, [image]).fetchall()[:3] == before and len(found(licensed, 3)) == 10
 

@@ -71,16 +71,23 @@ def test_sets_survive_the_update_in_any_schema(new_db, connect, version):
     # As 0.1.0 did it; its library is no longer there to embed.
     db.execute("SELECT \"my ext\".copy_create_set('refs', 'refs', 'id', 'image')")
     before = db.execute(
-        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created FROM copymatch.reference_set"
+        "SELECT s.name, relation, key_column, descriptor_column, s.model, c.intercept, c.copy_probability, is_default, s.created"
+        " FROM copymatch.reference_set s JOIN copymatch.calibration c ON c.id = s.calibration"
     ).fetchall()
     db.execute("ALTER EXTENSION copymatch UPDATE")
     after = db.execute(
-        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created FROM copymatch.reference_set"
+        "SELECT s.name, relation, key_column, descriptor_column, s.model, c.intercept, c.copy_probability, is_default, s.created"
+        " FROM copymatch.reference_set s JOIN copymatch.calibration c ON c.id = s.calibration"
     ).fetchall()
     assert before == after
     db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
     query = 'SELECT reference, verdict FROM "my ext".copy_match(%s)'
     assert db.execute(query, [jpeg(scene(1), 60)]).fetchall() == [("1", "copy")]
+    # Sketches are for who asks for them; with them the set takes the calibration that weighs what they show.
+    verified = 'SELECT verified FROM "my ext".copy_match(%s)'
+    assert db.execute(verified, [jpeg(scene(1), 60)]).fetchall() == [(None,)]
+    db.execute("CALL \"my ext\".copy_fill_set('refs')")
+    assert db.execute(verified, [jpeg(scene(1), 60)]).fetchall() == [(True,)]
     db.execute("SELECT \"my ext\".copy_alter_set('refs', filter => 'id > 1')")
     assert db.execute(query, [jpeg(scene(1), 60)]).fetchall() == []
 
@@ -99,7 +106,7 @@ def test_dropping_the_extension_says_what_it_would_take(fresh_db, sqlstate):
     columns = db.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'refs'::regclass AND attnum > 0 AND NOT attisdropped"
     ).fetchall()
-    assert columns == [("id",), ("image",)], "the images stay"
+    assert columns == [("id",), ("image",), ("descriptor_sketch",)], "the images stay, and what is not of the extension's types"
 
 
 def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, connect):

@@ -106,3 +106,31 @@ BEGIN
             USING HINT = 'It stays. If you do not know it, drop it: it reads references with that role''s rights.';
     END LOOP;
 END $$;
+
+-- Verification: sets say where their sketches lie, and the built-in calibration weighs them. The one before has become an ordinary one;
+-- sets stay with it until copy_fill_set makes their sketches.
+ALTER TABLE copymatch.reference_set
+    ADD COLUMN sketch_column name,
+    ADD COLUMN verify text NOT NULL DEFAULT 'auto' CONSTRAINT reference_set_verify_check CHECK (verify OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'all']));
+DROP FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean);
+DROP FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[]);
+DROP FUNCTION copymatch.fill_statement(text, bigint);
+DROP FUNCTION @extschema@.copy_match(bytea, text, integer, integer, text);
+DROP FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer);
+DROP FUNCTION copymatch.match_rows(regclass, text, name, text, integer);
+DROP FUNCTION @extschema@.copy_evaluate(regclass, text, integer);
+DROP FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer);
+DO $$
+DECLARE
+    moved bigint;
+BEGIN
+    INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept,
+                                       similarity_weight, background_weight, copy_probability, review_probability, evidence, created, created_by)
+        SELECT c.model, c.background_sha256, c.neighbours, c.factor, c.clamp_low, c.clamp_high, c.intercept, c.similarity_weight,
+               c.background_weight, c.copy_probability, c.review_probability, c.evidence, c.created, c.created_by
+        FROM copymatch.calibration c WHERE c.id = 0
+        RETURNING id INTO moved;
+    UPDATE copymatch.reference_set SET calibration = moved WHERE calibration = 0;
+    UPDATE copymatch.reembedding SET calibration = moved WHERE calibration = 0;
+    UPDATE copymatch.reembedding SET old_calibration = moved WHERE old_calibration = 0;
+END $$;

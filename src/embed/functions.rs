@@ -41,8 +41,7 @@ pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
 
 /// Descriptors of an image's views: its eight orientations, the image as it is first, and the image without its border where
 /// it has one. The network runs on several at once.
-pub fn embed_views(bytes: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
-    let image = read_matchable(bytes, session::input_side(model)?)?;
+pub fn embed_views(image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
     let pixels = u64::from(image.width()) * u64::from(image.height());
     let together = usize::try_from(PIXELS_AT_ONCE / pixels.max(1))
         .unwrap_or(1)
@@ -50,14 +49,14 @@ pub fn embed_views(bytes: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure
     let mut descriptors = Vec::new();
     let mut waiting: Vec<Image> = Vec::with_capacity(together);
     for orientation in 1..=8 {
-        waiting.push(imaging::oriented(&image, orientation)?);
+        waiting.push(imaging::oriented(image, orientation)?);
         if waiting.len() == together {
             descriptors.append(&mut session::embed(model, &waiting)?);
             waiting.clear();
         }
     }
     // What is left within a border may be blank.
-    let inside = imaging::without_border(&image);
+    let inside = imaging::without_border(image);
     waiting.extend(inside.filter(|inside| imaging::refusal(&imaging::detail(inside)).is_none()));
     if !waiting.is_empty() {
         descriptors.append(&mut session::embed(model, &waiting)?);

@@ -112,26 +112,24 @@ pub fn model_of(set: &str) -> Result<Model, Failure> {
     Model::find(Some(&model))
 }
 
-/// The references that a descriptor resembles enough to be flagged.
+/// The references that an image and its descriptor resemble enough to be flagged.
 pub fn matches(
     home: &Home,
     descriptor: Vector,
+    image: Option<&[u8]>,
     set: &str,
     model: &str,
     k: i32,
     review: bool,
 ) -> Result<Vec<Match>, Failure> {
     // A match with an explanation is one that is not to be raised, such as with a negative set.
-    let sql = format!(
-        "SELECT m.reference, m.similarity, m.background, m.score, m.probability, m.verdict \
-         FROM {}.copy_match_descriptor($1, $2, $3, $4, 0) m \
-         WHERE (m.verdict = 'copy' OR m.verdict = 'review' AND $5) AND m.explanation IS NULL",
-        home.schema
-    );
     select(
-        &sql,
+        "SELECT m.reference, m.similarity, m.background, m.score, m.probability, m.verdict \
+         FROM copymatch.match_described($1, $2, $3, $4, NULL::pg_catalog.text, CASE WHEN $6 THEN 'review' ELSE 'copy' END, $5) m \
+         WHERE m.explanation IS NULL",
         &[
             Parameter::typed(descriptor, home.vector),
+            Parameter::of(image.map(<[u8]>::to_vec)),
             Parameter::of(set),
             Parameter::of(k),
             Parameter::of(model),
@@ -249,7 +247,7 @@ fn match_upload(
         let home = extension_home()?;
         let found = as_role(owner_of(relation)?, || {
             model_of(reference_set)?;
-            matches(&home, descriptor, reference_set, model, k, review)
+            matches(&home, descriptor, None, reference_set, model, k, review)
         })?;
         Ok(TableIterator::new(found.into_iter().map(|m| {
             (

@@ -285,7 +285,15 @@ fn about_the_image(failure: Failure) -> Trouble {
 fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
     let options = &ready.uploads.options;
     let found = as_role(ready.uploads.owner, || {
-        matches(home, descriptor, &options.set, &model.name, options.k, options.review)
+        matches(
+            home,
+            descriptor,
+            Some(&ready.image),
+            &options.set,
+            &model.name,
+            options.k,
+            options.review,
+        )
     })?;
     as_extension_owner(|| {
         if !found.is_empty() {

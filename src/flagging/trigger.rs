@@ -201,7 +201,15 @@ impl<'a> Upload<'a> {
                     return Ok(Vec::new());
                 }
             };
-            matches(&home, descriptor, set, &model.name, self.options.k, self.options.review)
+            matches(
+                &home,
+                descriptor,
+                Some(bytes),
+                set,
+                &model.name,
+                self.options.k,
+                self.options.review,
+            )
         })?;
         if found.is_empty() {
             return Ok(());

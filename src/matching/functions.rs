@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 
-use pgrx::IntoDatum;
+use keypoints::Evidence;
 use pgrx::prelude::*;
+use pgrx::{IntoDatum, JsonB};
 use scoring::Verdict;
+use serde_json::json;
 
 use super::neighbours::nearest;
 use super::remembered::remember;
 use super::sets::ReferenceSet;
+use super::verification::{Picture, Verify, judge, plan};
 use super::views::Views;
 use crate::embed::catalogue::Model;
-use crate::embed::with_background;
+use crate::embed::{decoded, with_background};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::record::Record;
@@ -29,8 +32,25 @@ const MOST_SKIPPED: i32 = 100_000;
 /// Neighbours where neither the call nor the set says how many.
 const DEFAULT_NEIGHBOURS: usize = 10;
 
-/// One row of `copy_match`.
+/// One row of `copy_match_descriptor`.
 type Found = (String, String, i32, f64, f64, f64, f64, &'static str, Option<String>);
+
+/// One row of `copy_match`: what verification found stands behind.
+type Verified = (
+    String,
+    String,
+    i32,
+    f64,
+    f64,
+    f64,
+    f64,
+    &'static str,
+    Option<String>,
+    Option<bool>,
+    Option<i32>,
+    Option<f64>,
+    Option<JsonB>,
+);
 
 struct Match {
     set: String,
@@ -41,6 +61,7 @@ struct Match {
     probability: f64,
     verdict: Verdict,
     explanation: Option<String>,
+    evidence: Option<Evidence>,
 }
 
 /// Which of the matches, best first, are wanted.
@@ -48,6 +69,8 @@ struct Page {
     /// Rows; where the call names no number, each set's own.
     k: Option<usize>,
     skip: usize,
+    /// Those below are left out.
+    least: Verdict,
 }
 
 /// A model, and the query's descriptors under it: one for each view.
@@ -64,6 +87,8 @@ fn copy_match(
     k: Option<i32>,
     skip: Option<i32>,
     views: Option<&str>,
+    verify: Option<&str>,
+    min_verdict: Option<&str>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -77,27 +102,106 @@ fn copy_match(
         name!(probability, f64),
         name!(verdict, &'static str),
         name!(explanation, Option<String>),
+        name!(verified, Option<bool>),
+        name!(inliers, Option<i32>),
+        name!(agreement, Option<f64>),
+        name!(region, Option<JsonB>),
     ),
 > {
     boundary(|| {
-        let page = Page::of(k, skip)?;
+        let page = Page::of(k, skip)?.at_least(min_verdict)?;
         let views = Views::named(views)?;
+        let verify = Verify::named(verify)?;
         let Some(image) = image else {
             return Ok(TableIterator::empty());
         };
         let home = Home::of(fcinfo)?;
+        let wanted = sets(reference_set)?;
+        let Some(first) = wanted.first() else {
+            return Ok(TableIterator::empty());
+        };
+        let image = decoded(image, &model_of(first)?)?;
         let mut embedded: Vec<Embedded> = Vec::new();
-        search(&sets(reference_set)?, &home, &page, |model| {
+        let embed = |model: Model| {
             let at = match embedded.iter().position(|known| known.model.name == model.name) {
                 Some(at) => at,
                 None => {
-                    let views = views.embed(image, &model)?;
+                    let views = views.embed(&image, &model)?;
                     embedded.push(Embedded { model, views });
                     embedded.len() - 1
                 }
             };
             Ok(Some(embedded[at].views.clone()))
-        })
+        };
+        let mut picture = Picture::of(&image);
+        Ok(with_evidence(search(
+            &wanted,
+            &home,
+            &page,
+            verify,
+            Some(&mut picture),
+            embed,
+        )?))
+    })
+}
+
+/// As `copy_match`, for a descriptor that is there already, and the picture that it was made from.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
+fn match_described(
+    descriptor: Option<Vector>,
+    image: Option<&[u8]>,
+    reference_set: Option<&str>,
+    k: Option<i32>,
+    verify: Option<&str>,
+    min_verdict: Option<&str>,
+    model: Option<&str>,
+) -> TableIterator<
+    'static,
+    (
+        name!(reference_set, String),
+        name!(reference, String),
+        name!(rank, i32),
+        name!(similarity, f64),
+        name!(background, f64),
+        name!(score, f64),
+        name!(probability, f64),
+        name!(verdict, &'static str),
+        name!(explanation, Option<String>),
+        name!(verified, Option<bool>),
+        name!(inliers, Option<i32>),
+        name!(agreement, Option<f64>),
+        name!(region, Option<JsonB>),
+    ),
+> {
+    boundary(|| {
+        let page = Page::of(k, Some(0))?.at_least(min_verdict)?;
+        let verify = Verify::named(verify)?;
+        let Some(descriptor) = descriptor else {
+            return Ok(TableIterator::empty());
+        };
+        let home = Home::of_extension()?;
+        let wanted = of_model(sets(reference_set)?, model, reference_set)?;
+        let searched: Vec<String> = wanted.iter().map(|set| set.model.clone()).collect();
+        let image = match (image, wanted.first()) {
+            (Some(image), Some(first)) if verify != Some(Verify::Off) => Some(decoded(image, &model_of(first)?)?),
+            _ => None,
+        };
+        let mut picture = image.as_ref().map(Picture::of);
+        let embed = |model: Model| {
+            if !searched.contains(&model.name) {
+                return Ok(None);
+            }
+            Ok(Some(vec![unit(descriptor.elements(), &model)?]))
+        };
+        Ok(with_evidence(search(
+            &wanted,
+            &home,
+            &page,
+            verify,
+            picture.as_mut(),
+            embed,
+        )?))
     })
 }
 
@@ -130,32 +234,23 @@ fn copy_match_descriptor(
             return Ok(TableIterator::empty());
         };
         let home = Home::of(fcinfo)?;
-        let made_by = model.map(|name| Model::find(Some(name))).transpose()?;
-        let mut wanted = sets(reference_set)?;
-        if let Some(made_by) = &made_by
-            && let Some(other) = wanted.iter().find(|set| set.model != made_by.name)
-        {
-            // Without a named set, those of other models are not meant.
-            if reference_set.is_some() {
-                return Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                    format!(
-                        "the descriptor is from model \"{}\", those of reference set \"{}\" are from \"{}\"",
-                        made_by.name, other.name, other.model
-                    ),
-                )
-                .hint(format!("Embed the image again: copy_embed(image, '{}').", other.model)));
-            }
-            wanted.retain(|set| set.model == made_by.name);
-        }
+        let wanted = of_model(sets(reference_set)?, model, reference_set)?;
         let searched: Vec<String> = wanted.iter().map(|set| set.model.clone()).collect();
-        search(&wanted, &home, &page, |model| {
+        let embed = |model: Model| {
             // A negative set of another model cannot be asked: its descriptors are not this one's kind.
             if !searched.contains(&model.name) {
                 return Ok(None);
             }
             Ok(Some(vec![unit(descriptor.elements(), &model)?]))
-        })
+        };
+        Ok(without_evidence(search(
+            &wanted,
+            &home,
+            &page,
+            Some(Verify::Off),
+            None,
+            embed,
+        )?))
     })
 }
 
@@ -216,6 +311,7 @@ impl Page {
             Some(skip) if (0..=MOST_SKIPPED).contains(&skip) => Ok(Page {
                 k: k.map(|k| usize::try_from(k).unwrap_or(1)),
                 skip: usize::try_from(skip).unwrap_or(0),
+                least: Verdict::Different,
             }),
             _ => Err(out_of_range(
                 "skip",
@@ -223,6 +319,23 @@ impl Page {
                 &format!("skip is the number of references to leave out, best first, 0 to {MOST_SKIPPED}."),
             )),
         }
+    }
+
+    /// The page without what has a lesser verdict.
+    fn at_least(mut self, min_verdict: Option<&str>) -> Result<Page, Failure> {
+        self.least = match min_verdict {
+            None | Some("different") => Verdict::Different,
+            Some("review") => Verdict::Review,
+            Some("copy") => Verdict::Copy,
+            Some(other) => {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("min_verdict is \"{other}\""),
+                )
+                .hint("Choose copy, review, or different (NULL): all."));
+            }
+        };
+        Ok(self)
     }
 
     /// Rows wanted from one set, those to be skipped left out.
@@ -242,6 +355,32 @@ fn sets(reference_set: Option<&str>) -> Result<Vec<ReferenceSet>, Failure> {
             None => ReferenceSet::readable(),
         },
     )
+}
+
+/// The sets whose descriptors are of the model that made the query's, where one is named.
+fn of_model(
+    mut wanted: Vec<ReferenceSet>,
+    model: Option<&str>,
+    reference_set: Option<&str>,
+) -> Result<Vec<ReferenceSet>, Failure> {
+    let Some(made_by) = model.map(|name| Model::find(Some(name))).transpose()? else {
+        return Ok(wanted);
+    };
+    // Without a named set, those of other models are not meant.
+    if reference_set.is_some()
+        && let Some(other) = wanted.iter().find(|set| set.model != made_by.name)
+    {
+        return Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!(
+                "the descriptor is from model \"{}\", those of reference set \"{}\" are from \"{}\"",
+                made_by.name, other.name, other.model
+            ),
+        )
+        .hint(format!("Embed the image again: copy_embed(image, '{}').", other.model)));
+    }
+    wanted.retain(|set| set.model == made_by.name);
+    Ok(wanted)
 }
 
 fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
@@ -288,45 +427,60 @@ fn background_similarity(model: &Model, descriptor: &[f32], neighbours: usize) -
     })
 }
 
-/// The wanted page of the matches in all of `sets`. `embed` gives the query's descriptors under a model, one for each view.
+/// The wanted page of the matches in all of `sets`, best first, with their ranks. `embed` gives the query's descriptors under a model,
+/// one for each view.
 fn search(
     sets: &[ReferenceSet],
     home: &Home,
     page: &Page,
+    verify: Option<Verify>,
+    mut picture: Option<&mut Picture>,
     mut embed: impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
-) -> Result<TableIterator<'static, Found>, Failure> {
+) -> Result<Vec<(Match, i32)>, Failure> {
     let rows = sets.iter().map(|set| page.rows(set)).max().unwrap_or(0);
     let mut found = Vec::new();
     for set in sets {
         let k = page.rows(set) + page.skip;
         let model = model_of(set)?;
         let Some(views) = embed(model.clone())? else { continue };
-        let mut matches = best_of_views(set, &model, home, &views, k)?;
+        let mut matches = best_of_views(set, &model, home, &views, k, verify, picture.as_deref_mut())?;
         if matches.iter().any(|m| m.verdict != Verdict::Different) {
-            explain(set, home, &mut matches, &mut embed)?;
+            explain(set, home, &mut matches, verify, picture.as_deref_mut(), &mut embed)?;
         }
         found.append(&mut matches);
     }
-    Ok(ranked(found, page.skip, rows))
+    Ok(ranked(found, page, rows))
 }
 
-/// The matches of every view, each reference with its best one.
+/// The `k` best matches of all views, each reference with its best one.
 fn best_of_views(
     set: &ReferenceSet,
     model: &Model,
     home: &Home,
     views: &[Vec<f32>],
     k: usize,
+    verify: Option<Verify>,
+    mut picture: Option<&mut Picture>,
 ) -> Result<Vec<Match>, Failure> {
     let mut found = Vec::new();
     for view in views {
-        match_in(set, model, home, view, k, &mut found)?;
+        found.append(&mut match_in(
+            set,
+            model,
+            home,
+            view,
+            k,
+            verify,
+            picture.as_deref_mut(),
+        )?);
     }
+    found.sort_by(best_first);
     if views.len() > 1 {
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
         let mut seen = HashSet::new();
         found.retain(|m| seen.insert(m.reference.clone()));
     }
+    // Each view's k are kept: what an orientation alone finds must not be lost to what all of them find.
+    found.truncate(k * views.len());
     Ok(found)
 }
 
@@ -335,13 +489,15 @@ fn explain(
     set: &ReferenceSet,
     home: &Home,
     matches: &mut [Match],
+    verify: Option<Verify>,
+    mut picture: Option<&mut Picture>,
     embed: &mut impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
 ) -> Result<(), Failure> {
     let negatives = remember(|last| &mut last.negatives, Some(&set.name), || set.negatives())?;
     for negative in negatives {
         let model = model_of(&negative)?;
         let Some(views) = embed(model.clone())? else { continue };
-        let nearest = best_of_views(&negative, &model, home, &views, 1)?;
+        let nearest = best_of_views(&negative, &model, home, &views, 1, verify, picture.as_deref_mut())?;
         let Some(nearest) = nearest.first().filter(|m| m.verdict == Verdict::Copy) else {
             continue;
         };
@@ -358,36 +514,64 @@ fn explain(
     Ok(())
 }
 
+/// The `k` best matches of one descriptor, best first.
 fn match_in(
     set: &ReferenceSet,
     model: &Model,
     home: &Home,
     descriptor: &[f32],
     k: usize,
-    found: &mut Vec<Match>,
-) -> Result<(), Failure> {
+    verify: Option<Verify>,
+    picture: Option<&mut Picture>,
+) -> Result<Vec<Match>, Failure> {
     let background = background_similarity(model, descriptor, set.calibration.neighbours())?;
-    for neighbour in nearest(set, home, descriptor, k)? {
-        let probability = set.calibration.probability(neighbour.similarity, background);
-        found.push(Match {
+    let plan = plan(set, verify, picture.is_some(), k);
+    let neighbours = nearest(set, home, descriptor, &plan)?;
+    let judged = judge(set, &plan, background, &neighbours, picture)?;
+    let mut found: Vec<Match> = neighbours
+        .into_iter()
+        .zip(judged)
+        .map(|(neighbour, judged)| Match {
             set: set.name.clone(),
             reference: neighbour.reference,
             similarity: neighbour.similarity,
             background,
-            score: set.calibration.stretch(neighbour.similarity, background),
-            probability,
-            verdict: set.calibration.verdict(probability),
+            score: judged.score,
+            probability: judged.probability,
+            verdict: set.calibration.verdict(judged.probability),
             explanation: None,
-        });
-    }
-    Ok(())
+            evidence: judged.evidence,
+        })
+        .collect();
+    found.sort_by(best_first);
+    found.truncate(k);
+    Ok(found)
 }
 
-/// Best first over all sets; within one set and view this is the order of the cosine.
-fn ranked(mut found: Vec<Match>, skip: usize, rows: usize) -> TableIterator<'static, Found> {
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let page = found.into_iter().zip(1..).skip(skip).take(rows);
-    TableIterator::new(page.map(|(m, rank)| {
+fn best_first(a: &Match, b: &Match) -> std::cmp::Ordering {
+    b.score.total_cmp(&a.score)
+}
+
+/// Best first over all sets; within one set and view this is the order of the cosine where nothing was compared.
+fn ranked(mut found: Vec<Match>, page: &Page, rows: usize) -> Vec<(Match, i32)> {
+    // Scores of sets that were verified and of others are of two kinds; their probabilities are not.
+    let verified = |m: &Match| m.evidence.is_some();
+    if found.iter().any(verified) && found.windows(2).any(|two| two[0].set != two[1].set) {
+        found.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(best_first(a, b)));
+    } else {
+        found.sort_by(best_first);
+    }
+    found
+        .into_iter()
+        .zip(1..)
+        .skip(page.skip)
+        .take(rows)
+        .filter(|(m, _)| m.verdict >= page.least)
+        .collect()
+}
+
+fn without_evidence(page: Vec<(Match, i32)>) -> TableIterator<'static, Found> {
+    TableIterator::new(page.into_iter().map(|(m, rank)| {
         (
             m.set,
             m.reference,
@@ -400,4 +584,36 @@ fn ranked(mut found: Vec<Match>, skip: usize, rows: usize) -> TableIterator<'sta
             m.explanation,
         )
     }))
+}
+
+fn with_evidence(page: Vec<(Match, i32)>) -> TableIterator<'static, Verified> {
+    TableIterator::new(page.into_iter().map(|(m, rank)| {
+        let evidence = m.evidence;
+        (
+            m.set,
+            m.reference,
+            rank,
+            m.similarity,
+            m.background,
+            m.score,
+            m.probability,
+            m.verdict.name(),
+            m.explanation,
+            evidence.map(|found| found.is_shown()),
+            evidence.and_then(|found| i32::try_from(found.inliers).ok()),
+            evidence.map(|found| found.agreement()),
+            evidence.and_then(|found| region(&found)),
+        )
+    }))
+}
+
+/// The boxes that show the same, as [left, top, width, height] in parts of each picture.
+fn region(found: &Evidence) -> Option<JsonB> {
+    let rounded = |parts: [f64; 4]| parts.map(|part| (part * 1e4).round() / 1e4);
+    let (image, reference) = (found.query_box?, found.reference_box?);
+    Some(JsonB(json!({
+        "image": rounded(image),
+        "reference": rounded(reference),
+        "mirrored": found.mirrored,
+    })))
 }

@@ -5,4 +5,5 @@ mod functions;
 mod neighbours;
 mod remembered;
 mod sets;
+mod verification;
 mod views;

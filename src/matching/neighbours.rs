@@ -2,6 +2,7 @@
 //! partitions, foreign tables and whatever index the planner chooses all hold.
 
 use super::sets::ReferenceSet;
+use super::verification::Plan;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::select::{Parameter, select_qualified};
@@ -13,23 +14,38 @@ pub struct Neighbour {
     pub reference: String,
     /// Cosine similarity.
     pub similarity: f64,
+    /// Its descriptor, where it was asked for.
+    pub descriptor: Option<Vec<f32>>,
+    /// Its sketch, where it was asked for and there is one.
+    pub sketch: Option<Vec<u8>>,
 }
 
-/// The `k` references of `set` nearest to the unit vector `descriptor`, nearest first, without those that its filter or their
+/// As many references of `set` as the plan says, nearest to the unit vector `descriptor`, nearest first, without those that its filter or their
 /// status leaves out.
-pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) -> Result<Vec<Neighbour>, Failure> {
+pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan) -> Result<Vec<Neighbour>, Failure> {
     let ReferenceSet {
         relation,
         key,
         descriptor: column,
         condition,
+        sketch,
         ..
     } = set;
     let schema = &home.schema;
-    // `k` stands in the text: the planner then knows how few rows are wanted.
+    // The number stands in the text: the planner then knows how few rows are wanted.
+    let limit = plan.neighbours;
+    let more = [
+        plan.descriptors.then(|| format!(", r.{column}")),
+        sketch
+            .as_ref()
+            .filter(|_| plan.sketches)
+            .map(|sketch| format!(", r.{sketch}")),
+    ]
+    .map(Option::unwrap_or_default)
+    .concat();
     let sql = format!(
-        "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
-         FROM {relation} AS r {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
+        "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8{more} \
+         FROM {relation} AS r {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {limit}"
     );
     let rows = select_qualified(
         &sql,
@@ -42,8 +58,20 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) ->
             Ok(Some(Neighbour {
                 reference: row.get::<String>(1)?.unwrap_or_default(),
                 similarity: 1.0 - distance,
+                descriptor: match plan.descriptors {
+                    // Copied while the row is there.
+                    true => row.get::<Vector>(3)?.map(|vector| vector.elements().to_vec()),
+                    false => None,
+                },
+                sketch: match plan.sketches {
+                    true => row.get::<Vec<u8>>(3 + i32::from(plan.descriptors))?,
+                    false => None,
+                },
             }))
         },
     )?;
-    Ok(rows.into_iter().flatten().collect())
+    let mut found: Vec<Neighbour> = rows.into_iter().flatten().collect();
+    // An index scan in relaxed order brings some late.
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    Ok(found)
 }

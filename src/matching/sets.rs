@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 use scoring::Calibration;
 
+use super::verification::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
 use crate::select::{Parameter, Row, select};
@@ -26,6 +27,10 @@ pub struct ReferenceSet {
     pub k: Option<i32>,
     /// How its similarities become verdicts.
     pub calibration: Calibration,
+    /// Quoted name of the column with the sketches, where there is one that the current user may read.
+    pub sketch: Option<String>,
+    /// What a search does that does not say.
+    pub verify: Verify,
     background_sha256: Vec<u8>,
 }
 
@@ -41,6 +46,8 @@ struct Recorded {
     k: Option<i32>,
     /// As JSON, in the form that crate `scoring` reads.
     calibration: String,
+    sketch: Option<String>,
+    verify: String,
     background_sha256: Vec<u8>,
 }
 
@@ -52,12 +59,16 @@ const QUERY: &str = "\
                               WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped) LIMIT 1), \
            copymatch.key_expression(s.key_column, s.further_key_columns), pg_catalog.quote_ident(s.descriptor_column), \
            copymatch.search_condition(s), s.model, s.k, k.background_sha256, \
-           pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
+           (pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
                'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
                'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
                'copy_probability', coalesce(s.copy_probability, k.copy_probability), \
                'review_probability', least(coalesce(s.review_probability, k.review_probability), \
-                                           coalesce(s.copy_probability, k.copy_probability)))::text \
+                                           coalesce(s.copy_probability, k.copy_probability))) \
+               || coalesce(k.weights, '{}'))::text, \
+           (SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a \
+            WHERE a.attrelid = s.relation AND a.attname = s.sketch_column AND a.atttypid = 'pg_catalog.bytea'::pg_catalog.regtype \
+              AND NOT a.attisdropped AND pg_catalog.has_column_privilege(s.relation, a.attnum, 'SELECT')), s.verify \
     FROM copymatch.reference_set s JOIN copymatch.calibration k ON k.id = s.calibration \
          LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
 
@@ -168,6 +179,8 @@ fn read(row: &Row) -> Result<Recorded, Failure> {
         k: row.get(8)?,
         background_sha256: row.required(9)?,
         calibration: row.required(10)?,
+        sketch: row.get(11)?,
+        verify: row.required(12)?,
     })
 }
 
@@ -212,6 +225,8 @@ impl Recorded {
             model: self.model,
             k: self.k,
             calibration,
+            sketch: self.sketch,
+            verify: Verify::named(Some(&self.verify))?.unwrap_or(Verify::Auto),
             background_sha256: self.background_sha256,
         })
     }

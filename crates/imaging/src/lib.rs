@@ -44,7 +44,7 @@ mod views;
 
 pub use decode::{DecodeOptions, decode};
 pub use detail::{Detail, detail, refusal};
-pub use encode::{encode_jpeg, encode_png};
+pub use encode::{encode_grey_jpeg, encode_jpeg, encode_png};
 pub use error::ImageError;
 pub use format::Format;
 pub use header::{ImageInfo, inspect};

@@ -22,13 +22,22 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod content;
 mod describe;
 mod detect;
 mod draw;
+mod features;
 mod grey;
 mod matching;
+mod motion;
+mod plane;
+mod scale_space;
+mod sketch;
 mod transform;
+mod verify;
 
 pub use agreement::{Agreement, LEAST_INLIERS, Region, WORKING_SIDE, compare};
 pub use draw::draw;
+pub use sketch::{MOST_SKETCH_BYTES, PICTURE_SIDE, SKETCH_FORMAT, SKETCH_SIDE, Sketch, SketchError};
 pub use transform::Affine;
+pub use verify::{Evidence, Query};

@@ -57,7 +57,7 @@ impl Affine {
     }
 
     /// Whether a picture could have been edited like this: neither flattened nor mirrored, nor scaled beyond sense.
-    fn is_sensible(&self) -> bool {
+    pub(crate) fn is_sensible(&self) -> bool {
         let det = self.a * self.e - self.b * self.d;
         let squares = self.a * self.a + self.b * self.b + self.d * self.d + self.e * self.e;
         // With singular values s and t: det = s t, squares = s² + t².
@@ -95,7 +95,7 @@ pub(crate) fn agree(pairs: &[Pair], should_stop: &dyn Fn() -> bool) -> Result<Op
     };
     for allowed in [COARSE, COARSE, FINE, FINE, FINE] {
         let near: Vec<&Pair> = pairs.iter().filter(|pair| off(&transform, pair) < allowed).collect();
-        match least_squares(&near) {
+        match least_squares(near.iter().map(|pair| (pair.reference, pair.query))) {
             Some(better) if better.is_sensible() => transform = better,
             _ => break,
         }
@@ -157,20 +157,24 @@ fn through(one: Pair, other: Pair) -> Option<Affine> {
     similarity.is_sensible().then_some(similarity)
 }
 
-/// The affine transform of least squared distance, about the centroid.
-fn least_squares(pairs: &[&Pair]) -> Option<Affine> {
-    if pairs.len() < 6 {
+/// The affine transform of least squared distance, about the centroid; from the first places to the second.
+pub(crate) fn least_squares(pairs: impl Iterator<Item = ((f64, f64), (f64, f64))> + Clone) -> Option<Affine> {
+    let count = pairs.clone().count();
+    if count < 6 {
         return None;
     }
-    let count = pairs.len() as f64;
-    let mean = |value: fn(&Pair) -> f64| pairs.iter().map(|pair| value(pair)).sum::<f64>() / count;
-    let (mx, my) = (mean(|p| p.reference.0), mean(|p| p.reference.1));
-    let (nx, ny) = (mean(|p| p.query.0), mean(|p| p.query.1));
+    let count = count as f64;
+    let (mut mx, mut my, mut nx, mut ny) = (0.0, 0.0, 0.0, 0.0);
+    for ((x, y), (u, v)) in pairs.clone() {
+        mx += x / count;
+        my += y / count;
+        nx += u / count;
+        ny += v / count;
+    }
     let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
     let (mut xu, mut yu, mut xv, mut yv) = (0.0, 0.0, 0.0, 0.0);
-    for pair in pairs {
-        let (x, y) = (pair.reference.0 - mx, pair.reference.1 - my);
-        let (u, v) = (pair.query.0 - nx, pair.query.1 - ny);
+    for ((x, y), (u, v)) in pairs {
+        let (x, y, u, v) = (x - mx, y - my, u - nx, v - ny);
         xx += x * x;
         xy += x * y;
         yy += y * y;

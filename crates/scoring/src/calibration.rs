@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::background::MAX_NEIGHBOURS;
+use crate::standing::{Found, Lead, Standing, Verified, probability_of};
 
 /// A longer calibration is refused before it is parsed.
 pub const MAX_CALIBRATION_BYTES: usize = 16 << 10;
@@ -97,6 +98,10 @@ struct Record {
     background_weight: f64,
     copy_probability: f64,
     review_probability: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lead: Option<Lead>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verified: Option<Verified>,
 }
 
 /// The paper averages the five nearest training descriptors.
@@ -113,6 +118,8 @@ fn default_factor() -> f64 {
 ///
 /// As JSON: `{"neighbours": 5, "factor": 2.5, "clamp": [low, high], "intercept": _, "similarity_weight": _,
 /// "background_weight": _, "copy_probability": _, "review_probability": _}`; `neighbours` and `factor` may be left out.
+/// Since version 2 of the record also `"lead"`, a [`Lead`], which weighs how the reference stands among the query's other
+/// references, and `"verified"`, a [`Verified`], for pairs that were compared. A record without them answers as it always did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration(Record);
 
@@ -173,6 +180,26 @@ impl Calibration {
         if record.similarity_weight < 0.0 {
             let allowed = "it must be at least 0, so that more alike is never less probable";
             return refuse("similarity_weight", record.similarity_weight, allowed);
+        }
+        let lead = record.lead.iter().flat_map(Lead::weights);
+        let verified = record.verified.iter().flat_map(Verified::weights);
+        for (field, weight, must_not_fall) in lead.chain(verified) {
+            if !(-1e6..=1e6).contains(&weight) {
+                return refuse(field, weight, "it must be in -1000000..=1000000");
+            }
+            if must_not_fall && weight < 0.0 {
+                return refuse(
+                    field,
+                    weight,
+                    "it must be at least 0, so that more evidence is never less probable",
+                );
+            }
+        }
+        if record.verified.is_some() && record.lead.is_none() {
+            return Err(CalibrationError::Syntax {
+                field: "lead".to_owned(),
+                problem: "a record with verified needs lead, too".to_owned(),
+            });
         }
         if !(0.0..=1.0).contains(&record.copy_probability) {
             return refuse("copy_probability", record.copy_probability, "it must be in 0..=1");
@@ -236,13 +263,41 @@ impl Calibration {
     pub fn probability(&self, similarity: f64, background: f64) -> f64 {
         let record = &self.0;
         let logit = record.intercept + record.similarity_weight * similarity + record.background_weight * background;
-        // exp of a non-positive number only, so that neither tail overflows.
-        if logit >= 0.0 {
-            1.0 / (1.0 + (-logit).exp())
-        } else {
-            let odds = logit.exp();
-            odds / (1.0 + odds)
+        probability_of(logit)
+    }
+
+    /// Whether the record weighs a reference's standing among the query's other references.
+    pub fn weighs_standing(&self) -> bool {
+        self.0.lead.is_some()
+    }
+
+    /// Whether the record weighs what verification finds.
+    pub fn weighs_evidence(&self) -> bool {
+        self.0.verified.is_some()
+    }
+
+    /// Probability that the pair is a copy, from as much as is known and the record weighs: similarity and background alone
+    /// ([`Calibration::probability`]), the standing, the evidence. NaN in, NaN out.
+    pub fn probability_with(
+        &self,
+        similarity: f64,
+        background: f64,
+        standing: Option<Standing>,
+        found: Option<Found>,
+    ) -> f64 {
+        match (&self.0.lead, &self.0.verified, standing, found) {
+            (_, Some(verified), Some(standing), Some(found)) => {
+                probability_of(verified.log_odds(similarity, background, standing, found))
+            }
+            (Some(lead), _, Some(standing), _) => probability_of(lead.log_odds(similarity, background, standing)),
+            _ => self.probability(similarity, background),
         }
+    }
+
+    /// The score of a probability that rests on evidence: its log-odds, comparable between queries, in the same order.
+    pub fn evidence_score(probability: f64) -> f64 {
+        let p = probability.clamp(1e-15, 1.0 - 1e-15);
+        libm::log(p / (1.0 - p))
     }
 
     /// The verdict at a probability; both thresholds belong to the upper verdict. NaN is [`Verdict::Different`].

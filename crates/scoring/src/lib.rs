@@ -38,6 +38,7 @@ mod fit;
 mod interval;
 mod metrics;
 mod predictions;
+mod standing;
 mod threshold;
 
 pub use background::{Background, BackgroundError, DIMENSIONS, Encoding, MAX_NEIGHBOURS, MAX_ROWS};
@@ -49,4 +50,5 @@ pub use metrics::{
     threshold_at_precision,
 };
 pub use predictions::{NoPredictions, Predictions};
+pub use standing::{Found, Lead, SAME_PICTURE, STANDING_NEIGHBOURS, Standing, Verified, probability_of};
 pub use threshold::{Bin, Judged, Threshold, choose, expected_calibration_error, reliability};

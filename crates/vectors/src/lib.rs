@@ -19,6 +19,7 @@ mod convert;
 mod distance;
 mod element;
 mod error;
+pub mod hamming;
 pub mod kernels;
 pub mod quantised;
 mod text;

@@ -1,0 +1,278 @@
+//! Local features: place, size, angle, and a histogram of gradients cut to 128 bits.
+//!
+//! The histogram is SIFT's (Lowe, IJCV 2004) with directions weighted by a squared cosine: 4 × 4 cells of 8 directions around
+//! the place, turned and scaled with it. Each of the 128 values becomes one bit: whether it is above the median of all.
+//! Neither brightness nor contrast nor a curve of tone changes much of that.
+
+use imaging::ImageError;
+use vectors::hamming::Code;
+
+use crate::plane::Plane;
+use crate::scale_space::{Extremum, ScaleSpace};
+
+/// A described place; coordinates are those of the whole picture, pixel centres at whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Feature {
+    pub(crate) x: f32,
+    pub(crate) y: f32,
+    /// Standard deviation of the Gaussian at whose scale it stands out, in pixels.
+    pub(crate) size: f32,
+    /// Radians, from −π to π: the direction in which most gradients point.
+    pub(crate) angle: f32,
+    pub(crate) code: Code,
+}
+
+const PI: f32 = std::f32::consts::PI;
+/// The picture is divided into this many parts a side that share the features.
+const PARTS: usize = 6;
+/// A second direction is taken where it is nearly as strong as the first.
+const SECOND_ANGLE: f32 = 0.8;
+/// Bins of the directions' histogram.
+const ANGLES: usize = 36;
+/// Samples a side of the patch.
+const SAMPLES: usize = 16;
+/// Cells a side of the patch, and directions of a cell.
+pub(crate) const CELLS: usize = 4;
+pub(crate) const DIRECTIONS: usize = 8;
+
+/// At most `most` features, the strongest first within what their part of the picture may have.
+pub(crate) fn features(
+    picture: &Plane,
+    most: usize,
+    should_stop: &dyn Fn() -> bool,
+) -> Result<Vec<Feature>, ImageError> {
+    let space = ScaleSpace::of(picture, should_stop)?;
+    let chosen = spread(space.extrema(should_stop)?, most, picture);
+    let windows = windows();
+    let mut found = Vec::with_capacity(most);
+    for (number, extremum) in chosen.iter().enumerate() {
+        if number % 64 == 0 && should_stop() {
+            return Err(ImageError::Cancelled);
+        }
+        if found.len() >= most {
+            break;
+        }
+        let level = &space.octaves[extremum.octave].smoothed[extremum.level];
+        let scale = (1 << extremum.octave) as f32;
+        for angle in angles(level, extremum).into_iter().flatten() {
+            if found.len() < most {
+                found.push(Feature {
+                    x: extremum.x * scale,
+                    y: extremum.y * scale,
+                    size: extremum.sigma * scale,
+                    angle,
+                    code: cut(&histogram(level, extremum, angle, &windows)),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The strongest, so that neither one part of the picture nor the finest scale takes all.
+fn spread(mut all: Vec<Extremum>, most: usize, picture: &Plane) -> Vec<Extremum> {
+    all.sort_by(|a, b| {
+        b.response
+            .total_cmp(&a.response)
+            .then((a.octave, a.level).cmp(&(b.octave, b.level)))
+            .then(a.y.total_cmp(&b.y))
+            .then(a.x.total_cmp(&b.x))
+    });
+    let quota = (3 * most).div_ceil(PARTS * PARTS);
+    let mut taken = [0; PARTS * PARTS];
+    let mut finest = 0;
+    let (mut chosen, mut left) = (Vec::with_capacity(most), Vec::new());
+    for extremum in all {
+        let scale = (1 << extremum.octave) as f32;
+        let part = |at: f32, length: usize| ((at * scale / length as f32 * PARTS as f32) as usize).min(PARTS - 1);
+        let place = part(extremum.y, picture.height) * PARTS + part(extremum.x, picture.width);
+        let fine = extremum.octave == 0;
+        if taken[place] >= quota || fine && 3 * finest >= 2 * most || chosen.len() >= most {
+            left.push(extremum);
+            continue;
+        }
+        taken[place] += 1;
+        finest += usize::from(fine);
+        chosen.push(extremum);
+    }
+    let room = most.saturating_sub(chosen.len());
+    chosen.extend(left.into_iter().take(room));
+    chosen
+}
+
+/// One or two directions in which the gradients around an extremum point.
+fn angles(level: &Plane, extremum: &Extremum) -> [Option<f32>; 2] {
+    let spread = 1.5 * extremum.sigma;
+    let radius = f32::ceil(2.5 * spread) as isize;
+    let step = if radius > 8 { 2 } else { 1 };
+    let (x, y) = (f32::round(extremum.x) as isize, f32::round(extremum.y) as isize);
+    let mut bins = [0.0_f32; ANGLES];
+    let reach = 1.0 / ((radius + 1) * (radius + 1)) as f32;
+    for dy in (-radius..=radius).step_by(step) {
+        for dx in (-radius..=radius).step_by(step) {
+            let (u, v) = (x + dx, y + dy);
+            if u < 1 || v < 1 || u + 1 >= level.width as isize || v + 1 >= level.height as isize {
+                continue;
+            }
+            // A bell that ends at the radius.
+            let inside = 1.0 - (dx * dx + dy * dy) as f32 * reach;
+            if inside <= 0.0 {
+                continue;
+            }
+            let at = v as usize * level.width + u as usize;
+            let gx = level.values[at + 1] - level.values[at - 1];
+            let gy = level.values[at + level.width] - level.values[at - level.width];
+            let strength = (gx * gx + gy * gy).sqrt() * inside * inside * inside;
+            let bin = (angle_of(gy, gx) + PI) * (ANGLES as f32 / (2.0 * PI));
+            let first = bin as usize;
+            let part = bin - first as f32;
+            bins[first % ANGLES] += strength * (1.0 - part);
+            bins[(first + 1) % ANGLES] += strength * part;
+        }
+    }
+    let mut smooth = bins;
+    for _ in 0..2 {
+        let from = smooth;
+        for (at, out) in smooth.iter_mut().enumerate() {
+            *out = 0.25 * (from[(at + ANGLES - 1) % ANGLES] + from[(at + 1) % ANGLES]) + 0.5 * from[at];
+        }
+    }
+    let top = smooth.iter().copied().fold(0.0, f32::max);
+    if top <= 0.0 {
+        return [None, None];
+    }
+    let mut peaks: Vec<(f32, f32)> = Vec::new();
+    for at in 0..ANGLES {
+        let (before, here, after) = (
+            smooth[(at + ANGLES - 1) % ANGLES],
+            smooth[at],
+            smooth[(at + 1) % ANGLES],
+        );
+        if here >= SECOND_ANGLE * top && here > before && here >= after {
+            let shift = 0.5 * (before - after) / (before - 2.0 * here + after);
+            let angle = (at as f32 + shift) * (2.0 * PI / ANGLES as f32) - PI;
+            peaks.push((here, angle));
+        }
+    }
+    peaks.sort_by(|a, b| b.0.total_cmp(&a.0));
+    [peaks.first().map(|peak| peak.1), peaks.get(1).map(|peak| peak.1)]
+}
+
+/// How much each of the samples of a side counts for each cell of that side.
+type Windows = [[f32; CELLS]; SAMPLES];
+
+fn windows() -> Windows {
+    let mut windows = [[0.0; CELLS]; SAMPLES];
+    for (at, window) in windows.iter_mut().enumerate() {
+        let place = (at as f32 + 0.5) / SAMPLES as f32 * CELLS as f32 - 0.5;
+        for (cell, weight) in window.iter_mut().enumerate() {
+            *weight = (1.0 - (place - cell as f32).abs()).max(0.0);
+        }
+    }
+    windows
+}
+
+fn histogram(level: &Plane, extremum: &Extremum, angle: f32, windows: &Windows) -> [f32; CELLS * CELLS * DIRECTIONS] {
+    // Cells are three standard deviations wide.
+    let step = 3.0 * extremum.sigma * CELLS as f32 / SAMPLES as f32;
+    let (sin, cos) = (libm::sinf(angle), libm::cosf(angle));
+    const SIDE: usize = SAMPLES + 2;
+    let mut patch = [[0.0_f32; SIDE]; SIDE];
+    for (row, line) in patch.iter_mut().enumerate() {
+        let v = (row as f32 - (SIDE as f32 - 1.0) / 2.0) * step;
+        for (column, value) in line.iter_mut().enumerate() {
+            let u = (column as f32 - (SIDE as f32 - 1.0) / 2.0) * step;
+            *value = level.between(extremum.x + cos * u - sin * v, extremum.y + sin * u + cos * v);
+        }
+    }
+    const HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
+    const COS: [f32; DIRECTIONS] = [1.0, HALF, 0.0, -HALF, -1.0, -HALF, 0.0, HALF];
+    const SIN: [f32; DIRECTIONS] = [0.0, HALF, 1.0, HALF, 0.0, -HALF, -1.0, -HALF];
+    let mut cells = [0.0_f32; CELLS * CELLS * DIRECTIONS];
+    for row in 0..SAMPLES {
+        let mut of_row = [[0.0_f32; DIRECTIONS]; CELLS];
+        for column in 0..SAMPLES {
+            let gx = patch[row + 1][column + 2] - patch[row + 1][column];
+            let gy = patch[row + 2][column + 1] - patch[row][column + 1];
+            let strength = (gx * gx + gy * gy).sqrt() + 1e-6;
+            let mut votes = [0.0_f32; DIRECTIONS];
+            for (vote, (cos, sin)) in votes.iter_mut().zip(COS.iter().zip(&SIN)) {
+                let along = (gx * cos + gy * sin).max(0.0);
+                *vote = along * along / strength;
+            }
+            for (cell, &weight) in of_row.iter_mut().zip(&windows[column]) {
+                if weight > 0.0 {
+                    for (sum, vote) in cell.iter_mut().zip(&votes) {
+                        *sum += weight * vote;
+                    }
+                }
+            }
+        }
+        for (cell_row, &weight) in windows[row].iter().enumerate() {
+            if weight > 0.0 {
+                for (cell, votes) in of_row.iter().enumerate() {
+                    let at = (cell_row * CELLS + cell) * DIRECTIONS;
+                    for (sum, vote) in cells[at..at + DIRECTIONS].iter_mut().zip(votes) {
+                        *sum += weight * vote;
+                    }
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// One bit a value: whether it is above the median.
+fn cut(values: &[f32; CELLS * CELLS * DIRECTIONS]) -> Code {
+    let mut sorted = *values;
+    let (_, median, _) = sorted.select_nth_unstable_by(CELLS * CELLS * DIRECTIONS / 2, f32::total_cmp);
+    let mut code = [0; 16];
+    for (at, value) in values.iter().enumerate() {
+        code[at / 8] |= u8::from(value >= median) << (at % 8);
+    }
+    code
+}
+
+impl Feature {
+    /// The feature of the mirrored picture, left and right exchanged, of this width.
+    pub(crate) fn mirrored(&self, width: usize) -> Self {
+        let mut code = [0; 16];
+        for (cell, directions) in self.code.iter().enumerate() {
+            // A code has one byte a cell. Across the feature's own angle, rows of cells change places, and each direction
+            // becomes its negative.
+            let (row, column) = (cell / CELLS, cell % CELLS);
+            let mut flipped = 0;
+            for direction in 0..DIRECTIONS {
+                flipped |= (directions >> direction & 1) << ((DIRECTIONS - direction) % DIRECTIONS);
+            }
+            code[(CELLS - 1 - row) * CELLS + column] = flipped;
+        }
+        Self {
+            x: width as f32 - 1.0 - self.x,
+            angle: if self.angle >= 0.0 {
+                PI - self.angle
+            } else {
+                -PI - self.angle
+            },
+            code,
+            ..*self
+        }
+    }
+}
+
+/// The angle of (x, y), to a thousandth: the same on every machine, and quicker than the exact one.
+fn angle_of(y: f32, x: f32) -> f32 {
+    let (a, b) = (x.abs(), y.abs());
+    let ratio = a.min(b) / a.max(b).max(1e-20);
+    let square = ratio * ratio;
+    // Abramowitz and Stegun 4.4.49, shortened.
+    let mut angle = ratio
+        * (0.999_866 + square * (-0.330_299_5 + square * (0.180_141 + square * (-0.085_133 + square * 0.020_835_1))));
+    if b > a {
+        angle = PI / 2.0 - angle;
+    }
+    if x < 0.0 {
+        angle = PI - angle;
+    }
+    if y < 0.0 { -angle } else { angle }
+}

@@ -1,0 +1,223 @@
+//! How a reference stands among the query's other references, and what the two pictures have in common: the evidence beyond the
+//! similarity itself.
+
+use serde::{Deserialize, Serialize};
+
+/// References nearer to the judged one than this are the same picture, registered more than once: no others.
+pub const SAME_PICTURE: f64 = 0.985;
+
+/// Neighbours that a query needs for [`Standing`]: the judged one and five others, with room for some registered twice.
+pub const STANDING_NEIGHBOURS: usize = 12;
+
+/// The query's similarity to the best and to the fifth of the other references of its neighbourhood.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    /// Similarity to the best other.
+    pub best: f64,
+    /// Similarity to the fifth other.
+    pub fifth: f64,
+}
+
+impl Standing {
+    /// The standing of neighbour `judged`, of neighbours by falling similarity. `is_same` says which of the others are the judged
+    /// picture registered again. Where there are fewer than five others the background alone is the level, which
+    /// [`Lead::probability`] takes where it is higher.
+    pub fn of(similarities: &[f64], judged: usize, is_same: impl Fn(usize) -> bool) -> Self {
+        let mut others = (0..similarities.len())
+            .filter(|&other| other != judged && !is_same(other))
+            .map(|other| similarities[other]);
+        let best = others.next().unwrap_or(-1.0);
+        let fifth = others.nth(3).unwrap_or(-1.0);
+        Self { best, fifth }
+    }
+}
+
+/// What verification found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// ln(1 + inliers).
+    pub inliers: f64,
+    /// Agreement × ln(1 + cells that agree).
+    pub content: f64,
+    /// The most `inliers` of any other reference.
+    pub other_inliers: f64,
+    /// The most `content` of any other reference.
+    pub other_content: f64,
+}
+
+/// Log-odds from similarity, background and standing.
+///
+/// The level that a reference must stand above is the larger of the query's other references and its background, so that a small
+/// set with few of a kind promises no more than a large one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lead {
+    /// Log-odds where all is 0.
+    pub intercept: f64,
+    /// Weight of the similarity, at least 0.
+    pub similarity: f64,
+    /// Weight of the background.
+    pub background: f64,
+    /// Weight of the similarity above the best other, at least 0.
+    pub best: f64,
+    /// Weight of the similarity above the fifth other, at least 0.
+    pub fifth: f64,
+}
+
+/// Log-odds that weigh the evidence of verification as well.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verified {
+    /// As [`Lead::intercept`].
+    pub intercept: f64,
+    /// As [`Lead::similarity`].
+    pub similarity: f64,
+    /// As [`Lead::background`].
+    pub background: f64,
+    /// As [`Lead::best`].
+    pub best: f64,
+    /// As [`Lead::fifth`].
+    pub fifth: f64,
+    /// Weight of [`Found::inliers`], at least 0.
+    pub inliers: f64,
+    /// Weight of the inliers above those of any other reference, at least 0.
+    pub inliers_lead: f64,
+    /// Weight of [`Found::content`], at least 0.
+    pub content: f64,
+    /// Weight of the content above that of any other reference, at least 0.
+    pub content_lead: f64,
+}
+
+impl Lead {
+    /// Log-odds that the pair is a copy. NaN in, NaN out.
+    pub fn log_odds(&self, similarity: f64, background: f64, standing: Standing) -> f64 {
+        self.intercept
+            + self.similarity * similarity
+            + self.background * background
+            + self.best * (similarity - standing.best.max(background))
+            + self.fifth * (similarity - standing.fifth.max(background))
+    }
+
+    /// Names and values of what must be finite, and whether it must not be negative.
+    pub(crate) fn weights(&self) -> [(&'static str, f64, bool); 5] {
+        [
+            ("lead.intercept", self.intercept, false),
+            ("lead.similarity", self.similarity, true),
+            ("lead.background", self.background, false),
+            ("lead.best", self.best, true),
+            ("lead.fifth", self.fifth, true),
+        ]
+    }
+}
+
+impl Verified {
+    /// Log-odds that the pair is a copy: never less for more evidence of it. NaN in, NaN out.
+    pub fn log_odds(&self, similarity: f64, background: f64, standing: Standing, found: Found) -> f64 {
+        let lead = Lead {
+            intercept: self.intercept,
+            similarity: self.similarity,
+            background: self.background,
+            best: self.best,
+            fifth: self.fifth,
+        };
+        lead.log_odds(similarity, background, standing)
+            + self.inliers * found.inliers
+            + self.inliers_lead * (found.inliers - found.other_inliers)
+            + self.content * found.content
+            + self.content_lead * (found.content - found.other_content)
+    }
+
+    pub(crate) fn weights(&self) -> [(&'static str, f64, bool); 9] {
+        [
+            ("verified.intercept", self.intercept, false),
+            ("verified.similarity", self.similarity, true),
+            ("verified.background", self.background, false),
+            ("verified.best", self.best, true),
+            ("verified.fifth", self.fifth, true),
+            ("verified.inliers", self.inliers, true),
+            ("verified.inliers_lead", self.inliers_lead, true),
+            ("verified.content", self.content, true),
+            ("verified.content_lead", self.content_lead, true),
+        ]
+    }
+}
+
+/// Probability of log-odds. exp of a non-positive number only, so that neither tail overflows.
+pub fn probability_of(log_odds: f64) -> f64 {
+    if log_odds >= 0.0 {
+        1.0 / (1.0 + (-log_odds).exp())
+    } else {
+        let odds = log_odds.exp();
+        odds / (1.0 + odds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_picture_registered_six_times_stands_like_one_registered_once() {
+        let once = Standing::of(&[0.9, 0.5, 0.45, 0.4, 0.35, 0.3], 0, |_| false);
+        let often = Standing::of(&[0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.5, 0.45, 0.4, 0.35, 0.3], 2, |other| {
+            other < 6
+        });
+        assert_eq!(once, often);
+        assert_eq!(once, Standing { best: 0.5, fifth: 0.3 });
+    }
+
+    #[test]
+    fn a_set_with_few_references_has_the_background_for_a_level() {
+        let alone = Standing::of(&[0.8], 0, |_| false);
+        assert_eq!(
+            alone,
+            Standing {
+                best: -1.0,
+                fifth: -1.0
+            }
+        );
+        let lead = Lead {
+            intercept: 0.0,
+            similarity: 0.0,
+            background: 0.0,
+            best: 1.0,
+            fifth: 1.0,
+        };
+        assert!((lead.log_odds(0.8, 0.5, alone) - 0.6).abs() < 1e-12);
+    }
+
+    fn verified() -> impl Strategy<Value = Verified> {
+        (proptest::array::uniform9(0.0f64..20.0), -20.0f64..20.0, -20.0f64..20.0).prop_map(
+            |(w, intercept, background)| Verified {
+                intercept,
+                similarity: w[1],
+                background,
+                best: w[2],
+                fifth: w[3],
+                inliers: w[4],
+                inliers_lead: w[5],
+                content: w[6],
+                content_lead: w[7],
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn more_evidence_is_never_less_probable(
+            model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0, fifth in -1.0f64..1.0,
+            inliers in 0.0f64..6.0, content in 0.0f64..6.0, others in (0.0f64..6.0, 0.0f64..6.0), more in 0.0f64..3.0,
+        ) {
+            let standing = Standing { best, fifth };
+            let found = Found { inliers, content, other_inliers: others.0, other_content: others.1 };
+            let odds = model.log_odds(similarity, background, standing, found);
+            prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
+            prop_assert!(model.log_odds(similarity, background, standing, Found { inliers: inliers + more, ..found }) >= odds - 1e-9);
+            prop_assert!(model.log_odds(similarity, background, standing, Found { content: content + more, ..found }) >= odds - 1e-9);
+            let worse = Standing { best: best + more, fifth: fifth + more };
+            prop_assert!(model.log_odds(similarity, background, worse, found) <= odds + 1e-9);
+        }
+    }
+}
