@@ -48,7 +48,7 @@ def test_edited_copy_finds_its_original_first(licensed):
         assert [row[2] for row in rows] == [1, 2, 3, 4, 5]
         assert rows[0][:2] == ("licensed", str(seed + 1))
         assert rows[0][7] == "copy"
-        assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
+        assert [row[5] for row in rows] == sorted((row[5] for row in rows), reverse=True)
 
 
 def test_score_is_the_papers_stretched_distance_computed_independently(licensed):
