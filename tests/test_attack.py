@@ -8,9 +8,6 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.skipif(
-    not os.environ.get("ATTACK"), reason="random search within a time: make attack runs it, ATTACK=yes here too"
-)
 @pytest.mark.timeout(120)
 def test_nothing_hostile_ends_a_session_or_meets_an_internal_error(server):
     environment = os.environ | {"COPYMATCH_DSN": server.dsn()}

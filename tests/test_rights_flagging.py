@@ -196,6 +196,53 @@ def test_superusers_uploads_are_not_matched_with_a_strangers_set(world, sqlstate
     assert world.execute("SELECT last_error LIKE '%theirs%' FROM copymatch.queue").fetchone()[0]
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_uploads_of_one_role_are_matched_with_anothers_set_where_it_is_trusted(world, sqlstate, mode):
+    """Between two ordinary roles as well: whoever owns the references has code there that would run as the uploads' owner."""
+    o, s = world.owner, world.stranger
+    world.execute(f"SET ROLE {s}; CREATE TABLE {s}.t (id int PRIMARY KEY, image bytea)")
+    world.execute(f"INSERT INTO {s}.t VALUES (1, %s)", [jpeg(scene(1))])
+    world.execute(f"SELECT copy_create_set('theirs', '{s}.t', 'id', 'image'); GRANT SELECT ON {s}.t TO {o}; RESET ROLE")
+    world.execute(f"CREATE TABLE {o}.u (id serial, image bytea); ALTER TABLE {o}.u OWNER TO {o}")
+
+    def upload():
+        world.execute(f"INSERT INTO {o}.u (image) VALUES (%s)", [jpeg(scene(1), 60)])
+        world.execute("CALL copy_process_queue()")
+        return world.execute("SELECT count(*) FROM copymatch.finding").fetchone()[0]
+
+    with sqlstate("42501") as error:
+        world.execute(f"SELECT copy_create_flagging('{o}.u', 'image', 'id', 'theirs')")
+    assert "copy_alter_set('theirs', trusted => true)" in error.value.diag.message_hint
+    flag(world, f"mode={mode}", table=f"{o}.u", reference_set="theirs")
+    if mode == "sync":
+        with sqlstate("42501") as error:
+            upload()
+        assert f'role "{o}"' in error.value.diag.message_detail and "trusted => true" in error.value.diag.message_hint
+        found = 0
+    else:
+        found = upload()
+        assert "trusted => true" in world.execute("SELECT last_error FROM copymatch.queue").fetchone()[0]
+        world.execute("DELETE FROM copymatch.queue")
+    assert found == 0
+    world.execute("SELECT copy_alter_set('theirs', trusted => true)")
+    assert upload() == 1
+    # Trust is bound to the owner: with another one it is gone.
+    world.execute(f"CREATE ROLE {s}_2; ALTER TABLE {s}.t OWNER TO {s}_2; GRANT USAGE ON SCHEMA {s} TO {s}_2")
+    try:
+        if mode == "sync":
+            with sqlstate("42501"):
+                upload()
+        else:
+            assert upload() == 1
+            assert world.execute("SELECT count(last_error) FROM copymatch.queue").fetchone()[0] == 1
+    finally:
+        world.execute(f"ALTER TABLE {s}.t OWNER TO {s}; DROP OWNED BY {s}_2; DROP ROLE {s}_2")
+    # A member of the references' role trusts it anyway.
+    world.execute("SELECT copy_alter_set('theirs', trusted => false); DELETE FROM copymatch.queue")
+    world.execute(f"GRANT {s} TO {o}")
+    assert upload() == 2
+
+
 def test_uploader_is_what_the_owner_may_read(world, sqlstate):
     table = f"{world.owner}.u"
     world.execute(f"CREATE TABLE {table} (id int, who text, image bytea); ALTER TABLE {table} OWNER TO {world.owner}")

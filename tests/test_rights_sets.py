@@ -276,6 +276,55 @@ def test_who_looks_after_a_set_does_so_as_the_relations_owner(owned):
     assert not trapped(owned)
 
 
+def test_checking_and_calibrating_a_set_run_its_owners_code_as_the_owner(owned):
+    """An index expression at copy_index_check, and a cast of the key, a policy and an index expression at copy_calibrate, by a superuser."""
+    as_mallory(owned, "CREATE TYPE mallory.e AS (n int); CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
+               " $$ BEGIN PERFORM mallory.evil(); RETURN ($1).n; END $$; CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
+               "CREATE FUNCTION mallory.same(vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM mallory.evil(); RETURN $1; END $$;"
+               "CREATE TABLE mallory.t (id mallory.e, image bytea, descriptor vector(256));"
+               "CREATE POLICY p ON mallory.t USING (mallory.evil()); ALTER TABLE mallory.t ENABLE ROW LEVEL SECURITY;"
+               "ALTER TABLE mallory.t FORCE ROW LEVEL SECURITY")  # fmt: skip
+    for number in range(48):
+        owned.execute("INSERT INTO mallory.t VALUES (ROW(%s), %s)", [number, jpeg(scene(number))])
+    as_mallory(
+        owned,
+        "UPDATE mallory.t SET descriptor = copy_embed(image); CREATE INDEX ix ON mallory.t USING ivf ((mallory.same(descriptor)::vector(256)) vector_cosine_ops);"
+        "SELECT copy_create_set('hers', 'mallory.t', 'id', 'image')",
+    )
+    owned.execute("SELECT setval('mallory.by_others', 1, false)")
+    assert owned.execute("SELECT count(*) FROM copy_index_check('mallory.ix', true)").fetchone()[0] == 0
+    assert not trapped(owned)
+    owned.execute("SELECT copy_calibrate('hers', copies => 48, unrelated => 48, source => 'edits')")
+    assert not trapped(owned)
+    owned.execute("CREATE TABLE judged AS SELECT t.image, n::text AS reference, n % 2 = 0 AS is_copy FROM generate_series(0, 40) n"
+                  " JOIN (SELECT image, row_number() OVER () AS place FROM mallory.t) t ON t.place = n / 2 + 1")  # fmt: skip
+    owned.execute("SELECT setval('mallory.by_others', 1, false)")
+    with contextlib.suppress(psycopg.errors.DataError, psycopg.errors.ObjectNotInPrerequisiteState):
+        owned.execute("SELECT copy_calibrate('hers', labels => 'judged')")
+    assert not trapped(owned)
+
+
+def test_members_of_roles_made_before_are_named_at_create_extension(owned, new_db, connect):
+    """Roles are the cluster's: whoever could act as copymatch_admin before has its rights in this database, too."""
+    owned.execute(f"GRANT copymatch_reviewer TO {owned.carol}; ALTER ROLE copymatch_reader LOGIN")
+    told = []
+    try:
+        db = connect(new_db(extension=False))
+        db.add_notice_handler(
+            lambda diag: told.append((diag.severity_nonlocalized, diag.message_primary, diag.message_hint))
+        )
+        db.execute("CREATE EXTENSION copymatch")
+    finally:
+        owned.execute("ALTER ROLE copymatch_reader NOLOGIN")
+    warnings = [(message, hint) for severity, message, hint in told if severity == "WARNING"]
+    assert any(
+        "copymatch_reviewer" in message and owned.carol in message and "REVOKE" in hint for message, hint in warnings
+    )
+    assert any(
+        "copymatch_reader" in message and "log in" in message and "NOLOGIN" in hint for message, hint in warnings
+    )
+
+
 # Filters
 
 

@@ -5,7 +5,7 @@ use pgrx::IntoDatum;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use super::flag::model_of;
+use super::flag::references;
 use super::upload::{Uploads, invalid_options};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
@@ -60,7 +60,7 @@ fn copy_create_flagging(
         let trigger = trigger_name.map_or_else(|| name_for(set), str::to_owned);
         let uploads = table(relation, trigger, arguments, options)?;
         uploads.check()?;
-        as_role(uploads.owner, || model_of(set).map(|_| ()))?;
+        as_role(uploads.owner, || references(set).map(|_| ()))?;
         let home = Home::of(fcinfo)?;
         let quoted: Vec<String> = uploads.arguments.iter().map(quote_literal).collect();
         change(

@@ -4,24 +4,17 @@
 //! be allowed to read the references, and nobody gets at references that the owner may not read.
 
 use pgrx::prelude::*;
+use pgrx::spi::quote_literal;
+use scoring::Verdict;
 
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
-use crate::matching::ReferenceSet;
+use crate::matching::gate::{current_user, role_name};
+use crate::matching::{Match, ReferenceSet, remember_sets, search};
 use crate::rights::{as_role, owner_of};
 use crate::select::{Parameter, change, select};
 use crate::types::Vector;
-
-/// A reference that an upload resembles.
-pub struct Match {
-    pub reference: String,
-    pub similarity: f64,
-    pub background: f64,
-    pub score: f64,
-    pub probability: f64,
-    pub verdict: String,
-}
 
 /// The upload that findings name.
 pub struct Named<'a> {
@@ -33,111 +26,113 @@ pub struct Named<'a> {
     pub set: &'a str,
 }
 
-/// The model of a set whose references the current role, the owner of the uploads table, may read.
-pub fn model_of(set: &str) -> Result<Model, Failure> {
-    let found = select(
-        "SELECT s.model, c.relname::pg_catalog.text, CURRENT_USER::pg_catalog.text, \
-                pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), \
-                me.rolsuper AND NOT o.rolsuper \
-                    AND NOT coalesce(s.trusted_relation = s.relation AND s.trusted_owner = c.relowner, false), o.rolname::pg_catalog.text \
-         FROM copymatch.reference_set s JOIN pg_catalog.pg_roles me ON me.rolname = CURRENT_USER \
-              LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation LEFT JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
-         WHERE s.name = $1",
-        &[Parameter::of(set)],
-        |row| {
-            Ok((
-                row.required::<String>(1)?,
-                row.get::<String>(2)?.unwrap_or_default(),
-                row.required::<String>(3)?,
-                row.get::<bool>(4)?,
-                row.get::<bool>(5)?.unwrap_or(false),
-                row.get::<String>(6)?.unwrap_or_default(),
-            ))
-        },
-    )?;
-    let Some((model, relation, owner, readable, foreign, maker)) = found.into_iter().next() else {
-        // Raises the error that lists the sets there are.
-        select(
-            "SELECT (copymatch.find_set($1)).name",
-            &[Parameter::of(set)],
-            |_| Ok(()),
-        )?;
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("reference set \"{set}\" does not exist"),
-        ));
-    };
-    if readable == Some(false) {
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("permission denied for table {relation}: the references of set \"{set}\""),
-        )
-        .detail(format!(
-            "References are read with the rights of role \"{owner}\", who owns the table of the uploads."
-        ))
-        .hint(format!(
-            "Who owns the references: GRANT SELECT ON {relation} TO {owner} (and USAGE on its schema). Who writes uploads needs no right on them."
-        )));
-    }
-    if foreign {
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("reference set \"{set}\" is one of role \"{maker}\", and the uploads table is a superuser's"),
-        )
-        .detail("References are read with the rights of the uploads table's owner: code that hangs on them would run as a superuser.")
-        .hint("Let a role that is no superuser own the uploads table: ALTER TABLE … OWNER TO …, and GRANT it SELECT on the references; \
-               or declare the set trusted: copy_alter_set(name, trusted => true)."));
-    }
-    // SAFETY: reads this backend's role.
-    if unsafe { pg_sys::superuser() } {
-        // Once more under the relation's lock, which lasts as long as the search that follows.
-        ReferenceSet::gated(set)?;
-    }
-    Model::find(Some(&model))
+/// What a trigger's set is searched by.
+pub struct References {
+    pub set: ReferenceSet,
+    pub model: Model,
 }
 
-/// The references that a descriptor resembles enough to be flagged.
+impl References {
+    /// An error where descriptors of that model cannot be compared with the references.
+    pub fn is_of(&self, model: &str) -> Result<(), Failure> {
+        if self.model.name == model {
+            return Ok(());
+        }
+        Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!(
+                "the descriptor is from model \"{model}\", those of reference set \"{}\" are from \"{}\"",
+                self.set.name, self.model.name
+            ),
+        ))
+    }
+}
+
+/// The references of a trigger's set, as the current role, the owner of the uploads table, may read them: a set of a role whom it
+/// trusts, judged under the relation's lock, which lasts as long as the search that follows.
+pub fn references(name: &str) -> Result<References, Failure> {
+    let set = remember_sets(
+        |last| &mut last.flagging,
+        Some(name),
+        || {
+            check_readable(name)?;
+            Ok(vec![
+                ReferenceSet::gated(name).map_err(|failure| explained(failure, name))?,
+            ])
+        },
+    )?
+    .pop()
+    .ok_or_else(|| {
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("reference set \"{name}\" does not exist"),
+        )
+    })?;
+    Ok(References {
+        model: set.model()?,
+        set,
+    })
+}
+
+/// An error that names the missing privilege, before PostgreSQL's own that says no more than the table.
+fn check_readable(set: &str) -> Result<(), Failure> {
+    let found = select(
+        "SELECT c.relname::pg_catalog.text, CURRENT_USER::pg_catalog.text \
+         FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation \
+         WHERE s.name = $1 AND NOT (pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
+                                    AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'))",
+        &[Parameter::of(set)],
+        |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),
+    )?;
+    let Some((relation, owner)) = found.into_iter().next() else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for table {relation}: the references of set \"{set}\""),
+    )
+    .detail(format!(
+        "References are read with the rights of role \"{owner}\", who owns the table of the uploads."
+    ))
+    .hint(format!(
+        "Who owns the references: GRANT SELECT ON {relation} TO {owner} (and USAGE on its schema). Who writes uploads needs no right on them."
+    )))
+}
+
+/// Why a set is not searched for a trigger, where the gate says so.
+fn explained(failure: Failure, set: &str) -> Failure {
+    if failure.code() != PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE {
+        return failure;
+    }
+    failure
+        .detail(format!(
+            "References are read with the rights of role \"{}\", who owns the table of the uploads: code that hangs on the references \
+             would run with these.",
+            role_name(current_user())
+        ))
+        .hint(format!(
+            "A superuser can declare the set trusted: SELECT copy_alter_set({}, trusted => true). Or let references and uploads belong to \
+             one role, or the references to a superuser.",
+            quote_literal(set)
+        ))
+}
+
+/// The references that a descriptor resembles enough to be flagged. One that a negative set explains is not raised.
 pub fn matches(
     home: &Home,
-    descriptor: Vector,
-    set: &str,
-    model: &str,
+    descriptor: &[f32],
+    references: &References,
     k: i32,
     review: bool,
 ) -> Result<Vec<Match>, Failure> {
-    // A match with an explanation is one that is not to be raised, such as with a negative set.
-    let sql = format!(
-        "SELECT m.reference, m.similarity, m.background, m.score, m.probability, m.verdict \
-         FROM {}.copy_match_descriptor($1, $2, $3, $4, 0) m \
-         WHERE (m.verdict = 'copy' OR m.verdict = 'review' AND $5) AND m.explanation IS NULL",
-        home.schema
-    );
-    select(
-        &sql,
-        &[
-            Parameter::typed(descriptor, home.vector),
-            Parameter::of(set),
-            Parameter::of(k),
-            Parameter::of(model),
-            Parameter::of(review),
-        ],
-        |row| {
-            Ok(Match {
-                reference: row.required(1)?,
-                similarity: row.required(2)?,
-                background: row.required(3)?,
-                score: row.required(4)?,
-                probability: row.required(5)?,
-                verdict: row.required(6)?,
-            })
-        },
-    )
+    let mut found = search(home, descriptor, &references.set, usize::try_from(k).unwrap_or(1))?;
+    found.retain(|m| m.explanation.is_none() && (m.verdict == Verdict::Copy || review && m.verdict == Verdict::Review));
+    Ok(found)
 }
 
 /// Writes findings, with the rights of the extension's owner.
 pub fn record(named: &Named, found: &[Match], notify: bool) -> Result<(), Failure> {
     let numbers = |field: fn(&Match) -> f64| Parameter::of(found.iter().map(field).collect::<Vec<f64>>());
-    let texts = |field: fn(&Match) -> &String| Parameter::of(found.iter().map(field).cloned().collect::<Vec<String>>());
     change(
         "SELECT copymatch.record_findings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &[
@@ -145,12 +140,17 @@ pub fn record(named: &Named, found: &[Match], notify: bool) -> Result<(), Failur
             Parameter::of(named.upload),
             Parameter::of(named.uploader),
             Parameter::of(named.set),
-            texts(|m| &m.reference),
+            Parameter::of(found.iter().map(|m| m.reference.clone()).collect::<Vec<String>>()),
             numbers(|m| m.similarity),
             numbers(|m| m.background),
             numbers(|m| m.score),
             numbers(|m| m.probability),
-            texts(|m| &m.verdict),
+            Parameter::of(
+                found
+                    .iter()
+                    .map(|m| m.verdict.name().to_owned())
+                    .collect::<Vec<String>>(),
+            ),
             Parameter::of(notify),
         ],
         |_| Ok(()),
@@ -232,8 +232,9 @@ fn match_upload(
     boundary(|| {
         let home = Home::installed()?;
         let found = as_role(owner_of(relation)?, || {
-            model_of(reference_set)?;
-            matches(&home, descriptor, reference_set, model, k, review)
+            let references = references(reference_set)?;
+            references.is_of(model)?;
+            matches(&home, descriptor.elements(), &references, k, review)
         })?;
         Ok(TableIterator::new(found.into_iter().map(|m| {
             (
@@ -242,7 +243,7 @@ fn match_upload(
                 m.background,
                 m.score,
                 m.probability,
-                m.verdict,
+                m.verdict.name().to_owned(),
             )
         })))
     })

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use flagging::OnBadImage;
 use pgrx::prelude::*;
 
-use super::flag::{Named, matches, model_of, record};
+use super::flag::{Named, matches, record, references};
 use super::guarded::{Trouble, guarded, subtransaction};
 use super::key::upload_text;
 use super::upload::Uploads;
@@ -222,7 +222,9 @@ fn flag_batch(home: &Home, batch: Vec<Ready>, slow: &mut Slow, worked: &mut Work
     let limit = settings::queue_time_limit();
     let together = i32::try_from(batch.len()).unwrap_or(i32::MAX);
     let embedded = guarded(Some(limit.saturating_mul(together)), || {
-        let model = as_role(first.uploads.owner, || model_of(&first.uploads.options.set))?;
+        let model = as_role(first.uploads.owner, || {
+            references(&first.uploads.options.set).map(|found| found.model)
+        })?;
         let outcomes = embed_each(batch.iter().map(|ready| ready.image.as_slice()), &model)?;
         Ok((model, outcomes))
     });
@@ -285,7 +287,10 @@ fn about_the_image(failure: Failure) -> Trouble {
 fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
     let options = &ready.uploads.options;
     let found = as_role(ready.uploads.owner, || {
-        matches(home, descriptor, &options.set, &model.name, options.k, options.review)
+        // Of this upload's owner: entries of one batch have one set, and may be of several.
+        let references = references(&options.set)?;
+        references.is_of(&model.name)?;
+        matches(home, descriptor.elements(), &references, options.k, options.review)
     })?;
     as_extension_owner(|| {
         if !found.is_empty() {

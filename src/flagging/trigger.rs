@@ -8,8 +8,9 @@ use std::ffi::{CStr, CString};
 use flagging::{Mode, OnBadImage, OnCopy, Options};
 use pgrx::PgRelation;
 use pgrx::prelude::*;
+use scoring::Verdict;
 
-use super::flag::{Named, dismissed, matches, model_of, record, refusal};
+use super::flag::{Named, dismissed, matches, record, references, refusal};
 use super::key::{Canonical, key_text, upload_text};
 use super::queue::{enqueue, root_of};
 use super::upload::invalid_options;
@@ -20,7 +21,6 @@ use crate::home::Home;
 use crate::rights::{as_owner_of_function, as_role};
 use crate::select::{Parameter, select};
 use crate::tuple::{Tuple, column_number, type_of};
-use crate::types::Vector;
 
 /// PostgreSQL's version-1 calling convention, for the function below.
 #[unsafe(no_mangle)]
@@ -189,9 +189,9 @@ impl<'a> Upload<'a> {
         let bytes = self.row.bytes(self.image)?.unwrap_or_default();
         let set = &self.options.set;
         let found = as_role(place.owner, || {
-            let model = model_of(set)?;
-            let descriptor = match embed_one(bytes, &model) {
-                Ok(elements) => Vector::from_elements(&elements),
+            let references = references(set)?;
+            let descriptor = match embed_one(bytes, &references.model) {
+                Ok(elements) => elements,
                 Err(failure) => {
                     let failure = failure.at(format_args!("upload {upload}"));
                     if !failure.is_about_the_image() {
@@ -206,7 +206,7 @@ impl<'a> Upload<'a> {
                     return Ok(Vec::new());
                 }
             };
-            matches(&home, descriptor, set, &model.name, self.options.k, self.options.review)
+            matches(&home, &descriptor, &references, self.options.k, self.options.review)
         })?;
         if found.is_empty() {
             return Ok(());
@@ -219,7 +219,7 @@ impl<'a> Upload<'a> {
             set,
         };
         if self.options.on_copy == OnCopy::Reject {
-            for copy in found.iter().filter(|found| found.verdict == "copy") {
+            for copy in found.iter().filter(|found| found.verdict == Verdict::Copy) {
                 if !as_owner_of_function(own, || dismissed(&named, &copy.reference))? {
                     return Err(refusal(&named, copy));
                 }

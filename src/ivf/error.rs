@@ -38,6 +38,24 @@ pub(super) unsafe fn failure(error: ivf::Error, index: pg_sys::Relation) -> Fail
     }
 }
 
+/// What the user is told of an entry whose row lies behind the end of a table of so many blocks.
+///
+/// # Safety
+/// `index` must be an open relation.
+pub(super) unsafe fn beyond(row: ivf::Tid, blocks: u32, index: pg_sys::Relation) -> Failure {
+    // SAFETY: an open relation has its row of pg_class.
+    let name = unsafe { pg_sys::name_data_to_str(&(*(*index).rd_rel).relname) };
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+        format!(
+            "index \"{name}\" is corrupted: an entry names row ({},{}), but the table has {blocks} blocks",
+            row.block(),
+            row.offset()
+        ),
+    )
+    .hint(format!("REINDEX INDEX {} builds it anew from the table.", quoted(name)))
+}
+
 /// An identifier as SQL takes it.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -3,7 +3,7 @@ use ivf::{Rerank, Tid};
 use pgrx::prelude::*;
 
 use super::column::Column;
-use super::error::failure;
+use super::error::{beyond, failure};
 use super::insert::item_pointer;
 use super::value::Owned;
 use crate::failure::Failure;
@@ -26,6 +26,10 @@ pub(super) struct Rows {
     slot: *mut pg_sys::TupleTableSlot,
     snapshot: pg_sys::Snapshot,
     source: Source,
+    relation: pg_sys::Relation,
+    index: pg_sys::Relation,
+    /// Blocks that the table had when it was last asked: it only grows while a scan holds its lock.
+    blocks: pg_sys::BlockNumber,
 }
 
 impl Rows {
@@ -51,6 +55,9 @@ impl Rows {
                 slot: pg_sys::table_slot_create(scan.heapRelation, std::ptr::null_mut()),
                 snapshot: scan.xs_snapshot,
                 source,
+                relation: scan.heapRelation,
+                index: scan.indexRelation,
+                blocks: 0,
             }
         }
     }
@@ -80,6 +87,16 @@ impl Rows {
                 pg_sys::FreeExecutorState(state);
             }
         }
+    }
+
+    /// Whether a row's block is one of the table's: PostgreSQL's error for one behind its end would blame the table, not the index.
+    fn is_of_the_table(&mut self, row: Tid) -> bool {
+        if row.block() >= self.blocks {
+            // SAFETY: the caller of `begin` keeps the table open.
+            self.blocks =
+                unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM) };
+        }
+        row.block() < self.blocks
     }
 
     /// The indexed value of the visible version of a row; none where there is none, or it is NULL.
@@ -144,6 +161,11 @@ pub(super) struct Exact<'a> {
 
 impl Rerank for Exact<'_> {
     fn distance(&mut self, row: Tid) -> ivf::Result<Option<f64>> {
+        if !self.rows.is_of_the_table(row) {
+            // SAFETY: the scan keeps its index open.
+            self.failed = Some(unsafe { beyond(row, self.rows.blocks, self.rows.index) });
+            return Err(ivf::Error::Store("an entry names no row".to_owned()));
+        }
         let Some(value) = self.rows.value(row) else {
             return Ok(None);
         };

@@ -12,6 +12,6 @@ mod sets;
 mod status;
 mod views;
 
-#[allow(unused_imports)] // for callers in Rust
+pub use remembered::remember_sets;
 pub use search::{Match, search};
 pub use sets::ReferenceSet;

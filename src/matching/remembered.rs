@@ -54,6 +54,8 @@ pub struct Remembered {
     pub sets: HashMap<Option<String>, Found>,
     /// Negative sets by the set that they apply to.
     pub negatives: HashMap<Option<String>, Found>,
+    /// Sets of flagging triggers, gated, by name.
+    pub flagging: HashMap<Option<String>, Found>,
     /// Models by set.
     pub models: HashMap<Option<String>, Model>,
     /// References out of use, by set; None where they are too many to keep.

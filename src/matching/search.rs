@@ -36,7 +36,6 @@ pub struct Match {
 
 /// The `k` references of `set` nearest to a descriptor by the set's model, best first, with the current user's rights on the
 /// references. What `copy_match_descriptor` returns for the set, without the way through SQL.
-#[allow(dead_code)] // for callers in Rust
 pub fn search(home: &Home, descriptor: &[f32], set: &ReferenceSet, k: usize) -> Result<Vec<Match>, Failure> {
     let mut found = match_set(set, home, k, &mut |model| {
         // A negative set of another model cannot be asked: its descriptors are not this one's kind.
