@@ -217,7 +217,7 @@ BEGIN
             FROM (SELECT f.similarity, f.background, f.state = 'confirmed' AS confirmed, f.decided,
                          pg_catalog.dense_rank() OVER (ORDER BY pg_catalog.md5(f.reference)) % 2 = 0 AS judged
                   FROM copymatch.finding f
-                  WHERE f.reference_set = chosen.name AND f.model = chosen.model AND f.state IN ('confirmed', 'dismissed')
+                  WHERE f.set_id = chosen.id AND f.model = chosen.model AND f.state IN ('confirmed', 'dismissed')
                     AND f.similarity IS NOT NULL AND f.background IS NOT NULL) h;
     END IF;
     evidence := pg_catalog.jsonb_build_object('findings', pg_catalog.cardinality(similarity), 'decided', pg_catalog.jsonb_build_array(earliest, latest),
@@ -347,7 +347,7 @@ BEGIN
     WITH judged AS MATERIALIZED (
         SELECT f.verdict, f.probability, f.state = 'confirmed' AS confirmed
         FROM copymatch.finding f
-        WHERE f.reference_set = chosen.name AND f.calibration = used.id AND f.state IN ('confirmed', 'dismissed') AND f.verdict IN ('copy', 'review')
+        WHERE f.set_id = chosen.id AND f.calibration = used.id AND f.state IN ('confirmed', 'dismissed') AND f.verdict IN ('copy', 'review')
           AND f.decided >= copy_calibration_report.since),
     tiers AS (
         SELECT t.tier, t.place, t.wanted, j.probability, j.confirmed

@@ -23,14 +23,16 @@ CREATE TABLE copymatch.finding (
     for_uploader  boolean NOT NULL DEFAULT false,
     changed       timestamptz,
     changed_by    name,
+    set_id        bigint,
     CHECK ((state = 'open') = (decided IS NULL) AND (state = 'open') = (decided_by IS NULL)),
     CHECK (NOT for_uploader OR state = 'dismissed' AND uploader IS NOT NULL),
-    UNIQUE (relation, upload, reference_set, reference)
+    CONSTRAINT finding_pair UNIQUE (relation, upload, set_id, reference)
 );
 COMMENT ON TABLE copymatch.finding IS 'uploads that resemble a reference, each with the state of its review';
 COMMENT ON COLUMN copymatch.finding.id IS 'identifier, by which reviewers name it';
 COMMENT ON COLUMN copymatch.finding.found IS 'when it was found';
 COMMENT ON COLUMN copymatch.finding.reference_set IS 'the set of the reference';
+COMMENT ON COLUMN copymatch.finding.set_id IS 'number of the set, which no other one gets that is made under its name; NULL: of a set that was gone when this was loaded from a dump of a version before 0.3.0';
 COMMENT ON COLUMN copymatch.finding.relation IS 'table of the upload';
 COMMENT ON COLUMN copymatch.finding.upload IS 'key of the upload as text; of a composite key the text of the row (times in UTC)';
 COMMENT ON COLUMN copymatch.finding.reference IS 'key of the reference as text';
@@ -52,6 +54,7 @@ COMMENT ON COLUMN copymatch.finding.changed_by IS 'role that last changed the st
 -- For lists of open findings, by age or by set, and for what one reference or uploader has.
 CREATE INDEX finding_open ON copymatch.finding (found, id) WHERE state = 'open';
 CREATE INDEX finding_reference ON copymatch.finding (reference_set, reference);
+CREATE INDEX finding_unbound ON copymatch.finding (reference_set) WHERE set_id IS NULL;
 CREATE INDEX finding_uploader ON copymatch.finding (uploader, relation) WHERE uploader IS NOT NULL;
 -- For reports over the last weeks, from the index alone. (A BRIN index would be smaller, but rows that reviews move and rows that
 -- fill old pages soon make it match everywhere.)
@@ -86,6 +89,7 @@ CREATE TABLE copymatch.dismissal (
     reference_set text NOT NULL,
     reference     text NOT NULL,
     finding       bigint NOT NULL,
+    set_id        bigint,
     CHECK ((upload IS NULL) <> (uploader IS NULL))
 );
 COMMENT ON TABLE copymatch.dismissal IS 'what reviewers dismissed and is not to be raised again; kept when findings are deleted';
@@ -93,10 +97,12 @@ COMMENT ON COLUMN copymatch.dismissal.relation IS 'table of the upload';
 COMMENT ON COLUMN copymatch.dismissal.upload IS 'the upload; NULL: whatever the uploader uploads';
 COMMENT ON COLUMN copymatch.dismissal.uploader IS 'the uploader; NULL: this upload alone';
 COMMENT ON COLUMN copymatch.dismissal.reference_set IS 'set of the reference';
+COMMENT ON COLUMN copymatch.dismissal.set_id IS 'number of the set: a dismissal does not hold for another one that is made under its name';
 COMMENT ON COLUMN copymatch.dismissal.reference IS 'the reference';
 COMMENT ON COLUMN copymatch.dismissal.finding IS 'the finding that was dismissed';
-CREATE UNIQUE INDEX dismissal_upload ON copymatch.dismissal (relation, upload, reference_set, reference) WHERE upload IS NOT NULL;
-CREATE UNIQUE INDEX dismissal_uploader ON copymatch.dismissal (relation, uploader, reference_set, reference) WHERE uploader IS NOT NULL;
+CREATE UNIQUE INDEX dismissal_upload ON copymatch.dismissal (relation, upload, set_id, reference) WHERE upload IS NOT NULL;
+CREATE UNIQUE INDEX dismissal_uploader ON copymatch.dismissal (relation, uploader, set_id, reference) WHERE uploader IS NOT NULL;
+CREATE INDEX dismissal_unbound ON copymatch.dismissal (reference_set) WHERE set_id IS NULL;
 CREATE INDEX dismissal_finding ON copymatch.dismissal (finding);
 
 -- Counts for the reports. Writers add rows to finding_delta, which takes no lock that another writer waits for; now and then
@@ -137,8 +143,10 @@ ALTER TABLE copymatch.finding_count SET (fillfactor = 70);
 
 CREATE FUNCTION copymatch.guard_finding() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF (NEW.id, NEW.found, NEW.reference_set, NEW.relation, NEW.upload, NEW.reference)
-       IS DISTINCT FROM (OLD.id, OLD.found, OLD.reference_set, OLD.relation, OLD.upload, OLD.reference) THEN
+    -- Loaded from an older version's dump it is bound to its set once, whatever its state.
+    OLD.set_id := coalesce(OLD.set_id, NEW.set_id);
+    IF (NEW.id, NEW.found, NEW.reference_set, NEW.set_id, NEW.relation, NEW.upload, NEW.reference)
+       IS DISTINCT FROM (OLD.id, OLD.found, OLD.reference_set, OLD.set_id, OLD.relation, OLD.upload, OLD.reference) THEN
         RAISE EXCEPTION 'finding % names an upload and a reference, and these never change', OLD.id
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Only its review changes: copy_confirm, copy_dismiss, copy_reopen.';
     END IF;
@@ -164,6 +172,16 @@ END $$;
 COMMENT ON FUNCTION copymatch.guard_finding() IS 'trigger: a finding goes from open to confirmed or dismissed and back, with who and when, and nothing else about it changes';
 CREATE TRIGGER guard BEFORE UPDATE ON copymatch.finding FOR EACH ROW EXECUTE FUNCTION copymatch.guard_finding();
 COMMENT ON TRIGGER guard ON copymatch.finding IS 'the rules of review hold for whoever updates';
+
+-- record_findings says which set it is. What a superuser loads by hand names it.
+CREATE FUNCTION copymatch.bind_finding() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.set_id := (SELECT s.id FROM copymatch.reference_set s WHERE s.name = NEW.reference_set AND s.created <= NEW.found);
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION copymatch.bind_finding() IS 'trigger: a finding without the number of its set is one of the set of that name, if that is older';
+CREATE TRIGGER bind BEFORE INSERT ON copymatch.finding FOR EACH ROW WHEN (NEW.set_id IS NULL) EXECUTE FUNCTION copymatch.bind_finding();
+COMMENT ON TRIGGER bind ON copymatch.finding IS 'findings are of a set, not of a name';
 
 CREATE FUNCTION copymatch.fold_counts() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -265,11 +283,11 @@ BEGIN
               UNION ALL SELECT found, reference_set, verdict, state, model, -1 FROM old_rows) AS both_rows
         GROUP BY 1, 2, 3, 4, 5 HAVING sum(sign) <> 0;
     EXECUTE 'DELETE FROM copymatch.dismissal d USING new_rows n WHERE d.finding = n.id AND n.state = ''open''';
-    EXECUTE 'INSERT INTO copymatch.dismissal (relation, upload, reference_set, reference, finding)
-        SELECT n.relation, n.upload, n.reference_set, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
+    EXECUTE 'INSERT INTO copymatch.dismissal (relation, upload, reference_set, set_id, reference, finding)
+        SELECT n.relation, n.upload, n.reference_set, n.set_id, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
         WHERE n.state = ''dismissed'' AND o.state <> ''dismissed'' ON CONFLICT DO NOTHING';
-    EXECUTE 'INSERT INTO copymatch.dismissal (relation, uploader, reference_set, reference, finding)
-        SELECT n.relation, n.uploader, n.reference_set, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
+    EXECUTE 'INSERT INTO copymatch.dismissal (relation, uploader, reference_set, set_id, reference, finding)
+        SELECT n.relation, n.uploader, n.reference_set, n.set_id, n.reference, n.id FROM new_rows n JOIN old_rows o USING (id)
         WHERE n.state = ''dismissed'' AND o.state <> ''dismissed'' AND n.for_uploader ON CONFLICT DO NOTHING';
     IF EXISTS (SELECT FROM new_rows n WHERE n.id % 1024 = 0) THEN
         PERFORM copymatch.fold_counts();
@@ -292,17 +310,17 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON copymatch.find
     FOR EACH STATEMENT EXECUTE FUNCTION copymatch.refuse_change();
 COMMENT ON TRIGGER append_only ON copymatch.finding_history IS 'the history is evidence';
 
-CREATE FUNCTION copymatch.is_dismissed(relation regclass, upload text, uploader text, reference_set text, reference text)
+CREATE FUNCTION copymatch.is_dismissed(relation regclass, upload text, uploader text, set_id bigint, reference text)
     RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM copymatch.dismissal d WHERE d.relation = is_dismissed.relation AND d.upload = is_dismissed.upload
-                       AND d.reference_set = is_dismissed.reference_set AND d.reference = is_dismissed.reference)
+                       AND d.set_id = is_dismissed.set_id AND d.reference = is_dismissed.reference)
         OR EXISTS (SELECT FROM copymatch.dismissal d WHERE d.relation = is_dismissed.relation AND d.uploader = is_dismissed.uploader
-                       AND d.reference_set = is_dismissed.reference_set AND d.reference = is_dismissed.reference)
+                       AND d.set_id = is_dismissed.set_id AND d.reference = is_dismissed.reference)
 $$;
-COMMENT ON FUNCTION copymatch.is_dismissed(regclass, text, text, text, text) IS 'whether a reviewer dismissed this reference for this upload or this uploader';
-REVOKE ALL ON FUNCTION copymatch.is_dismissed(regclass, text, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION copymatch.is_dismissed(regclass, text, text, bigint, text) IS 'whether a reviewer dismissed this reference of this set for this upload or this uploader';
+REVOKE ALL ON FUNCTION copymatch.is_dismissed(regclass, text, text, bigint, text) FROM PUBLIC;
 
-CREATE FUNCTION copymatch.record_findings(relation regclass, upload text, uploader text, reference_set text, reference text[],
+CREATE FUNCTION copymatch.record_findings(relation regclass, upload text, uploader text, set_id bigint, reference text[],
                                           similarity double precision[], background double precision[], score double precision[],
                                           probability double precision[], verdict text[], notify boolean DEFAULT true)
     RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -311,17 +329,17 @@ DECLARE
     new_findings bigint[];
 BEGIN
     WITH written AS (
-        INSERT INTO copymatch.finding AS f (reference_set, relation, upload, reference, similarity, background, score, probability,
+        INSERT INTO copymatch.finding AS f (reference_set, set_id, relation, upload, reference, similarity, background, score, probability,
                                             verdict, model, calibration, uploader)
-            SELECT s.name, record_findings.relation, record_findings.upload, m.reference, m.similarity, m.background, m.score, m.probability,
+            SELECT s.name, s.id, record_findings.relation, record_findings.upload, m.reference, m.similarity, m.background, m.score, m.probability,
                    m.verdict, s.model, s.calibration, record_findings.uploader
             FROM unnest(record_findings.reference, record_findings.similarity, record_findings.background, record_findings.score,
                         record_findings.probability, record_findings.verdict)
                      AS m(reference, similarity, background, score, probability, verdict)
-            JOIN copymatch.reference_set s ON s.name = record_findings.reference_set
-            WHERE NOT copymatch.is_dismissed(record_findings.relation, record_findings.upload, record_findings.uploader, s.name, m.reference)
+            JOIN copymatch.reference_set s ON s.id = record_findings.set_id
+            WHERE NOT copymatch.is_dismissed(record_findings.relation, record_findings.upload, record_findings.uploader, s.id, m.reference)
             ORDER BY m.probability DESC
-            ON CONFLICT (relation, upload, reference_set, reference) DO UPDATE
+            ON CONFLICT ON CONSTRAINT finding_pair DO UPDATE
                 SET similarity = EXCLUDED.similarity, background = EXCLUDED.background, score = EXCLUDED.score,
                     probability = EXCLUDED.probability, verdict = EXCLUDED.verdict, model = EXCLUDED.model,
                     calibration = EXCLUDED.calibration, uploader = EXCLUDED.uploader
@@ -337,9 +355,9 @@ BEGIN
     END IF;
     RETURN coalesce(cardinality(new_findings), 0);
 END $$;
-COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) IS
+COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, bigint, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) IS
     'writes what an upload resembles and NOTIFYs copymatch_finding of new ones with their id; what was dismissed is left out, what is open already gets the new figures; the number of new findings';
-REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, bigint, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) FROM PUBLIC;
 
 -- Review.
 CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE

@@ -32,25 +32,25 @@ BEGIN
     FOR set_name, reference, uploads, usual IN EXECUTE
         -- Of the window: uploads found, and reviewers' opinion. Of the time before: uploads found in a window of that length.
         'WITH recent AS (
-             SELECT f.reference_set, f.reference, pg_catalog.count(DISTINCT (f.relation, f.upload)) AS uploads,
+             SELECT f.set_id, f.reference, pg_catalog.count(DISTINCT (f.relation, f.upload)) AS uploads,
                     pg_catalog.count(*) FILTER (WHERE f.state = ''confirmed'') AS confirmed,
                     pg_catalog.count(*) FILTER (WHERE f.state = ''dismissed'') AS dismissed
              FROM copymatch.finding f
              WHERE f.found > pg_catalog.now() - $2 AND f.verdict <> ''different'' AND ($1 IS NULL OR f.reference_set = $1)
-             GROUP BY f.reference_set, f.reference HAVING pg_catalog.count(DISTINCT (f.relation, f.upload)) >= $3)
-         SELECT r.reference_set, r.reference, r.uploads, b.usual
+             GROUP BY f.set_id, f.reference HAVING pg_catalog.count(DISTINCT (f.relation, f.upload)) >= $3)
+         SELECT s.name, r.reference, r.uploads, b.usual
          FROM recent r
-              JOIN copymatch.reference_set s ON s.name = r.reference_set
+              JOIN copymatch.reference_set s ON s.id = r.set_id
               JOIN pg_catalog.pg_class c ON c.oid = s.relation AND pg_catalog.pg_has_role(c.relowner, ''USAGE'')
               CROSS JOIN LATERAL (
                   SELECT pg_catalog.count(DISTINCT (f.relation, f.upload))
                          * extract(epoch FROM $2)::float8 / greatest(extract(epoch FROM $5)::float8, extract(epoch FROM $2)::float8) AS usual
                   FROM copymatch.finding f
-                  WHERE f.reference_set = r.reference_set AND f.reference = r.reference AND f.verdict <> ''different''
+                  WHERE f.reference_set = s.name AND f.set_id = s.id AND f.reference = r.reference AND f.verdict <> ''different''
                     AND f.found <= pg_catalog.now() - $2 AND f.found > pg_catalog.now() - $2 - $5) b
          WHERE r.uploads >= $4 * b.usual AND r.confirmed <= r.dismissed
-           AND NOT EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = r.reference_set AND x.reference = r.reference)
-         ORDER BY r.uploads DESC, r.reference_set, r.reference'
+           AND NOT EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = s.name AND x.reference = r.reference)
+         ORDER BY r.uploads DESC, s.name, r.reference'
         USING copy_quarantine.reference_set, within, at_least, times, history LOOP
         reason := pg_catalog.format('%s uploads within %s, usually %s', uploads, within, pg_catalog.round(usual::numeric, 1));
         IF NOT dry_run THEN

@@ -166,7 +166,7 @@ BEGIN
         ELSE
             SELECT NULL::text AS image, NULL::text[] AS key INTO options;
         END IF;
-        SELECT s.relation, s.image_column, array_prepend(s.key_column, s.further_key_columns) AS key INTO reference FROM copymatch.reference_set s WHERE s.name = finding.reference_set;
+        SELECT s.relation, s.image_column, array_prepend(s.key_column, s.further_key_columns) AS key INTO reference FROM copymatch.reference_set s WHERE s.id = finding.set_id;
         pictures := pictures || jsonb_build_array(jsonb_build_object(
             'id', finding.id, 'found', to_char(finding.found, 'YYYY-MM-DD HH24:MI TZ'), 'reference_set', finding.reference_set,
             'upload', finding.upload, 'reference', finding.reference, 'probability', finding.probability, 'verdict', finding.verdict,

@@ -136,9 +136,15 @@ BEGIN
     UPDATE copymatch.reference_set p
         SET negative_ids = ARRAY(SELECT s.id FROM copymatch.reference_set s WHERE s.name = ANY (p.negatives))
         WHERE p.negatives IS NOT NULL AND p.negative_ids IS NULL;
+    IF to_regclass('copymatch.finding') IS NOT NULL THEN
+        UPDATE copymatch.finding f SET set_id = s.id FROM copymatch.reference_set s
+            WHERE f.set_id IS NULL AND s.name = f.reference_set AND s.created < now();
+        UPDATE copymatch.dismissal d SET set_id = s.id FROM copymatch.reference_set s
+            WHERE d.set_id IS NULL AND s.name = d.reference_set AND s.created < now();
+    END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION copymatch.bind_names() IS 'trigger: groups and negatives of an older version''s dump refer to sets by number from now on';
+COMMENT ON FUNCTION copymatch.bind_names() IS 'trigger: groups, negatives, findings and dismissals of an older version''s dump refer to sets by number from now on';
 REVOKE ALL ON FUNCTION copymatch.bind_names() FROM PUBLIC;
 CREATE TRIGGER names AFTER INSERT ON copymatch.reference_set FOR EACH STATEMENT EXECUTE FUNCTION copymatch.bind_names();
 CREATE TRIGGER names AFTER INSERT ON copymatch.reference_group FOR EACH STATEMENT EXECUTE FUNCTION copymatch.bind_names();

@@ -364,8 +364,8 @@ def findings(licensed):
 
         def add(reference: int, uploads: int, days_ago: float, state: str = "open"):
             licensed.execute(
-                "INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, state, decided, decided_by)"
-                " SELECT now() - make_interval(secs => %(days)s * 86400), 'licensed', 'refs'::regclass, %(days)s || '-' || n, %(reference)s, 0.9, 0.3, -0.1, 0.9, 'copy', 'm', 0, %(state)s, decision.at, decision.by"
+                "INSERT INTO copymatch.finding (found, reference_set, set_id, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, state, decided, decided_by)"
+                " SELECT now() - make_interval(secs => %(days)s * 86400), 'licensed', (SELECT id FROM copymatch.reference_set WHERE name = 'licensed'), 'refs'::regclass, %(days)s || '-' || n, %(reference)s, 0.9, 0.3, -0.1, 0.9, 'copy', 'm', 0, %(state)s, decision.at, decision.by"
                 " FROM generate_series(1, %(uploads)s) n LEFT JOIN (SELECT now() AS at, current_user AS by) decision ON %(state)s <> 'open'",
                 {"days": days_ago, "reference": str(reference), "uploads": uploads, "state": state},
             )

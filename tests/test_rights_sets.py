@@ -227,6 +227,32 @@ def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlst
             owned.execute("SELECT copy_create_set(%s, 'licensed', 'id', NULL)", [name])
 
 
+def test_findings_and_dismissals_are_of_the_set_and_not_of_its_name(owned):
+    """What a reviewer dismissed of a set that is gone silences nothing of another one under its name."""
+    owned.execute("CREATE TABLE u (id int PRIMARY KEY, image bytea); CREATE TABLE one (id int PRIMARY KEY, image bytea); CREATE TABLE two (LIKE one)")  # fmt: skip
+    for table in ("one", "two"):
+        owned.execute(f"INSERT INTO {table} VALUES (1, %s)", [jpeg(scene(1))])
+    owned.execute("SELECT copy_create_set('press', 'one', 'id', 'image')")
+    owned.execute("SELECT copy_create_flagging('u', 'image', 'id', 'press', k => 1, mode => 'sync')")
+    owned.execute("INSERT INTO u VALUES (7, %s)", [jpeg(scene(1), 60)])
+    owned.execute("SELECT copy_dismiss(id) FROM copymatch.finding")
+    again = "UPDATE u SET image = %s"
+    owned.execute(again, [jpeg(scene(1), 50)])
+    states = "SELECT f.state, f.set_id = s.id FROM copymatch.finding f JOIN copymatch.reference_set s ON s.name = f.reference_set ORDER BY f.id"
+    assert owned.execute(states).fetchall() == [("dismissed", True)]
+    owned.execute("SELECT copy_drop_set('press'); SELECT copy_create_set('press', 'two', 'id', 'image')")
+    owned.execute(again, [jpeg(scene(1), 40)])
+    assert owned.execute(states).fetchall() == [("dismissed", False), ("open", True)]
+    owned.execute("SELECT copy_confirm(max(id)) FROM copymatch.finding")
+    assert owned.execute("SELECT sum(reviewed), sum(confirmed) FROM copy_calibration_report('press') WHERE tier = 'all'").fetchone() == (1, 1)  # fmt: skip
+    assert owned.execute("SELECT evidence -> 'findings' FROM copymatch.reviewed_pairs('press')").fetchone() == (1,)
+    owned.execute("SELECT copy_reopen(max(id)) FROM copymatch.finding")
+    for at in range(3):
+        owned.execute("INSERT INTO u VALUES (%s, %s)", [100 + at, jpeg(scene(1), 60)])
+    found = "SELECT set_name, uploads FROM copy_quarantine(at_least => %s, times => 1, history => '0', dry_run => true)"
+    assert owned.execute(found, [4]).fetchall() == [("press", 4)] and owned.execute(found, [5]).fetchall() == []
+
+
 def test_nobody_but_functions_writes_and_they_sign_with_the_caller(owned, sqlstate):
     as_mallory(
         owned,
@@ -532,6 +558,17 @@ def test_a_dump_of_the_version_before_loads_and_binds(fresh_db):
     """Its columns, and its order: groups before sets."""
     db = fresh_db
     db.execute("CREATE TABLE a (id int, descriptor vector(256)); CREATE TABLE b (LIKE a)")
+    # Findings and dismissals come first of all.
+    finding = "INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, found, state, decided, decided_by) VALUES ('{0}', 'a', '{1}', '2', 1, 0, 1, 1, 'copy', 'm', 1, '2020-01-02', '{2}', {3})"
+    db.execute(
+        finding.format("a", "1", "dismissed", "'2020-01-02', 'x'")
+        + ";"
+        + finding.format("b", "1", "open", "NULL, NULL")
+    )
+    db.execute(finding.format("gone", "1", "open", "NULL, NULL"))
+    db.execute(
+        "INSERT INTO copymatch.dismissal (relation, upload, reference_set, reference, finding) VALUES ('a', '1', 'a', '2', 1)"
+    )
     db.execute(
         "INSERT INTO copymatch.reference_group (name, members, created) VALUES ('a', '{b,later}', '2020-01-02'), ('both', '{a,b}', '2020-01-02')"
     )
@@ -545,5 +582,11 @@ def test_a_dump_of_the_version_before_loads_and_binds(fresh_db):
     groups = dict(db.execute("SELECT name, member_ids FROM copymatch.reference_group").fetchall())
     assert groups == {"a (group)": [ids["b"], 0], "both": [ids["a"], ids["b"]]}
     assert db.execute("SELECT negative_ids FROM copymatch.reference_set WHERE name = 'a'").fetchone() == ([ids["b"]],)
+    bound = "SELECT reference_set, state, set_id FROM copymatch.finding ORDER BY reference_set"
+    expected = [("a", "dismissed", ids["a"]), ("b", "open", ids["b"]), ("gone", "open", None)]
+    assert db.execute(bound).fetchall() == expected
+    assert db.execute("SELECT set_id FROM copymatch.dismissal").fetchall() == [(ids["a"],)]
     db.execute("CREATE TABLE later (LIKE a); SELECT copy_create_set('later', 'later', 'id', NULL)")
+    db.execute("CREATE TABLE gone (LIKE a); SELECT copy_create_set('gone', 'gone', 'id', NULL)")
+    assert db.execute(bound).fetchall() == expected
     assert dict(db.execute("SELECT name, member_ids FROM copymatch.reference_group").fetchall()) == groups

@@ -164,6 +164,20 @@ BEGIN
     PERFORM set_config('search_path', path, true);
 END $upgrade$;
 
+-- Findings and dismissals refer to sets by number: one that is made under a dropped set's name inherits none.
+DROP FUNCTION copymatch.is_dismissed(regclass, text, text, text, text);
+DROP INDEX copymatch.dismissal_upload, copymatch.dismissal_uploader;
+ALTER TABLE copymatch.finding DISABLE TRIGGER guard, DISABLE TRIGGER keep_history;
+ALTER TABLE copymatch.finding ADD COLUMN set_id bigint;
+ALTER TABLE copymatch.dismissal ADD COLUMN set_id bigint;
+UPDATE copymatch.finding f SET set_id = s.id FROM copymatch.reference_set s WHERE s.name OPERATOR(pg_catalog.=) f.reference_set;
+UPDATE copymatch.dismissal d SET set_id = s.id FROM copymatch.reference_set s WHERE s.name OPERATOR(pg_catalog.=) d.reference_set;
+ALTER TABLE copymatch.finding DROP CONSTRAINT finding_relation_upload_reference_set_reference_key,
+    ADD CONSTRAINT finding_pair UNIQUE (relation, upload, set_id, reference);
+ALTER TABLE copymatch.finding ENABLE TRIGGER guard, ENABLE TRIGGER keep_history;
+CREATE UNIQUE INDEX dismissal_upload ON copymatch.dismissal (relation, upload, set_id, reference) WHERE upload IS NOT NULL;
+CREATE UNIQUE INDEX dismissal_uploader ON copymatch.dismissal (relation, uploader, set_id, reference) WHERE uploader IS NOT NULL;
+
 -- Sets, groups, references out of use and re-embeddings are written by functions only.
 DROP POLICY read_all ON copymatch.reference_set;
 DROP POLICY relation_owner ON copymatch.reference_set;

@@ -24,6 +24,8 @@ pub struct Named<'a> {
     pub upload: &'a str,
     pub uploader: Option<&'a str>,
     pub set: &'a str,
+    /// The set's number.
+    pub set_id: i64,
 }
 
 /// What a trigger's set is searched by.
@@ -139,7 +141,7 @@ pub fn record(named: &Named, found: &[Match], notify: bool) -> Result<(), Failur
             Parameter::of(named.relation),
             Parameter::of(named.upload),
             Parameter::of(named.uploader),
-            Parameter::of(named.set),
+            Parameter::of(named.set_id),
             Parameter::of(found.iter().map(|m| m.reference.clone()).collect::<Vec<String>>()),
             numbers(|m| m.similarity),
             numbers(|m| m.background),
@@ -166,7 +168,7 @@ pub fn dismissed(named: &Named, reference: &str) -> Result<bool, Failure> {
             Parameter::of(named.relation),
             Parameter::of(named.upload),
             Parameter::of(named.uploader),
-            Parameter::of(named.set),
+            Parameter::of(named.set_id),
             Parameter::of(reference),
         ],
         |row| row.required::<bool>(1),

@@ -286,11 +286,12 @@ fn about_the_image(failure: Failure) -> Trouble {
 
 fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
     let options = &ready.uploads.options;
-    let found = as_role(ready.uploads.owner, || {
+    let (set_id, found) = as_role(ready.uploads.owner, || {
         // Of this upload's owner: entries of one batch have one set, and may be of several.
         let references = references(&options.set)?;
         references.is_of(&model.name)?;
-        matches(home, descriptor.elements(), &references, options.k, options.review)
+        let found = matches(home, descriptor.elements(), &references, options.k, options.review)?;
+        Ok((references.set.id, found))
     })?;
     as_extension_owner(|| {
         if !found.is_empty() {
@@ -299,6 +300,7 @@ fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result
                 upload: &ready.entry.upload(),
                 uploader: ready.uploader.as_deref(),
                 set: &options.set,
+                set_id,
             };
             record(&named, &found, options.notify)?;
         }

@@ -188,7 +188,7 @@ impl<'a> Upload<'a> {
         let home = Home::of(fcinfo)?;
         let bytes = self.row.bytes(self.image)?.unwrap_or_default();
         let set = &self.options.set;
-        let found = as_role(place.owner, || {
+        let (set_id, found) = as_role(place.owner, || {
             let references = references(set)?;
             let descriptor = match embed_one(bytes, &references.model) {
                 Ok(elements) => elements,
@@ -203,10 +203,11 @@ impl<'a> Upload<'a> {
                         );
                     }
                     failure.warn();
-                    return Ok(Vec::new());
+                    return Ok((references.set.id, Vec::new()));
                 }
             };
-            matches(&home, &descriptor, &references, self.options.k, self.options.review)
+            let found = matches(&home, &descriptor, &references, self.options.k, self.options.review)?;
+            Ok((references.set.id, found))
         })?;
         if found.is_empty() {
             return Ok(());
@@ -217,6 +218,7 @@ impl<'a> Upload<'a> {
             upload: &upload,
             uploader: uploader.as_deref(),
             set,
+            set_id,
         };
         if self.options.on_copy == OnCopy::Reject {
             for copy in found.iter().filter(|found| found.verdict == Verdict::Copy) {
