@@ -31,8 +31,8 @@ SCHEMA = """
 CREATE EXTENSION copymatch;
 CREATE TABLE reference_image (name text PRIMARY KEY, image bytea NOT NULL);
 CREATE TABLE query_image (name text PRIMARY KEY, image bytea NOT NULL, reference text, edit text, descriptor vector);
--- Without the image: what could not be embedded counts as not found, and is not tried again.
-CREATE VIEW benchmark AS SELECT descriptor, reference, edit FROM query_image;
+-- Without the image of what could not be embedded: it counts as not found, and is not tried again.
+CREATE VIEW benchmark AS SELECT descriptor, CASE WHEN descriptor IS NOT NULL THEN image END AS image, reference, edit FROM query_image;
 """
 #: The same search by other means than the set's index: all references compared, and the index's codes without a look at the descriptors.
 MEANS = {
@@ -40,14 +40,15 @@ MEANS = {
     "index, codes alone": "SET enable_seqscan = off; SET enable_sort = off; SET copymatch.rerank = off",
 }
 CURVES = """
-CREATE TEMPORARY TABLE answer AS SELECT * FROM copy_evaluate_matches('benchmark', 'benchmark');
+CREATE TEMPORARY TABLE answer AS SELECT * FROM copy_evaluate_matches('benchmark', 'benchmark', verify => 'off');
+CREATE TEMPORARY TABLE verified_answer AS SELECT * FROM copy_evaluate_matches('benchmark', 'benchmark', verify => 'auto');
 """
 CURVE = """
 SELECT p.recall, p.precision FROM unnest((
-    SELECT copy_precision_recall({score}, is_copy, (SELECT count(reference) FROM query_image)) FROM answer)) p
+    SELECT copy_precision_recall({score}, is_copy, (SELECT count(reference) FROM query_image)) FROM {answers})) p
 """
 THRESHOLD = """
-SELECT copy_threshold_at_precision({score}, is_copy, (SELECT count(reference) FROM query_image), 0.9) FROM answer
+SELECT copy_threshold_at_precision({score}, is_copy, (SELECT count(reference) FROM query_image), 0.9) FROM {answers}
 """
 
 
@@ -119,15 +120,18 @@ def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path 
     refused = connection.execute(
         "SELECT (SELECT count(*) FROM reference_image WHERE descriptor IS NULL), (SELECT count(*) FROM query_image WHERE descriptor IS NULL)"
     ).fetchone()
-    cursor = connection.execute("SELECT * FROM copy_evaluate('benchmark', 'benchmark')")
-    columns = [column.name for column in cursor.description]
-    rows = {row[0] or "": dict(zip(columns[1:], row[1:], strict=True)) for row in cursor.fetchall()}
+    rows, columns = both_stages(connection, "off")
+    verified, _ = both_stages(connection, "auto")
     by_other_means = other_means(connection, columns)
     connection.execute(CURVES)
     curves, thresholds = {}, {}
-    for name, score in (("plain", "similarity"), ("stretched", "score")):
-        curves[name] = connection.execute(CURVE.format(score=score)).fetchall()
-        thresholds[name] = connection.execute(THRESHOLD.format(score=score)).fetchone()[0]
+    for name, score, answers in (
+        ("plain", "similarity", "answer"),
+        ("stretched", "score", "answer"),
+        ("verified", "score", "verified_answer"),
+    ):
+        curves[name] = connection.execute(CURVE.format(score=score, answers=answers)).fetchall()
+        thresholds[name] = connection.execute(THRESHOLD.format(score=score, answers=answers)).fetchone()[0]
     return {
         "model": model,
         "references": len(benchmark.references),
@@ -135,10 +139,18 @@ def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path 
         "refused": {"references": refused[0], "queries": refused[1]},
         **rows.pop("", {}),
         "thresholds_at_p90": thresholds,
+        "verified": {**verified.pop("", {}), "by_edit": verified},
         "by_edit": rows,
         "by_other_means": by_other_means,
         "curves": curves,
     }
+
+
+def both_stages(connection: psycopg.Connection, verify: str) -> tuple[dict, list[str]]:
+    """The figures by kind of edit with the second stage (`auto`) or without it (`off`), and their names."""
+    cursor = connection.execute("SELECT * FROM copy_evaluate('benchmark', 'benchmark', verify => %s)", (verify,))
+    columns = [column.name for column in cursor.description]
+    return {row[0] or "": dict(zip(columns[1:], row[1:], strict=True)) for row in cursor.fetchall()}, columns
 
 
 def other_means(connection: psycopg.Connection, columns: list[str]) -> dict:
@@ -147,7 +159,9 @@ def other_means(connection: psycopg.Connection, columns: list[str]) -> dict:
     for name, settings in MEANS.items():
         with connection.transaction(force_rollback=True):
             connection.execute(settings)
-            row = connection.execute("SELECT * FROM copy_evaluate('benchmark', 'benchmark') LIMIT 1").fetchone()
+            row = connection.execute(
+                "SELECT * FROM copy_evaluate('benchmark', 'benchmark', verify => 'off') LIMIT 1"
+            ).fetchone()
             found[name] = dict(zip(columns[1:], row[1:], strict=True))
     return found
 
@@ -174,14 +188,15 @@ def picture(curves: dict[str, list[tuple[float, float]]], figures: dict) -> str:
         f'<text x="{left + side / 2}" y="{top + side + 44}" text-anchor="middle">recall</text>',
         f'<text x="18" y="{top + side / 2}" text-anchor="middle" transform="rotate(-90 18 {top + side / 2})">precision</text>',
     ]
-    for number, (name, colour) in enumerate((("plain", "#c2541b"), ("stretched", "#1b62c2"))):
+    for number, (name, colour) in enumerate((("plain", "#c2541b"), ("stretched", "#1b62c2"), ("verified", "#2a7d3f"))):
         points = curves[name]
         every = max(1, len(points) // CURVE_POINTS)
         shown = [p for at, p in enumerate(points) if at % every == 0 or at + 1 == len(points)]
         line = " ".join(place(recall, precision) for recall, precision in shown)
         prefix = "" if name == "plain" else "stretched_"
-        ap, recall = figures[f"{prefix}micro_ap"], figures[f"{prefix}recall_at_p90"]
-        row = top + side - 48 + 22 * number
+        of = figures["verified"] if name == "verified" else figures
+        ap, recall = of[f"{prefix}micro_ap"], of[f"{prefix}recall_at_p90"]
+        row = top + side - 70 + 22 * number
         parts += [
             f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>',
             f'<path d="M{left + 12},{row - 4}h24" stroke="{colour}" stroke-width="3"/>',
@@ -203,12 +218,16 @@ def table(figures: dict) -> str:
             f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}{shown(row['micro_ap']):>10}"
             f"{shown(row['stretched_micro_ap']):>10}{shown(row['recall_at_p90']):>8}{shown(row['stretched_recall_at_p90']):>10}"
         )
-    lines.append("")
-    lines.append(
-        "best match of a query: verdict copy, {true_copy} right and {false_copy} wrong; review, {true_review} right and {false_review} wrong".format(
-            **figures
+    verdicts = "best match of a query{}: verdict copy, {true_copy} right and {false_copy} wrong; review, {true_review} right and {false_review} wrong"
+    lines += ["", verdicts.format(" by descriptor", **figures), ""]
+    second = figures["verified"]
+    lines.append(f"{'verified':<20}{'queries':>8}{'copies':>8}{'recall@1':>10}{'micro-AP':>10}{'R@P90':>8}")
+    for name, row in [("all", second), *sorted(second["by_edit"].items())]:
+        lines.append(
+            f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}{shown(row['stretched_micro_ap']):>10}"
+            f"{shown(row['stretched_recall_at_p90']):>8}"
         )
-    )
+    lines += ["", verdicts.format(", verified", **second)]
     return "\n".join(lines)
 
 

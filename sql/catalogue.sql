@@ -115,6 +115,9 @@ CREATE TABLE copymatch.reference_set (
     filter_beyond     boolean NOT NULL DEFAULT false,
     trusted_relation  regclass,
     trusted_owner     regrole,
+    sketch_column     name,
+    verify            text NOT NULL DEFAULT 'auto'
+        CONSTRAINT reference_set_verify_check CHECK (verify OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'all'])),
     CONSTRAINT reference_set_probability_check
         CHECK (copy_probability BETWEEN 0 AND 1 AND review_probability BETWEEN 0 AND 1 AND review_probability <= copy_probability)
 );
@@ -143,6 +146,8 @@ COMMENT ON COLUMN copymatch.reference_set.negative_ids IS 'numbers of the negati
 COMMENT ON COLUMN copymatch.reference_set.filter_beyond IS 'a superuser set the filter, and it uses functions, operators or types that an owner''s may not';
 COMMENT ON COLUMN copymatch.reference_set.trusted_relation IS 'the relation for which a superuser declared the set trusted';
 COMMENT ON COLUMN copymatch.reference_set.trusted_owner IS 'its owner at that time; where relation or owner is another now, the set is not trusted';
+COMMENT ON COLUMN copymatch.reference_set.sketch_column IS 'bytea column with the references'' sketches, which verification compares; NULL: there is none, and nothing is verified';
+COMMENT ON COLUMN copymatch.reference_set.verify IS 'what a search does that does not say: auto, all or off, see copy_match';
 GRANT SELECT ON copymatch.reference_set TO PUBLIC;
 
 -- What a library with this version carries in itself.

@@ -3,6 +3,10 @@ CREATE FUNCTION @extschema@.copy_embed(image bytea, model text DEFAULT NULL) RET
     AS 'MODULE_PATHNAME', 'copy_embed_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.copy_embed(bytea, text) IS 'descriptor (unit vector) of an image; NULL for NULL; an error with the reason for an image that cannot be read or has too little detail to be matched';
 
+CREATE FUNCTION @extschema@.copy_sketch(image bytea, model text DEFAULT NULL) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'copy_sketch_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.copy_sketch(bytea, text) IS 'what verification needs of a reference, at most 8 KB: local features and a small grey picture. Kept beside the descriptor by copymatch; for views and foreign tables that bring their own. model: the one whose descriptors lie beside it (the image is decoded as for that one). NULL for NULL';
+
 CREATE FUNCTION @extschema@.copy_embed_batch(images bytea[], model text DEFAULT NULL) RETURNS @extschema@.vector[]
     AS 'MODULE_PATHNAME', 'copy_embed_batch_wrapper' LANGUAGE c STABLE PARALLEL SAFE COST 10000000;
 COMMENT ON FUNCTION @extschema@.copy_embed_batch(bytea[], text) IS 'descriptors of several images, in their order, NULL for NULL; the network runs on several at once';
@@ -35,6 +39,14 @@ REVOKE ALL ON FUNCTION copymatch.inspect_model(bytea, jsonb, bytea) FROM PUBLIC;
 CREATE FUNCTION copymatch.check_calibration(calibration jsonb) RETURNS void
     AS 'MODULE_PATHNAME', 'check_calibration_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.check_calibration(jsonb) IS 'an error that names the field where a calibration is not valid';
+
+CREATE FUNCTION copymatch.calibration_weights(calibration jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CASE WHEN pg_catalog.jsonb_exists(calibration, 'lead')
+                THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('lead', calibration OPERATOR(pg_catalog.->) 'lead',
+                                                                                'verified', calibration OPERATOR(pg_catalog.->) 'verified')) END;
+END;
+COMMENT ON FUNCTION copymatch.calibration_weights(jsonb) IS 'the part of a calibration that weighs standing and evidence; NULL where it has none';
 
 CREATE FUNCTION @extschema@.copy_add_model(name text, weights bytea, manifest jsonb, background bytea DEFAULT NULL, calibration jsonb DEFAULT NULL) RETURNS text
     AS 'MODULE_PATHNAME', 'copy_add_model_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;

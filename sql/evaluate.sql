@@ -98,9 +98,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s references that are in use: reference (key as text), image, descriptor';
 
-CREATE FUNCTION @extschema@.copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION @extschema@.copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10,
+                                      verify text DEFAULT NULL)
     RETURNS TABLE (query bigint, edit text, truth text, rank integer, reference text, similarity double precision,
-                   background double precision, score double precision, probability double precision, verdict text, is_copy boolean)
+                   background double precision, score double precision, probability double precision, verdict text, is_copy boolean,
+                   verified boolean, inliers integer, agreement double precision)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -147,16 +149,19 @@ BEGIN
         WITH numbered AS MATERIALIZED (
             SELECT pg_catalog.row_number() OVER () AS query, %1$s AS edit, q.reference::pg_catalog.text AS truth, %2$s AS image, %3$s AS descriptor FROM %4$s q),
         embedded AS MATERIALIZED (
-            SELECT n.query, n.edit, n.truth, coalesce(n.descriptor, copymatch.embed_query(n.image, %5$L, n.query::pg_catalog.text, %6$s)) AS descriptor FROM numbered n)
+            SELECT n.query, n.edit, n.truth, n.image, coalesce(n.descriptor, copymatch.embed_query(n.image, %5$L, n.query::pg_catalog.text, %6$s)) AS descriptor FROM numbered n)
         SELECT e.query, e.edit, e.truth, m.rank, m.reference, m.similarity, m.background, m.score, m.probability, m.verdict,
-               CASE WHEN m.rank IS NOT NULL THEN coalesce(m.reference = e.truth, false) END
-        FROM embedded e LEFT JOIN LATERAL @extschema@.copy_match_descriptor(e.descriptor, %7$L::pg_catalog.text, %8$s, NULL::pg_catalog.text, 0) m ON true
+               CASE WHEN m.rank IS NOT NULL THEN coalesce(m.reference = e.truth, false) END,
+               m.verified, m.inliers, m.agreement
+        FROM embedded e LEFT JOIN LATERAL copymatch.match_described(e.descriptor, e.image, %7$L::pg_catalog.text, %8$s, %9$L::pg_catalog.text, NULL::pg_catalog.text,
+                                                              NULL::pg_catalog.text) m ON true
         ORDER BY e.query, m.rank$q$,
-        edit, image, descriptor, queries, chosen.model, total, chosen.name, k);
+        edit, image, descriptor, queries, chosen.model, total, chosen.name, k, copy_evaluate_matches.verify);
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…)';
+COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer, text) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…); those with an image are verified as copy_match does it (verify)';
 
-CREATE FUNCTION @extschema@.copy_evaluate(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10)
+CREATE FUNCTION @extschema@.copy_evaluate(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10,
+                              verify text DEFAULT NULL)
     RETURNS TABLE (edit text, query_count bigint, copy_count bigint, recall_at_1 double precision, micro_ap double precision,
                    stretched_micro_ap double precision, recall_at_p90 double precision, stretched_recall_at_p90 double precision,
                    true_copy bigint, false_copy bigint, true_review bigint, false_review bigint)
@@ -165,7 +170,7 @@ CREATE FUNCTION @extschema@.copy_evaluate(queries regclass, reference_set text D
 BEGIN
     RETURN QUERY
     WITH answers AS MATERIALIZED (
-        SELECT * FROM @extschema@.copy_evaluate_matches(copy_evaluate.queries, copy_evaluate.reference_set, copy_evaluate.k)),
+        SELECT * FROM @extschema@.copy_evaluate_matches(copy_evaluate.queries, copy_evaluate.reference_set, copy_evaluate.k, copy_evaluate.verify)),
     kinds AS MATERIALIZED (
         SELECT q.query, q.truth, u.edit
         FROM (SELECT DISTINCT a.query, a.truth, a.edit FROM answers a) q,
@@ -189,4 +194,4 @@ BEGIN
            f.true_copy, f.false_copy, f.true_review, f.false_review
     FROM figures f ORDER BY f.edit NULLS FIRST;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_evaluate(regclass, text, integer) IS 'a benchmark run end to end: first a row for all queries (edit NULL), then one for each kind of edit (a query with several counts in each). recall_at_1; micro-average precision and recall at 90 % precision over the k best references of each query, by similarity and by stretched score; and how the best references'' verdicts stand to the truth (false_…: false alarms). queries: see copy_evaluate_matches';
+COMMENT ON FUNCTION @extschema@.copy_evaluate(regclass, text, integer, text) IS 'a benchmark run end to end: first a row for all queries (edit NULL), then one for each kind of edit (a query with several counts in each). recall_at_1; micro-average precision and recall at 90 % precision over the k best references of each query, by similarity and by score (the paper''s stretched one with verify off, or where nothing can be verified); and how the best references'' verdicts stand to the truth (false_…: false alarms). queries: see copy_evaluate_matches';

@@ -7,6 +7,11 @@ CREATE FUNCTION copymatch.embed_reference(image bytea, model text, reference tex
     AS 'MODULE_PATHNAME', 'embed_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION copymatch.embed_reference(bytea, text, text, bigint) IS 'copy_embed for bulk work: an image that cannot be matched gives NULL and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
 
+CREATE FUNCTION copymatch.describe_reference(image bytea, model text, reference text, total bigint, want_descriptor boolean, want_sketch boolean,
+                                             OUT descriptor @extschema@.vector, OUT sketch bytea)
+    AS 'MODULE_PATHNAME', 'describe_reference_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION copymatch.describe_reference(bytea, text, text, bigint, boolean, boolean) IS 'descriptor and sketch for bulk work, from one decoded image, each only where it is wanted: an image that cannot be matched gives NULLs and a WARNING that names the reference; progress is reported as NOTICEs (total: rows to come)';
+
 CREATE FUNCTION copymatch.default_set() RETURNS text
     AS 'MODULE_PATHNAME', 'default_set_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named: an error unless its relation belongs to a superuser or, for others than superusers, to a role of the caller''s, or a superuser declared the set trusted';
@@ -85,10 +90,11 @@ COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, 
 
 CREATE FUNCTION @extschema@.copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
                                 model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,
-                                filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false)
+                                filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false,
+                                verify boolean DEFAULT true)
     RETURNS bigint
     AS 'MODULE_PATHNAME', 'copy_create_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one): adds the descriptor column and the trigger that keeps it current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
+COMMENT ON FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean, boolean) IS 'makes a reference set of a table (key: a column, or several with commas between; filter: an SQL condition, which rows belong to it; k: rows that a search returns by default; negative: matches in other sets are explained by copies in this one; verify: keep sketches, too, so that searches compare the pictures themselves): adds the columns for descriptor and sketch and the trigger that keeps them current, embeds what is there, builds an ivf index where there is none, and becomes the default set when it is the first. A table with very many images: embed => false, then CALL copy_fill_set(name) and CREATE INDEX CONCURRENTLY. Returns the number of images embedded';
 
 CREATE FUNCTION copymatch.trigger_name(reference_set text) RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -128,7 +134,7 @@ BEGIN
         COMMIT;
     END LOOP;
 END $$;
-COMMENT ON PROCEDURE @extschema@.copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
+COMMENT ON PROCEDURE @extschema@.copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, and makes sketches where there are none (a set of an earlier version gets the column for them, one with verify off does not), committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
 
 CREATE FUNCTION @extschema@.copy_default_set(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_default_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
@@ -136,24 +142,26 @@ COMMENT ON FUNCTION @extschema@.copy_default_set(text) IS 'makes this the set th
 
 CREATE FUNCTION @extschema@.copy_alter_set(name text, filter text DEFAULT NULL, k integer DEFAULT NULL, copy_probability double precision DEFAULT NULL,
                                review_probability double precision DEFAULT NULL, negative boolean DEFAULT NULL, negatives text[] DEFAULT NULL,
-                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}', trusted boolean DEFAULT NULL) RETURNS void
+                               on_bad_image text DEFAULT NULL, reset text[] DEFAULT '{}', trusted boolean DEFAULT NULL,
+                               verify text DEFAULT NULL) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_alter_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[], boolean) IS 'changes a set: what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner). trusted, for superusers only: everybody, superusers too, may come to this set without naming it (all sets, groups, negatives, triggers), as long as its relation and that one''s owner stay the same';
+COMMENT ON FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[], boolean, text) IS 'changes a set (verify: what searches of it do that do not say, auto, all or off; where it was made without sketches, CALL copy_fill_set makes them): what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner). trusted, for superusers only: everybody, superusers too, may come to this set without naming it (all sets, groups, negatives, triggers), as long as its relation and that one''s owner stay the same';
 
 CREATE FUNCTION @extschema@.copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_drop_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its descriptor column too unless drop_descriptors';
+COMMENT ON FUNCTION @extschema@.copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its columns for descriptor and sketch too unless drop_descriptors';
 
 CREATE VIEW copymatch.reference_sets AS
     SELECT s.name, s.relation, s.key_column, s.image_column, s.descriptor_column, s.model, m.dimensions, s.calibration,
            s.on_bad_image, s.is_default,
-           NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.image_column, s.descriptor_column] || s.further_key_columns) AS u(col)
+           NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.image_column, s.descriptor_column, s.sketch_column] || s.further_key_columns) AS u(col)
                        WHERE u.col IS NOT NULL
                          AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                          WHERE a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped)) AS intact,
            s.created, s.created_by, s.further_key_columns, s.filter, s.k, s.copy_probability, s.review_probability, s.negative, s.negatives,
            s.id, s.trusted_relation IS NOT NULL AND s.trusted_relation = s.relation
-                 AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relation AND c.relowner = s.trusted_owner) AS trusted
+                 AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relation AND c.relowner = s.trusted_owner) AS trusted,
+           s.sketch_column, s.verify
     FROM copymatch.reference_set s JOIN copymatch.model m ON m.name = s.model;
 COMMENT ON VIEW copymatch.reference_sets IS 'reference sets; intact says whether their relation and columns still exist, trusted whether a superuser declared it so';
 GRANT SELECT ON copymatch.reference_sets TO PUBLIC;

@@ -34,6 +34,8 @@ COMMENT ON COLUMN copymatch.reference_sets.negative IS 'whether a copy of one of
 COMMENT ON COLUMN copymatch.reference_sets.negatives IS 'negative sets that apply to this one; NULL: those whose relation has the same owner';
 COMMENT ON COLUMN copymatch.reference_sets.id IS 'number of the set, which stays when it is renamed';
 COMMENT ON COLUMN copymatch.reference_sets.trusted IS 'whether a superuser declared it trusted, for its relation and owner as they are now';
+COMMENT ON COLUMN copymatch.reference_sets.sketch_column IS 'bytea column with the references'' sketches, which verification compares; NULL: there is none';
+COMMENT ON COLUMN copymatch.reference_sets.verify IS 'what a search does that does not say: auto, all or off, see copy_match';
 
 COMMENT ON COLUMN copymatch.progress.job IS 'what is under way';
 COMMENT ON COLUMN copymatch.progress.reference_set IS 'the set';

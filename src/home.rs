@@ -1,9 +1,11 @@
 //! Where the extension lives: its schema, which the user chooses, and the OID of its `vector` type there.
 
+use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
 use crate::select::select;
+use crate::types::Vector;
 
 /// The extension's schema and type, found from the function that is being called.
 #[derive(Clone, Debug)]
@@ -47,6 +49,34 @@ impl Home {
             }
             Ok(Home { schema, vector })
         }
+    }
+
+    /// As [`Home::installed`], by the caches alone.
+    pub fn of_type() -> Result<Home, Failure> {
+        let vector = Vector::type_oid();
+        // SAFETY: a look-up in the system caches, released after what is needed is copied; the name is palloc'd and copied.
+        let schema = unsafe {
+            let tuple =
+                pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, pg_sys::Datum::from(vector));
+            if tuple.is_null() {
+                None
+            } else {
+                let namespace = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>()).typnamespace;
+                pg_sys::ReleaseSysCache(tuple);
+                let name = pg_sys::get_namespace_name(namespace);
+                (!name.is_null()).then(|| {
+                    std::ffi::CStr::from_ptr(pg_sys::quote_identifier(name))
+                        .to_string_lossy()
+                        .into_owned()
+                })
+            }
+        };
+        schema.map(|schema| Home { schema, vector }).ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                "the type vector of extension copymatch does not exist",
+            )
+        })
     }
 
     /// The extension's home where no function in its schema was called: those in schema copymatch, workers.

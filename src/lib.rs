@@ -46,7 +46,8 @@ extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flaggin
 extension_sql_file!("../sql/evaluate.sql", name = "evaluate", requires = ["reports"]);
 extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["evaluate"]);
 extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibrate"]);
-extension_sql_file!("../sql/dropped.sql", name = "dropped", requires = ["explain"]);
+extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["explain"]);
+extension_sql_file!("../sql/dropped.sql", name = "dropped", requires = ["verification"]);
 extension_sql_file!("../sql/check.sql", name = "check", requires = ["dropped"]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["check"]);
 

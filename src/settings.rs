@@ -59,6 +59,7 @@ static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.98);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::RelaxedOrder);
 static RERANK: GucSetting<bool> = GucSetting::<bool>::new(true);
+static VERIFY_NEAREST: GucSetting<i32> = GucSetting::<i32>::new(50);
 static BUILD_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static QUEUE_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static QUEUE_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
@@ -182,6 +183,16 @@ fn register_index_settings() {
         c"Order the rows that an ivf index finds by their exact distances.",
         c"Candidates are read from the table for it. off orders by the distances of the index's six-bit codes, which are near but not exact, and reads only the rows that are returned.",
         &RERANK,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.verify_nearest",
+        c"Nearest references whose pictures a verifying search compares with the query.",
+        c"More find copies that the descriptor ranks low, at a fraction of a millisecond each. A search for more references than this compares all of them.",
+        &VERIFY_NEAREST,
+        1,
+        1000,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -339,6 +350,11 @@ pub fn iterative_scan() -> IterativeScan {
 /// The setting of `copymatch.rerank`.
 pub fn rerank() -> bool {
     RERANK.get()
+}
+
+/// The setting of `copymatch.verify_nearest`.
+pub fn verify_nearest() -> usize {
+    usize::try_from(VERIFY_NEAREST.get()).unwrap_or(1)
 }
 
 /// The setting of `copymatch.build_threads`: 0 where it is left to PostgreSQL's settings and the machine.

@@ -336,7 +336,7 @@ def test_make_eval_scores_a_folder_and_draws_the_curve(dsn, tmp_path):
     assert figures["recall_at_1"] == pytest.approx(8 / 9) and set(figures["by_edit"]) == {"jpeg", "blur", "text"}
     assert "micro-AP" in result.stdout and "finds nothing" in result.stderr
     drawing = ElementTree.parse(tmp_path / "curve.svg").getroot()
-    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 2
+    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
     # The same figures pass as the other way's, others do not.
     (tmp_path / "other.json").write_text(json.dumps(figures | {"micro_ap": figures["micro_ap"] - 0.1}))
     for against, status in (("figures.json", 0), ("other.json", 1)):

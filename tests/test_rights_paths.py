@@ -217,7 +217,7 @@ def test_internal_calls_meet_no_overloads_in_the_extensions_schema(trapped):
     with pytest.raises((psycopg.errors.RaiseException, psycopg.errors.AmbiguousFunction)):
         db.execute("SELECT ext.copy_evaluate_matches('queries'::regclass, 'refs'::text)")
     assert db.execute(
-        "SELECT recall_at_1 FROM ext.copy_evaluate('queries'::regclass, 'refs'::text, 10) WHERE edit IS NULL"
+        "SELECT recall_at_1 FROM ext.copy_evaluate('queries'::regclass, 'refs'::text, 10, NULL::text) WHERE edit IS NULL"
     ).fetchone() == (1.0,)
     db.execute("SELECT ext.copy_use_calibration('refs'::text, 0::bigint)")
     db.execute(

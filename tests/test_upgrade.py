@@ -81,6 +81,11 @@ def test_sets_survive_the_update_in_any_schema(new_db, connect, version):
     db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
     query = 'SELECT reference, verdict FROM "my ext".copy_match(%s)'
     assert db.execute(query, [jpeg(scene(1), 60)]).fetchall() == [("1", "copy")]
+    # Sketches are for who asks for them.
+    verified = 'SELECT verified FROM "my ext".copy_match(%s)'
+    assert db.execute(verified, [jpeg(scene(1), 60)]).fetchall() == [(None,)]
+    db.execute("CALL \"my ext\".copy_fill_set('refs')")
+    assert db.execute(verified, [jpeg(scene(1), 60)]).fetchall() == [(True,)]
     db.execute("SELECT \"my ext\".copy_alter_set('refs', filter => 'id > 1')")
     assert db.execute(query, [jpeg(scene(1), 60)]).fetchall() == []
 
@@ -99,7 +104,7 @@ def test_dropping_the_extension_says_what_it_would_take(fresh_db, sqlstate):
     columns = db.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'refs'::regclass AND attnum > 0 AND NOT attisdropped"
     ).fetchall()
-    assert columns == [("id",), ("image",)], "the images stay"
+    assert columns == [("id",), ("image",), ("descriptor_sketch",)], "what is not of the extension's types stays"
 
 
 def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, connect):

@@ -203,3 +203,15 @@ DROP FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, 
 
 -- copy_image_info has a column more (frame), and no error for images that cannot be read.
 DROP FUNCTION @extschema@.copy_image_info(bytea);
+
+-- Verification: sets say where their sketches lie (CALL copy_fill_set makes them), searches what the pictures have in common.
+ALTER TABLE copymatch.reference_set
+    ADD COLUMN sketch_column name,
+    ADD COLUMN verify text NOT NULL DEFAULT 'auto'
+        CONSTRAINT reference_set_verify_check CHECK (verify OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'all']));
+DROP FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean);
+DROP FUNCTION @extschema@.copy_match(bytea, text, integer, integer, text);
+DROP FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer);
+DROP FUNCTION copymatch.match_rows(regclass, text, name, text, integer);
+DROP FUNCTION @extschema@.copy_evaluate(regclass, text, integer);
+DROP FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer);

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::catalogue::{self, Model, Weights, parse_background, parse_manifest};
 use super::picture::{self, read_matchable};
 use super::session;
+use super::sketch::{decoded, descriptor_of};
 use crate::failure::{Failure, boundary};
 use crate::json::Json;
 use crate::record::Record;
@@ -29,20 +30,12 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Descriptor (unit vector, `dimensions` elements) of one image.
 pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
-    let image = read_matchable(bytes, session::input_side(model)?)?;
-    let mut descriptors = session::embed(model, std::slice::from_ref(&image))?;
-    descriptors.pop().ok_or_else(|| {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            "the network returned no descriptor",
-        )
-    })
+    descriptor_of(&decoded(bytes, model)?, model)
 }
 
 /// Descriptors of an image's views: its eight orientations, the image as it is first, and the image without its border where
 /// it has one. The network runs on several at once.
-pub fn embed_views(bytes: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
-    let image = read_matchable(bytes, session::input_side(model)?)?;
+pub fn embed_views(image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
     let pixels = u64::from(image.width()) * u64::from(image.height());
     let together = usize::try_from(PIXELS_AT_ONCE / pixels.max(1))
         .unwrap_or(1)
@@ -50,14 +43,14 @@ pub fn embed_views(bytes: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure
     let mut descriptors = Vec::new();
     let mut waiting: Vec<Image> = Vec::with_capacity(together);
     for orientation in 1..=8 {
-        waiting.push(imaging::oriented(&image, orientation)?);
+        waiting.push(imaging::oriented(image, orientation)?);
         if waiting.len() == together {
             descriptors.append(&mut session::embed(model, &waiting)?);
             waiting.clear();
         }
     }
     // What is left within a border may be blank.
-    if let Some(inside) = imaging::without_border(&image)
+    if let Some(inside) = imaging::without_border(image)
         && imaging::refusal(&picture::detail(&inside)?).is_none()
     {
         waiting.push(inside);

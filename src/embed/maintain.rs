@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, PgRelation};
 
 use super::catalogue::Model;
-use super::functions::embed_one;
+use super::sketch::{decoded, descriptor_of, sketch_of};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::select::{Parameter, select};
@@ -56,6 +56,8 @@ struct Set {
     image: String,
     key: String,
     skip: bool,
+    /// The column with the sketch, where the set has one.
+    sketch: Option<String>,
     /// The column that the set is searched by, and the other one while the set is re-embedded.
     columns: Vec<Column>,
 }
@@ -124,9 +126,19 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
     let mut numbers = Vec::new();
     let mut datums = Vec::new();
     let mut nulls = Vec::new();
+    // No model has a part in the sketch: the first picture that was decoded will do.
+    let mut sketch: Option<Vec<u8>> = None;
     for written in &set.columns {
         numbers.push(column(trigger, &written.name, &name, Some(vector))?);
-        let embedded = bytes.map(|bytes| Model::find(Some(&written.model)).and_then(|model| embed_one(bytes, &model)));
+        let embedded = bytes.map(|bytes| {
+            let model = Model::find(Some(&written.model))?;
+            let image = decoded(bytes, &model)?;
+            let descriptor = descriptor_of(&image, &model)?;
+            if set.sketch.is_some() && sketch.is_none() {
+                sketch = Some(sketch_of(&image)?);
+            }
+            Ok::<_, Failure>(descriptor)
+        });
         let result = match embedded {
             None => None,
             Some(Ok(elements)) => Vector::from_elements(&elements).into_datum(),
@@ -151,6 +163,17 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
         datums.push(result.unwrap_or_else(|| pg_sys::Datum::from(0usize)));
         nulls.push(result.is_none());
     }
+    // A sketch column that somebody dropped or altered keeps nobody from writing rows: searches do without it, too.
+    if let Some(Ok(number)) = set
+        .sketch
+        .as_ref()
+        .map(|sketched| column(trigger, sketched, &name, Some(pg_sys::BYTEAOID)))
+    {
+        numbers.push(number);
+        let datum = sketch.into_datum();
+        datums.push(datum.unwrap_or_else(|| pg_sys::Datum::from(0usize)));
+        nulls.push(datum.is_none());
+    }
     // SAFETY: the arrays have one element for each column, whose type column() has checked to be the datum's.
     Ok(unsafe {
         pg_sys::heap_modify_tuple_by_cols(
@@ -170,7 +193,11 @@ fn find_set(name: &str, table: pg_sys::Oid) -> Result<Set, Failure> {
     let found = select(
         "SELECT s.image_column::text, s.key_column::text, s.on_bad_image = 'skip', s.descriptor_column::text, s.model, \
                 CASE WHEN r.state = 'switched' THEN r.old_descriptor_column ELSE r.descriptor_column END::text, \
-                CASE WHEN r.state = 'switched' THEN r.old_model ELSE r.model END \
+                CASE WHEN r.state = 'switched' THEN r.old_model ELSE r.model END, \
+                coalesce(s.sketch_column, (SELECT o.sketch_column FROM copymatch.reference_set o \
+                                           WHERE o.relation = s.relation AND o.image_column = s.image_column \
+                                             AND o.descriptor_column = s.descriptor_column AND o.sketch_column IS NOT NULL \
+                                           ORDER BY o.name LIMIT 1))::text \
          FROM copymatch.reference_set s LEFT JOIN copymatch.reembedding r ON r.reference_set = s.name \
          WHERE s.name = $1 AND s.image_column IS NOT NULL \
            AND (s.relation = $2::pg_catalog.regclass \
@@ -193,6 +220,7 @@ fn find_set(name: &str, table: pg_sys::Oid) -> Result<Set, Failure> {
                 image: row.required(1)?,
                 key: row.required(2)?,
                 skip: row.required(3)?,
+                sketch: row.get(8)?,
                 columns,
             })
         },

@@ -9,7 +9,9 @@ mod maintain;
 mod models;
 pub mod picture;
 mod session;
+mod sketch;
 
 pub use functions::{count_progress, embed_each, embed_one, embed_views, named};
 pub use picture::read;
 pub use session::with_background;
+pub use sketch::{decoded, descriptor_of};

@@ -371,11 +371,15 @@ fn record_calibration(
     })
 }
 
-/// What a set's calibration takes over from the one before: model, background and how it is stretched.
+/// What a set's calibration takes over from the one before: model, background, how it is stretched, and how the evidence of
+/// verification is weighed (where that one is of a time before it, as the model's own does).
 fn model_of(calibration: i64) -> Result<Value, Failure> {
     let found = select(
-        "SELECT pg_catalog.jsonb_build_object('model', c.model, 'background_sha256', pg_catalog.encode(c.background_sha256, 'hex'),
-                    'neighbours', c.neighbours, 'factor', c.factor, 'clamp', ARRAY[c.clamp_low, c.clamp_high])::text
+        "SELECT (pg_catalog.jsonb_build_object('model', c.model, 'background_sha256', pg_catalog.encode(c.background_sha256, 'hex'),
+                     'neighbours', c.neighbours, 'factor', c.factor, 'clamp', ARRAY[c.clamp_low, c.clamp_high])
+                 || coalesce(c.weights, (SELECT o.weights FROM copymatch.calibration o
+                                         WHERE o.model = c.model AND o.background_sha256 = c.background_sha256 AND o.reference_set IS NULL
+                                         ORDER BY o.id DESC LIMIT 1), '{}'))::text
          FROM copymatch.calibration c WHERE c.id = $1",
         &[Parameter::of(calibration)],
         |row| row.required::<String>(1),

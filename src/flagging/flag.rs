@@ -119,15 +119,18 @@ fn explained(failure: Failure, set: &str) -> Failure {
         ))
 }
 
-/// The references that a descriptor resembles enough to be flagged. One that a negative set explains is not raised.
+/// The references that an image (None: its descriptor alone) resembles enough to be flagged. One that a negative set explains is not
+/// raised.
 pub fn matches(
     home: &Home,
     descriptor: &[f32],
+    image: Option<&[u8]>,
     references: &References,
     k: i32,
     review: bool,
 ) -> Result<Vec<Match>, Failure> {
-    let mut found = search(home, descriptor, &references.set, usize::try_from(k).unwrap_or(1))?;
+    let k = usize::try_from(k).unwrap_or(1);
+    let mut found = search(home, descriptor, image, &references.set, k)?;
     found.retain(|m| m.explanation.is_none() && (m.verdict == Verdict::Copy || review && m.verdict == Verdict::Review));
     Ok(found)
 }
@@ -236,7 +239,7 @@ fn match_upload(
         let found = as_role(owner_of(relation)?, || {
             let references = references(reference_set)?;
             references.is_of(model)?;
-            matches(&home, descriptor.elements(), &references, k, review)
+            matches(&home, descriptor.elements(), None, &references, k, review)
         })?;
         Ok(TableIterator::new(found.into_iter().map(|m| {
             (

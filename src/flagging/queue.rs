@@ -290,7 +290,14 @@ fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result
         // Of this upload's owner: entries of one batch have one set, and may be of several.
         let references = references(&options.set)?;
         references.is_of(&model.name)?;
-        let found = matches(home, descriptor.elements(), &references, options.k, options.review)?;
+        let found = matches(
+            home,
+            descriptor.elements(),
+            Some(&ready.image),
+            &references,
+            options.k,
+            options.review,
+        )?;
         Ok((references.set.id, found))
     })?;
     as_extension_owner(|| {

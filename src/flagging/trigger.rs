@@ -206,7 +206,14 @@ impl<'a> Upload<'a> {
                     return Ok((references.set.id, Vec::new()));
                 }
             };
-            let found = matches(&home, &descriptor, &references, self.options.k, self.options.review)?;
+            let found = matches(
+                &home,
+                &descriptor,
+                Some(bytes),
+                &references,
+                self.options.k,
+                self.options.review,
+            )?;
             Ok((references.set.id, found))
         })?;
         if found.is_empty() {

@@ -1,11 +1,16 @@
 //! `copy_match` and its relatives.
 
-use pgrx::IntoDatum;
+use keypoints::Evidence;
 use pgrx::prelude::*;
+use pgrx::{IntoDatum, JsonB};
+use scoring::Verdict;
+use serde_json::json;
 
 use super::remembered::remember_sets;
-use super::search::{Match, background_similarity, match_set, unit};
+use super::search::{Match, background_similarity, best_first, match_set, unit};
 use super::sets::ReferenceSet;
+use super::sought::Sought;
+use super::verification::Verify;
 use super::views::Views;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
@@ -25,30 +30,45 @@ const MOST_SKIPPED: i32 = 100_000;
 /// Neighbours where neither the call nor the set says how many.
 const DEFAULT_NEIGHBOURS: usize = 10;
 
-/// One row of `copy_match`.
+/// One row of `copy_match_descriptor`.
 type Found = (String, String, i32, f64, f64, f64, f64, &'static str, Option<String>);
+
+/// One row of `copy_match`: what verification found stands behind.
+type Verified = (
+    String,
+    String,
+    i32,
+    f64,
+    f64,
+    f64,
+    f64,
+    &'static str,
+    Option<String>,
+    Option<bool>,
+    Option<i32>,
+    Option<f64>,
+    Option<JsonB>,
+);
 
 /// Which of the matches, best first, are wanted.
 struct Page {
     /// Rows; where the call names no number, each set's own.
     k: Option<usize>,
     skip: usize,
-}
-
-/// A model, and the query's descriptors under it: one for each view.
-struct Embedded {
-    model: Model,
-    views: Vec<Vec<f32>>,
+    /// Those below are left out.
+    least: Verdict,
 }
 
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
 fn copy_match(
     image: Option<&[u8]>,
     reference_set: Option<&str>,
     k: Option<i32>,
     skip: Option<i32>,
     views: Option<&str>,
+    verify: Option<&str>,
+    min_verdict: Option<&str>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -62,27 +82,67 @@ fn copy_match(
         name!(probability, f64),
         name!(verdict, &'static str),
         name!(explanation, Option<String>),
+        name!(verified, Option<bool>),
+        name!(inliers, Option<i32>),
+        name!(agreement, Option<f64>),
+        name!(region, Option<JsonB>),
     ),
 > {
     boundary(|| {
-        let page = Page::of(k, skip)?;
+        let page = Page::of(k, skip)?.at_least(min_verdict)?;
         let views = Views::named(views)?;
+        let verify = Verify::named(verify)?;
         let Some(image) = image else {
             return Ok(TableIterator::empty());
         };
         let home = Home::of(fcinfo)?;
-        let mut embedded: Vec<Embedded> = Vec::new();
-        search(&sets(reference_set, &home)?, &home, &page, |model| {
-            let at = match embedded.iter().position(|known| known.model.name == model.name) {
-                Some(at) => at,
-                None => {
-                    let views = views.embed(image, &model)?;
-                    embedded.push(Embedded { model, views });
-                    embedded.len() - 1
-                }
-            };
-            Ok(Some(embedded[at].views.clone()))
-        })
+        let mut sought = Sought::picture(image, views);
+        let found = search(&sets(reference_set, &home)?, &home, &page, verify, &mut sought)?;
+        Ok(TableIterator::new(found.into_iter().map(with_evidence)))
+    })
+}
+
+/// As `copy_match`, for a descriptor that is there already and the picture that it was made from.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, clippy::too_many_arguments)]
+fn match_described(
+    descriptor: Option<Vector>,
+    image: Option<&[u8]>,
+    reference_set: Option<&str>,
+    k: Option<i32>,
+    verify: Option<&str>,
+    min_verdict: Option<&str>,
+    model: Option<&str>,
+) -> TableIterator<
+    'static,
+    (
+        name!(reference_set, String),
+        name!(reference, String),
+        name!(rank, i32),
+        name!(similarity, f64),
+        name!(background, f64),
+        name!(score, f64),
+        name!(probability, f64),
+        name!(verdict, &'static str),
+        name!(explanation, Option<String>),
+        name!(verified, Option<bool>),
+        name!(inliers, Option<i32>),
+        name!(agreement, Option<f64>),
+        name!(region, Option<JsonB>),
+    ),
+> {
+    boundary(|| {
+        let page = Page::of(k, Some(0))?.at_least(min_verdict)?;
+        let verify = Verify::named(verify)?;
+        let Some(descriptor) = descriptor else {
+            return Ok(TableIterator::empty());
+        };
+        let home = Home::of_type()?;
+        let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
+        let models = wanted.iter().map(|set| set.model.clone()).collect();
+        let mut sought = Sought::descriptor(descriptor.elements(), models, image);
+        let found = search(&wanted, &home, &page, verify, &mut sought)?;
+        Ok(TableIterator::new(found.into_iter().map(with_evidence)))
     })
 }
 
@@ -115,32 +175,11 @@ fn copy_match_descriptor(
             return Ok(TableIterator::empty());
         };
         let home = Home::of(fcinfo)?;
-        let made_by = model.map(|name| Model::find(Some(name))).transpose()?;
-        let mut wanted = sets(reference_set, &home)?;
-        if let Some(made_by) = &made_by
-            && let Some(other) = wanted.iter().find(|set| set.model != made_by.name)
-        {
-            // Without a named set, those of other models are not meant.
-            if reference_set.is_some() {
-                return Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                    format!(
-                        "the descriptor is from model \"{}\", those of reference set \"{}\" are from \"{}\"",
-                        made_by.name, other.name, other.model
-                    ),
-                )
-                .hint(format!("Embed the image again: copy_embed(image, '{}').", other.model)));
-            }
-            wanted.retain(|set| set.model == made_by.name);
-        }
-        let searched: Vec<String> = wanted.iter().map(|set| set.model.clone()).collect();
-        search(&wanted, &home, &page, |model| {
-            // A negative set of another model cannot be asked: its descriptors are not this one's kind.
-            if !searched.contains(&model.name) {
-                return Ok(None);
-            }
-            Ok(Some(vec![unit(descriptor.elements(), &model)?]))
-        })
+        let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
+        let models = wanted.iter().map(|set| set.model.clone()).collect();
+        let mut sought = Sought::descriptor(descriptor.elements(), models, None);
+        let found = search(&wanted, &home, &page, Some(Verify::Off), &mut sought)?;
+        Ok(TableIterator::new(found.into_iter().map(without_evidence)))
     })
 }
 
@@ -201,6 +240,7 @@ impl Page {
             Some(skip) if (0..=MOST_SKIPPED).contains(&skip) => Ok(Page {
                 k: k.map(|k| usize::try_from(k).unwrap_or(1)),
                 skip: usize::try_from(skip).unwrap_or(0),
+                least: Verdict::Different,
             }),
             _ => Err(out_of_range(
                 "skip",
@@ -208,6 +248,23 @@ impl Page {
                 &format!("skip is the number of references to leave out, best first, 0 to {MOST_SKIPPED}."),
             )),
         }
+    }
+
+    /// The page without what has a lesser verdict.
+    fn at_least(mut self, min_verdict: Option<&str>) -> Result<Page, Failure> {
+        self.least = match min_verdict {
+            None | Some("different") => Verdict::Different,
+            Some("review") => Verdict::Review,
+            Some("copy") => Verdict::Copy,
+            Some(other) => {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("min_verdict is \"{other}\""),
+                )
+                .hint("Choose copy, review, or different (NULL): all."));
+            }
+        };
+        Ok(self)
     }
 
     /// Rows wanted from one set, those to be skipped left out.
@@ -229,36 +286,106 @@ fn sets(reference_set: Option<&str>, home: &Home) -> Result<Vec<ReferenceSet>, F
     )
 }
 
-/// The wanted page of the matches in all of `sets`. `embed` gives the query's descriptors under a model, one for each view.
+/// The sets whose descriptors are of the model that made the query's, where one is named.
+fn of_model(
+    mut wanted: Vec<ReferenceSet>,
+    model: Option<&str>,
+    reference_set: Option<&str>,
+) -> Result<Vec<ReferenceSet>, Failure> {
+    let Some(made_by) = model.map(|name| Model::find(Some(name))).transpose()? else {
+        return Ok(wanted);
+    };
+    // Without a named set, those of other models are not meant.
+    if reference_set.is_some()
+        && let Some(other) = wanted.iter().find(|set| set.model != made_by.name)
+    {
+        return Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!(
+                "the descriptor is from model \"{}\", those of reference set \"{}\" are from \"{}\"",
+                made_by.name, other.name, other.model
+            ),
+        )
+        .hint(format!("Embed the image again: copy_embed(image, '{}').", other.model)));
+    }
+    wanted.retain(|set| set.model == made_by.name);
+    Ok(wanted)
+}
+
+/// The wanted page of the matches in all of `sets`, best first, with their ranks.
 fn search(
     sets: &[ReferenceSet],
     home: &Home,
     page: &Page,
-    mut embed: impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
-) -> Result<TableIterator<'static, Found>, Failure> {
+    verify: Option<Verify>,
+    sought: &mut Sought,
+) -> Result<Vec<(Match, i32)>, Failure> {
     let rows = sets.iter().map(|set| page.rows(set)).max().unwrap_or(0);
     let mut found = Vec::new();
     for set in sets {
-        found.append(&mut match_set(set, home, page.rows(set) + page.skip, &mut embed)?);
+        found.append(&mut match_set(set, home, page.rows(set) + page.skip, verify, sought)?);
     }
-    Ok(ranked(found, page.skip, rows))
+    Ok(ranked(found, page, rows))
 }
 
-/// Best first over all sets; within one set and view this is the order of the cosine.
-fn ranked(mut found: Vec<Match>, skip: usize, rows: usize) -> TableIterator<'static, Found> {
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let page = found.into_iter().zip(1..).skip(skip).take(rows);
-    TableIterator::new(page.map(|(m, rank)| {
-        (
-            m.set,
-            m.reference,
-            rank,
-            m.similarity,
-            m.background,
-            m.score,
-            m.probability,
-            m.verdict.name(),
-            m.explanation,
-        )
-    }))
+/// Best first over all sets.
+fn ranked(mut found: Vec<Match>, page: &Page, rows: usize) -> Vec<(Match, i32)> {
+    // Scores of sets that were verified and of others are of two kinds; their probabilities are not.
+    let verified = |m: &Match| m.evidence.is_some();
+    if found.iter().any(verified) && found.windows(2).any(|two| two[0].set != two[1].set) {
+        found.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(best_first(a, b)));
+    } else {
+        found.sort_by(best_first);
+    }
+    found
+        .into_iter()
+        .zip(1..)
+        .skip(page.skip)
+        .take(rows)
+        .filter(|(m, _)| m.verdict >= page.least)
+        .collect()
+}
+
+fn without_evidence((m, rank): (Match, i32)) -> Found {
+    (
+        m.set,
+        m.reference,
+        rank,
+        m.similarity,
+        m.background,
+        m.score,
+        m.probability,
+        m.verdict.name(),
+        m.explanation,
+    )
+}
+
+fn with_evidence((m, rank): (Match, i32)) -> Verified {
+    let evidence = m.evidence;
+    (
+        m.set,
+        m.reference,
+        rank,
+        m.similarity,
+        m.background,
+        m.score,
+        m.probability,
+        m.verdict.name(),
+        m.explanation,
+        evidence.map(|found| found.is_shown()),
+        evidence.and_then(|found| i32::try_from(found.inliers).ok()),
+        evidence.map(|found| found.agreement()),
+        evidence.and_then(|found| region(&found)),
+    )
+}
+
+/// The boxes that show the same, as [left, top, width, height] in parts of each picture.
+fn region(found: &Evidence) -> Option<JsonB> {
+    let rounded = |parts: [f64; 4]| parts.map(|part| (part * 1e4).round() / 1e4);
+    let (image, reference) = (found.query_box?, found.reference_box?);
+    Some(JsonB(json!({
+        "image": rounded(image),
+        "reference": rounded(reference),
+        "mirrored": found.mirrored,
+    })))
 }

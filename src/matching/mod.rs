@@ -1,4 +1,4 @@
-//! Matching: reference sets, nearest references, stretching, verdicts.
+//! Matching: reference sets, nearest references, stretching, verification, verdicts.
 
 pub mod filter;
 mod filter_text;
@@ -9,9 +9,12 @@ mod neighbours;
 mod remembered;
 mod search;
 mod sets;
+mod sought;
 mod status;
+mod verification;
 mod views;
 
 pub use remembered::remember_sets;
 pub use search::{Match, search};
 pub use sets::ReferenceSet;
+pub use verification::Verify;

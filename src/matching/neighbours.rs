@@ -3,6 +3,7 @@
 
 use super::sets::ReferenceSet;
 use super::status::Searching;
+use super::verification::Plan;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::select::{Parameter, select_qualified};
@@ -14,11 +15,15 @@ pub struct Neighbour {
     pub reference: String,
     /// Cosine similarity.
     pub similarity: f64,
+    /// Its descriptor, where the plan compares it.
+    pub descriptor: Option<Vec<f32>>,
+    /// Its sketch, where the plan compares it and there is one.
+    pub sketch: Option<Vec<u8>>,
 }
 
-/// The `k` references of `set` nearest to the unit vector `descriptor`, nearest first, without those that its filter or their
-/// status leaves out.
-pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) -> Result<Vec<Neighbour>, Failure> {
+/// As many references of `set` as the plan says, nearest to the unit vector `descriptor`, nearest first, without those that its
+/// filter or their status leaves out. What verification compares comes with the same statement: the same snapshot, the same rights.
+pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan) -> Result<Vec<Neighbour>, Failure> {
     let ReferenceSet {
         id,
         oid,
@@ -30,13 +35,17 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) ->
     } = set;
     let schema = &home.schema;
     let oid = u32::from(*oid);
-    // `k` stands in the text: the planner then knows how few rows are wanted. The relation's OID does so that a kept plan is never
-    // one of another relation that had the name.
+    let sketch = set.sketch.as_ref().filter(|_| plan.compared > 0);
+    let more = sketch.map_or(String::new(), |sketch| format!(", r.{column}, r.{sketch}"));
+    // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that a kept plan is
+    // never one of another relation that had the name.
+    let limit = plan.neighbours;
     let sql = format!(
-        "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8 \
-         FROM {relation} AS r /* {oid} */ {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {k}"
+        "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8{more} \
+         FROM {relation} AS r /* {oid} */ {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {limit}"
     );
     let _searching = Searching::begin(*id);
+    let mut taken = 0;
     let rows = select_qualified(
         &sql,
         &[Parameter::typed(Vector::from_elements(descriptor), home.vector)],
@@ -45,9 +54,21 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], k: usize) ->
             let Some(distance) = row.get::<f64>(2)?.filter(|distance| !distance.is_nan()) else {
                 return Ok(None);
             };
+            // Of the others the sketch is not even fetched from where it is stored.
+            let compared = sketch.is_some() && taken < plan.compared;
+            taken += 1;
             Ok(Some(Neighbour {
                 reference: row.get::<String>(1)?.unwrap_or_default(),
                 similarity: 1.0 - distance,
+                descriptor: match compared {
+                    // Copied: the row's memory is SPI's.
+                    true => row.get::<Vector>(3)?.map(|vector| vector.elements().to_vec()),
+                    false => None,
+                },
+                sketch: match compared {
+                    true => row.get::<Vec<u8>>(4)?,
+                    false => None,
+                },
             }))
         },
     )?;

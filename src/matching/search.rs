@@ -1,13 +1,17 @@
-//! A whole search in one set: background, nearest references, stretching, verdicts, negative sets.
+//! A whole search in one set: background, nearest references, stretching, verification, verdicts, negative sets.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use keypoints::Evidence;
 use pgrx::prelude::*;
 use scoring::Verdict;
 
 use super::neighbours::nearest;
 use super::remembered::{remember, remember_sets};
 use super::sets::ReferenceSet;
+use super::sought::Sought;
+use super::verification::{Verify, judge, plan};
 use crate::embed::catalogue::Model;
 use crate::embed::with_background;
 use crate::failure::Failure;
@@ -24,7 +28,7 @@ pub struct Match {
     pub similarity: f64,
     /// Mean similarity of the query to the background.
     pub background: f64,
-    /// Stretched similarity, comparable across queries.
+    /// Comparable across queries: the stretched similarity, or, where the set was verified, the probability's log-odds.
     pub score: f64,
     /// Probability of being a copy.
     pub probability: f64,
@@ -32,36 +36,44 @@ pub struct Match {
     pub verdict: Verdict,
     /// Why a match is not raised: the negative reference that explains it.
     pub explanation: Option<String>,
+    /// What the two pictures have in common; None: not compared.
+    pub evidence: Option<Evidence>,
 }
 
-/// The `k` references of `set` nearest to a descriptor by the set's model, best first, with the current user's rights on the
-/// references. What `copy_match_descriptor` returns for the set, without the way through SQL.
-pub fn search(home: &Home, descriptor: &[f32], set: &ReferenceSet, k: usize) -> Result<Vec<Match>, Failure> {
-    let mut found = match_set(set, home, k, &mut |model| {
-        // A negative set of another model cannot be asked: its descriptors are not this one's kind.
-        if model.name != set.model {
-            return Ok(None);
-        }
-        Ok(Some(vec![unit(descriptor, &model)?]))
-    })?;
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    Ok(found)
+/// Best first. Within one set and view this is the order of the cosine where nothing was compared.
+pub(super) fn best_first(a: &Match, b: &Match) -> Ordering {
+    b.score.total_cmp(&a.score)
 }
 
-/// The matches in one set, explained by its negative sets. `embed` gives the query's descriptors under a model, one for each view.
+/// The `k` best references of `set` for a descriptor by the set's model and the picture that it was made from (None: for the descriptor
+/// alone), best first, with the current user's rights on the references. What `copy_match` returns for the set, without the way
+/// through SQL.
+pub fn search(
+    home: &Home,
+    descriptor: &[f32],
+    picture: Option<&[u8]>,
+    set: &ReferenceSet,
+    k: usize,
+) -> Result<Vec<Match>, Failure> {
+    let mut sought = Sought::descriptor(descriptor, vec![set.model.clone()], picture);
+    match_set(set, home, k, None, &mut sought)
+}
+
+/// The matches in one set, best first, explained by its negative sets.
 pub(super) fn match_set(
     set: &ReferenceSet,
     home: &Home,
     k: usize,
-    embed: &mut impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
+    verify: Option<Verify>,
+    sought: &mut Sought,
 ) -> Result<Vec<Match>, Failure> {
     let model = model_of(set)?;
-    let Some(views) = embed(model.clone())? else {
+    let Some(views) = sought.descriptors(&model)? else {
         return Ok(Vec::new());
     };
-    let mut matches = best_of_views(set, &model, home, &views, k)?;
+    let mut matches = best_of_views(set, &model, home, &views, k, verify, sought)?;
     if matches.iter().any(|m| m.verdict != Verdict::Different) {
-        explain(set, home, &mut matches, embed)?;
+        explain(set, home, &mut matches, verify, sought)?;
     }
     Ok(matches)
 }
@@ -110,20 +122,25 @@ pub(super) fn background_similarity(model: &Model, descriptor: &[f32], neighbour
     })
 }
 
-/// The matches of every view, each reference with its best one.
+/// The best matches of all views, `k` of each, each reference with its best one.
 fn best_of_views(
     set: &ReferenceSet,
     model: &Model,
     home: &Home,
     views: &[Vec<f32>],
     k: usize,
+    verify: Option<Verify>,
+    sought: &mut Sought,
 ) -> Result<Vec<Match>, Failure> {
     let mut found = Vec::new();
     for view in views {
-        match_in(set, model, home, view, k, &mut found)?;
+        let mut of_view = match_in(set, model, home, view, k, verify, sought)?;
+        of_view.sort_by(best_first);
+        of_view.truncate(k);
+        found.append(&mut of_view);
     }
     if views.len() > 1 {
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.sort_by(best_first);
         let mut seen = HashSet::new();
         found.retain(|m| seen.insert(m.reference.clone()));
     }
@@ -135,7 +152,8 @@ fn explain(
     set: &ReferenceSet,
     home: &Home,
     matches: &mut [Match],
-    embed: &mut impl FnMut(Model) -> Result<Option<Vec<Vec<f32>>>, Failure>,
+    verify: Option<Verify>,
+    sought: &mut Sought,
 ) -> Result<(), Failure> {
     let negatives = remember_sets(
         |last| &mut last.negatives,
@@ -144,8 +162,10 @@ fn explain(
     )?;
     for negative in negatives {
         let model = model_of(&negative)?;
-        let Some(views) = embed(model.clone())? else { continue };
-        let nearest = best_of_views(&negative, &model, home, &views, 1)?;
+        let Some(views) = sought.descriptors(&model)? else {
+            continue;
+        };
+        let nearest = best_of_views(&negative, &model, home, &views, 1, verify, sought)?;
         let Some(nearest) = nearest.first().filter(|m| m.verdict == Verdict::Copy) else {
             continue;
         };
@@ -162,27 +182,37 @@ fn explain(
     Ok(())
 }
 
+/// The nearest references of one view, judged.
 fn match_in(
     set: &ReferenceSet,
     model: &Model,
     home: &Home,
     descriptor: &[f32],
     k: usize,
-    found: &mut Vec<Match>,
-) -> Result<(), Failure> {
+    verify: Option<Verify>,
+    sought: &mut Sought,
+) -> Result<Vec<Match>, Failure> {
     let background = background_similarity(model, descriptor, set.calibration.neighbours())?;
-    for neighbour in nearest(set, home, descriptor, k)? {
-        let probability = set.calibration.probability(neighbour.similarity, background);
-        found.push(Match {
+    let plan = plan(set, verify, sought.has_picture(), k);
+    let neighbours = nearest(set, home, descriptor, &plan)?;
+    let query = match plan.compared > 0 && neighbours.iter().any(|one| one.sketch.is_some()) {
+        true => sought.features(model)?,
+        false => None,
+    };
+    let judged = judge(set, &plan, background, &neighbours, query)?;
+    Ok(neighbours
+        .into_iter()
+        .zip(judged)
+        .map(|(neighbour, judged)| Match {
             set: set.name.clone(),
             reference: neighbour.reference,
             similarity: neighbour.similarity,
             background,
-            score: set.calibration.stretch(neighbour.similarity, background),
-            probability,
-            verdict: set.calibration.verdict(probability),
+            score: judged.score,
+            probability: judged.probability,
+            verdict: judged.verdict,
             explanation: None,
-        });
-    }
-    Ok(())
+            evidence: judged.evidence,
+        })
+        .collect())
 }

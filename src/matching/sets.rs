@@ -7,6 +7,7 @@ use scoring::Calibration;
 
 use super::filter;
 use super::gate::{self, current_user, trusts};
+use super::verification::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
@@ -35,6 +36,10 @@ pub struct ReferenceSet {
     pub k: Option<i32>,
     /// How its similarities become verdicts.
     pub calibration: Calibration,
+    /// Quoted name of the column with the sketches, where there is one that the current user may read.
+    pub sketch: Option<String>,
+    /// What a search does that does not say.
+    pub verify: Verify,
     background_sha256: Vec<u8>,
 }
 
@@ -70,10 +75,14 @@ struct Recorded {
     /// As JSON, in the form that crate `scoring` reads.
     calibration: String,
     background_sha256: Vec<u8>,
+    /// The set's own thresholds.
+    copy_probability: Option<f64>,
+    review_probability: Option<f64>,
+    sketch_column: Option<String>,
+    verify: String,
 }
 
-/// Read as the extension's owner, about the user $1: status rows are not for everybody, that there are some is. A set's own
-/// thresholds go before its calibration's.
+/// Read as the extension's owner, about the user $1: status rows are not for everybody, that there are some is.
 const QUERY: &str = "\
     SELECT s.id, s.name, s.relation::pg_catalog.oid, c.relowner, \
            CASE WHEN c.relhassubclass THEN ( \
@@ -85,12 +94,12 @@ const QUERY: &str = "\
            copymatch.key_expression(s.key_column, s.further_key_columns), pg_catalog.quote_ident(s.descriptor_column), \
            s.descriptor_column::pg_catalog.text, s.filter, s.filter_beyond, \
            EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = s.name), s.model, s.k, k.background_sha256, \
-           pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
-               'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
-               'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
-               'copy_probability', coalesce(s.copy_probability, k.copy_probability), \
-               'review_probability', least(coalesce(s.review_probability, k.review_probability), \
-                                           coalesce(s.copy_probability, k.copy_probability)))::pg_catalog.text \
+           (pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
+                'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
+                'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
+                'copy_probability', k.copy_probability, 'review_probability', k.review_probability) \
+            || coalesce(k.weights, '{}'::pg_catalog.jsonb))::pg_catalog.text, \
+           s.copy_probability, s.review_probability, s.sketch_column::pg_catalog.text, s.verify \
     FROM copymatch.reference_set s JOIN copymatch.calibration k ON k.id = s.calibration \
          LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation AND $1 IS NOT NULL";
 
@@ -326,6 +335,10 @@ fn read(row: &Row) -> Result<Recorded, Failure> {
         k: row.get(15)?,
         background_sha256: row.required(16)?,
         calibration: row.required(17)?,
+        copy_probability: row.get(18)?,
+        review_probability: row.get(19)?,
+        sketch_column: row.get(20)?,
+        verify: row.required(21)?,
     })
 }
 
@@ -386,8 +399,18 @@ impl Recorded {
                 ),
             )
         })?;
+        // Who may not read the sketches, and who has none, is answered by descriptor.
+        let sketch = self
+            .sketch_column
+            .as_ref()
+            .filter(|column| column_type(self.oid, column) == Some(pg_sys::BYTEAOID) && may_read(self.oid, column))
+            .map(pgrx::spi::quote_identifier);
+        // A set's own thresholds go before its calibration's.
+        let calibration = calibration.with_thresholds(self.copy_probability, self.review_probability);
         Ok(ReferenceSet {
             condition: self.condition()?,
+            sketch,
+            verify: Verify::named(Some(&self.verify))?.unwrap_or(Verify::Auto),
             id: self.id,
             name: self.name,
             oid: self.oid,
@@ -431,5 +454,18 @@ fn column_type(relation: pg_sys::Oid, column: &str) -> Option<pg_sys::Oid> {
     unsafe {
         let number = pg_sys::get_attnum(relation, name.as_ptr());
         (number != 0).then(|| pg_sys::get_atttype(relation, number))
+    }
+}
+
+/// Whether the current user may read a column, by the caches.
+fn may_read(relation: pg_sys::Oid, column: &str) -> bool {
+    let Ok(name) = CString::new(column) else { return false };
+    let (user, select) = (current_user(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+    let allowed = pg_sys::AclResult::ACLCHECK_OK;
+    // SAFETY: look-ups in PostgreSQL's caches, of a column that column_type found.
+    unsafe {
+        pg_sys::pg_class_aclcheck(relation, user, select) == allowed
+            || pg_sys::pg_attribute_aclcheck(relation, pg_sys::get_attnum(relation, name.as_ptr()), user, select)
+                == allowed
     }
 }

@@ -1,14 +1,16 @@
 //! The views of an image that are searched: as it is, or in all orientations and without its border as well.
 
 use crate::embed::catalogue::Model;
-use crate::embed::{embed_one, embed_views};
+use crate::embed::{descriptor_of, embed_views};
 use crate::failure::Failure;
+use imaging::Image;
 use pgrx::prelude::*;
 
 /// `views` of `copy_match`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Views {
     /// The image as it is.
+    #[default]
     One,
     /// The eight orientations (quarter turns, mirrored or not) and, where it has a border, the image without it.
     All,
@@ -31,10 +33,10 @@ impl Views {
         }
     }
 
-    /// One descriptor for each view, the image as it is first.
-    pub fn embed(self, image: &[u8], model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
+    /// One descriptor for each view of a decoded image, the image as it is first.
+    pub fn embed(self, image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
         match self {
-            Views::One => Ok(vec![embed_one(image, model)?]),
+            Views::One => Ok(vec![descriptor_of(image, model)?]),
             Views::All => embed_views(image, model),
         }
     }

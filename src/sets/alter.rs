@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use super::create::try_search;
 use super::owned::{OwnedSet, has_rights_of, invalid, is_superuser, null};
 use crate::failure::{Failure, boundary};
-use crate::matching::{filter, gate};
+use crate::matching::{Verify, filter, gate};
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change};
 
@@ -24,8 +24,10 @@ fn copy_alter_set(
     on_bad_image: Option<&str>,
     reset: Option<Vec<Option<String>>>,
     trusted: Option<bool>,
+    verify: Option<&str>,
 ) {
     boundary(|| {
+        Verify::named(verify)?;
         let set = OwnedSet::of(name, pg_sys::AccessShareLock)?;
         let reset: Vec<String> = reset.unwrap_or_default().into_iter().flatten().collect();
         let unknown: Vec<&str> = reset
@@ -64,7 +66,8 @@ fn copy_alter_set(
                      negative = coalesce($11, s.negative), \
                      negatives = CASE WHEN $12 THEN NULL ELSE coalesce($13, s.negatives) END, \
                      negative_ids = CASE WHEN $12 THEN NULL ELSE coalesce($14, s.negative_ids) END, \
-                     on_bad_image = coalesce($15, s.on_bad_image) \
+                     on_bad_image = coalesce($15, s.on_bad_image), \
+                     verify = coalesce($16, s.verify) \
                  WHERE s.id = $1",
                 &[
                     Parameter::of(set.id),
@@ -82,6 +85,7 @@ fn copy_alter_set(
                     Parameter::of(negatives),
                     Parameter::of(ids),
                     Parameter::of(on_bad_image),
+                    Parameter::of(verify),
                 ],
                 |_| Ok(()),
             )

@@ -42,6 +42,76 @@ pub fn add(
     )
 }
 
+/// The column with the sketches beside a descriptor column: the one that another set over the same images has, or one of the table's
+/// that is called so, or a new one. None where there is none to be: a view or foreign table brings its sketches, or has none.
+pub fn sketch(
+    owner: pg_sys::Oid,
+    relation: pg_sys::Oid,
+    table: &str,
+    image: Option<&str>,
+    descriptor: &str,
+    may_add: bool,
+) -> Result<Option<String>, Failure> {
+    let of_another = change(
+        "SELECT s.sketch_column::pg_catalog.text FROM copymatch.reference_set s \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attname = s.sketch_column AND NOT a.attisdropped \
+         WHERE s.relation = $1::pg_catalog.regclass AND s.image_column = $2 AND a.atttypid = 'pg_catalog.bytea'::pg_catalog.regtype \
+         ORDER BY s.created, s.name LIMIT 1",
+        &[Parameter::of(relation), Parameter::of(image)],
+        |row| row.required::<String>(1),
+    )?;
+    if let Some(column) = of_another.into_iter().next() {
+        return Ok(Some(column));
+    }
+    let column = format!("{}_sketch", beginning(descriptor));
+    let there = change(
+        "SELECT pg_catalog.format_type(a.atttypid, NULL), a.attgenerated <> '' FROM pg_catalog.pg_attribute a \
+         WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped",
+        &[Parameter::of(relation), Parameter::of(column.as_str())],
+        |row| Ok((row.required::<String>(1)?, row.required::<bool>(2)?)),
+    )?;
+    let column_quoted = quote_identifier(&column);
+    match there.into_iter().next() {
+        Some((found, false)) if found == "bytea" => return Ok(Some(column)),
+        Some((found, generated)) => {
+            let what = if generated {
+                "generated".to_owned()
+            } else {
+                format!("of type {found}, not bytea")
+            };
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{column}\" of relation {table} is {what}"),
+            )
+            .hint("The sketches would lie there. Rename it, or make the set with verify => false."));
+        }
+        None if !may_add => return Ok(None),
+        None => {}
+    }
+    do_by_owner(
+        owner,
+        &format!("ALTER TABLE {table} ADD COLUMN {column_quoted} pg_catalog.bytea"),
+    )?;
+    // Most of it is compressed already.
+    do_by_owner(
+        owner,
+        &format!("ALTER TABLE {table} ALTER COLUMN {column_quoted} SET STORAGE EXTERNAL"),
+    )?;
+    do_by_owner(
+        owner,
+        &format!(
+            "COMMENT ON COLUMN {table}.{column_quoted} IS 'sketch of the image, for verification; kept by copymatch'"
+        ),
+    )?;
+    Ok(Some(column))
+}
+
+/// As much of a name as leaves room for an ending in an identifier of 63 bytes.
+fn beginning(name: &str) -> &str {
+    let most = (0..=name.len().min(56)).rev().find(|&at| name.is_char_boundary(at));
+    &name[..most.unwrap_or(0)]
+}
+
 /// Makes a set's trigger where it is missing.
 pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
     let missing = change(

@@ -27,6 +27,7 @@ struct Wanted<'a> {
     filter: Option<&'a str>,
     k: Option<i32>,
     negative: bool,
+    verify: bool,
 }
 
 #[pg_extern(sql = false)]
@@ -43,6 +44,7 @@ fn copy_create_set(
     filter: Option<&str>,
     k: Option<i32>,
     negative: Option<bool>,
+    verify: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> i64 {
     boundary(|| {
@@ -67,6 +69,7 @@ fn copy_create_set(
             filter,
             k,
             negative: negative.ok_or_else(|| null("negative").hint("true or false."))?,
+            verify: verify.ok_or_else(|| null("verify").hint("true or false."))?,
         };
         wanted.create(&Home::of(fcinfo)?)
     })
@@ -114,15 +117,27 @@ impl Wanted<'_> {
             self.no_generated_column(table)?;
         }
         self.descriptor_column(home, owner, table, &kind, dimensions, &model)?;
+        let sketch = match self.verify {
+            true => columns::sketch(
+                owner,
+                self.relation,
+                table,
+                self.image.as_deref(),
+                &self.descriptor,
+                is_table(&kind) && self.image.is_some(),
+            )?,
+            false => None,
+        };
         let filter = self.filter.map(|text| filter::check(self.relation, text)).transpose()?;
         let (filter, beyond) = filter.map_or((None, false), |filter| (Some(filter.text), filter.beyond));
         let by = caller();
         let id = as_extension_owner(|| {
             change(
                 "INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, descriptor_column, \
-                     model, calibration, on_bad_image, is_default, filter, filter_beyond, k, negative, created_by) \
+                     model, calibration, on_bad_image, is_default, filter, filter_beyond, k, negative, created_by, sketch_column, verify) \
                  VALUES ($1, $2::pg_catalog.regclass, ($3::pg_catalog.text[])[1], ($3::pg_catalog.text[])[2:], $4, $5, $6, $7, $8, \
-                     NOT $9 AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default), $10, $11, $12, $9, $13) \
+                     NOT $9 AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default), $10, $11, $12, $9, $13, $14, \
+                     CASE WHEN $15 THEN 'auto' ELSE 'off' END) \
                  RETURNING id",
                 &[
                     Parameter::of(self.name),
@@ -138,13 +153,15 @@ impl Wanted<'_> {
                     Parameter::of(beyond),
                     Parameter::of(self.k),
                     Parameter::of(by),
+                    Parameter::of(sketch.as_deref()),
+                    Parameter::of(self.verify),
                 ],
                 |row| row.required::<i64>(1),
             )
         })?;
         let id = one(id).unwrap_or(0);
         try_search(owner, table, id)?;
-        let embedded = self.embed(home, owner, table, &kind, id, &model)?;
+        let embedded = self.embed(home, owner, table, &kind, id, &model, sketch.as_deref())?;
         self.index(home, owner, table, &kind)?;
         Ok(embedded)
     }
@@ -270,6 +287,7 @@ impl Wanted<'_> {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn embed(
         &self,
         home: &Home,
@@ -278,13 +296,27 @@ impl Wanted<'_> {
         kind: &str,
         id: i64,
         model: &str,
+        sketch: Option<&str>,
     ) -> Result<i64, Failure> {
         let (Some(image), true) = (&self.image, is_table(kind)) else {
             return Ok(0);
         };
         columns::serve(home, owner, self.relation, table)?;
-        let (image, column) = (quote_identifier(image), quote_identifier(&self.descriptor));
-        let count = format!("SELECT pg_catalog.count(*) FROM {table} WHERE {image} IS NOT NULL AND {column} IS NULL");
+        let key = one(change(
+            "SELECT copymatch.key_expression(s.key_column, s.further_key_columns) FROM copymatch.reference_set s WHERE s.id = $1",
+            &[Parameter::of(id)],
+            |row| row.required::<String>(1),
+        )?)
+        .unwrap_or_default();
+        let column = quote_identifier(&self.descriptor);
+        let kept = fill::Kept {
+            image: quote_identifier(image),
+            descriptor: column.clone(),
+            sketch: sketch.map(quote_identifier),
+            model,
+            key: &key,
+        };
+        let count = format!("SELECT pg_catalog.count(*) FROM {table} AS r WHERE {}", kept.missing());
         let waiting = count_by_owner(owner, &count, &[])?;
         if waiting == 0 {
             return Ok(0);
@@ -302,16 +334,7 @@ impl Wanted<'_> {
             .notice();
             return Ok(0);
         }
-        let key = one(change(
-            "SELECT copymatch.key_expression(s.key_column, s.further_key_columns) FROM copymatch.reference_set s WHERE s.id = $1",
-            &[Parameter::of(id)],
-            |row| row.required::<String>(1),
-        )?)
-        .unwrap_or_default();
-        do_by_owner(
-            owner,
-            &fill::statement(table, &column, &image, model, &key, waiting, ""),
-        )?;
+        do_by_owner(owner, &kept.statement(table, waiting, ""))?;
         let left = count_by_owner(owner, &count, &[])?;
         if left > 0 {
             Failure::new(

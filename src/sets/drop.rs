@@ -25,6 +25,20 @@ fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_
         )? {
             descriptors.extend([new, old]);
         }
+        // A sketch serves every set over these images.
+        let sketch = match &set.sketch {
+            Some(sketch) => change(
+                "SELECT $2 WHERE NOT EXISTS (SELECT FROM copymatch.reference_set s \
+                     WHERE s.relation = $1::pg_catalog.regclass AND s.id <> $3 AND s.sketch_column = $2)",
+                &[
+                    Parameter::of(set.relation),
+                    Parameter::of(sketch.as_str()),
+                    Parameter::of(set.id),
+                ],
+                |row| row.required::<String>(1),
+            )?,
+            None => Vec::new(),
+        };
         if drop_descriptors {
             let other = change(
                 "SELECT s.name FROM copymatch.reference_set s WHERE s.relation = $1::pg_catalog.regclass AND s.id <> $2 \
@@ -72,6 +86,7 @@ fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_
         })?;
         let Some(table) = &set.table else { return Ok(()) };
         if drop_descriptors {
+            descriptors.extend(sketch);
             for column in change(
                 "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a \
                  WHERE a.attrelid = $1 AND a.attname::pg_catalog.text = ANY ($2) AND NOT a.attisdropped",

@@ -3,25 +3,83 @@
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::columns;
 use super::owned::{OwnedSet, count_by_owner, do_by_owner, invalid};
 use crate::failure::{Failure, boundary};
+use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change};
 
-/// The UPDATE that embeds the images that have no descriptor, where `condition` (` AND …`, over the alias r) holds.
-pub fn statement(
-    table: &str,
-    column: &str,
-    image: &str,
-    model: &str,
-    key: &str,
-    total: i64,
-    condition: &str,
-) -> String {
-    format!(
-        "UPDATE {table} AS r SET {column} = copymatch.embed_reference(r.{image}, {}, {key}, {total}::pg_catalog.int8) \
-         WHERE r.{column} IS NULL AND r.{image} IS NOT NULL{condition}",
-        quote_literal(model)
-    )
+/// The columns that are kept beside an image, quoted, and how.
+pub struct Kept<'a> {
+    pub image: String,
+    pub descriptor: String,
+    pub sketch: Option<String>,
+    pub model: &'a str,
+    /// The key as text, over the alias r.
+    pub key: &'a str,
+}
+
+impl Kept<'_> {
+    /// Which rows, over the alias r, have an image but not all that is kept of it.
+    pub fn missing(&self) -> String {
+        let Kept {
+            image,
+            descriptor,
+            sketch,
+            ..
+        } = self;
+        match sketch {
+            None => format!("r.{image} IS NOT NULL AND r.{descriptor} IS NULL"),
+            Some(sketch) => {
+                format!("r.{image} IS NOT NULL AND (r.{descriptor} IS NULL OR r.{sketch} IS NULL)")
+            }
+        }
+    }
+
+    /// The UPDATE that makes what is missing, where `condition` (` AND …`, over the alias r) holds.
+    pub fn statement(&self, table: &str, total: i64, condition: &str) -> String {
+        let Kept {
+            image, descriptor, key, ..
+        } = self;
+        let (model, missing) = (quote_literal(self.model), self.missing());
+        match &self.sketch {
+            None => format!(
+                "UPDATE {table} AS r SET {descriptor} = \
+                 copymatch.embed_reference(r.{image}, {model}, {key}, {total}::pg_catalog.int8) WHERE {missing}{condition}"
+            ),
+            Some(sketch) => format!(
+                "UPDATE {table} AS r SET ({descriptor}, {sketch}) = \
+                 (SELECT coalesce(r.{descriptor}, d.descriptor), coalesce(r.{sketch}, d.sketch) FROM copymatch.describe_reference(\
+                  r.{image}, {model}, {key}, {total}::pg_catalog.int8, r.{descriptor} IS NULL, r.{sketch} IS NULL) AS d) \
+                 WHERE {missing}{condition}"
+            ),
+        }
+    }
+}
+
+/// Gives a set that is to be verified and has no sketches yet a column for them.
+fn begin_sketches(set: &mut OwnedSet) -> Result<(), Failure> {
+    if set.verify == "off" || set.sketch.is_some() || !set.is_table() {
+        return Ok(());
+    }
+    let table = set.table()?.to_owned();
+    let column = columns::sketch(
+        set.owner,
+        set.relation,
+        &table,
+        set.image.as_deref(),
+        &set.descriptor,
+        true,
+    )?;
+    as_extension_owner(|| {
+        change(
+            "UPDATE copymatch.reference_set s SET sketch_column = $2 WHERE s.id = $1 AND s.sketch_column IS NULL",
+            &[Parameter::of(set.id), Parameter::of(column.as_deref())],
+            |_| Ok(()),
+        )
+    })?;
+    set.sketch = column;
+    Ok(())
 }
 
 /// How far a fill is.
@@ -64,9 +122,19 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
             ))
             .hint("At least 1.")
         })?;
-        let set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
+        let mut set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
+        if place.is_none() {
+            set.image()?;
+            begin_sketches(&mut set)?;
+        }
         let (table, image) = (set.table()?, set.image()?);
-        let column = quote_identifier(&set.descriptor);
+        let kept = Kept {
+            image,
+            descriptor: quote_identifier(&set.descriptor),
+            sketch: set.sketch.as_ref().map(quote_identifier),
+            model: &set.model,
+            key: &set.key,
+        };
         // A table that is no partition tree is its own only leaf.
         let leaves = change(
             "SELECT u.leaf, u.name, pg_catalog.pg_relation_size(u.leaf::pg_catalog.regclass) / pg_catalog.current_setting('block_size')::pg_catalog.int8 \
@@ -91,7 +159,7 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
                 end: 0,
                 waiting: count_by_owner(
                     set.owner,
-                    &format!("SELECT pg_catalog.count(*) FROM {table} WHERE {image} IS NOT NULL AND {column} IS NULL"),
+                    &format!("SELECT pg_catalog.count(*) FROM {table} AS r WHERE {}", kept.missing()),
                     &[],
                 )?,
             },
@@ -111,10 +179,7 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
             place.page,
             until.min(i64::from(u32::MAX) - 1)
         );
-        do_by_owner(
-            set.owner,
-            &statement(part, &column, &image, &set.model, &set.key, place.waiting, &condition),
-        )?;
+        do_by_owner(set.owner, &kept.statement(part, place.waiting, &condition))?;
         place.page = until;
         Ok(Some(place.text()))
     })

@@ -27,13 +27,15 @@ pub struct OwnedSet {
     pub model: String,
     pub calibration: i64,
     pub negative: bool,
+    pub sketch: Option<String>,
+    pub verify: String,
 }
 
 const QUERY: &str = "\
     SELECT s.id, s.name, s.relation::pg_catalog.oid, coalesce(c.relkind::pg_catalog.text, ''), \
            copymatch.key_expression(s.key_column, s.further_key_columns), s.image_column::pg_catalog.text, \
            s.descriptor_column::pg_catalog.text, s.model, s.calibration, s.negative, \
-           pg_catalog.to_regrole(pg_catalog.quote_ident(s.created_by))::pg_catalog.oid \
+           pg_catalog.to_regrole(pg_catalog.quote_ident(s.created_by))::pg_catalog.oid, s.sketch_column::pg_catalog.text, s.verify \
     FROM copymatch.reference_set s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation WHERE s.name = $1";
 
 impl OwnedSet {
@@ -109,6 +111,8 @@ fn find(name: Option<&str>, mode: u32) -> Result<(OwnedSet, Option<pg_sys::Oid>)
                 model: row.required(8)?,
                 calibration: row.required(9)?,
                 negative: row.required(10)?,
+                sketch: row.get(12)?,
+                verify: row.required(13)?,
             },
             row.get::<pg_sys::Oid>(11)?,
         ))

@@ -325,13 +325,25 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
             job.part = leaves.first().map(|(leaf, _)| *leaf);
         }
         if let (Some((_, part)), false) = (leaf(job.part), rows.is_empty()) {
+            // A sketch that is missing is made with the descriptor, of the same picture.
+            let (lacking, sketched) = set
+                .sketch
+                .as_ref()
+                .map_or(("false".to_owned(), String::new()), |sketch| {
+                    let sketch = quote_identifier(sketch);
+                    (
+                        format!("r.{sketch} IS NULL"),
+                        format!(", {sketch} = coalesce(r.{sketch}, e.sketch)"),
+                    )
+                });
             // A row whose image cannot be embedded is not written: it would come again behind the place that the pass has reached.
             let filled = count_by_owner(
                 set.owner,
                 &format!(
-                    "WITH embedded AS MATERIALIZED (SELECT r.ctid, copymatch.embed_reference(r.{image}, {}, {}, {}::pg_catalog.int8) AS descriptor \
-                         FROM ONLY {part} AS r WHERE r.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])), \
-                     written AS (UPDATE ONLY {part} AS r SET {new} = e.descriptor FROM embedded e \
+                    "WITH embedded AS MATERIALIZED (SELECT r.ctid, d.descriptor, d.sketch FROM ONLY {part} AS r \
+                         CROSS JOIN LATERAL copymatch.describe_reference(r.{image}, {}, {}, {}::pg_catalog.int8, true, {lacking}) AS d \
+                         WHERE r.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])), \
+                     written AS (UPDATE ONLY {part} AS r SET {new} = e.descriptor{sketched} FROM embedded e \
                          WHERE r.ctid OPERATOR(pg_catalog.=) e.ctid AND r.{new} IS NULL AND e.descriptor IS NOT NULL RETURNING 1) \
                      SELECT pg_catalog.count(*) FROM written",
                     quote_literal(&job.model),

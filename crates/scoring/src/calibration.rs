@@ -211,7 +211,44 @@ impl Calibration {
                 "it must be in 0..=copy_probability",
             );
         }
-        Ok(Self(record))
+        let calibration = Self(record);
+        let [review, copy] = calibration.verified_thresholds();
+        if !(0.0..=1.0).contains(&copy) {
+            return refuse("verified.copy_probability", copy, "it must be in 0..=1");
+        }
+        if !(review >= 0.0 && review <= copy) {
+            let allowed = "it must be in 0..=copy_probability";
+            return refuse("verified.review_probability", review, allowed);
+        }
+        Ok(calibration)
+    }
+
+    /// The same with other thresholds, for probabilities of every kind; `None` leaves what is there.
+    #[must_use]
+    pub fn with_thresholds(mut self, copy: Option<f64>, review: Option<f64>) -> Self {
+        let record = &mut self.0;
+        record.copy_probability = copy.unwrap_or(record.copy_probability);
+        record.review_probability = review.unwrap_or(record.review_probability).min(record.copy_probability);
+        if let Some(verified) = &mut record.verified {
+            let upper = copy.or(verified.copy_probability).unwrap_or(record.copy_probability);
+            let lower = review
+                .or(verified.review_probability)
+                .unwrap_or(record.review_probability);
+            verified.copy_probability = Some(upper);
+            verified.review_probability = Some(lower.min(upper));
+        }
+        self
+    }
+
+    /// Review and copy, of probabilities that rest on evidence.
+    fn verified_thresholds(&self) -> [f64; 2] {
+        let own = self.0.verified.as_ref();
+        [
+            own.and_then(|own| own.review_probability)
+                .unwrap_or(self.0.review_probability),
+            own.and_then(|own| own.copy_probability)
+                .unwrap_or(self.0.copy_probability),
+        ]
     }
 
     /// The calibration as JSON, which [`Calibration::from_json`] reads back.
@@ -302,12 +339,21 @@ impl Calibration {
 
     /// The verdict at a probability; both thresholds belong to the upper verdict. NaN is [`Verdict::Different`].
     pub fn verdict(&self, probability: f64) -> Verdict {
-        if probability >= self.0.copy_probability {
-            Verdict::Copy
-        } else if probability >= self.0.review_probability {
-            Verdict::Review
-        } else {
-            Verdict::Different
-        }
+        verdict(probability, [self.0.review_probability, self.0.copy_probability])
+    }
+
+    /// The verdict at a probability that rests on evidence, which has thresholds of its own.
+    pub fn verified_verdict(&self, probability: f64) -> Verdict {
+        verdict(probability, self.verified_thresholds())
+    }
+}
+
+fn verdict(probability: f64, [review, copy]: [f64; 2]) -> Verdict {
+    if probability >= copy {
+        Verdict::Copy
+    } else if probability >= review {
+        Verdict::Review
+    } else {
+        Verdict::Different
     }
 }

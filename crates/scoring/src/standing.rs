@@ -64,7 +64,7 @@ pub struct Lead {
     pub fifth: f64,
 }
 
-/// Log-odds that weigh the evidence of verification as well.
+/// Log-odds that weigh the evidence of verification as well, and the thresholds of probabilities that rest on it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verified {
@@ -86,6 +86,12 @@ pub struct Verified {
     pub content: f64,
     /// Weight of the content above that of any other reference, at least 0.
     pub content_lead: f64,
+    /// Probability from which the verdict is copy; without it the record's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_probability: Option<f64>,
+    /// Probability from which the verdict is review; without it the record's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_probability: Option<f64>,
 }
 
 impl Lead {
@@ -200,6 +206,8 @@ mod tests {
                 inliers_lead: w[5],
                 content: w[6],
                 content_lead: w[7],
+                copy_probability: None,
+                review_probability: None,
             },
         )
     }

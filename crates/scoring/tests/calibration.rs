@@ -229,3 +229,50 @@ proptest! {
             >= calibration.verdict(probability));
     }
 }
+
+fn weighing() -> Value {
+    let mut json = valid();
+    let lead = json!({"intercept": -3.0, "similarity": 0.0, "background": 2.0, "best": 15.0, "fifth": 13.0});
+    let mut verified = lead.clone();
+    for (field, value) in [
+        ("inliers", 0.3),
+        ("inliers_lead", 1.4),
+        ("content", 0.2),
+        ("content_lead", 1.0),
+        ("copy_probability", 0.97),
+        ("review_probability", 0.4),
+    ] {
+        verified[field] = value.into();
+    }
+    json["lead"] = lead;
+    json["verified"] = verified;
+    json
+}
+
+#[test]
+fn probabilities_that_rest_on_evidence_have_thresholds_of_their_own() {
+    let calibration = read(&weighing());
+    assert_eq!(calibration.verdict(0.92), Verdict::Copy);
+    assert_eq!(calibration.verified_verdict(0.92), Verdict::Review);
+    assert_eq!(calibration.verdict(0.45), Verdict::Different);
+    assert_eq!(calibration.verified_verdict(0.45), Verdict::Review);
+    // A set's own thresholds are meant for both.
+    let own = calibration.clone().with_thresholds(Some(0.6), None);
+    assert_eq!(
+        (own.verdict(0.6), own.verified_verdict(0.6)),
+        (Verdict::Copy, Verdict::Copy)
+    );
+    let own = calibration.with_thresholds(None, Some(0.95));
+    assert_eq!(
+        (own.verdict(0.94), own.verified_verdict(0.94)),
+        (Verdict::Copy, Verdict::Different)
+    );
+    // Without thresholds of its own the record's hold.
+    let mut json = weighing();
+    for field in ["copy_probability", "review_probability"] {
+        json["verified"].as_object_mut().expect("an object").remove(field);
+    }
+    assert_eq!(read(&json).verified_verdict(0.92), Verdict::Copy);
+    json["verified"]["review_probability"] = json!(0.95);
+    assert!(Calibration::from_json(&json.to_string()).is_err());
+}

@@ -1,0 +1,94 @@
+//! What a search looks for: a picture, its descriptors, or both. Each thing is computed when the first set asks for it.
+
+use imaging::Image;
+use keypoints::Query;
+
+use super::search::unit;
+use super::views::Views;
+use crate::embed::catalogue::Model;
+use crate::embed::decoded;
+use crate::failure::{Failure, should_stop};
+
+/// A search's query.
+#[derive(Default)]
+pub struct Sought<'a> {
+    picture: Option<&'a [u8]>,
+    views: Views,
+    /// A descriptor that was there already, and the models whose sets it can be compared with.
+    given: Option<(&'a [f32], Vec<String>)>,
+    /// The picture as the model of this name takes it.
+    decoded: Option<(String, Image)>,
+    features: Option<Query>,
+    /// Descriptors by model, one for each view.
+    embedded: Vec<(String, Vec<Vec<f32>>)>,
+}
+
+impl<'a> Sought<'a> {
+    /// A picture, in these views.
+    pub fn picture(bytes: &'a [u8], views: Views) -> Self {
+        Sought {
+            picture: Some(bytes),
+            views,
+            ..Sought::default()
+        }
+    }
+
+    /// A descriptor, for sets of these models; `picture`: what it was made from, where that is there to be compared.
+    pub fn descriptor(elements: &'a [f32], models: Vec<String>, picture: Option<&'a [u8]>) -> Self {
+        Sought {
+            picture,
+            given: Some((elements, models)),
+            ..Sought::default()
+        }
+    }
+
+    /// Whether there is a picture to compare.
+    pub fn has_picture(&self) -> bool {
+        self.picture.is_some()
+    }
+
+    /// The query's descriptors under a model, one for each view; None where it has none that could be compared.
+    pub fn descriptors(&mut self, model: &Model) -> Result<Option<Vec<Vec<f32>>>, Failure> {
+        if let Some((elements, models)) = &self.given {
+            // A negative set of another model cannot be asked: its descriptors are not this one's kind.
+            if !models.contains(&model.name) {
+                return Ok(None);
+            }
+            return Ok(Some(vec![unit(elements, model)?]));
+        }
+        if let Some((_, views)) = self.embedded.iter().find(|(name, _)| *name == model.name) {
+            return Ok(Some(views.clone()));
+        }
+        let views = self.views;
+        let Some(image) = self.image(model)? else {
+            return Ok(None);
+        };
+        let descriptors = views.embed(image, model)?;
+        self.embedded.push((model.name.clone(), descriptors.clone()));
+        Ok(Some(descriptors))
+    }
+
+    /// The picture's local features, for a comparison with sketches.
+    pub fn features(&mut self, model: &Model) -> Result<Option<&Query>, Failure> {
+        if self.features.is_none() {
+            // As it was decoded for the descriptor, where that is there.
+            let features = match &self.decoded {
+                Some((_, image)) => Query::of(image, &should_stop)?,
+                None => match self.image(model)? {
+                    Some(image) => Query::of(image, &should_stop)?,
+                    None => return Ok(None),
+                },
+            };
+            self.features = Some(features);
+        }
+        Ok(self.features.as_ref())
+    }
+
+    fn image(&mut self, model: &Model) -> Result<Option<&Image>, Failure> {
+        let Some(bytes) = self.picture else { return Ok(None) };
+        if self.decoded.as_ref().is_none_or(|(name, _)| *name != model.name) {
+            self.decoded = Some((model.name.clone(), decoded(bytes, model)?));
+        }
+        Ok(self.decoded.as_ref().map(|(_, image)| image))
+    }
+}

@@ -1,0 +1,301 @@
+//! The second stage: the query compared with the sketches of its nearest references, and one probability from all that is known.
+
+use keypoints::{Evidence, Query, Sketch, SketchError};
+use pgrx::prelude::*;
+use scoring::{Calibration, Found, SAME_PICTURE, STANDING_NEIGHBOURS, Standing, Verdict};
+
+use super::neighbours::Neighbour;
+use super::sets::ReferenceSet;
+use crate::failure::Failure;
+use crate::{interrupts, settings};
+
+/// Inliers, agreement and cells from which nothing more needs to be compared.
+const PLAIN_INLIERS: usize = 40;
+const PLAIN_AGREEMENT: f64 = 0.85;
+const PLAIN_CELLS: usize = 48;
+
+/// Different pictures that the query plainly shows: with more of them nobody looks which are registered twice.
+const MOST_SHOWN: usize = 8;
+
+/// `verify` of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Where the set has sketches and a calibration that weighs what is found; no more references than the answer needs once one is
+    /// plainly shown.
+    Auto,
+    /// Descriptor and stretching alone.
+    Off,
+    /// Every one of the nearest references, whether the calibration weighs it or not.
+    All,
+}
+
+impl Verify {
+    /// The parameter's value; NULL: each set's own.
+    pub fn named(name: Option<&str>) -> Result<Option<Verify>, Failure> {
+        match name {
+            None => Ok(None),
+            Some("auto") => Ok(Some(Verify::Auto)),
+            Some("off") => Ok(Some(Verify::Off)),
+            Some("all") => Ok(Some(Verify::All)),
+            Some(other) => Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("verify is \"{other}\""),
+            )
+            .hint(
+                "Choose auto (compare the pictures where the set has sketches), all (every one of the nearest), off, \
+                 or NULL: the set's own.",
+            )),
+        }
+    }
+}
+
+/// What a search in a set looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Neighbours that are fetched.
+    pub neighbours: usize,
+    /// How many of them, nearest first, come with descriptor and sketch; 0: the set is searched by descriptor alone.
+    pub compared: usize,
+    /// How many are compared whatever is found.
+    least: usize,
+}
+
+/// What to fetch for `k` answers from a set. `pictured`: whether there is a picture to compare.
+pub fn plan(set: &ReferenceSet, verify: Option<Verify>, pictured: bool, k: usize) -> Plan {
+    let verify = verify.unwrap_or(set.verify);
+    let verified = pictured
+        && set.sketch.is_some()
+        && match verify {
+            Verify::Off => false,
+            Verify::Auto => set.calibration.weighs_evidence(),
+            Verify::All => true,
+        };
+    if !verified {
+        return Plan {
+            neighbours: k,
+            compared: 0,
+            least: 0,
+        };
+    }
+    let compared = settings::verify_nearest();
+    Plan {
+        neighbours: k.max(compared).max(STANDING_NEIGHBOURS),
+        compared,
+        least: if verify == Verify::All { compared } else { k },
+    }
+}
+
+/// What a neighbour is judged to be.
+pub struct Judgement {
+    /// Of being a copy.
+    pub probability: f64,
+    /// What that means under the set's thresholds.
+    pub verdict: Verdict,
+    /// Comparable between queries: stretched where nothing was weighed but the descriptors, else the probability's log-odds.
+    pub score: f64,
+    /// What the pictures have in common; `None`: not compared.
+    pub evidence: Option<Evidence>,
+}
+
+/// Judges the neighbours of a query, nearest first. `query`: its features, where there is anything to compare.
+pub fn judge(
+    set: &ReferenceSet,
+    plan: &Plan,
+    background: f64,
+    neighbours: &[Neighbour],
+    query: Option<&Query>,
+) -> Result<Vec<Judgement>, Failure> {
+    let calibration = &set.calibration;
+    let compared = match query {
+        Some(query) => compare(set, plan, neighbours, query)?,
+        None => neighbours.iter().map(|_| None).collect(),
+    };
+    if plan.compared == 0 || !calibration.weighs_evidence() {
+        let evidence = compared.iter().map(|one| one.as_ref().map(|one| one.evidence));
+        return Ok(neighbours
+            .iter()
+            .zip(evidence)
+            .map(|(neighbour, evidence)| by_descriptor(calibration, neighbour, background, evidence))
+            .collect());
+    }
+    let pictures = pictures(&compared).map_err(|(at, error)| damaged(set, &neighbours[at], error))?;
+    let similarities: Vec<f64> = neighbours.iter().map(|one| one.similarity).collect();
+    let weights: Vec<Option<(f64, f64)>> = compared
+        .iter()
+        .map(|one| one.as_ref().map(|one| weighed(&one.evidence)))
+        .collect();
+    let rivals = [
+        Rivals::of(&pictures, weights.iter().map(|one| one.map(|one| one.0))),
+        Rivals::of(&pictures, weights.iter().map(|one| one.map(|one| one.1))),
+    ];
+    Ok(neighbours
+        .iter()
+        .enumerate()
+        .map(|(at, neighbour)| {
+            // Registered more than once, a picture is no rival of itself.
+            let same = |other: usize| match (&compared[at], &compared[other]) {
+                (Some(_), Some(_)) => pictures[at] == pictures[other],
+                _ => likeness(neighbour, &neighbours[other]) >= SAME_PICTURE as f32,
+            };
+            let standing = Standing::of(&similarities, at, same);
+            let found = weights[at].map(|(inliers, content)| Found {
+                inliers,
+                content,
+                other_inliers: rivals[0].against(pictures[at]),
+                other_content: rivals[1].against(pictures[at]),
+            });
+            let probability = calibration.probability_with(neighbour.similarity, background, Some(standing), found);
+            Judgement {
+                probability,
+                verdict: match found {
+                    Some(_) => calibration.verified_verdict(probability),
+                    None => calibration.verdict(probability),
+                },
+                score: Calibration::evidence_score(probability),
+                evidence: compared[at].as_ref().map(|one| one.evidence),
+            }
+        })
+        .collect())
+}
+
+/// As the paper does it.
+fn by_descriptor(
+    calibration: &Calibration,
+    neighbour: &Neighbour,
+    background: f64,
+    evidence: Option<Evidence>,
+) -> Judgement {
+    let probability = calibration.probability(neighbour.similarity, background);
+    Judgement {
+        probability,
+        verdict: calibration.verdict(probability),
+        score: calibration.stretch(neighbour.similarity, background),
+        evidence,
+    }
+}
+
+/// The evidence as the calibration takes it.
+fn weighed(evidence: &Evidence) -> (f64, f64) {
+    let logarithm = |count: usize| (1.0 + count as f64).ln();
+    (
+        logarithm(evidence.inliers),
+        evidence.agreement() * logarithm(evidence.agreed),
+    )
+}
+
+/// Cosine of two references' descriptors; −1 where one is not known.
+fn likeness(one: &Neighbour, other: &Neighbour) -> f32 {
+    let (Some(a), Some(b)) = (&one.descriptor, &other.descriptor) else {
+        return -1.0;
+    };
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths > 0.0 { dot(a, b) / lengths } else { -1.0 }
+}
+
+/// The most of any picture, and the most of any other than that.
+struct Rivals {
+    most: f64,
+    picture: usize,
+    second: f64,
+}
+
+impl Rivals {
+    fn of(pictures: &[usize], values: impl Iterator<Item = Option<f64>>) -> Rivals {
+        let mut rivals = Rivals {
+            most: 0.0,
+            picture: usize::MAX,
+            second: 0.0,
+        };
+        for (&picture, value) in pictures.iter().zip(values) {
+            let Some(value) = value else { continue };
+            if picture == rivals.picture {
+                rivals.most = rivals.most.max(value);
+            } else if value > rivals.most {
+                (rivals.second, rivals.most, rivals.picture) = (rivals.most, value, picture);
+            } else {
+                rivals.second = rivals.second.max(value);
+            }
+        }
+        rivals
+    }
+
+    /// The most of any picture but this one.
+    fn against(&self, picture: usize) -> f64 {
+        if picture == self.picture {
+            self.second
+        } else {
+            self.most
+        }
+    }
+}
+
+/// A neighbour's sketch, and what the query has in common with it.
+struct Compared {
+    sketch: Sketch,
+    evidence: Evidence,
+}
+
+/// Which picture each neighbour is: references that are shown and the same picture registered again have one number.
+fn pictures(compared: &[Option<Compared>]) -> Result<Vec<usize>, (usize, SketchError)> {
+    let mut numbers: Vec<usize> = (0..compared.len()).collect();
+    let mut known: Vec<usize> = Vec::new();
+    for (at, one) in compared.iter().enumerate() {
+        let Some(one) = one.as_ref().filter(|one| one.evidence.is_shown()) else {
+            continue;
+        };
+        interrupts::process();
+        let mut found = None;
+        for &first in &known {
+            if let Some(other) = &compared[first]
+                && one.sketch.is_same_picture(&other.sketch).map_err(|error| (at, error))?
+            {
+                found = Some(first);
+                break;
+            }
+        }
+        match found {
+            Some(first) => numbers[at] = first,
+            None if known.len() < MOST_SHOWN => known.push(at),
+            None => {}
+        }
+    }
+    Ok(numbers)
+}
+
+fn damaged(set: &ReferenceSet, neighbour: &Neighbour, error: SketchError) -> Failure {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        format!("reference {} of set \"{}\": {error}", neighbour.reference, set.name),
+    )
+    .hint("Set its sketch to NULL and CALL copy_fill_set, or search with verify => 'off'.")
+}
+
+fn compare(
+    set: &ReferenceSet,
+    plan: &Plan,
+    neighbours: &[Neighbour],
+    query: &Query,
+) -> Result<Vec<Option<Compared>>, Failure> {
+    let mut compared: Vec<Option<Compared>> = neighbours.iter().map(|_| None).collect();
+    let mut plain = false;
+    for (at, neighbour) in neighbours.iter().enumerate().take(plan.compared) {
+        if plain && at >= plan.least {
+            break;
+        }
+        interrupts::process();
+        let Some(bytes) = &neighbour.sketch else { continue };
+        let sketch = match Sketch::parse(bytes) {
+            Ok(sketch) => sketch,
+            // Of another version of the library: not verified, rather than wrongly.
+            Err(SketchError::Format(_)) => continue,
+            Err(error) => return Err(damaged(set, neighbour, error)),
+        };
+        let evidence = query.compare(&sketch).map_err(|error| damaged(set, neighbour, error))?;
+        plain |= evidence.inliers >= PLAIN_INLIERS
+            && evidence.agreement() >= PLAIN_AGREEMENT
+            && evidence.agreed >= PLAIN_CELLS;
+        compared[at] = Some(Compared { sketch, evidence });
+    }
+    Ok(compared)
+}
