@@ -4,13 +4,14 @@
     make bench-beside ARGS="--other 'host=/path/to/other/.local/run user=postgres'"
 
 In each server a throwaway database with the same rows; the two take turns, and the one that begins changes from round to round. Printed for
-each kind of work: the median over the rounds of the time here divided by the time there, with the quartiles of that ratio."""
+each kind of work: the processor time of the session that does it (the kernel's count in nanoseconds, which other work on the machine moves little;
+networks run on one thread), the median over the rounds of the time here divided by the time there, and the quartiles of that ratio."""
 
 import argparse
 import io
 import os
+import pathlib
 import statistics
-import time
 
 import numpy as np
 import psycopg
@@ -62,6 +63,12 @@ def prepare(dsn: str, rows: np.ndarray) -> psycopg.Connection:
     db.execute("VACUUM ANALYZE")
     db.execute("SELECT * FROM copy_match((SELECT image FROM pictures WHERE id = 1))")  # loads the network
     return db
+
+
+def processor_seconds(db: psycopg.Connection) -> float:
+    """What the session's process has run for: its first thread and all others."""
+    tasks = pathlib.Path(f"/proc/{db.info.backend_pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def works(queries: list[str]) -> dict:
@@ -116,9 +123,9 @@ def main() -> None:
         times: dict = {here: [], there: []}
         for number in range(options.rounds + 2):
             for db in (here, there) if number % 2 else (there, here):
-                began = time.perf_counter()
+                began = processor_seconds(db)
                 work(db)
-                times[db].append(time.perf_counter() - began)
+                times[db].append(processor_seconds(db) - began)
         a, b = times[here][2:], times[there][2:]  # the first two rounds fill caches
         ratios = [x / y for x, y in zip(a, b, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
