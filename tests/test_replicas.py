@@ -161,6 +161,11 @@ def test_logical_subscriber_of_a_publisher_without_descriptors_finds_what_arrive
         db.execute("INSERT INTO refs VALUES (2, %s)", [jpeg(scene(2))])
         db.execute("UPDATE refs SET image = %s WHERE id = 1", [jpeg(scene(3))])
         caught_up()
+        told = copy.execute("SELECT \"check\", message FROM copy_doctor() WHERE state <> 'ok' ORDER BY 1").fetchall()
+        assert [row[0] for row in told] == ([] if layout == "recomputed" else ["set", "trigger"])
+        assert (
+            layout == "recomputed" or "2 have an image and no descriptor" in told[0][1] and "subscription" in told[1][1]
+        )
         checked = copy.execute("SELECT * FROM copy_check_set('licensed')").fetchone()
         if layout == "recomputed":
             assert checked == (2, 0, 0, 0)

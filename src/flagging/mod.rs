@@ -4,6 +4,7 @@ mod create;
 mod existing;
 mod flag;
 mod guarded;
+mod health;
 mod key;
 mod queue;
 mod report;

@@ -11,6 +11,7 @@ mod create;
 mod drop;
 mod fill;
 mod groups;
+mod health;
 mod owned;
 mod reembed;
 mod references;
