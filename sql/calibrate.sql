@@ -60,6 +60,8 @@ DECLARE
     calibration copymatch.calibration;
     strengths CONSTANT real[] := '{0.3,0.6,1.0}';
     kinds text[];
+    reading text;
+    search text;
     available bigint;
     sample record;
     number integer := 0;
@@ -86,18 +88,23 @@ BEGIN
     SELECT * INTO calibration FROM copymatch.calibration c WHERE c.id = chosen.calibration;
     SELECT pg_catalog.array_agg(e.edit ORDER BY e.edit) INTO kinds FROM @extschema@.copy_edits() e;
     similarity := '{}'; background := '{}'; is_copy := '{}'; judged := '{}';
-    EXECUTE pg_catalog.format('SELECT count(*) FROM (%s) r WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL', copymatch.reference_query(chosen.name)) INTO available;
+    -- Embedding takes its time: no lock on the references is held meanwhile.
+    SELECT r.statement INTO reading FROM copymatch.read_and_release(pg_catalog.format('SELECT copymatch.reference_query(%L)', chosen.name)) AS r(statement text);
+    SELECT c.number INTO available FROM copymatch.read_and_release(
+        pg_catalog.format('SELECT count(*) FROM (%s) r WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL', reading)) AS c(number bigint);
     IF available < 40 THEN
         RAISE EXCEPTION 'reference set "%" has % references with image and descriptor, too few to calibrate on', chosen.name, available
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'At least 40 are needed; keep the model''s calibration until there are more.';
     END IF;
     -- A small set gives several edits of each reference, a large one a seeded sample.
+    search := pg_catalog.format('SELECT d.reference, d.similarity, d.rank FROM @extschema@.copy_match_descriptor(%%L::@extschema@.vector, %L, %%s, NULL::pg_catalog.text, 0) d', chosen.name);
     per_reference := pg_catalog.ceil(copies::double precision / available)::integer;
-    FOR sample IN EXECUTE pg_catalog.format(
+    FOR sample IN SELECT * FROM copymatch.read_and_release(pg_catalog.format(
         'SELECT s.reference, s.image, s.descriptor, s.place, n.n FROM (
              SELECT r.*, row_number() OVER (ORDER BY hashtextextended(r.reference, %2$s), r.reference) AS place FROM (%1$s) r
              WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL) s, generate_series(1, %3$s) n
-         WHERE s.place <= %4$s ORDER BY n.n, s.place LIMIT %4$s', copymatch.reference_query(chosen.name), seed, per_reference, copies) LOOP
+         WHERE s.place <= %4$s ORDER BY n.n, s.place LIMIT %4$s', reading, seed, per_reference, copies))
+             AS s(reference text, image bytea, descriptor @extschema@.vector, place bigint, n integer) LOOP
         number := number + 1;
         IF pg_catalog.clock_timestamp() - said > interval '5 s' THEN
             said := pg_catalog.clock_timestamp();
@@ -121,10 +128,10 @@ BEGIN
         m := copymatch.background_of(query, chosen.model, calibration.neighbours);
         all_m := all_m || m;
         -- The nearest reference that is not the same picture again.
-        SELECT pg_catalog.array_agg(d.reference) INTO same FROM @extschema@.copy_match_descriptor(sample.descriptor, chosen.name, 20, NULL::text, 0) d
+        SELECT pg_catalog.array_agg(d.reference) INTO same FROM copymatch.read_and_release(pg_catalog.format(search, sample.descriptor, 20)) AS d(reference text, similarity double precision, rank integer)
             WHERE d.similarity >= edited_pairs.duplicate_similarity AND d.reference <> sample.reference;
         duplicates := duplicates + coalesce(pg_catalog.cardinality(same), 0);
-        SELECT f.similarity INTO other FROM @extschema@.copy_match_descriptor(query, chosen.name, 25, NULL::text, 0) f
+        SELECT f.similarity INTO other FROM copymatch.read_and_release(pg_catalog.format(search, query, 25)) AS f(reference text, similarity double precision, rank integer)
             WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
         -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees what stands beside a copy.
         IF other IS NULL OR own >= other THEN
@@ -163,12 +170,12 @@ CREATE FUNCTION copymatch.labelled_pairs(reference_set text, labels regclass, OU
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(labelled_pairs.reference_set);
     pairs text;
-    descriptor text;
+    described text;
     total bigint;
     taken bigint;
 BEGIN
     PERFORM copymatch.require_column(labels, 'is_copy', 'boolean');
-    EXECUTE pg_catalog.format('SELECT count(*) FROM %s', labels) INTO total;
+    SELECT c.number INTO total FROM copymatch.read_and_release(pg_catalog.format('SELECT count(*) FROM %s', labels)) AS c(number bigint);
     IF copymatch.has_column(labels, 'similarity') THEN
         PERFORM copymatch.require_column(labels, 'background', NULL);
         pairs := pg_catalog.format('SELECT l.similarity::double precision AS similarity, l.background::double precision AS background, l.is_copy, %s AS reference FROM %s l',
@@ -178,13 +185,20 @@ BEGIN
             RAISE EXCEPTION 'relation % does not hold labels', labels USING ERRCODE = 'undefined_column',
                   HINT = 'Columns: similarity, background, is_copy (as copy_match gave them); or image (or descriptor), reference (the key), is_copy.';
         END IF;
-        descriptor := CASE WHEN copymatch.has_column(labels, 'descriptor') THEN 'l.descriptor'
-                           ELSE pg_catalog.format('copymatch.embed_query(l.image, %L, l.reference::pg_catalog.text, %s)', chosen.model, total) END;
+        -- Embedding takes its time: once for each label, and no lock on labels or references is held meanwhile.
+        described := CASE WHEN copymatch.has_column(labels, 'descriptor')
+            THEN pg_catalog.format('SELECT l.reference::pg_catalog.text AS reference, l.is_copy, l.descriptor FROM %s l', labels)
+            ELSE pg_catalog.format('SELECT l.reference, l.is_copy, copymatch.embed_query(l.image, %L, l.reference, %s) AS descriptor
+                                    FROM copymatch.read_and_release(%L) AS l(reference text, is_copy boolean, image bytea)', chosen.model, total,
+                                   pg_catalog.format('SELECT l.reference::pg_catalog.text, l.is_copy, l.image FROM %s l', labels)) END;
         pairs := pg_catalog.format(
-            'SELECT 1 - (r.descriptor OPERATOR(@extschema@.<=>) d.descriptor) AS similarity, copymatch.background_of(d.descriptor, %1$L, %2$s) AS background, d.is_copy, d.reference
-             FROM (SELECT l.reference::pg_catalog.text AS reference, l.is_copy, %3$s AS descriptor FROM %4$s l OFFSET 0) d
-                  JOIN copymatch.labelled_references(%5$L, ARRAY(SELECT DISTINCT k.reference::pg_catalog.text FROM %4$s k)) r ON r.reference = d.reference',
-            chosen.model, (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration), descriptor, labels, chosen.name);
+            'WITH d AS MATERIALIZED (%1$s),
+                  r AS MATERIALIZED (SELECT r.reference, r.descriptor FROM copymatch.labelled_references(%2$L, ARRAY(SELECT DISTINCT d.reference FROM d)) r),
+                  p AS MATERIALIZED (SELECT 1 - (r.descriptor OPERATOR(@extschema@.<=>) d.descriptor) AS similarity,
+                                            copymatch.background_of(d.descriptor, %3$L, %4$s) AS background, d.is_copy, d.reference
+                                     FROM d JOIN r ON r.reference = d.reference)
+             SELECT * FROM p',
+            described, chosen.name, chosen.model, (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration));
     END IF;
     -- By reference where there is one, so that no picture is on both sides; else every second one of each class.
     EXECUTE pg_catalog.format(

@@ -98,6 +98,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.reference_query(text) IS 'a SELECT of a set''s references that are in use: reference (key as text), image, descriptor';
 
+CREATE FUNCTION copymatch.read_and_release(statement text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'read_and_release' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 10000 ROWS 1000;
+COMMENT ON FUNCTION copymatch.read_and_release(text) IS 'the rows of a query, run with the caller''s rights, read to the end and kept; the locks on what it reads are released at once, so that nobody waits for what is computed of them';
+
 CREATE FUNCTION @extschema@.copy_evaluate_matches(queries regclass, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT 10,
                                       verify text DEFAULT NULL)
     RETURNS TABLE (query bigint, edit text, truth text, rank integer, reference text, similarity double precision,
@@ -110,6 +114,7 @@ DECLARE
     image text := 'NULL::pg_catalog.bytea';
     descriptor text := 'NULL::@extschema@.vector';
     edit text := 'NULL::pg_catalog.text';
+    reading text;
     total bigint;
     absent record;
 BEGIN
@@ -137,26 +142,31 @@ BEGIN
     IF copymatch.has_column(queries, 'edit') THEN
         edit := 'q.edit::pg_catalog.text';
     END IF;
-    EXECUTE pg_catalog.format('SELECT count(*) FROM %s q', queries) INTO total;
-    EXECUTE pg_catalog.format('SELECT count(*) AS missing, min(q.reference::pg_catalog.text) AS one FROM %s q
-                               WHERE q.reference IS NOT NULL AND q.reference::pg_catalog.text NOT IN (SELECT r.reference FROM (%s) r WHERE r.reference IS NOT NULL)',
-                              queries, copymatch.reference_query(chosen.name)) INTO absent;
+    -- Embedding takes its time: no lock on queries or references is held meanwhile.
+    SELECT r.statement INTO reading FROM copymatch.read_and_release(pg_catalog.format('SELECT copymatch.reference_query(%L)', chosen.name)) AS r(statement text);
+    SELECT * INTO absent FROM copymatch.read_and_release(pg_catalog.format(
+        'SELECT count(*) FILTER (WHERE q.reference IS NOT NULL AND r.reference IS NULL), min(q.reference) FILTER (WHERE r.reference IS NULL), count(*)
+         FROM (SELECT q.reference::pg_catalog.text AS reference FROM %s q) q LEFT JOIN (SELECT DISTINCT r.reference FROM (%s) r) r ON r.reference = q.reference',
+        queries, reading)) AS a(missing bigint, one text, total bigint);
+    total := absent.total;
     IF absent.missing > 0 THEN
         RAISE WARNING '% queries are copies of references that set "%" does not hold, such as %', absent.missing, chosen.name, absent.one
             USING HINT = 'They count as not found.';
     END IF;
     RETURN QUERY EXECUTE pg_catalog.format($q$
         WITH numbered AS MATERIALIZED (
-            SELECT pg_catalog.row_number() OVER () AS query, %1$s AS edit, q.reference::pg_catalog.text AS truth, %2$s AS image, %3$s AS descriptor FROM %4$s q),
+            SELECT pg_catalog.row_number() OVER () AS query, q.* FROM copymatch.read_and_release(%1$L) AS q(edit text, truth text, image bytea, descriptor @extschema@.vector)),
         embedded AS MATERIALIZED (
-            SELECT n.query, n.edit, n.truth, n.image, coalesce(n.descriptor, copymatch.embed_query(n.image, %5$L, n.query::pg_catalog.text, %6$s)) AS descriptor FROM numbered n)
+            SELECT n.query, n.edit, n.truth, n.image, coalesce(n.descriptor, copymatch.embed_query(n.image, %2$L, n.query::pg_catalog.text, %3$s)) AS descriptor FROM numbered n)
         SELECT e.query, e.edit, e.truth, m.rank, m.reference, m.similarity, m.background, m.score, m.probability, m.verdict,
                CASE WHEN m.rank IS NOT NULL THEN coalesce(m.reference = e.truth, false) END,
                m.verified, m.inliers, m.agreement
-        FROM embedded e LEFT JOIN LATERAL copymatch.match_described(e.descriptor, e.image, %7$L::pg_catalog.text, %8$s, %9$L::pg_catalog.text, NULL::pg_catalog.text,
+        FROM embedded e LEFT JOIN LATERAL copymatch.match_described(e.descriptor, e.image, %4$L::pg_catalog.text, %5$s, %6$L::pg_catalog.text, NULL::pg_catalog.text,
                                                               NULL::pg_catalog.text) m ON true
+        WHERE (SELECT pg_catalog.count(*) FROM embedded) > 0 -- all are embedded before the first search
         ORDER BY e.query, m.rank$q$,
-        edit, image, descriptor, queries, chosen.model, total, chosen.name, k, copy_evaluate_matches.verify);
+        pg_catalog.format('SELECT %s, q.reference::pg_catalog.text, %s, %s FROM %s q', edit, image, descriptor, queries), chosen.model, total, chosen.name, k,
+        copy_evaluate_matches.verify);
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer, text) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…); those with an image are verified as copy_match does it (verify)';
 

@@ -31,36 +31,9 @@ CREATE FUNCTION copymatch.switch_reembed(set_name text) RETURNS void
 COMMENT ON FUNCTION copymatch.switch_reembed(text) IS 'lets a set be searched by its new column, model and calibration: all three from one commit on';
 
 CREATE PROCEDURE @extschema@.copy_reembed(reference_set text, model text DEFAULT NULL, batch integer DEFAULT 100, calibration bigint DEFAULT NULL,
-                              build_index boolean DEFAULT false) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
--- It commits, and so has no search_path of its own: every name has its schema, and no operator stands here.
-DECLARE
-    statements pg_catalog.text[];
-    statement pg_catalog.text;
-BEGIN
-    PERFORM copymatch.start_reembed(copy_reembed.reference_set, copy_reembed.model, batch, copy_reembed.calibration);
-    COMMIT;
-    WHILE copymatch.reembed_batch(copy_reembed.reference_set, batch) LOOP
-        COMMIT;
-    END LOOP;
-    COMMIT;
-    statements := copymatch.missing_indexes(copy_reembed.reference_set);
-    IF statements IS NOT NULL AND NOT build_index THEN
-        RAISE NOTICE 'all images of reference set "%" are embedded; the new column needs its index', copy_reembed.reference_set
-            USING HINT = pg_catalog.format(E'A procedure cannot build it without blocking writers. Run:\n%s;\nCALL copy_reembed(%L);',
-                                           pg_catalog.array_to_string(statements, E';\n'), copy_reembed.reference_set);
-        RETURN;
-    END IF;
-    FOREACH statement IN ARRAY coalesce(statements, '{}'::pg_catalog.text[]) LOOP
-        EXECUTE pg_catalog.replace(statement, 'CREATE INDEX CONCURRENTLY ON ', 'CREATE INDEX ON ');
-        COMMIT;
-    END LOOP;
-    PERFORM copymatch.switch_reembed(copy_reembed.reference_set);
-    COMMIT;
-    RAISE NOTICE 'reference set "%" uses model "%" now', copy_reembed.reference_set, (copymatch.find_set(copy_reembed.reference_set)).model
-        USING HINT = pg_catalog.format('copy_finish_reembed(%1$L) drops the old column; until then copy_revert_reembed(%1$L) switches back.', copy_reembed.reference_set);
-END $$;
-COMMENT ON PROCEDURE @extschema@.copy_reembed(text, text, integer, bigint, boolean) IS 'goes over to another model while the set is searched and written: fills a new descriptor column, committing every batch images; after an interruption the next CALL goes on. When the column is full it either builds the index (build_index: writers wait) or ends with a NOTICE that has the CREATE INDEX CONCURRENTLY, and the next CALL switches. copymatch.progress shows how far it is';
+                              build_index boolean DEFAULT false)
+    AS 'MODULE_PATHNAME', 'copy_reembed_wrapper' LANGUAGE c;
+COMMENT ON PROCEDURE @extschema@.copy_reembed(text, text, integer, bigint, boolean) IS 'goes over to another model while the set is searched and written: fills a new descriptor column, committing every batch images; after an interruption the next CALL goes on. When the column is full it either builds the index (build_index: writers wait) or ends with a NOTICE that has the CREATE INDEX CONCURRENTLY, and the next CALL switches. copymatch.progress shows how far it is. Not inside a transaction block';
 
 CREATE FUNCTION @extschema@.copy_revert_reembed(reference_set text) RETURNS text
     AS 'MODULE_PATHNAME', 'copy_revert_reembed_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
@@ -71,14 +44,23 @@ CREATE FUNCTION @extschema@.copy_finish_reembed(reference_set text) RETURNS void
 COMMENT ON FUNCTION @extschema@.copy_finish_reembed(text) IS 'ends a re-embedding: the old descriptor column goes, and with it its index, unless another set uses it';
 
 CREATE VIEW copymatch.progress AS
+    WITH at_work AS (
+        SELECT a.pid, l.relation FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_locks l ON l.pid = a.pid
+        WHERE a.datname = pg_catalog.current_database() AND l.mode = 'RowExclusiveLock'
+          AND l.relation IN ('copymatch.reembedding'::regclass, 'copymatch.filling'::regclass))
     SELECT 're-embedding'::text AS job, r.reference_set, r.state, r.model, r.done, r.total,
            (pg_catalog.round(100.0 * r.done / nullif(r.total, 0), 1))::double precision AS percent,
            s.rate AS per_second,
            CASE WHEN r.state = 'filling' AND s.rate > 0 THEN pg_catalog.make_interval(secs => greatest(r.total - r.done, 0) / s.rate) END AS remaining,
-           r.started, r.updated, a.pid
+           r.started, r.updated, (SELECT w.pid FROM at_work w WHERE w.pid = r.pid AND w.relation = 'copymatch.reembedding'::regclass LIMIT 1) AS pid
     FROM copymatch.reembedding r
          CROSS JOIN LATERAL (SELECT (r.done - r.done_before) / nullif(extract(epoch FROM r.updated - r.resumed)::double precision, 0)) AS s(rate)
-         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = r.pid AND a.datname = pg_catalog.current_database()
-              AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = r.pid AND l.relation = 'copymatch.reembedding'::regclass AND l.mode = 'RowExclusiveLock');
-COMMENT ON VIEW copymatch.progress IS 'long jobs and how far they are, by their last commit: images done, images a second and the remaining time at that rate; pid: the backend at work, NULL when none is';
+    UNION ALL
+    SELECT 'filling', f.reference_set, 'filling', f.model, f.done + f.skipped, f.total,
+           (pg_catalog.round(100.0 * (f.done + f.skipped) / nullif(f.total, 0), 1))::double precision, s.rate,
+           CASE WHEN s.rate > 0 THEN pg_catalog.make_interval(secs => greatest(f.total - f.done - f.skipped, 0) / s.rate) END,
+           f.started, f.updated, (SELECT w.pid FROM at_work w WHERE w.pid = f.pid AND w.relation = 'copymatch.filling'::regclass LIMIT 1)
+    FROM copymatch.filling f
+         CROSS JOIN LATERAL (SELECT (f.done + f.skipped) / nullif(extract(epoch FROM f.updated - f.started)::double precision, 0)) AS s(rate);
+COMMENT ON VIEW copymatch.progress IS 'long jobs (copy_reembed, copy_fill_set) and how far they are, by their last commit: images done, images a second and the remaining time at that rate; pid: the backend at work, NULL when none is';
 GRANT SELECT ON copymatch.progress TO PUBLIC;

@@ -88,6 +88,27 @@ COMMENT ON COLUMN copymatch.reembedding.updated IS 'when the latest batch was co
 COMMENT ON COLUMN copymatch.reembedding.pid IS 'backend that made the latest batch';
 GRANT SELECT ON copymatch.reembedding TO PUBLIC;
 
+CREATE TABLE copymatch.filling (
+    reference_set text PRIMARY KEY REFERENCES copymatch.reference_set ON UPDATE CASCADE ON DELETE CASCADE,
+    model         text NOT NULL,
+    total         bigint NOT NULL,
+    done          bigint NOT NULL,
+    skipped       bigint NOT NULL,
+    started       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    pid           integer NOT NULL
+);
+COMMENT ON TABLE copymatch.filling IS 'sets that copy_fill_set is filling: one row until it is done';
+COMMENT ON COLUMN copymatch.filling.reference_set IS 'the set';
+COMMENT ON COLUMN copymatch.filling.model IS 'its model';
+COMMENT ON COLUMN copymatch.filling.total IS 'images without a descriptor when the latest CALL began';
+COMMENT ON COLUMN copymatch.filling.done IS 'images that it has embedded, in committed batches';
+COMMENT ON COLUMN copymatch.filling.skipped IS 'images that it could not embed';
+COMMENT ON COLUMN copymatch.filling.started IS 'when that CALL began';
+COMMENT ON COLUMN copymatch.filling.updated IS 'when the latest batch was committed';
+COMMENT ON COLUMN copymatch.filling.pid IS 'backend that made the latest batch';
+GRANT SELECT ON copymatch.filling TO PUBLIC;
+
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_status', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reference_group', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.reembedding', '');

@@ -120,21 +120,14 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION copymatch.search_condition(copymatch.reference_set) IS 'WHERE clause of a search in this set, over the alias r: its filter, and no reference that is disabled or quarantined';
 
+-- Embedding is dear, and PostgreSQL would compile each row's plan for it.
 CREATE FUNCTION copymatch.fill_batch(reference_set text, place text, batch_pages integer) RETURNS text
     AS 'MODULE_PATHNAME', 'fill_batch_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE SET jit = off;
-COMMENT ON FUNCTION copymatch.fill_batch(text, text, integer) IS 'embeds the images in the next pages of a set''s table, as the table''s owner, and says where it goes on (place), NULL at the end; the caller must own the table';
+COMMENT ON FUNCTION copymatch.fill_batch(text, text, integer) IS 'embeds the next images of a set''s table, for about two seconds and within so many pages, as the table''s owner, and says where it goes on (place), NULL at the end; the caller must own the table';
 
-CREATE PROCEDURE @extschema@.copy_fill_set(reference_set text DEFAULT copymatch.default_set(), batch_pages integer DEFAULT 64) LANGUAGE plpgsql AS $$
-DECLARE
-    place pg_catalog.text;
-BEGIN
-    LOOP
-        place := copymatch.fill_batch(reference_set, place, batch_pages);
-        EXIT WHEN place IS NULL;
-        COMMIT;
-    END LOOP;
-END $$;
-COMMENT ON PROCEDURE @extschema@.copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, and makes sketches where there are none (a set of an earlier version gets the column for them, one with verify off does not), committing every batch_pages pages of the table: other sessions go on meanwhile, and after an interruption the next call goes on where it stopped';
+CREATE PROCEDURE @extschema@.copy_fill_set(reference_set text DEFAULT copymatch.default_set(), batch_pages integer DEFAULT 64)
+    AS 'MODULE_PATHNAME', 'copy_fill_set_wrapper' LANGUAGE c;
+COMMENT ON PROCEDURE @extschema@.copy_fill_set(text, integer) IS 'embeds the images of a set that have no descriptor, and makes sketches where there are none (a set of an earlier version gets the column for them, one with verify off does not), committing every two seconds, 1000 rows, or batch_pages pages of the table, whichever comes first: other sessions go on meanwhile, copymatch.progress shows how far it is, and after an interruption the next call goes on where it stopped. Not inside a transaction block';
 
 CREATE FUNCTION @extschema@.copy_default_set(name text) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_default_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;

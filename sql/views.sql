@@ -39,9 +39,9 @@ COMMENT ON COLUMN copymatch.reference_sets.verify IS 'what a search does that do
 
 COMMENT ON COLUMN copymatch.progress.job IS 'what is under way';
 COMMENT ON COLUMN copymatch.progress.reference_set IS 'the set';
-COMMENT ON COLUMN copymatch.progress.state IS 'how far it has come: see copymatch.reembedding';
-COMMENT ON COLUMN copymatch.progress.model IS 'the new model';
-COMMENT ON COLUMN copymatch.progress.done IS 'images embedded';
+COMMENT ON COLUMN copymatch.progress.state IS 'how far it has come: see copymatch.reembedding; of copy_fill_set always filling';
+COMMENT ON COLUMN copymatch.progress.model IS 'the model that embeds';
+COMMENT ON COLUMN copymatch.progress.done IS 'images done: embedded, or skipped';
 COMMENT ON COLUMN copymatch.progress.total IS 'images in all; NULL before they are counted';
 COMMENT ON COLUMN copymatch.progress.percent IS 'done of total';
 COMMENT ON COLUMN copymatch.progress.per_second IS 'images embedded a second since the latest CALL';

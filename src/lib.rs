@@ -5,6 +5,7 @@
 
 use pgrx::prelude::*;
 
+mod committing;
 mod embed;
 mod evaluate;
 mod explain;

@@ -278,7 +278,7 @@ def test_wrong_calls_say_what_is_wrong(refs, sqlstate):
         ("42704", "CALL copy_reembed('refs', 'second.model', calibration => 0)", "calibration"),
         ("55000", "CALL copy_reembed('part', 'second.model')", "images"),
         ("55000", "SELECT copy_revert_reembed('refs')", "not being re-embedded"),
-        ("2D000", "BEGIN; CALL copy_reembed('refs', 'second.model')", "transaction"),
+        ("25001", "BEGIN; CALL copy_reembed('refs', 'second.model')", "transaction"),
     ]:
         with sqlstate(state) as error:
             refs.execute(call)

@@ -6,3 +6,4 @@ mod queries;
 mod record;
 
 pub use record::write_calibration;
+mod released;

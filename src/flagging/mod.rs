@@ -15,3 +15,5 @@ mod worker;
 
 pub use wake::request_shared_memory;
 pub use worker::register_workers;
+
+pub use guarded::{Ended, subtransaction};

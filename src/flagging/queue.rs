@@ -13,6 +13,7 @@ use super::flag::{Named, matches, record, references};
 use super::guarded::{Trouble, guarded, subtransaction};
 use super::key::upload_text;
 use super::upload::Uploads;
+use crate::committing::Committing;
 use crate::embed::catalogue::Model;
 use crate::embed::embed_each;
 use crate::failure::{Failure, boundary};
@@ -449,7 +450,7 @@ fn copy_process_queue(batch: Option<i32>, max_batches: Option<i32>, fcinfo: pg_s
             )
             .hint("batch: 1 to 1024 uploads; max_batches: at least 1, or NULL for as many as there are."));
         }
-        let _session = Committing::begin(fcinfo)?;
+        let _session = Committing::begin(fcinfo, "copy_process_queue")?;
         let mut batches = 0;
         loop {
             let ids = claim(size)?;
@@ -470,53 +471,6 @@ fn copy_process_queue(batch: Option<i32>, max_batches: Option<i32>, fcinfo: pg_s
             }
         }
     });
-}
-
-/// A procedure's connection to SPI under which it may commit.
-struct Committing;
-
-impl Committing {
-    fn begin(fcinfo: pg_sys::FunctionCallInfo) -> Result<Committing, Failure> {
-        // SAFETY: fcinfo is this call's; its context is looked at as what its tag says.
-        let atomic = unsafe {
-            let context = (*fcinfo).context;
-            context.is_null()
-                || (*context).type_ != pg_sys::NodeTag::T_CallContext
-                || (*context.cast::<pg_sys::CallContext>()).atomic
-        };
-        if atomic {
-            return Err(Failure::new(
-                PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-                "copy_process_queue() commits every batch and cannot run inside a transaction block",
-            )
-            .hint("CALL it by itself: outside BEGIN … COMMIT, in psql or with a driver's autocommit on, and not from a function."));
-        }
-        // SAFETY: paired with SPI_finish when the value is dropped; where an ERROR unwinds, the transaction's abort cleans up.
-        if unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) } != pg_sys::SPI_OK_CONNECT as i32 {
-            return Err(Failure::new(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                "SPI_connect_ext failed",
-            ));
-        }
-        Ok(Committing)
-    }
-
-    fn commit() {
-        // SAFETY: no subtransaction is open and no snapshot but the portal's; statements need one again afterwards.
-        unsafe {
-            pg_sys::SPI_commit();
-            pg_sys::EnsurePortalSnapshotExists();
-        }
-    }
-}
-
-impl Drop for Committing {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: connected in begin().
-            unsafe { pg_sys::SPI_finish() };
-        }
-    }
 }
 
 #[pg_extern(sql = false)]

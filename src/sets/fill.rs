@@ -1,13 +1,23 @@
 //! `copy_fill_set`: embeds in committed batches.
 
+use std::time::{Duration, Instant};
+
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::columns;
-use super::owned::{OwnedSet, count_by_owner, do_by_owner, invalid};
+use super::owned::{OwnedSet, by_owner, count_by_owner, invalid};
+use crate::committing::Committing;
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change};
+
+/// After this time a batch ends with the image under way, and is committed.
+const LONGEST_BATCH: Duration = Duration::from_secs(2);
+/// Most rows that a batch looks up.
+const MOST_ROWS: i64 = 1000;
+/// Most statements of indexes that the last NOTICE tells.
+const MOST_STATEMENTS: usize = 5;
 
 /// The columns that are kept beside an image, quoted, and how.
 pub struct Kept<'a> {
@@ -55,6 +65,41 @@ impl Kept<'_> {
             ),
         }
     }
+
+    /// Makes what the row at $1 lacks: how many were (one, or none where somebody else was quicker), and how many have an image of which
+    /// nothing can be made. Such a row is not written: it would come again behind the place that the fill has reached.
+    fn one_row(&self, part: &str, total: i64) -> String {
+        let Kept {
+            image, descriptor, key, ..
+        } = self;
+        let (model, missing) = (quote_literal(self.model), self.missing());
+        let here = format!("r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND {missing}");
+        let (made, set) = match &self.sketch {
+            None => (
+                format!(
+                    "SELECT r.ctid, copymatch.embed_reference(r.{image}, {model}, {key}, {total}::pg_catalog.int8) AS descriptor, \
+                     NULL::pg_catalog.bytea AS sketch FROM ONLY {part} AS r WHERE {here}"
+                ),
+                format!("{descriptor} = m.descriptor"),
+            ),
+            Some(sketch) => (
+                format!(
+                    "SELECT r.ctid, d.descriptor, d.sketch FROM ONLY {part} AS r CROSS JOIN LATERAL copymatch.describe_reference(\
+                     r.{image}, {model}, {key}, {total}::pg_catalog.int8, r.{descriptor} IS NULL, r.{sketch} IS NULL) AS d WHERE {here}"
+                ),
+                format!(
+                    "{descriptor} = coalesce(r.{descriptor}, m.descriptor), {sketch} = coalesce(r.{sketch}, m.sketch)"
+                ),
+            ),
+        };
+        format!(
+            "WITH made AS MATERIALIZED ({made}), \
+             written AS (UPDATE ONLY {part} AS r SET {set} FROM made m \
+                 WHERE r.ctid OPERATOR(pg_catalog.=) m.ctid AND {missing} AND (m.descriptor IS NOT NULL OR m.sketch IS NOT NULL) RETURNING 1) \
+             SELECT (SELECT pg_catalog.count(*) FROM written), \
+                 (SELECT pg_catalog.count(*) FROM made m WHERE m.descriptor IS NULL AND m.sketch IS NULL)"
+        )
+    }
 }
 
 /// Gives a set that is to be verified and has no sketches yet a column for them.
@@ -85,22 +130,31 @@ fn begin_sketches(set: &mut OwnedSet) -> Result<(), Failure> {
 /// How far a fill is.
 struct Place {
     part: u32,
+    /// Row that was looked at last.
     page: i64,
+    line: i64,
     /// Rows that the fill rewrites move behind this end; they have their descriptor already.
     end: i64,
     waiting: i64,
+    done: i64,
+    skipped: i64,
 }
 
 impl Place {
     fn parse(text: &str) -> Result<Place, Failure> {
         let numbers: Option<Vec<i64>> = text.split(' ').map(|part| part.parse().ok()).collect();
         match numbers.as_deref() {
-            Some(&[part, page, end, waiting]) if page >= 0 && end <= i64::from(u32::MAX) => Ok(Place {
-                part: u32::try_from(part).map_err(|_| invalid("place is none"))?,
-                page,
-                end,
-                waiting,
-            }),
+            Some(&[part, page, line, end, waiting, done, skipped]) if [page, line, end].iter().all(|&at| at >= 0) => {
+                Ok(Place {
+                    part: u32::try_from(part).map_err(|_| invalid("place is none"))?,
+                    page,
+                    line,
+                    end,
+                    waiting,
+                    done,
+                    skipped,
+                })
+            }
             _ => Err(invalid(format!(
                 "\"{text}\" is no place that copymatch.fill_batch gave"
             ))),
@@ -108,13 +162,98 @@ impl Place {
     }
 
     fn text(&self) -> String {
-        format!("{} {} {} {}", self.part, self.page, self.end, self.waiting)
+        let Place {
+            part,
+            page,
+            line,
+            end,
+            waiting,
+            done,
+            skipped,
+        } = self;
+        format!("{part} {page} {line} {end} {waiting} {done} {skipped}")
     }
+
+    /// A page and line as SQL writes them.
+    fn tid(page: i64, line: i64) -> String {
+        let most = i64::from(u32::MAX) - 1;
+        format!("({},{line})", page.min(most))
+    }
+
+    /// Lets copymatch.progress show it.
+    fn record(&self, set: &OwnedSet) -> Result<(), Failure> {
+        as_extension_owner(|| {
+            change(
+                "INSERT INTO copymatch.filling AS f (reference_set, model, total, done, skipped, pid) \
+                 VALUES ($1, $2, $3, $4, $5, pg_catalog.pg_backend_pid()) \
+                 ON CONFLICT ON CONSTRAINT filling_pkey DO UPDATE SET model = excluded.model, total = excluded.total, done = excluded.done, \
+                     skipped = excluded.skipped, pid = excluded.pid, updated = pg_catalog.clock_timestamp(), \
+                     started = CASE WHEN f.total = excluded.total AND excluded.done >= f.done THEN f.started ELSE excluded.started END",
+                &[
+                    Parameter::of(set.name.as_str()),
+                    Parameter::of(set.model.as_str()),
+                    Parameter::of(self.waiting),
+                    Parameter::of(self.done),
+                    Parameter::of(self.skipped),
+                ],
+                |_| Ok(()),
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// A table, or a leaf of a partitioned one.
+struct Leaf {
+    oid: u32,
+    name: String,
+    pages: i64,
+}
+
+fn leaves(set: &OwnedSet) -> Result<Vec<Leaf>, Failure> {
+    // A table that is no partition tree is its own only leaf.
+    change(
+        "SELECT u.leaf, u.name, pg_catalog.pg_relation_size(u.leaf::pg_catalog.regclass) / pg_catalog.current_setting('block_size')::pg_catalog.int8 \
+         FROM (SELECT c.oid AS leaf, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
+               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf))) AS u \
+         ORDER BY u.leaf",
+        &[Parameter::of(set.relation)],
+        |row| {
+            Ok(Leaf {
+                oid: u32::from(row.required::<pg_sys::Oid>(1)?),
+                name: row.required(2)?,
+                pages: row.required(3)?,
+            })
+        },
+    )
+}
+
+impl<'a> Kept<'a> {
+    fn of(set: &'a OwnedSet) -> Result<Kept<'a>, Failure> {
+        Ok(Kept {
+            image: set.image()?,
+            descriptor: quote_identifier(&set.descriptor),
+            sketch: set.sketch.as_ref().map(quote_identifier),
+            model: &set.model,
+            key: &set.key,
+        })
+    }
+}
+
+fn count_waiting(set: &OwnedSet) -> Result<i64, Failure> {
+    let (table, missing) = (set.table()?, Kept::of(set)?.missing());
+    count_by_owner(
+        set.owner,
+        &format!("SELECT pg_catalog.count(*) FROM {table} AS r WHERE {missing}"),
+        &[],
+    )
 }
 
 #[pg_extern(sql = false)]
 fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Option<String> {
     boundary(|| {
+        let started = Instant::now();
         let pages = pages.filter(|&pages| pages >= 1).ok_or_else(|| {
             invalid(format!(
                 "batch_pages is {}",
@@ -123,64 +262,172 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
             .hint("At least 1.")
         })?;
         let mut set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
-        if place.is_none() {
+        let Some(place) = place else {
             set.image()?;
             begin_sketches(&mut set)?;
-        }
-        let (table, image) = (set.table()?, set.image()?);
-        let kept = Kept {
-            image,
-            descriptor: quote_identifier(&set.descriptor),
-            sketch: set.sketch.as_ref().map(quote_identifier),
-            model: &set.model,
-            key: &set.key,
-        };
-        // A table that is no partition tree is its own only leaf.
-        let leaves = change(
-            "SELECT u.leaf, u.name, pg_catalog.pg_relation_size(u.leaf::pg_catalog.regclass) / pg_catalog.current_setting('block_size')::pg_catalog.int8 \
-             FROM (SELECT c.oid AS leaf, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
-                   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                   WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf))) AS u \
-             ORDER BY u.leaf",
-            &[Parameter::of(set.relation)],
-            |row| {
-                Ok((
-                    u32::from(row.required::<pg_sys::Oid>(1)?),
-                    row.required::<String>(2)?,
-                    row.required::<i64>(3)?,
-                ))
-            },
-        )?;
-        let mut place = match place {
-            Some(text) => Place::parse(text)?,
-            None => Place {
+            let place = Place {
                 part: 0,
                 page: 0,
+                line: 0,
                 end: 0,
-                waiting: count_by_owner(
-                    set.owner,
-                    &format!("SELECT pg_catalog.count(*) FROM {table} AS r WHERE {}", kept.missing()),
-                    &[],
-                )?,
-            },
+                waiting: count_waiting(&set)?,
+                done: 0,
+                skipped: 0,
+            };
+            // To be committed: whoever waits for the new column's lock waits no longer.
+            return Ok(Some(place.text()));
         };
-        if place.page >= place.end || !leaves.iter().any(|(leaf, ..)| *leaf == place.part) {
-            let Some((leaf, _, end)) = leaves.iter().find(|(leaf, _, end)| *leaf > place.part && *end > 0) else {
+        let mut place = Place::parse(place)?;
+        let kept = Kept::of(&set)?;
+        let leaves = leaves(&set)?;
+        if place.waiting == 0 {
+            return Ok(None);
+        }
+        if place.page >= place.end || !leaves.iter().any(|leaf| leaf.oid == place.part) {
+            let Some(leaf) = leaves.iter().find(|leaf| leaf.oid > place.part && leaf.pages > 0) else {
                 return Ok(None);
             };
-            (place.part, place.page, place.end) = (*leaf, 0, *end);
+            (place.part, place.page, place.line, place.end) = (leaf.oid, 0, 0, leaf.pages);
         }
-        let Some((_, part, _)) = leaves.iter().find(|(leaf, ..)| *leaf == place.part) else {
+        let Some(Leaf { name: part, .. }) = leaves.iter().find(|leaf| leaf.oid == place.part) else {
             return Ok(None);
         };
-        let until = place.page + i64::from(pages);
-        let condition = format!(
-            " AND r.ctid OPERATOR(pg_catalog.>=) '({},0)'::pg_catalog.tid AND r.ctid OPERATOR(pg_catalog.<) '({},0)'::pg_catalog.tid",
-            place.page,
-            until.min(i64::from(u32::MAX) - 1)
+        // First of all: its lock shows who is at work.
+        place.record(&set)?;
+        let pages_of_rows = format!(
+            "SELECT r.ctid::pg_catalog.text FROM ONLY {part} AS r WHERE r.ctid OPERATOR(pg_catalog.>) $1::pg_catalog.tid \
+             AND r.ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND {} LIMIT $3",
+            kept.missing()
         );
-        do_by_owner(set.owner, &kept.statement(part, place.waiting, &condition))?;
-        place.page = until;
+        let one = kept.one_row(part, place.waiting);
+        let in_time = || started.elapsed() < LONGEST_BATCH;
+        // Pages without work are passed over at once.
+        while place.page < place.end && in_time() {
+            let until = (place.page + i64::from(pages)).min(place.end);
+            let rows = by_owner(
+                set.owner,
+                &pages_of_rows,
+                &[
+                    Parameter::of(Place::tid(place.page, place.line)),
+                    Parameter::of(Place::tid(until, 0)),
+                    Parameter::of(MOST_ROWS),
+                ],
+                |row| row.required::<String>(1),
+            )?;
+            let last = rows.len().saturating_sub(1);
+            for (number, row) in rows.iter().enumerate() {
+                let outcome = by_owner(set.owner, &one, &[Parameter::of(row.as_str())], |row| {
+                    Ok((row.required::<i64>(1)?, row.required::<i64>(2)?))
+                })?;
+                for (embedded, skipped) in outcome {
+                    place.done += embedded;
+                    place.skipped += skipped;
+                }
+                (place.page, place.line) = page_and_line(row)?;
+                if number < last && !in_time() {
+                    break;
+                }
+            }
+            let complete = (rows.len() as i64) < MOST_ROWS && in_time();
+            if complete || rows.is_empty() {
+                (place.page, place.line) = (until, 0);
+            }
+            if !rows.is_empty() {
+                break;
+            }
+        }
+        place.record(&set)?;
         Ok(Some(place.text()))
     })
+}
+
+fn page_and_line(place: &str) -> Result<(i64, i64), Failure> {
+    place
+        .trim_matches(['(', ')'])
+        .split_once(',')
+        .and_then(|(page, line)| Some((page.parse().ok()?, line.parse().ok()?)))
+        .ok_or_else(|| invalid(format!("\"{place}\" is no place of a row")))
+}
+
+/// A procedure: it commits each batch.
+#[pg_extern(sql = false)]
+fn copy_fill_set(set: Option<&str>, batch_pages: Option<i32>, fcinfo: pg_sys::FunctionCallInfo) {
+    boundary(|| {
+        let _session = Committing::begin(fcinfo, "copy_fill_set")?;
+        let mut place = None;
+        loop {
+            let next = change(
+                "SELECT copymatch.fill_batch($1, $2, $3)",
+                &[
+                    Parameter::of(set),
+                    Parameter::of(place.as_deref()),
+                    Parameter::of(batch_pages),
+                ],
+                |row| row.get::<String>(1),
+            )?;
+            let Some(next) = next.into_iter().flatten().next() else {
+                break;
+            };
+            Committing::commit();
+            place = Some(next);
+        }
+        finish(set, place.as_deref())
+    });
+}
+
+/// Says what was done, and what is still to do.
+fn finish(set: Option<&str>, place: Option<&str>) -> Result<(), Failure> {
+    let set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
+    as_extension_owner(|| {
+        change(
+            "DELETE FROM copymatch.filling f WHERE f.reference_set = $1",
+            &[Parameter::of(set.name.as_str())],
+            |_| Ok(()),
+        )
+    })?;
+    let (done, skipped) = match place {
+        Some(text) => Place::parse(text).map(|place| (place.done, place.skipped))?,
+        None => (0, 0),
+    };
+    let missing = count_waiting(&set)?;
+    let mut told = format!(
+        "reference set \"{}\": {done} images embedded, {skipped} skipped, {missing} without a descriptor or sketch",
+        set.name
+    );
+    let mut hints = Vec::new();
+    if missing > skipped {
+        hints.push("Rows that others wrote meanwhile are among them: CALL it again.".to_owned());
+    } else if missing > 0 {
+        hints.push("The warnings above say why; copy_image_info(image) says it for one image.".to_owned());
+    }
+    let indexes = missing_indexes(&set)?;
+    if !indexes.is_empty() {
+        told.push_str("; the column has no index yet");
+        let mut statements = indexes[..indexes.len().min(MOST_STATEMENTS)].join(";\n");
+        if indexes.len() > MOST_STATEMENTS {
+            statements.push_str(&format!(";\nand so on for {} tables", indexes.len()));
+        }
+        hints.push(format!("For quick searches run:\n{statements}"));
+    }
+    Failure::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, told)
+        .hint(hints.join(" "))
+        .notice();
+    Ok(())
+}
+
+/// The statements that build the indexes which the descriptor column lacks.
+fn missing_indexes(set: &OwnedSet) -> Result<Vec<String>, Failure> {
+    change(
+        "SELECT pg_catalog.format('CREATE INDEX CONCURRENTLY ON %I.%I USING ivf (%I vector_cosine_ops)', n.nspname, c.relname, $2) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf)) \
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i \
+                           JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid \
+                           JOIN pg_catalog.pg_am m ON m.oid = x.relam AND m.amname = 'ivf' \
+                           JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+                           WHERE i.indrelid = c.oid AND i.indisvalid AND a.attname = $2) \
+         ORDER BY c.oid",
+        &[Parameter::of(set.relation), Parameter::of(set.descriptor.as_str())],
+        |row| row.required::<String>(1),
+    )
 }

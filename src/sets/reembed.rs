@@ -6,6 +6,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use super::columns;
 use super::create::own_calibration;
 use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner, invalid, null};
+use crate::committing::Committing;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::matching::gate;
@@ -94,6 +95,82 @@ impl Job {
         })?;
         Ok(())
     }
+}
+
+/// A procedure: it commits each batch.
+#[pg_extern(sql = false)]
+fn copy_reembed(
+    set: Option<&str>,
+    model: Option<&str>,
+    batch: Option<i32>,
+    calibration: Option<i64>,
+    build_index: Option<bool>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) {
+    boundary(|| {
+        let _session = Committing::begin(fcinfo, "copy_reembed")?;
+        change(
+            "SELECT FROM copymatch.start_reembed($1, $2, $3, $4)",
+            &[
+                Parameter::of(set),
+                Parameter::of(model),
+                Parameter::of(batch),
+                Parameter::of(calibration),
+            ],
+            |_| Ok(()),
+        )?;
+        Committing::commit();
+        let next = "SELECT copymatch.reembed_batch($1, $2)";
+        while change(next, &[Parameter::of(set), Parameter::of(batch)], |row| {
+            row.required::<bool>(1)
+        })? == [true]
+        {
+            Committing::commit();
+        }
+        Committing::commit();
+        let set = set.unwrap_or_default();
+        let statements = change(
+            "SELECT u.statement FROM pg_catalog.unnest(copymatch.missing_indexes($1)) AS u(statement)",
+            &[Parameter::of(set)],
+            |row| row.required::<String>(1),
+        )?;
+        if !statements.is_empty() && build_index != Some(true) {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+                format!("all images of reference set \"{set}\" are embedded; the new column needs its index"),
+            )
+            .hint(format!(
+                "A procedure cannot build it without blocking writers. Run:\n{};\nCALL copy_reembed({});",
+                statements.join(";\n"),
+                quote_literal(set)
+            ))
+            .notice();
+            return Ok(());
+        }
+        for statement in statements {
+            let blocking = statement.replacen("CREATE INDEX CONCURRENTLY ON ", "CREATE INDEX ON ", 1);
+            change(&blocking, &[], |_| Ok(()))?;
+            Committing::commit();
+        }
+        change(
+            "SELECT FROM copymatch.switch_reembed($1)",
+            &[Parameter::of(set)],
+            |_| Ok(()),
+        )?;
+        Committing::commit();
+        let model = OwnedSet::of(Some(set), pg_sys::AccessShareLock)?.model;
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("reference set \"{set}\" uses model \"{model}\" now"),
+        )
+        .hint(format!(
+            "copy_finish_reembed({0}) drops the old column; until then copy_revert_reembed({0}) switches back. Thresholds are those \
+             of the new model's calibration until copy_calibrate({0}) makes the set's own.",
+            quote_literal(set)
+        ))
+        .notice();
+        Ok(())
+    });
 }
 
 #[pg_extern(sql = false)]
