@@ -18,7 +18,8 @@ DECLARE
     total bigint;
 BEGIN
     IF uploads IS NULL OR match_rows.key IS NULL OR source IS NULL THEN
-        RAISE EXCEPTION 'copy_match_table needs a relation, its key and the column with its images or descriptors' USING ERRCODE = 'null_value_not_allowed';
+        RAISE EXCEPTION 'copy_match_table needs a relation, its key and the column with its images or descriptors' USING ERRCODE = 'null_value_not_allowed',
+            HINT = 'copy_match_table(''uploads'', ''id'', ''image'', ''licensed'')';
     END IF;
     keys := copymatch.parse_key(uploads, match_rows.key);
     PERFORM copymatch.require_column(uploads, source, NULL);

@@ -41,7 +41,7 @@ COMMENT ON FUNCTION @extschema@.copy_revert_reembed(text) IS 'goes a step back. 
 
 CREATE FUNCTION @extschema@.copy_finish_reembed(reference_set text) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_finish_reembed_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.copy_finish_reembed(text) IS 'ends a re-embedding: the old descriptor column goes, and with it its index, unless another set uses it';
+COMMENT ON FUNCTION @extschema@.copy_finish_reembed(text) IS 'ends a re-embedding: the old descriptor column goes, and with it its index, and the new one takes its name, unless another set uses it';
 
 CREATE VIEW copymatch.progress AS
     WITH at_work AS (

@@ -20,7 +20,8 @@ CREATE FUNCTION @extschema@.copy_quarantine(reference_set text DEFAULT NULL, wit
 #variable_conflict use_column
 BEGIN
     IF within IS NULL OR within <= '0' OR history IS NULL OR history < '0' OR at_least IS NULL OR at_least < 1 OR times IS NULL OR times < 1 THEN
-        RAISE EXCEPTION 'copy_quarantine needs a positive interval, at_least 1 or more and times 1 or more' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'copy_quarantine needs a positive interval, at_least 1 or more and times 1 or more' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'copy_quarantine(within => ''1 day'', at_least => 100, times => 10, history => ''30 days'')';
     END IF;
     IF pg_catalog.to_regclass('copymatch.finding') IS NULL THEN
         RAISE EXCEPTION 'there are no findings to judge references by'

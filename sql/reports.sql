@@ -50,7 +50,7 @@ CREATE VIEW copymatch.report_references AS
 COMMENT ON VIEW copymatch.report_references IS 'references by their findings of the last 30 days';
 
 CREATE VIEW copymatch.report_uploaders AS
-    SELECT f.relation, f.uploader, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
+    SELECT f.relation::text AS relation, f.uploader, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
            count(*) FILTER (WHERE f.state = 'confirmed') AS confirmed, count(*) FILTER (WHERE f.state = 'dismissed') AS dismissed,
            max(f.found) AS last_found
     FROM copymatch.finding f WHERE f.found >= now() - interval '30 days' AND f.uploader IS NOT NULL GROUP BY 1, 2;
@@ -92,7 +92,7 @@ CREATE VIEW copymatch.report_open AS
 COMMENT ON VIEW copymatch.report_open IS 'open findings by set, verdict and age, to a quarter of an hour (oldest, where it is over a week, to a day)';
 
 CREATE VIEW copymatch.report_queue AS
-    SELECT q.relation, q.reference_set, count(*) FILTER (WHERE q.state = 'waiting') AS waiting,
+    SELECT q.relation::text AS relation, q.reference_set, count(*) FILTER (WHERE q.state = 'waiting') AS waiting,
            count(*) FILTER (WHERE q.state = 'waiting' AND q.last_error IS NOT NULL) AS retrying, count(*) FILTER (WHERE q.state = 'failed') AS failed,
            coalesce(now() - min(q.enqueued) FILTER (WHERE q.state = 'waiting'), interval '0') AS lag,
            max(q.last_error) AS an_error

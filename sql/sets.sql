@@ -16,36 +16,12 @@ CREATE FUNCTION copymatch.default_set() RETURNS text
     AS 'MODULE_PATHNAME', 'default_set_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.default_set() IS 'name of the set that copy_match takes when none is named: an error unless its relation belongs to a superuser or, for others than superusers, to a role of the caller''s, or a superuser declared the set trusted';
 
-CREATE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    found copymatch.reference_set;
-    known text;
-BEGIN
-    SELECT * INTO found FROM copymatch.reference_set s WHERE s.name = find_set.name;
-    IF found.name IS NULL THEN
-        SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' ORDER BY s.name) INTO known FROM copymatch.reference_set s;
-        RAISE EXCEPTION 'reference set "%" does not exist', find_set.name
-            USING ERRCODE = 'undefined_object',
-                  HINT = coalesce('Existing sets: ' || known || '.', 'Make one with copy_create_set.');
-    END IF;
-    RETURN found;
-END $$;
-COMMENT ON FUNCTION copymatch.find_set(text) IS 'the record of a set, or an error that lists the existing ones';
+CREATE FUNCTION copymatch.find_set(name text) RETURNS copymatch.reference_set
+    AS 'MODULE_PATHNAME', 'find_set_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.find_set(text) IS 'the record of a set, or an error that lists some of the existing ones';
 
-CREATE FUNCTION copymatch.require_column(relation regclass, col name, type_name text) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    actual text;
-BEGIN
-    SELECT pg_catalog.format_type(a.atttypid, NULL) INTO actual FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = relation AND a.attname = col AND a.attnum > 0 AND NOT a.attisdropped;
-    IF actual IS NULL THEN
-        RAISE EXCEPTION 'column "%" of relation % does not exist', col, relation USING ERRCODE = 'undefined_column';
-    END IF;
-    IF type_name IS NOT NULL AND actual <> type_name THEN
-        RAISE EXCEPTION 'column "%" of relation % is of type %, not %', col, relation, actual, type_name USING ERRCODE = 'datatype_mismatch';
-    END IF;
-END $$;
+CREATE FUNCTION copymatch.require_column(relation regclass, col name, type_name text) RETURNS void
+    AS 'MODULE_PATHNAME', 'require_column_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.require_column(regclass, name, text) IS 'an error unless the relation has this column, of this type';
 
 CREATE FUNCTION copymatch.settle_filter(relation oid, filter text, OUT settled text, OUT beyond boolean)
@@ -56,27 +32,8 @@ CREATE FUNCTION copymatch.reference_in_use(set_id bigint, reference text) RETURN
     AS 'MODULE_PATHNAME', 'reference_in_use_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 10;
 COMMENT ON FUNCTION copymatch.reference_in_use(bigint, text) IS 'condition of a search: whether this reference is not disabled or quarantined. Called by hand it knows what copymatch.reference_status shows to the caller';
 
-CREATE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    parsed name[];
-    col name;
-BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
-               WHERE a.attrelid = relation AND a.attname::text = key AND a.attnum > 0 AND NOT a.attisdropped) THEN
-        RETURN ARRAY[key::name];
-    END IF;
-    -- Names as they are, separated by commas; one that has a comma itself in double quotes.
-    SELECT pg_catalog.array_agg((CASE WHEN m[1] LIKE '"%' THEN pg_catalog.replace(pg_catalog.substr(m[1], 2, pg_catalog.length(m[1]) - 2), '""', '"')
-                                      ELSE m[1] END)::name ORDER BY place) INTO parsed
-        FROM pg_catalog.regexp_matches(key, '\s*("(?:[^"]|"")+"|[^,]*[^,\s])\s*(?:,|$)', 'g') WITH ORDINALITY AS found(m, place);
-    IF parsed IS NULL THEN
-        parsed := ARRAY[key::name];
-    END IF;
-    FOREACH col IN ARRAY parsed LOOP
-        PERFORM copymatch.require_column(relation, col, NULL);
-    END LOOP;
-    RETURN parsed;
-END $$;
+CREATE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[]
+    AS 'MODULE_PATHNAME', 'parse_key_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.parse_key(regclass, text) IS 'the key''s columns: one name, or several with commas between';
 
 CREATE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -140,12 +97,16 @@ CREATE FUNCTION @extschema@.copy_alter_set(name text, filter text DEFAULT NULL, 
     AS 'MODULE_PATHNAME', 'copy_alter_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[], boolean, text) IS 'changes a set (verify: what searches of it do that do not say, auto, all or off; where it was made without sketches, CALL copy_fill_set makes them): what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner). trusted, for superusers only: everybody, superusers too, may come to this set without naming it (all sets, groups, negatives, triggers), as long as its relation and that one''s owner stay the same';
 
+CREATE FUNCTION @extschema@.copy_set_columns(reference_set text, image name DEFAULT NULL, descriptor name DEFAULT NULL, key text DEFAULT NULL) RETURNS void
+    AS 'MODULE_PATHNAME', 'copy_set_columns_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.copy_set_columns(text, name, name, text) IS 'names a set''s columns anew after they were renamed in its relation (NULL: as it is); the set keeps its calibration, its groups and its references out of use';
+
 CREATE FUNCTION @extschema@.copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_drop_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.copy_drop_set(text, boolean) IS 'forgets a reference set and drops its trigger; the table stays, its columns for descriptor and sketch too unless drop_descriptors';
 
 CREATE VIEW copymatch.reference_sets AS
-    SELECT s.name, s.relation, s.key_column, s.image_column, s.descriptor_column, s.model, m.dimensions, s.calibration,
+    SELECT s.name, s.relation::text AS relation, s.key_column, s.image_column, s.descriptor_column, s.model, m.dimensions, s.calibration,
            s.on_bad_image, s.is_default,
            NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.image_column, s.descriptor_column, s.sketch_column] || s.further_key_columns) AS u(col)
                        WHERE u.col IS NOT NULL

@@ -9,6 +9,18 @@ use pgrx::prelude::*;
 pub use crate::interrupts::should_stop;
 use crate::{interrupts, shortage};
 
+/// An error names what the caller gave, however long that was: bytes of it that are shown.
+const MOST_OF_A_MESSAGE: usize = 600;
+const MOST_OF_A_HINT: usize = 2000;
+
+/// Cuts what is longer off, between characters.
+fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+}
+
 /// An error on its way to the user.
 #[derive(Debug)]
 pub struct Failure {
@@ -104,10 +116,14 @@ impl Failure {
     }
 
     /// Reports at ERROR; does not return.
-    pub fn raise(self) -> ! {
+    pub fn raise(mut self) -> ! {
         if self.is_cancel() {
             // PostgreSQL knows why (user request, statement_timeout, a standby's conflict) and says so.
             interrupts::process();
+        }
+        shorten(&mut self.message, MOST_OF_A_MESSAGE);
+        for more in [&mut self.detail, &mut self.hint].into_iter().flatten() {
+            shorten(more, MOST_OF_A_HINT);
         }
         let mut report = ErrorReport::new(self.code, self.message, "copymatch");
         if let Some(detail) = self.detail {

@@ -85,6 +85,16 @@ impl Row {
         }
     }
 
+    /// Column `number`, of whatever type of varying length, copied to where the caller of the statement keeps its values.
+    pub fn copied(&self, number: i32) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: as for get(); a type of varying length is copied by the length that stands in the value.
+        unsafe {
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &mut is_null);
+            (!is_null).then(|| pg_sys::SPI_datumTransfer(datum, false, -1))
+        }
+    }
+
     /// Column `number`, which the statement never leaves NULL.
     pub fn required<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<T, Failure> {
         self.get(number)?.ok_or_else(|| {

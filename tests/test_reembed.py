@@ -72,7 +72,17 @@ def test_set_goes_over_in_two_calls_with_the_index_built_in_between(refs, sqlsta
     assert row.fetchone() == ("copy", 1)
     refs.execute("SELECT copy_finish_reembed('refs')")
     with sqlstate("42703"):
-        refs.execute("SELECT descriptor FROM refs")
+        refs.execute("SELECT descriptor_second_model FROM refs")
+    # The new column has the old one's name.
+    assert refs.execute(WRONG.format(column="descriptor", model=SECOND)).fetchone()[0] == 0
+    assert refs.execute("SELECT descriptor_column, intact FROM copymatch.reference_sets").fetchone() == (
+        "descriptor",
+        True,
+    )
+    refs.execute("INSERT INTO refs (id, image) VALUES (700, %s)", [jpeg(scene(700))])
+    assert refs.execute("SELECT reference, verdict FROM copy_match(%s, k => 1)", [jpeg(scene(700), 60)]).fetchone() == (
+        "700", "copy",
+    )  # fmt: skip
     assert refs.execute("SELECT count(*) FROM copymatch.progress").fetchone()[0] == 0
     assert (
         refs.execute("SELECT count(*) FROM pg_indexes WHERE tablename = 'refs' AND indexdef ~ 'ivf'").fetchone()[0] == 1

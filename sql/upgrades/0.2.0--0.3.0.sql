@@ -215,3 +215,8 @@ DROP FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer);
 DROP FUNCTION copymatch.match_rows(regclass, text, name, text, integer);
 DROP FUNCTION @extschema@.copy_evaluate(regclass, text, integer);
 DROP FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer);
+
+-- Views name relations by text.
+DROP VIEW copymatch.report_uploaders;
+DROP VIEW copymatch.report_queue;
+DROP VIEW copymatch.reference_sets;

@@ -311,7 +311,8 @@ fn inspect_model(
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "a model needs weights and a manifest",
-            ));
+            )
+            .hint("docs/models.md explains what a model is made of."));
         };
         let found = inspect(weights, &manifest, background)?;
         Record::form(
@@ -334,5 +335,8 @@ fn check_calibration(calibration: Json) {
 
 /// A model's name that an internal function was called with.
 pub fn named(model: Option<&str>) -> Result<&str, Failure> {
-    model.ok_or_else(|| Failure::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "model is NULL"))
+    model.ok_or_else(|| {
+        Failure::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "model is NULL")
+            .hint("SELECT name FROM copymatch.models lists them.")
+    })
 }

@@ -252,7 +252,8 @@ fn column(
             ),
         )
         .hint(format!(
-            "Drop the set with copy_drop_set('{set}') and make it again with copy_create_set."
+            "If it was renamed: SELECT copy_set_columns('{0}', …) with its name now. Else: Drop the set with copy_drop_set('{0}') and make it again with copy_create_set.",
+            set.replace('\'', "''")
         ))
     };
     let name = CString::new(column).map_err(|_| missing("does not exist"))?;

@@ -24,7 +24,8 @@ fn copy_add_model(
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "copy_add_model needs a name, weights and a manifest",
-            ));
+            )
+            .hint("docs/models.md explains what a model is made of."));
         };
         if background.is_some() != calibration.is_some() {
             return Err(Failure::new(

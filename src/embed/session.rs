@@ -102,10 +102,23 @@ fn fallback_reason(provider: ExecutionProvider, encoder: &Encoder) -> Option<Str
     })
 }
 
-/// One line in the server's log, once per backend.
+/// Whether no other backend has come here since the server started. Where even these bytes are not to be had: no.
+fn first_in_this_server() -> bool {
+    PgTryBuilder::new(|| {
+        let mut found = false;
+        // SAFETY: PostgreSQL finds or makes the structure under a lock of its own, which it has released where it raises.
+        unsafe { pg_sys::ShmemInitStruct(c"copymatch fallback".as_ptr(), size_of::<u64>(), &mut found) };
+        !found
+    })
+    .catch_others(|_| false)
+    .execute()
+}
+
+/// One line in the server's log, once per server: a few bytes of shared memory are the note that it was said.
 fn say_fallback(provider: ExecutionProvider, encoder: &Encoder) {
     if let Some(reason) = fallback_reason(provider, encoder)
         && !FALLBACK_SAID.replace(true)
+        && first_in_this_server()
     {
         pgrx::log!("copymatch.execution_provider is auto: the CPU runs the network ({reason})");
     }

@@ -38,7 +38,8 @@ fn copy_create_flagging(
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "copy_create_flagging needs a table, its image and key columns, and a reference set",
-            ));
+            )
+            .hint("copy_create_flagging('uploads', 'image', 'id', 'licensed')"));
         };
         let mut arguments = vec![image.to_owned(), key.to_owned(), set.to_owned()];
         let number = k.map(|k| k.to_string());

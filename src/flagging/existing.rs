@@ -25,6 +25,7 @@ fn copy_flag_existing(relation: Option<pg_sys::Oid>, trigger_name: Option<&str>,
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "copy_flag_existing needs a table",
             )
+            .hint("The table of the uploads: copy_flag_existing('uploads').")
         })?;
         let triggers = Uploads::all(relation, trigger_name)?;
         if triggers.is_empty() {

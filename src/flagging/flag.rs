@@ -14,6 +14,7 @@ use crate::matching::gate::{current_user, role_name};
 use crate::matching::{Match, ReferenceSet, remember_sets, search};
 use crate::rights::{as_role, owner_of};
 use crate::select::{Parameter, change, select};
+use crate::sets::unknown_set;
 use crate::types::Vector;
 
 /// The upload that findings name.
@@ -64,12 +65,7 @@ pub fn references(name: &str) -> Result<References, Failure> {
         },
     )?
     .pop()
-    .ok_or_else(|| {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("reference set \"{name}\" does not exist"),
-        )
-    })?;
+    .ok_or_else(|| unknown_set(name))?;
     Ok(References {
         model: set.model()?,
         set,

@@ -16,7 +16,11 @@ struct Slot {
     latch: AtomicPtr<pg_sys::Latch>,
 }
 
-struct Slots([Slot; SLOTS]);
+struct Slots {
+    listening: [Slot; SLOTS],
+    /// By the number of a preloaded worker: whether its next start looks for its database before it connects.
+    careful: [AtomicU32; SLOTS],
+}
 
 static SHARED: AtomicPtr<Slots> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -77,7 +81,26 @@ unsafe extern "C-unwind" fn make_slots() {
 
 fn slots() -> Option<&'static [Slot; SLOTS]> {
     // SAFETY: null, or the slots, which live as long as the server.
-    unsafe { SHARED.load(Ordering::Acquire).as_ref() }.map(|slots| &slots.0)
+    unsafe { SHARED.load(Ordering::Acquire).as_ref() }.map(|slots| &slots.listening)
+}
+
+/// Whether the preloaded worker of this number could not connect the last time. What is asked here is noted for the next start: a
+/// worker that does connect says so by `connected`.
+pub fn failed_before(worker: usize) -> bool {
+    // SAFETY: null, or the slots, which live as long as the server.
+    let slots = unsafe { SHARED.load(Ordering::Acquire).as_ref() };
+    slots
+        .and_then(|slots| slots.careful.get(worker))
+        .is_some_and(|careful| careful.swap(1, Ordering::AcqRel) != 0)
+}
+
+/// The preloaded worker of this number is connected, or may try.
+pub fn connected(worker: usize) {
+    // SAFETY: as above.
+    let slots = unsafe { SHARED.load(Ordering::Acquire).as_ref() };
+    if let Some(careful) = slots.and_then(|slots| slots.careful.get(worker)) {
+        careful.store(0, Ordering::Release);
+    }
 }
 
 /// Whether the server was started with the library preloaded.

@@ -1,7 +1,7 @@
 //! The queue's background workers: from shared_preload_libraries for the databases that copymatch.queue_databases lists, or
 //! started by `copy_start_worker()`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,11 +28,13 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Registers the workers of copymatch.queue_databases. Called from _PG_init while the postmaster preloads libraries.
 pub fn register_workers() {
+    let mut number = 0;
     for database in settings::queue_databases() {
         for _ in 0..settings::queue_workers() {
             describe(&format!("{KIND} for {database}"), PRELOADED)
-                .set_extra(&database)
+                .set_extra(&format!("{number} {database}"))
                 .load();
+            number += 1;
         }
     }
 }
@@ -232,7 +234,17 @@ pub extern "C-unwind" fn copymatch_queue_worker(argument: pg_sys::Datum) {
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     if database == PRELOADED {
-        BackgroundWorker::connect_worker_to_spi(Some(BackgroundWorker::get_extra()), None);
+        let (number, name) = BackgroundWorker::get_extra().split_once(' ').unwrap_or_default();
+        let number = number.parse().unwrap_or(usize::MAX);
+        if wake::failed_before(number) {
+            // Whoever connects to a database that is not there ends with FATAL: look for it first. A process connects once.
+            until_there(name);
+            wake::connected(number);
+            // SAFETY: ends this process as every PostgreSQL process ends; with 1 it is started again.
+            unsafe { pg_sys::proc_exit(1) };
+        }
+        BackgroundWorker::connect_worker_to_spi(Some(name), None);
+        wake::connected(number);
     } else {
         BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
     }
@@ -261,6 +273,64 @@ pub extern "C-unwind" fn copymatch_queue_worker(argument: pg_sys::Datum) {
     unsafe { pg_sys::proc_exit(code) };
 }
 
+/// Longest wait between two looks for a database that is not there.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// Waits until there is a database of this name, with a WARNING at the first look and whenever the wait doubles.
+fn until_there(name: &str) {
+    BackgroundWorker::connect_worker_to_spi(None, None);
+    let text = CString::new(name).unwrap_or_default();
+    let mut wait = RESTART;
+    while !STOP.load(Ordering::SeqCst) {
+        let there = BackgroundWorker::transaction(AssertUnwindSafe(|| is_there(&text)));
+        if there {
+            return;
+        }
+        pgrx::warning!(
+            "database \"{name}\" of copymatch.queue_databases does not exist; its queue worker looks again in {} s",
+            wait.as_secs()
+        );
+        nap(wait.as_millis() as i64);
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Whether there is a database of this name. Read from end to end: without a database of its own a process knows no index.
+fn is_there(name: &CStr) -> bool {
+    // SAFETY: within a transaction; pg_database is one of the relations that every process knows, and its rows begin with their
+    // fixed columns.
+    unsafe {
+        let databases = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let scan = pg_sys::table_beginscan_catalog(databases, 0, std::ptr::null_mut());
+        let mut found = false;
+        while !found {
+            let row = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if row.is_null() {
+                break;
+            }
+            let database = pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_database>();
+            found = CStr::from_ptr((*database).datname.data.as_ptr()) == name;
+        }
+        pg_sys::heap_endscan(scan);
+        pg_sys::table_close(databases, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        found
+    }
+}
+
+/// Sleeps until somebody wakes this process.
+fn nap(milliseconds: i64) {
+    // SAFETY: MyLatch is this process's; with WL_EXIT_ON_PM_DEATH the wait does not outlive the postmaster.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            milliseconds as _,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
 /// One batch, or a nap where there is none.
 fn turn() {
     // SAFETY: flags and functions of this process, outside any transaction.
@@ -271,17 +341,7 @@ fn turn() {
         }
     }
     let worked = batch();
-    let patience = if worked { 0 } else { settings::queue_naptime() };
-    // SAFETY: MyLatch is this process's; with WL_EXIT_ON_PM_DEATH the wait does not outlive the postmaster.
-    unsafe {
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-            patience,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
+    nap(if worked { 0 } else { settings::queue_naptime() });
     crate::interrupts::process();
 }
 

@@ -31,6 +31,12 @@ pub struct Filter {
 #[pg_extern(sql = false)]
 fn settle_filter(relation: pg_sys::Oid, filter: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
+        gate::locked(relation).ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("relation {} does not exist", u32::from(relation)),
+            )
+        })?;
         let filter = check(relation, filter)?;
         Record::form(fcinfo, vec![filter.text.into_datum(), filter.beyond.into_datum()])
     })

@@ -11,7 +11,8 @@ use super::verification::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, Row, select};
+use crate::select::{Parameter, Row, change, select};
+use crate::sets::unknown_set;
 
 /// A set that can be searched: its relation is locked against changes, and what is said here holds as long as the lock does.
 #[derive(Clone, Debug)]
@@ -293,10 +294,14 @@ fn find(name: &str) -> Result<Recorded, Failure> {
     match recorded("s.name = $2", Parameter::of(name))?.into_iter().next() {
         Some(recorded) => Ok(recorded),
         None => {
-            // Raises the error that lists the sets there are.
-            select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| {
-                Ok(())
-            })?;
+            let there = select(
+                "SELECT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.name = $1)",
+                &[Parameter::of(name)],
+                |row| row.required::<bool>(1),
+            )?;
+            if there != [true] {
+                return Err(unknown_set(name));
+            }
             Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("reference set \"{name}\" has no calibration"),
@@ -314,6 +319,19 @@ fn recorded(condition: &str, parameter: Parameter) -> Result<Vec<Recorded>, Fail
             read,
         )
     })
+}
+
+/// A set's record as it is now, not as the statement's snapshot shows it.
+fn recorded_now(id: i64) -> Result<Option<Recorded>, Failure> {
+    let user = current_user();
+    let found = as_extension_owner(|| {
+        change(
+            &format!("{QUERY} WHERE s.id = $2"),
+            &[Parameter::of(user), Parameter::of(id)],
+            read,
+        )
+    })?;
+    Ok(found.into_iter().next())
 }
 
 fn read(row: &Row) -> Result<Recorded, Failure> {
@@ -356,8 +374,18 @@ impl Recorded {
         stranger.map_or(Ok(()), |owner| Err(gate::not_trusted(&self.name, owner)))
     }
 
+    fn missing_column(&self) -> Option<&String> {
+        self.columns
+            .iter()
+            .find(|column| column_type(self.oid, column).is_none())
+    }
+
     /// Locks the relation, judges what it is then, and says how it is searched.
     fn settle(self, choice: Choice) -> Result<ReferenceSet, Failure> {
+        let renamed = format!(
+            "If it was renamed: SELECT copy_set_columns('{}', …) with its name now.",
+            self.name.replace('\'', "''")
+        );
         let again = format!(
             "Drop the set with copy_drop_set('{}') and make it again with copy_create_set.",
             self.name.replace('\'', "''")
@@ -376,11 +404,14 @@ impl Recorded {
         if choice == Choice::Gated {
             self.admits(relation.owner)?;
         }
-        if let Some(column) = self
-            .columns
-            .iter()
-            .find(|column| column_type(self.oid, column).is_none())
-        {
+        if let Some(column) = self.missing_column() {
+            // While the lock was waited for, a re-embedding may have ended: its column has the name of the one before.
+            if let Some(now) = recorded_now(self.id)?
+                && now.oid == self.oid
+                && now.missing_column().is_none()
+            {
+                return now.settle(choice);
+            }
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                 format!(
@@ -388,7 +419,8 @@ impl Recorded {
                     relation.name, self.name
                 ),
             )
-            .hint(again));
+            .hint(renamed)
+            .hint_also(&format!("Else: {again}")));
         }
         let calibration = Calibration::from_json(&self.calibration).map_err(|error| {
             Failure::new(

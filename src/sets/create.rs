@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::named::{key_columns, needs_column};
 use super::owned::{caller, count_by_owner, do_by_owner, has_rights_of, invalid, is_table, null, valid_name};
 use super::{columns, fill};
 use crate::failure::{Failure, boundary};
@@ -100,21 +101,15 @@ impl Wanted<'_> {
             |row| row.required::<String>(1),
         )?)
         .ok_or_else(gone)?;
-        let key = one(change(
-            "SELECT copymatch.parse_key($1::pg_catalog.regclass, $2)::pg_catalog.text[]",
-            &[Parameter::of(self.relation), Parameter::of(self.key)],
-            |row| row.required::<Vec<String>>(1),
-        )?)
-        .unwrap_or_default();
+        let key = key_columns(self.relation, self.key)?;
+        if is_table(&kind) {
+            self.warn_of_key(&key, table)?;
+        }
         if let Some(image) = &self.image {
-            change(
-                "SELECT copymatch.require_column($1::pg_catalog.regclass, $2::pg_catalog.name, 'bytea')",
-                &[Parameter::of(self.relation), Parameter::of(image.as_str())],
-                |_| Ok(()),
-            )?;
+            needs_column(self.relation, image, Some("bytea"))?;
         }
         if self.image.is_some() && is_table(&kind) {
-            self.no_generated_column(table)?;
+            no_generated_column(self.relation, table, self.image.as_deref(), Some(&self.descriptor))?;
         }
         self.descriptor_column(home, owner, table, &kind, dimensions, &model)?;
         let sketch = match self.verify {
@@ -204,26 +199,30 @@ impl Wanted<'_> {
         Ok((model, dimensions, calibration))
     }
 
-    /// The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value yet, and cannot be given one.
-    fn no_generated_column(&self, table: &str) -> Result<(), Failure> {
-        let generated = one(change(
-            "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a \
-             WHERE a.attrelid = $1 AND a.attname IN ($2::pg_catalog.name, $3::pg_catalog.name) AND a.attgenerated <> '' \
-             ORDER BY a.attname = $2::pg_catalog.name DESC LIMIT 1",
-            &[
-                Parameter::of(self.relation),
-                Parameter::of(self.image.as_deref()),
-                Parameter::of(self.descriptor.as_str()),
-            ],
-            |row| row.required::<String>(1),
-        )?);
-        let Some(column) = generated else { return Ok(()) };
-        Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("column \"{column}\" of relation {table} is generated: copymatch cannot keep descriptors with it"),
+    /// Findings, references out of use and results name a reference by its key.
+    fn warn_of_key(&self, key: &[String], table: &str) -> Result<(), Failure> {
+        let unique = change(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid \
+                            AND i.indpred IS NULL AND i.indexprs IS NULL \
+                            AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) AS u(number) \
+                                            JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.number \
+                                            WHERE a.attname <> ALL ($2::pg_catalog.name[])))",
+            &[Parameter::of(self.relation), Parameter::of(key.to_vec())],
+            |row| row.required::<bool>(1),
+        )?;
+        if unique == [true] {
+            return Ok(());
+        }
+        let columns = key.iter().map(quote_identifier).collect::<Vec<String>>().join(", ");
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("no unique index says that key {columns} of relation {table} names one row only"),
         )
-        .detail("PostgreSQL computes generated columns after the trigger that embeds the image.")
-        .hint("Name ordinary columns; or image => NULL, where something else keeps the descriptors."))
+        .hint(format!(
+            "Where two rows have one key, nobody can tell which was found: CREATE UNIQUE INDEX ON {table} ({columns})."
+        ))
+        .warn();
+        Ok(())
     }
 
     /// Adds the descriptor column where there is none, or judges the one there is.
@@ -437,4 +436,27 @@ fn shown(relation: pg_sys::Oid) -> String {
 
 fn one<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
+}
+
+/// The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value yet, and cannot be given one.
+pub fn no_generated_column(
+    relation: pg_sys::Oid,
+    table: &str,
+    image: Option<&str>,
+    descriptor: Option<&str>,
+) -> Result<(), Failure> {
+    let generated = one(change(
+        "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a \
+             WHERE a.attrelid = $1 AND a.attname IN ($2::pg_catalog.name, $3::pg_catalog.name) AND a.attgenerated <> '' \
+             ORDER BY a.attname = $2::pg_catalog.name DESC LIMIT 1",
+        &[Parameter::of(relation), Parameter::of(image), Parameter::of(descriptor)],
+        |row| row.required::<String>(1),
+    )?);
+    let Some(column) = generated else { return Ok(()) };
+    Err(Failure::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("column \"{column}\" of relation {table} is generated: copymatch cannot keep descriptors with it"),
+    )
+    .detail("PostgreSQL computes generated columns after the trigger that embeds the image.")
+    .hint("Name ordinary columns; or image => NULL, where something else keeps the descriptors."))
 }

@@ -12,6 +12,10 @@ mod drop;
 mod fill;
 mod groups;
 mod health;
+mod named;
 mod owned;
 mod reembed;
 mod references;
+mod rename;
+
+pub use named::unknown_set;

@@ -3,10 +3,11 @@
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::named::unknown_set;
 use crate::failure::Failure;
 use crate::matching::gate::{self, Relation, current_user};
 use crate::rights::as_role;
-use crate::select::{Parameter, Row, change, change_qualified, select};
+use crate::select::{Parameter, Row, change, change_qualified};
 
 /// Longest name of a set or group, in bytes: that of PostgreSQL's own names.
 const LONGEST_NAME: usize = 63;
@@ -30,6 +31,8 @@ pub struct OwnedSet {
     pub sketch: Option<String>,
     pub verify: String,
 }
+
+const NAMES: &str = "Names of sets and groups have 1 to 63 bytes, as PostgreSQL's own.";
 
 const QUERY: &str = "\
     SELECT s.id, s.name, s.relation::pg_catalog.oid, coalesce(c.relkind::pg_catalog.text, ''), \
@@ -118,11 +121,7 @@ fn find(name: Option<&str>, mode: u32) -> Result<(OwnedSet, Option<pg_sys::Oid>)
         ))
     })?;
     let Some((mut set, maker)) = found.into_iter().next() else {
-        // Raises the error that lists the sets there are.
-        select("SELECT (copymatch.find_set($1)).name", &[Parameter::of(name)], |_| {
-            Ok(())
-        })?;
-        return Err(null("the name of a reference set"));
+        return Err(unknown_set(name));
     };
     if let Some(Relation { name, owner }) = gate::locked_in(set.relation, mode) {
         set.table = Some(name);
@@ -157,11 +156,12 @@ pub fn caller() -> String {
 pub fn valid_name<'a>(name: Option<&'a str>, of: &str) -> Result<&'a str, Failure> {
     match name {
         None => Err(null(&format!("a name for the {of}"))),
-        Some("") => Err(invalid(format!("the name of a {of} is empty"))),
+        Some("") => Err(invalid(format!("the name of a {of} is empty")).hint(NAMES)),
         Some(long) if long.len() > LONGEST_NAME => Err(invalid(format!(
             "the name of a {of} has {} bytes, at most {LONGEST_NAME} are allowed",
             long.len()
-        ))),
+        ))
+        .hint(NAMES)),
         Some(name) => Ok(name),
     }
 }
@@ -172,6 +172,7 @@ pub fn null(what: &str) -> Failure {
         PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
         format!("{what} is NULL"),
     )
+    .hint("Give a value: only arguments whose default is NULL may be NULL.")
 }
 
 /// An argument with a value that it cannot have.

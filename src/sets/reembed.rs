@@ -339,7 +339,7 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
     boundary(|| {
         let batch = batch
             .filter(|&batch| batch >= 1)
-            .ok_or_else(|| invalid("batch is less than 1"))?;
+            .ok_or_else(|| invalid("batch is less than 1").hint("Images to embed between two commits: at least 1."))?;
         let set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
         let (table, image) = (set.table()?, set.image()?);
         let mut job = Job::of(&set)?;
@@ -585,6 +585,50 @@ fn copy_finish_reembed(set: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) {
         do_by_owner(
             set.owner,
             &format!("ALTER TABLE {table} DROP COLUMN {}", quote_identifier(&job.old_column)),
-        )
+        )?;
+        take_name(&set, table, &job)
     })
+}
+
+/// The new column is called as the old one was: queries that name it go on. Searches that waited for this find the set's record anew.
+fn take_name(set: &OwnedSet, table: &str, job: &Job) -> Result<(), Failure> {
+    do_by_owner(
+        set.owner,
+        &format!(
+            "ALTER TABLE {table} RENAME COLUMN {} TO {}",
+            quote_identifier(&job.column),
+            quote_identifier(&job.old_column)
+        ),
+    )?;
+    let renamed = [
+        Parameter::of(set.relation),
+        Parameter::of(job.column.as_str()),
+        Parameter::of(job.old_column.as_str()),
+    ];
+    as_extension_owner(|| {
+        change(
+            "UPDATE copymatch.reference_set s SET descriptor_column = $3 \
+             WHERE s.relation = $1::pg_catalog.regclass AND s.descriptor_column = $2",
+            &renamed,
+            |_| Ok(()),
+        )?;
+        change(
+            "UPDATE copymatch.reembedding r SET \
+                 descriptor_column = CASE WHEN r.descriptor_column = $2 THEN $3 ELSE r.descriptor_column END, \
+                 old_descriptor_column = CASE WHEN r.old_descriptor_column = $2 THEN $3 ELSE r.old_descriptor_column END \
+             FROM copymatch.reference_set s \
+             WHERE s.name = r.reference_set AND s.relation = $1::pg_catalog.regclass AND $2 IN (r.descriptor_column, r.old_descriptor_column)",
+            &renamed,
+            |_| Ok(()),
+        )
+    })?;
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!(
+            "column \"{}\" of {table} is called \"{}\" now, as the one before",
+            job.column, job.old_column
+        ),
+    )
+    .notice();
+    Ok(())
 }

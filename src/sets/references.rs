@@ -22,6 +22,19 @@ fn copy_disable_reference(
             return Err(null("reference or quarantine"));
         };
         let set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
+        let past = select(
+            "SELECT coalesce($1 <= pg_catalog.clock_timestamp(), false)",
+            &[Parameter::of(until)],
+            |row| row.required::<bool>(1),
+        )?;
+        if past == [true] {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_WARNING,
+                format!("until lies in the past: reference {reference} stays in use"),
+            )
+            .hint("until is when the reference is in use again; NULL: not before copy_enable_reference.")
+            .warn();
+        }
         let query = has_reference(set.relation, set.table()?, &set.key)?;
         let found = by_owner(set.owner, &query, &[Parameter::of(reference)], |row| {
             row.required::<bool>(1)
