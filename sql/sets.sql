@@ -97,9 +97,10 @@ CREATE FUNCTION @extschema@.copy_alter_set(name text, filter text DEFAULT NULL, 
     AS 'MODULE_PATHNAME', 'copy_alter_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.copy_alter_set(text, text, integer, double precision, double precision, boolean, text[], text, text[], boolean, text) IS 'changes a set (verify: what searches of it do that do not say, auto, all or off; where it was made without sketches, CALL copy_fill_set makes them): what is NULL stays as it is, what reset names goes back to its default (filter: all rows; k: 10; thresholds: the calibration''s; negatives: the negative sets of the same owner). trusted, for superusers only: everybody, superusers too, may come to this set without naming it (all sets, groups, negatives, triggers), as long as its relation and that one''s owner stay the same';
 
-CREATE FUNCTION @extschema@.copy_set_columns(reference_set text, image name DEFAULT NULL, descriptor name DEFAULT NULL, key text DEFAULT NULL) RETURNS void
+CREATE FUNCTION @extschema@.copy_set_columns(reference_set text, image name DEFAULT NULL, descriptor name DEFAULT NULL, key text DEFAULT NULL,
+                                sketch name DEFAULT NULL) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_set_columns_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.copy_set_columns(text, name, name, text) IS 'names a set''s columns anew after they were renamed in its relation (NULL: as it is); the set keeps its calibration, its groups and its references out of use';
+COMMENT ON FUNCTION @extschema@.copy_set_columns(text, name, name, text, name) IS 'names a set''s columns anew after they were renamed in its relation (NULL: as it is); the set keeps its calibration, its groups and its references out of use';
 
 CREATE FUNCTION @extschema@.copy_drop_set(name text, drop_descriptors boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'copy_drop_set_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;

@@ -78,7 +78,7 @@ def test_fill_says_at_its_end_what_was_done_and_what_is_missing(fresh_db):
     severity, message, hint = told[-1]
     assert severity == "NOTICE"
     assert message == (
-        'reference set "refs": 4 images embedded, 1 skipped, 1 without a descriptor; the column has no index yet'
+        'reference set "refs": 4 images embedded, 1 skipped, 1 without a descriptor or sketch; the column has no index yet'
     )
     assert "CREATE INDEX CONCURRENTLY ON public.refs USING ivf (descriptor vector_cosine_ops)" in hint
     assert any("reference 3 has no descriptor" in message for _, message, _ in told[:-1])

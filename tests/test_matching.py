@@ -91,7 +91,10 @@ def test_neighbours_are_those_of_plain_pgvector_sql(licensed):
         )
     ]
     assert [
-        row[0] for row in licensed.execute("SELECT reference FROM copy_match(%s, k => 7, verify => 'off') ORDER BY rank", [image])
+        row[0]
+        for row in licensed.execute(
+            "SELECT reference FROM copy_match(%s, k => 7, verify => 'off') ORDER BY rank", [image]
+        )
     ] == plain
 
 

@@ -18,12 +18,13 @@ fn copy_set_columns(
     image: Option<&CStr>,
     descriptor: Option<&CStr>,
     key: Option<&str>,
+    sketch: Option<&CStr>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) {
     boundary(|| {
         let column = |name: &CStr| name.to_string_lossy().into_owned();
-        let (image, descriptor) = (image.map(column), descriptor.map(column));
-        if image.is_none() && descriptor.is_none() && key.is_none() {
+        let (image, descriptor, sketch) = (image.map(column), descriptor.map(column), sketch.map(column));
+        if image.is_none() && descriptor.is_none() && key.is_none() && sketch.is_none() {
             return Err(invalid("copy_set_columns names no column")
                 .hint("Those that were renamed: copy_set_columns('licensed', image => 'picture', descriptor => '…', key => '…')."));
         }
@@ -33,8 +34,8 @@ fn copy_set_columns(
         if image.is_some() {
             set.image()?; // a set without images does not get them by a name
         }
-        if let Some(image) = &image {
-            needs_column(set.relation, image, Some("bytea"))?;
+        for bytes in [&image, &sketch].into_iter().flatten() {
+            needs_column(set.relation, bytes, Some("bytea"))?;
         }
         if let Some(descriptor) = &descriptor {
             let vector = change(
@@ -54,13 +55,15 @@ fn copy_set_columns(
                 "UPDATE copymatch.reference_set s SET image_column = coalesce($2, s.image_column), \
                      descriptor_column = coalesce($3, s.descriptor_column), \
                      key_column = coalesce(($4::pg_catalog.text[])[1], s.key_column::pg_catalog.text), \
-                     further_key_columns = CASE WHEN $4 IS NULL THEN s.further_key_columns ELSE ($4::pg_catalog.text[])[2:] END \
+                     further_key_columns = CASE WHEN $4 IS NULL THEN s.further_key_columns ELSE ($4::pg_catalog.text[])[2:] END, \
+                     sketch_column = coalesce($5, s.sketch_column) \
                  WHERE s.id = $1",
                 &[
                     Parameter::of(set.id),
                     Parameter::of(image.as_deref()),
                     Parameter::of(descriptor.as_deref()),
                     Parameter::of(key),
+                    Parameter::of(sketch.as_deref()),
                 ],
                 |_| Ok(()),
             )?;
