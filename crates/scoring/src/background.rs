@@ -20,6 +20,7 @@ use std::ops::RangeInclusive;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use vectors::Element;
+use vectors::quantised::{MOST_IN_ROW, kernels};
 
 /// Length of a descriptor.
 pub const DIMENSIONS: RangeInclusive<u32> = 1..=16_000;
@@ -36,8 +37,6 @@ const HEADER: usize = 16;
 const UNIT_TOLERANCE: f64 = 0.01;
 /// Background rows are rounded to 8 bits, so their length is off by more.
 const ROW_UNIT_TOLERANCE: f64 = 0.02;
-/// A product of an int8 and an int16 has less than 22 bits, so 512 of them fit an i32.
-const INTEGER_BLOCK: usize = 512;
 
 /// How the components are stored, in the file and in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,9 +285,9 @@ impl Background {
             }
             Components::Int8 { scales, codes } => {
                 let (query, step) = quantise(&query);
-                for (row, scale) in codes.chunks_exact(self.dimensions).zip(scales) {
-                    best.offer((integer_dot(&query, row) as f64 * step * f64::from(*scale)) as f32);
-                }
+                each_product(&query, codes, |row, product| {
+                    best.offer((product as f64 * step * f64::from(scales[row])) as f32);
+                });
             }
         }
         Ok(best.mean())
@@ -438,12 +437,36 @@ fn quantise(query: &[f32]) -> (Vec<i16>, f64) {
     )
 }
 
-/// Inner product of 16-bit and 8-bit integers, exact. The inner loop is one that compilers turn into the processors'
-/// multiply-add-pairs instruction, which is in the x86-64 and aarch64 baseline: no run-time dispatch is needed.
+/// Rows whose products are computed at a time: these stay in the first-level cache.
+const ROWS_AT_A_TIME: usize = 256;
+
+/// Calls `offer` with the number of each row of 8-bit integers and its inner product with the query, which is exact.
+fn each_product(query: &[i16], codes: &[u8], mut offer: impl FnMut(usize, i64)) {
+    let n = query.len();
+    if !n.is_multiple_of(64) || n > MOST_IN_ROW {
+        for (row, code) in codes.chunks_exact(n).enumerate() {
+            offer(row, integer_dot(query, code));
+        }
+        return;
+    }
+    let kernels = kernels();
+    let mut products = [0; ROWS_AT_A_TIME];
+    let mut row = 0;
+    for rows in codes.chunks(ROWS_AT_A_TIME * n) {
+        let products = &mut products[..rows.len() / n];
+        kernels.dot_rows(rows, query, products);
+        for &product in &*products {
+            offer(row, i64::from(product));
+            row += 1;
+        }
+    }
+}
+
+/// Inner product of 16-bit and 8-bit integers of any length, exact.
 fn integer_dot(query: &[i16], codes: &[u8]) -> i64 {
     query
-        .chunks(INTEGER_BLOCK)
-        .zip(codes.chunks(INTEGER_BLOCK))
+        .chunks(MOST_IN_ROW)
+        .zip(codes.chunks(MOST_IN_ROW))
         .map(|(query, codes)| {
             let products = query
                 .iter()

@@ -22,6 +22,9 @@ mod scalar;
 /// Vectors in a block.
 pub const BLOCK: usize = 32;
 
+/// Most elements of a row of [`Kernels::dot_rows`]: as many products of a byte and 16 bits fit an `i32`.
+pub const MOST_IN_ROW: usize = 512;
+
 /// Bytes of the one-bit codes of a block, `dimensions` being a multiple of 8.
 pub const fn block_code_bytes(dimensions: usize) -> usize {
     dimensions / 8 * BLOCK
@@ -295,6 +298,7 @@ pub struct Kernels {
     name: &'static str,
     scan_block: ScanBlock,
     dot_bytes: unsafe fn(*const i8, *const i16, usize) -> i32,
+    dot_rows: unsafe fn(*const i8, *const i16, usize, &mut [i32]),
     dot_six_bit: unsafe fn(*const u8, *const i16, usize) -> i32,
 }
 
@@ -327,6 +331,15 @@ impl Kernels {
         unsafe { (self.dot_bytes)(code.as_ptr(), query.values.as_ptr(), code.len()) }
     }
 
+    /// Σ code·query for each row of bytes, exactly. Rows and query have the same multiple of 64 elements, at most
+    /// [`MOST_IN_ROW`], and no element of the query is −32,768: no sum exceeds 32 bits then.
+    pub fn dot_rows(&self, rows: &[u8], query: &[i16], out: &mut [i32]) {
+        let n = query.len();
+        assert!(n.is_multiple_of(64) && n <= MOST_IN_ROW && rows.len() == n * out.len());
+        // SAFETY: the lengths were just checked, bytes are of the size of i8, and the processor has these instructions.
+        unsafe { (self.dot_rows)(rows.as_ptr().cast(), query.as_ptr(), n, out) }
+    }
+
     /// Σ code·query, `planes` being a six-bit code of as many dimensions as the query has.
     #[inline(always)]
     pub fn dot_six_bit(&self, planes: &[u8], query: &Integers) -> i32 {
@@ -340,6 +353,7 @@ static SCALAR: Kernels = Kernels {
     name: "scalar",
     scan_block: scalar::scan_block,
     dot_bytes: scalar::dot_bytes,
+    dot_rows: scalar::dot_rows,
     dot_six_bit: scalar::dot_six_bit,
 };
 
@@ -348,6 +362,7 @@ static AVX2: Kernels = Kernels {
     name: "avx2",
     scan_block: avx2::scan_block,
     dot_bytes: avx2::dot_bytes,
+    dot_rows: avx2::dot_rows,
     dot_six_bit: avx2::dot_six_bit,
 };
 
@@ -356,6 +371,7 @@ static AVX512: Kernels = Kernels {
     name: "avx512",
     scan_block: avx512::scan_block,
     dot_bytes: avx512::dot_bytes,
+    dot_rows: avx512::dot_rows,
     dot_six_bit: avx512::dot_six_bit,
 };
 
@@ -364,6 +380,7 @@ static NEON: Kernels = Kernels {
     name: "neon",
     scan_block: neon::scan_block,
     dot_bytes: neon::dot_bytes,
+    dot_rows: neon::dot_rows,
     dot_six_bit: neon::dot_six_bit,
 };
 

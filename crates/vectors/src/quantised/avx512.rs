@@ -104,7 +104,18 @@ unsafe fn widen(from: *const u8) -> __m512 {
 }
 
 /// # Safety
+/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor must have these instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out: &mut [i32]) {
+    for (row, out) in out.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *out = unsafe { dot_bytes(rows.add(row * n), query, n) };
+    }
+}
+
+/// # Safety
 /// Both pointers must be good for `n` elements, a multiple of 64; the processor must have AVX-512 F and BW.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> i32 {
     let mut sums = [_mm512_setzero_si512(); 2];

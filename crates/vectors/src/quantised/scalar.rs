@@ -29,7 +29,17 @@ pub(super) unsafe fn scan_block(
 }
 
 /// # Safety
+/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n`.
+pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out: &mut [i32]) {
+    for (row, out) in out.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *out = unsafe { dot_bytes(rows.add(row * n), query, n) };
+    }
+}
+
+/// # Safety
 /// Both pointers must be good for `n` elements.
+#[inline]
 pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> i32 {
     // SAFETY: the caller's promise.
     let (code, query) = unsafe {

@@ -57,6 +57,25 @@ proptest! {
     }
 
     #[test]
+    fn every_kernel_gives_the_exact_products_of_rows(seed: u64, chunks in 1usize..=8, rows in 0usize..9, extreme: bool) {
+        let n = 64 * chunks;
+        let (codes, query): (Vec<u8>, Vec<i16>) = if extreme {
+            (vec![0x80; n * rows], vec![-32_767; n])
+        } else {
+            (numbers(seed, n * rows).iter().map(|x| (x * 127.9) as i8 as u8).collect(),
+             numbers(!seed, n).iter().map(|x| (x * 32_767.0) as i16).collect())
+        };
+        for kernels in available() {
+            let mut out = vec![0; rows];
+            kernels.dot_rows(&codes, &query, &mut out);
+            for (row, sum) in codes.chunks_exact(n).zip(out) {
+                let exact: i64 = row.iter().zip(&query).map(|(&c, &q)| i64::from(c as i8) * i64::from(q)).sum();
+                prop_assert_eq!(i64::from(sum), exact, "{}", kernels.name());
+            }
+        }
+    }
+
+    #[test]
     fn the_tables_sums_are_near_the_sum_of_signed_elements(seed: u64, chunks in 1usize..31) {
         let n = 64 * chunks;
         let query = numbers(seed, n);
