@@ -209,6 +209,21 @@ def test_ivf_a_bound_on_the_distance_gives_the_rows_within_it(db, operator, opcl
     assert total > 100 and missed <= 0.02 * total
 
 
+def test_ivf_a_bound_without_a_limit_is_planned_with_the_index(db):
+    """PostgreSQL takes a comparison for a third of the rows; within a distance lie few."""
+    vectors = np.random.default_rng(5).standard_normal((20_000, 128)).astype(np.float32)
+    db.execute("CREATE TABLE many (id int, d vector(128))")
+    load(db, "many", vectors)
+    db.execute("CREATE INDEX many_ivf ON many USING ivf (d vector_cosine_ops); ANALYZE many")
+    query = text(vectors[7])
+    for bound in ("< 0.3", "<= 0.1"):
+        sql = f"SELECT id FROM many WHERE d <=> %s::vector {bound} ORDER BY d <=> %s::vector"
+        assert "Index Scan using many_ivf" in plan(db, sql, query, query)
+        assert column(db, sql, query, query) == [7]
+    # Without a bound all rows are wanted: the table is read and sorted.
+    assert "Seq Scan" in plan(db, "SELECT id FROM many ORDER BY d <=> %s::vector", query)
+
+
 def test_ivf_a_bound_that_nothing_reaches_gives_nothing(db, corpus):
     db.execute("SET enable_seqscan = off; SET enable_sort = off")
     for bound in ("0", "-1", "'-inf'", "'nan'"):
