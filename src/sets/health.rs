@@ -26,7 +26,7 @@ const ROWS: &str = "\
 #[pg_extern(sql = false)]
 fn set_health(name: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let set = OwnedSet::any(Some(name), pg_sys::AccessShareLock as u32)?;
+        let set = OwnedSet::any(Some(name), pg_sys::AccessShareLock)?;
         // Without a relation there is nobody's code to run.
         let owner = if set.table.is_some() { set.owner } else { current_user() };
         let trouble = as_role(owner, || ReferenceSet::typed(name)?.model())
