@@ -7,7 +7,7 @@
 #
 # use_pgrx_bindings link: enough to run, for 14 alone, which no Debian has. What headers define as inline functions is taken
 # from a build for 15: the functions that are used (slots, lists, the table access method's) and what they touch have the same
-# layout in both.
+# layout in both. One of the others names a function that 14 has not; nothing calls it.
 use_pgrx_bindings() {
     mkdir -p "$CARGO_TARGET_DIR"
     local wrapper=$CARGO_TARGET_DIR/rustc-docsrs linked='' found
@@ -22,7 +22,7 @@ use_pgrx_bindings() {
 #!/bin/sh
 case " \$* " in
     *" --crate-name pgrx_pg_sys "*) exec "\$@" --cfg docsrs ;;
-    *" --crate-name copymatch "*" --crate-type cdylib "*) exec "\$@" ${linked:+-C "link-arg=$linked"} ;;
+    *" --crate-name copymatch "*" --crate-type cdylib "*) exec "\$@" ${linked:+-C "link-arg=$linked" -C link-arg=-Wl,--defsym=RmgrNotFound=0} ;;
     *) exec "\$@" ;;
 esac
 WRAPPER
