@@ -9,6 +9,7 @@ mod neighbours;
 mod remembered;
 mod search;
 mod sets;
+mod shards;
 mod sought;
 mod status;
 mod verification;

@@ -1,7 +1,10 @@
 //! The nearest references of a descriptor: plain SQL with the caller's rights, so that privileges, row-level security, views,
 //! partitions, foreign tables and whatever index the planner chooses all hold.
 
+use pgrx::spi::quote_identifier;
+
 use super::sets::ReferenceSet;
+use super::shards::{each_nearest, shards};
 use super::status::Searching;
 use super::verification::Plan;
 use crate::failure::Failure;
@@ -40,10 +43,25 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan)
     // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that a kept plan is
     // never one of another relation that had the name.
     let limit = plan.neighbours;
-    let sql = format!(
-        "SELECT {key}, (r.{column} OPERATOR({schema}.<=>) $1)::pg_catalog.float8{more} \
-         FROM {relation} AS r /* {oid} */ {condition} ORDER BY r.{column} OPERATOR({schema}.<=>) $1 LIMIT {limit}"
-    );
+    let distance = format!("r.{column} OPERATOR({schema}.<=>) $1");
+    let source = match shards(set)? {
+        None => format!("{relation} AS r /* {oid} */ {condition}"),
+        Some(parts) => {
+            // Plain columns, from which the key and the distance are made here: a part that computes more is not read asynchronously.
+            let columns = set
+                .columns
+                .iter()
+                .map(|column| format!("r.{}", quote_identifier(column)));
+            let columns = columns
+                .chain(sketch.map(|sketch| format!("r.{sketch}")))
+                .collect::<Vec<_>>()
+                .join(", ");
+            let parts = each_nearest(&parts, &columns, condition, &distance, limit);
+            format!("({parts}) AS r /* {oid} */")
+        }
+    };
+    let sql =
+        format!("SELECT {key}, ({distance})::pg_catalog.float8{more} FROM {source} ORDER BY {distance} LIMIT {limit}");
     let _searching = Searching::begin(*id);
     let mut taken = 0;
     let rows = select_qualified(

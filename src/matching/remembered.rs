@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 
 use super::gate;
 use super::sets::ReferenceSet;
+use super::shards::Shard;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
 
@@ -58,6 +59,8 @@ pub struct Remembered {
     pub flagging: HashMap<Option<String>, Found>,
     /// Models by set.
     pub models: HashMap<Option<String>, Model>,
+    /// Parts of sets with foreign partitions, by set; None where a set is asked as a whole.
+    pub shards: HashMap<Option<String>, Option<Rc<Vec<Shard>>>>,
     /// References out of use, by set; None where they are too many to keep.
     pub out_of_use: HashMap<Option<String>, Option<Rc<HashSet<String>>>>,
 }

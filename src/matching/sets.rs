@@ -27,6 +27,8 @@ pub struct ReferenceSet {
     pub relation: String,
     /// The key as text: an expression over the relation, which goes by the alias `r`.
     pub key: String,
+    /// The key's columns and the descriptor column, as they are called.
+    pub columns: Vec<String>,
     /// Quoted name of the descriptor column.
     pub descriptor: String,
     /// Which rows are references now: empty, or `WHERE …` over the alias `r`.
@@ -448,6 +450,7 @@ impl Recorded {
             oid: self.oid,
             relation: relation.name,
             key: self.key,
+            columns: self.columns,
             descriptor: self.descriptor,
             model: self.model,
             k: self.k,

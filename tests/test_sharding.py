@@ -1,0 +1,174 @@
+"""Sets over partitions on other servers: each is asked once, for its own nearest references, and the answers are those of one table."""
+
+import time
+
+import psycopg
+import pytest
+from pictures import jpeg, scene
+
+ROWS = 2000
+PARTS = ("refs1", "refs2", "refs3")
+RANDOM = """CREATE FUNCTION random_vector(seed int) RETURNS vector LANGUAGE sql AS
+    $$ SELECT l2_normalize(array_agg(hashint4extended(i, seed) / 9.3e18)::real[]::vector) FROM generate_series(1, 256) i $$"""
+SHARD = (
+    "CREATE TABLE refs (id int, shard int, kind text, image bytea, descriptor vector(256), PRIMARY KEY (id, shard)); "
+)
+NEAREST = "SELECT reference, round(similarity::numeric, 5) FROM copy_match_descriptor(random_vector({}), {}, 10) ORDER BY rank"
+
+
+@pytest.fixture
+def sharded(new_db, connect, server, request):
+    """A coordinator with a set over two foreign partitions and a local one, beside a group of sets over the single partitions: an index
+    that is asked for the same rows gives the same answer."""
+    names = [new_db(), new_db()]
+    coordinator = connect(new_db())
+    coordinator.execute(RANDOM)
+    coordinator.execute("CREATE EXTENSION postgres_fdw")
+    coordinator.execute(SHARD.rstrip("; ").replace(", PRIMARY KEY (id, shard)", "") + " PARTITION BY LIST (shard)")
+    info = coordinator.info
+    for number, name in enumerate(names, 1):
+        # Of so few rows a scan of the table is as good as one of the index.
+        coordinator.execute(f'ALTER DATABASE "{name}" SET enable_seqscan = off')
+        shard = connect(name)
+        shard.execute(RANDOM)
+        shard.execute(SHARD)
+        shard.execute(
+            f"INSERT INTO refs SELECT i, {number}, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series({number}, {ROWS}, 3) i"
+        )
+        shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
+        coordinator.execute(
+            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
+            f"CREATE USER MAPPING FOR PUBLIC SERVER s{number} OPTIONS (user '{info.user}', password_required 'false');"
+            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS (table_name 'refs')"
+        )
+    coordinator.execute("CREATE TABLE refs3 PARTITION OF refs FOR VALUES IN (0)")
+    coordinator.execute(
+        f"INSERT INTO refs3 SELECT i, 0, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series(3, {ROWS}, 3) i"
+    )
+    for name in ("refs", *PARTS):
+        coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")
+    coordinator.execute("SELECT copy_create_group('whole', '{refs1,refs2,refs3}'); ANALYZE refs3")
+    coordinator.shards = [connect(name) for name in names]
+    return coordinator
+
+
+def counts(shard) -> tuple[int, int, int]:
+    """Sequential scans of the shard's table, scans of its index, and rows that these gave."""
+    deadline = time.monotonic() + 10
+    query = "SELECT seq_scan, idx_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'refs'"
+    last = None
+    while time.monotonic() < deadline:
+        shard.execute("SELECT pg_stat_clear_snapshot()")
+        now = shard.execute(query).fetchone()
+        if now == last:
+            break
+        last = now
+        time.sleep(0.6)
+    return tuple(number or 0 for number in last)
+
+
+def same(db, query: int = 100) -> None:
+    sharded, whole = (db.execute(NEAREST.format(query, f"'{name}'")).fetchall() for name in ("refs", "whole"))
+    assert len(whole) == 10 and sharded == whole
+
+
+def test_each_part_is_asked_for_its_own_nearest_and_the_answer_is_one_tables(sharded):
+    same(sharded)
+    sharded.execute(
+        "SELECT postgres_fdw_disconnect_all()"
+    )  # the shards' sessions report what they counted when they end
+    before = [counts(shard) for shard in sharded.shards]
+    for query in range(200, 220):
+        same(sharded, query)
+    sharded.execute(
+        "SELECT postgres_fdw_disconnect_all()"
+    )  # the shards' sessions report what they counted when they end
+    for shard, (sequential, scans, rows) in zip(sharded.shards, before, strict=True):
+        after = counts(shard)
+        assert after[0] == sequential, "no part was read from end to end"
+        # Twenty searches of the set and twenty of the group.
+        assert after[1] - scans == 40, "one scan of the index a search"
+        assert after[2] - rows <= 40 * 10, "ten rows a search"
+
+
+def test_remote_estimates_and_fetch_size_change_nothing(sharded):
+    for number in (1, 2):
+        sharded.execute(f"ALTER SERVER s{number} OPTIONS (ADD use_remote_estimate 'true', ADD fetch_size '2')")
+    same(sharded)
+    before = [counts(shard)[0] for shard in sharded.shards]
+    same(sharded, 300)
+    sharded.execute("SELECT postgres_fdw_disconnect_all()")
+    assert [counts(shard)[0] for shard in sharded.shards] == before
+
+
+def test_filters_groups_paging_and_references_out_of_use(sharded):
+    for name in ("refs", *PARTS):
+        sharded.execute(f"SELECT copy_alter_set('{name}', filter => 'kind = ''odd''')")
+    same(sharded)
+    (first,) = sharded.execute(NEAREST.format(100, "'refs'")).fetchone()[:1]
+    sharded.execute(f"SELECT copy_disable_reference('refs', '{first}')")
+    for name in PARTS:
+        if sharded.execute(f"SELECT count(*) FROM {name} WHERE id = {first}").fetchone()[0]:
+            sharded.execute(f"SELECT copy_disable_reference('{name}', '{first}')")
+    same(sharded)
+    assert sharded.execute(NEAREST.format(100, "'refs'")).fetchone()[0] != first
+    pages = "SELECT reference FROM copy_match_descriptor(random_vector(100), 'refs', 5, NULL, {}) ORDER BY rank"
+    two = sharded.execute(pages.format(0)).fetchall() + sharded.execute(pages.format(5)).fetchall()
+    assert two == [row[:1] for row in sharded.execute(NEAREST.format(100, "'refs'")).fetchall()]
+
+
+def test_composite_keys_prepared_statements_and_cursors(sharded):
+    sharded.execute("SELECT copy_create_set('pairs', 'refs', 'id, shard', NULL, 'descriptor')")
+    expected = sharded.execute(NEAREST.format(100, "'whole'")).fetchall()
+    found = sharded.execute(NEAREST.format(100, "'pairs'")).fetchall()
+    assert [(row[0].split(",")[0].strip("("), row[1]) for row in found] == expected
+    sharded.execute("PREPARE q(int) AS " + NEAREST.format("$1", "'refs'"))
+    for _ in range(7):  # a generic plan from the sixth on
+        assert sharded.execute("EXECUTE q(100)").fetchall() == expected
+    with sharded.transaction():
+        sharded.execute("DECLARE c CURSOR FOR " + NEAREST.format(100, "'refs'"))
+        assert sharded.execute("FETCH 4 FROM c").fetchall() == expected[:4]
+
+
+def test_who_may_read_the_parent_alone_gets_the_same_answer(sharded):
+    """The parent's privileges and policies hold, as in any query of it."""
+    role = "shard_reader_" + sharded.info.dbname.rsplit("_", 1)[-1].lower()
+    sharded.execute(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role}; GRANT SELECT ON refs TO {role}")
+    expected = sharded.execute(NEAREST.format(100, "'refs'")).fetchall()
+    try:
+        sharded.execute(f"SET ROLE {role}")
+        assert sharded.execute(NEAREST.format(100, "'refs'")).fetchall() == expected
+        sharded.execute(
+            "RESET ROLE; CREATE POLICY odd ON refs USING (kind = 'odd'); ALTER TABLE refs ENABLE ROW LEVEL SECURITY"
+        )
+        sharded.execute(f"GRANT SELECT ON refs1, refs2, refs3 TO {role}; SET ROLE {role}")
+        found = [int(row[0]) for row in sharded.execute(NEAREST.format(100, "'refs'")).fetchall()]
+        assert len(found) == 10 and all(number % 2 for number in found)
+        sharded.execute("RESET ROLE; ALTER TABLE refs DISABLE ROW LEVEL SECURITY")
+        sharded.execute(f"SET ROLE {role}")
+        assert sharded.execute(NEAREST.format(100, "'refs'")).fetchall() == expected
+    finally:
+        sharded.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_shard_that_is_down_is_an_error_that_names_it(sharded):
+    sharded.execute("ALTER SERVER s2 OPTIONS (SET dbname 'gone_away'); SELECT postgres_fdw_disconnect_all()")
+    with pytest.raises(psycopg.Error) as error:
+        sharded.execute(NEAREST.format(100, "'refs'"))
+    assert '"s2"' in str(error.value)
+
+
+def test_uploads_are_matched_and_verified_over_shards(sharded):
+    """Sketches cross the wire only for those that are compared, with the same statement."""
+    for number, shard in enumerate(sharded.shards, 1):
+        for seed in range(3):
+            shard.execute("INSERT INTO refs (id, shard, image, descriptor) VALUES (%s, %s, %s, copy_embed(%s))",
+                          [9000 + 10 * number + seed, number, *2 * [jpeg(scene(10 * number + seed))]])  # fmt: skip
+    found = sharded.execute(
+        "SELECT reference, verdict FROM copy_match(%s, 'refs', 1)", [jpeg(scene(21), 60)]
+    ).fetchone()
+    assert found == ("9021", "copy")
+    sharded.execute("CREATE TABLE uploads (id int PRIMARY KEY, image bytea)")
+    sharded.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'refs', k => 1)")
+    sharded.execute("INSERT INTO uploads VALUES (1, %s)", [jpeg(scene(12), 60)])
+    assert sharded.execute("SELECT upload, reference FROM copymatch.finding").fetchall() == [("1", "9012")]
