@@ -16,6 +16,14 @@ SHARD = (
 NEAREST = "SELECT reference, round(similarity::numeric, 5) FROM copy_match_descriptor(random_vector({}), {}, 10) ORDER BY rank"
 
 
+@pytest.fixture(autouse=True)
+def postgres_fdw(new_db, connect):
+    """Of contrib, which not every packager brings."""
+    available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'"
+    if not connect(new_db()).execute(available).fetchone()[0]:
+        pytest.skip("this PostgreSQL has no postgres_fdw")
+
+
 @pytest.fixture
 def sharded(new_db, connect, server, request):
     """A coordinator with a set over two foreign partitions and a local one, beside a group of sets over the single partitions: an index
@@ -158,17 +166,28 @@ def test_a_shard_that_is_down_is_an_error_that_names_it(sharded):
     assert '"s2"' in str(error.value)
 
 
-def test_uploads_are_matched_and_verified_over_shards(sharded):
-    """Sketches cross the wire only for those that are compared, with the same statement."""
-    for number, shard in enumerate(sharded.shards, 1):
-        for seed in range(3):
-            shard.execute("INSERT INTO refs (id, shard, image, descriptor) VALUES (%s, %s, %s, copy_embed(%s))",
-                          [9000 + 10 * number + seed, number, *2 * [jpeg(scene(10 * number + seed))]])  # fmt: skip
-    found = sharded.execute(
-        "SELECT reference, verdict FROM copy_match(%s, 'refs', 1)", [jpeg(scene(21), 60)]
-    ).fetchone()
-    assert found == ("9021", "copy")
-    sharded.execute("CREATE TABLE uploads (id int PRIMARY KEY, image bytea)")
-    sharded.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'refs', k => 1)")
-    sharded.execute("INSERT INTO uploads VALUES (1, %s)", [jpeg(scene(12), 60)])
-    assert sharded.execute("SELECT upload, reference FROM copymatch.finding").fetchall() == [("1", "9012")]
+def test_rows_go_to_their_shard_are_described_there_and_verified_from_here(new_db, connect):
+    """As docs/sharding.md has it: the shard's own set keeps descriptors and sketches, the coordinator's searches them."""
+    name = new_db()
+    shard, coordinator = connect(name), connect(new_db())
+    shard.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    shard.execute("SELECT copy_create_set('licensed', 'refs', key => 'id', image => 'image')")
+    info = coordinator.info
+    coordinator.execute(
+        "CREATE EXTENSION postgres_fdw; CREATE TABLE refs (id int, image bytea, descriptor vector(256), descriptor_sketch bytea) PARTITION BY HASH (id);"
+        f"CREATE SERVER s0 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
+        f"CREATE USER MAPPING FOR CURRENT_USER SERVER s0 OPTIONS (user '{info.user}');"
+        "CREATE FOREIGN TABLE refs_0 PARTITION OF refs FOR VALUES WITH (MODULUS 1, REMAINDER 0) SERVER s0 OPTIONS (table_name 'refs')"
+    )
+    coordinator.execute(
+        "SELECT copy_create_set('licensed', 'refs', key => 'id', image => NULL, descriptor => 'descriptor')"
+    )
+    for seed in range(6):
+        coordinator.execute("INSERT INTO refs (id, image) VALUES (%s, %s)", [seed, jpeg(scene(seed))])
+    assert shard.execute("SELECT count(descriptor), count(descriptor_sketch) FROM refs").fetchone() == (6, 6)
+    found = "SELECT reference, verdict, verified FROM copy_match(%s, 'licensed', 1)"
+    assert coordinator.execute(found, [jpeg(scene(4), 60)]).fetchone() == ("4", "copy", True)
+    coordinator.execute("CREATE TABLE uploads (id int PRIMARY KEY, image bytea)")
+    coordinator.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'licensed', k => 1)")
+    coordinator.execute("INSERT INTO uploads VALUES (1, %s)", [jpeg(scene(2), 60)])
+    assert coordinator.execute("SELECT upload, reference FROM copymatch.finding").fetchall() == [("1", "2")]
