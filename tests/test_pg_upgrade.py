@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from conftest import MAJOR, OLDER_MAJORS
+from conftest import MAJOR, OLDER_MAJORS, Installation
 from pictures import jpeg, scene
 from test_ivf_crash import QUICK, answers
 from test_ivf_recall import CHECK, clustered, find, load, make
@@ -11,6 +11,15 @@ from test_queue import wait_for
 
 #: --swap came with 18; without an option the files are copied.
 WAYS = [[], ["--link"], ["--swap"]] if int(MAJOR) >= 18 else [[], ["--link"]]
+
+
+def is_whole(major: str) -> bool:
+    """Whether this server has the programs of its own that pg_upgrade runs: the package of 14 has another major's."""
+    return f" {major}." in Installation(major).run("pg_resetwal", "--version").stdout
+
+
+# Without one the tests are skipped, which the matrix shows.
+FROM = [major for major in OLDER_MAJORS if is_whole(major)] if is_whole(MAJOR) else []
 WAITING = 300
 OTHER_TABLES = 2000
 
@@ -33,7 +42,7 @@ def configure(cluster, **settings) -> None:
             config.write(f"{name.replace('__', '.')} = '{value}'\n")
 
 
-@pytest.mark.parametrize("major", OLDER_MAJORS)
+@pytest.mark.parametrize("major", FROM)
 def test_index_and_sets_go_through_pg_upgrade(fresh_cluster, major):
     """Files are carried over as they are, catalogues are made anew."""
     old, new = fresh_cluster(major, **QUICK), fresh_cluster(**QUICK)
@@ -61,7 +70,7 @@ def test_index_and_sets_go_through_pg_upgrade(fresh_cluster, major):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("major", "way"), list(itertools.product(OLDER_MAJORS, WAYS)))
+@pytest.mark.parametrize(("major", "way"), list(itertools.product(FROM, WAYS)))
 def test_pg_upgrade_with_a_preloaded_worker_leaves_the_queue_as_it_is(fresh_cluster, major, way):
     """Workers that work while pg_upgrade runs the old server write behind the counters that it has read.
 
