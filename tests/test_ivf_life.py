@@ -416,7 +416,8 @@ def damage(path: pathlib.Path, block: int, how, rng: random.Random) -> None:
 def use(cluster, table: str, query: str) -> list[str]:
     """Does everything with a damaged index. What went wrong in a way that it must not; [] when all is well.
 
-    Allowed are answers, PostgreSQL's own error about a damaged page, and XX002 that names a block.
+    Allowed are answers, PostgreSQL's own error about a damaged page, and XX002 that names a block, or the row
+    that an entry leads to and that the table cannot have.
     """
     settings = "-c enable_seqscan=off -c enable_sort=off -c statement_timeout=20s"
     nearest = f"SELECT id FROM {table} ORDER BY d <=> '{query}'"
@@ -439,7 +440,7 @@ def use(cluster, table: str, query: str) -> list[str]:
         try:
             connection.execute(sql)
         except psycopg.Error as error:
-            named = error.sqlstate == "XX002" and re.search(r"block \d+", str(error))
+            named = error.sqlstate == "XX002" and re.search(r"block \d+|an entry names row \(\d+,\d+\)", str(error))
             if connection.broken:
                 wrong.append(f"the server crashed in: {sql.replace(query, '…')}")
                 wait_until_up(cluster)
