@@ -97,6 +97,25 @@ BEGIN
         END IF;
     END LOOP;
 
+    "check" := 'shard';
+    FOR found IN
+        SELECT DISTINCT v.srvname, coalesce(v.srvoptions, '{}') AS options
+        FROM copymatch.reference_set s JOIN pg_class c ON c.oid = s.relation AND c.relkind IN ('p', 'f')
+             CROSS JOIN LATERAL (SELECT c.oid AS leaf WHERE c.relkind = 'f'
+                                 UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE t.isleaf AND c.relkind = 'p') u
+             JOIN pg_foreign_table f ON f.ftrelid = u.leaf JOIN pg_foreign_server v ON v.oid = f.ftserver
+             JOIN pg_foreign_data_wrapper w ON w.oid = v.srvfdw AND w.fdwname = 'postgres_fdw' ORDER BY v.srvname LOOP
+        IF NOT EXISTS (SELECT FROM unnest(found.options) o WHERE o LIKE 'extensions=%' AND o ~ '[=, ]copymatch *(,|$)') THEN
+            RETURN QUERY SELECT "check", found.srvname::text, 'error', 'the server lacks the option extensions: every descriptor is fetched and sorted here'::text,
+                format('ALTER SERVER %I OPTIONS (ADD extensions ''copymatch'');', found.srvname);
+        ELSIF NOT 'async_capable=true' = ANY (found.options) THEN
+            RETURN QUERY SELECT "check", found.srvname::text, 'warning', 'the server lacks the option async_capable: shards are asked one after the other'::text,
+                format('ALTER SERVER %I OPTIONS (ADD async_capable ''true'');', found.srvname);
+        ELSE
+            RETURN QUERY SELECT "check", found.srvname::text, 'ok', 'has the options that searches want'::text, NULL::text;
+        END IF;
+    END LOOP;
+
     "check" := 'trigger';
     FOR found IN
         SELECT t.tgname, t.tgrelid::regclass::text AS relation, t.tgenabled,
@@ -166,6 +185,6 @@ BEGIN
             format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEROLE NOBYPASSRLS;', found.rolname);
     END LOOP;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_doctor() IS 'looks at everything that has to be in order: the extension''s version, the models (each embeds a picture), sets, their descriptors and indexes, triggers, flagging, the queue, settings that fight each other, roles. A row for each thing: ok, warning or error, with what to do. Tables are sampled with their owners'' rights; nothing is changed';
+COMMENT ON FUNCTION @extschema@.copy_doctor() IS 'looks at everything that has to be in order: the extension''s version, the models (each embeds a picture), sets, their descriptors and indexes, servers of foreign partitions, triggers, flagging, the queue, settings that fight each other, roles. A row for each thing: ok, warning or error, with what to do. Tables are sampled with their owners'' rights; nothing is changed';
 REVOKE ALL ON FUNCTION @extschema@.copy_doctor() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_doctor() TO copymatch_admin;

@@ -159,6 +159,17 @@ def test_who_may_read_the_parent_alone_gets_the_same_answer(sharded):
         sharded.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_copy_doctor_tells_which_options_a_server_lacks(sharded):
+    shards = "SELECT subject, state, hint FROM copy_doctor() WHERE \"check\" = 'shard' ORDER BY 1"
+    assert [row[:2] for row in sharded.execute(shards).fetchall()] == [("s1", "ok"), ("s2", "ok")]
+    sharded.execute("ALTER SERVER s1 OPTIONS (DROP extensions); ALTER SERVER s2 OPTIONS (DROP async_capable)")
+    told = sharded.execute(shards).fetchall()
+    assert [row[:2] for row in told] == [("s1", "error"), ("s2", "warning")]
+    for _, _, hint in told:
+        sharded.execute(hint)
+    assert [row[:2] for row in sharded.execute(shards).fetchall()] == [("s1", "ok"), ("s2", "ok")]
+
+
 def test_a_shard_that_is_down_is_an_error_that_names_it(sharded):
     sharded.execute("ALTER SERVER s2 OPTIONS (SET dbname 'gone_away'); SELECT postgres_fdw_disconnect_all()")
     with pytest.raises(psycopg.Error) as error:
