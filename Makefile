@@ -19,7 +19,7 @@ PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
 # Any command after this sees the private server as its default one.
 WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
-.PHONY: help setup demo test torture bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-strangers eval-model eval-foreign eval-baselines \
+.PHONY: help setup demo test torture bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-strangers calibrate-verification eval-model eval-foreign eval-baselines \
 	bare-root matrix check-versions
 
 help: ## list these targets
@@ -99,6 +99,10 @@ eval: setup ## the built-in model on a detection benchmark inside PostgreSQL, wi
 eval-strangers: setup ## pictures of one kind (receipts, charts, maps …): how many strangers are taken for copies, how many copies are found
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/eval_strangers.py $(ARGS)
+
+calibrate-verification: setup ## weights and thresholds of verification from judged pictures (PICTURES=folder, ARGS=--write); see train/calibrate_verification.py
+	@scripts/photographs.sh
+	@$(WITH_SERVER) exec $(PYTHON_ENV) train/calibrate_verification.py "$(PICTURES)" $(ARGS)
 
 eval-model: ## the default model on the detection benchmark: ONNX Runtime, then inside PostgreSQL; both must agree
 	@scripts/train.sh eval

@@ -298,6 +298,17 @@ def textures(name):
     return kind
 
 
+def grass(r):
+    """Drawn: the photographs of grass that packages ship are made of pieces that come again."""
+    image, d = sheet(400, 400, "#2f5a22")
+    for _ in range(2600):
+        x, y, angle, length = r.uniform(-20, 420), r.uniform(0, 440), r.gauss(-1.57, 0.45), r.uniform(18, 60)
+        green = r.randint(70, 190)
+        colour = (int(green * r.uniform(0.3, 0.8)), green, int(green * r.uniform(0.15, 0.5)))
+        d.line((x, y, x + length * math.cos(angle), y + length * math.sin(angle)), fill=colour, width=r.randint(1, 4))
+    return image
+
+
 def rooms(r):
     image, d = sheet(640, 440, "#e9e2d4")
     w, h = r.randint(180, 260), r.randint(130, 170)
@@ -340,7 +351,7 @@ KINDS = {
     "receipts": receipts, "chats": chats, "bar charts": bars, "line charts": lines, "pie charts": pies, "forms": forms,
     "text pages": pages, "spreadsheets": spreadsheets, "maps": maps, "QR codes": qr, "bar codes": barcodes, "app screens": screens,
     "memes of one template": memes, "line drawings": drawings, "products on white": products, "skies": skies,
-    "grass": textures("grass.png"), "brick": textures("brick.png"), "rooms": rooms, "parts of one photograph": halves,
+    "grass": grass, "brick": textures("brick.png"), "rooms": rooms, "parts of one photograph": halves,
 }  # fmt: skip
 
 

@@ -372,7 +372,7 @@ fn with_evidence((m, rank): (Match, i32)) -> Verified {
         m.probability,
         m.verdict.name(),
         m.explanation,
-        evidence.map(|found| found.is_shown()),
+        evidence.map(|_| m.shown),
         evidence.and_then(|found| i32::try_from(found.inliers).ok()),
         evidence.map(|found| found.agreement()),
         evidence.and_then(|found| region(&found)),

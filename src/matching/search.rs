@@ -38,6 +38,8 @@ pub struct Match {
     pub explanation: Option<String>,
     /// What the two pictures have in common; None: not compared.
     pub evidence: Option<Evidence>,
+    /// Whether that by itself shows the reference.
+    pub shown: bool,
 }
 
 /// Best first. Within one set and view this is the order of the cosine where nothing was compared.
@@ -213,6 +215,7 @@ fn match_in(
             verdict: judged.verdict,
             explanation: None,
             evidence: judged.evidence,
+            shown: judged.shown,
         })
         .collect())
 }

@@ -14,8 +14,12 @@ const PLAIN_INLIERS: usize = 40;
 const PLAIN_AGREEMENT: f64 = 0.85;
 const PLAIN_CELLS: usize = 48;
 
-/// Different pictures that the query plainly shows: with more of them nobody looks which are registered twice.
-const MOST_SHOWN: usize = 8;
+/// Different pictures, those that agree best with the query, of which it is looked up where else they are registered: they are the
+/// rivals that count.
+const MOST_SHOWN: usize = 2;
+
+/// Agreement beyond that with any other reference from which a reference is said to be shown.
+const OUTSTANDING: f64 = 0.3;
 
 /// `verify` of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,8 @@ pub struct Judgement {
     pub score: f64,
     /// What the pictures have in common; `None`: not compared.
     pub evidence: Option<Evidence>,
+    /// Whether that by itself shows the reference, and this one rather than others of its kind.
+    pub shown: bool,
 }
 
 /// Judges the neighbours of a query, nearest first. `query`: its features, where there is anything to compare.
@@ -110,40 +116,49 @@ pub fn judge(
         Some(query) => compare(set, plan, neighbours, query)?,
         None => neighbours.iter().map(|_| None).collect(),
     };
-    if plan.compared == 0 || !calibration.weighs_evidence() {
-        let evidence = compared.iter().map(|one| one.as_ref().map(|one| one.evidence));
+    if plan.compared == 0 {
         return Ok(neighbours
             .iter()
-            .zip(evidence)
-            .map(|(neighbour, evidence)| by_descriptor(calibration, neighbour, background, evidence))
+            .map(|neighbour| by_descriptor(calibration, neighbour, background))
             .collect());
     }
     let pictures = pictures(&compared).map_err(|(at, error)| damaged(set, &neighbours[at], error))?;
     let similarities: Vec<f64> = neighbours.iter().map(|one| one.similarity).collect();
-    let weights: Vec<Option<(f64, f64)>> = compared
+    let evidence: Vec<Option<Evidence>> = compared
         .iter()
-        .map(|one| one.as_ref().map(|one| weighed(&one.evidence)))
+        .map(|one| one.as_ref().map(|one| one.evidence))
         .collect();
+    let inliers = |one: &Option<Evidence>| one.map(|one| (1.0 + one.inliers as f64).ln());
+    let agreement = |one: &Option<Evidence>| one.map(|one| one.agreement());
     let rivals = [
-        Rivals::of(&pictures, weights.iter().map(|one| one.map(|one| one.0))),
-        Rivals::of(&pictures, weights.iter().map(|one| one.map(|one| one.1))),
+        Rivals::of(&pictures, evidence.iter().map(inliers)),
+        Rivals::of(&pictures, evidence.iter().map(agreement)),
     ];
     Ok(neighbours
         .iter()
         .enumerate()
         .map(|(at, neighbour)| {
+            let found = evidence[at].map(|one| Found {
+                inliers: inliers(&Some(one)).unwrap_or(0.0),
+                other_inliers: rivals[0].against(pictures[at]),
+                agreement: one.agreement(),
+                other_agreement: rivals[1].against(pictures[at]),
+            });
+            let shown = evidence[at].is_some_and(|one| one.is_shown())
+                && found.is_some_and(|found| found.outstanding() >= OUTSTANDING);
+            if !calibration.weighs_evidence() {
+                return Judgement {
+                    evidence: evidence[at],
+                    shown,
+                    ..by_descriptor(calibration, neighbour, background)
+                };
+            }
             // Registered more than once, a picture is no rival of itself.
             let same = |other: usize| match (&compared[at], &compared[other]) {
                 (Some(_), Some(_)) => pictures[at] == pictures[other],
                 _ => likeness(neighbour, &neighbours[other]) >= SAME_PICTURE as f32,
             };
             let standing = Standing::of(&similarities, at, same);
-            let found = weights[at].map(|(inliers, content)| Found {
-                inliers,
-                content,
-                other_inliers: rivals[0].against(pictures[at]),
-                other_content: rivals[1].against(pictures[at]),
-            });
             let probability = calibration.probability_with(neighbour.similarity, background, Some(standing), found);
             Judgement {
                 probability,
@@ -152,35 +167,23 @@ pub fn judge(
                     None => calibration.verdict(probability),
                 },
                 score: Calibration::evidence_score(probability),
-                evidence: compared[at].as_ref().map(|one| one.evidence),
+                evidence: evidence[at],
+                shown,
             }
         })
         .collect())
 }
 
 /// As the paper does it.
-fn by_descriptor(
-    calibration: &Calibration,
-    neighbour: &Neighbour,
-    background: f64,
-    evidence: Option<Evidence>,
-) -> Judgement {
+fn by_descriptor(calibration: &Calibration, neighbour: &Neighbour, background: f64) -> Judgement {
     let probability = calibration.probability(neighbour.similarity, background);
     Judgement {
         probability,
         verdict: calibration.verdict(probability),
         score: calibration.stretch(neighbour.similarity, background),
-        evidence,
+        evidence: None,
+        shown: false,
     }
-}
-
-/// The evidence as the calibration takes it.
-fn weighed(evidence: &Evidence) -> (f64, f64) {
-    let logarithm = |count: usize| (1.0 + count as f64).ln();
-    (
-        logarithm(evidence.inliers),
-        evidence.agreement() * logarithm(evidence.agreed),
-    )
 }
 
 /// Cosine of two references' descriptors; −1 where one is not known.
@@ -239,24 +242,25 @@ struct Compared {
 /// Which picture each neighbour is: references that are shown and the same picture registered again have one number.
 fn pictures(compared: &[Option<Compared>]) -> Result<Vec<usize>, (usize, SketchError)> {
     let mut numbers: Vec<usize> = (0..compared.len()).collect();
-    let mut known: Vec<usize> = Vec::new();
-    for (at, one) in compared.iter().enumerate() {
-        let Some(one) = one.as_ref().filter(|one| one.evidence.is_shown()) else {
-            continue;
-        };
-        interrupts::process();
+    let mut shown: Vec<(usize, &Compared)> = compared
+        .iter()
+        .enumerate()
+        .filter_map(|(at, one)| Some((at, one.as_ref().filter(|one| one.evidence.is_shown())?)))
+        .collect();
+    shown.sort_by(|(_, a), (_, b)| b.evidence.agreement().total_cmp(&a.evidence.agreement()));
+    let mut known: Vec<(usize, &Compared)> = Vec::new();
+    for (at, one) in shown {
         let mut found = None;
-        for &first in &known {
-            if let Some(other) = &compared[first]
-                && one.sketch.is_same_picture(&other.sketch).map_err(|error| (at, error))?
-            {
-                found = Some(first);
+        for (first, other) in &known {
+            interrupts::process();
+            if one.sketch.is_same_picture(&other.sketch).map_err(|error| (at, error))? {
+                found = Some(*first);
                 break;
             }
         }
         match found {
             Some(first) => numbers[at] = first,
-            None if known.len() < MOST_SHOWN => known.push(at),
+            None if known.len() < MOST_SHOWN => known.push((at, one)),
             None => {}
         }
     }

@@ -202,13 +202,16 @@ impl Query {
     }
 }
 
-/// Correlation of thumbnails, and agreement of cells, from which two sketches are of one picture.
+/// Correlation of thumbnails from which two sketches are laid upon each other as they are; features that must agree where they are not;
+/// and agreement of cells from which they are of one picture.
 const SAME_THUMBNAILS: f32 = 0.97;
+const SAME_INLIERS: usize = 12;
 const SAME_AGREEMENT: f64 = 0.95;
+const SAME_CELLS: usize = 12;
 
 impl Sketch {
-    /// Whether another sketch is one of the same picture, registered again: whole frame upon whole frame, all cells alike. An
-    /// edited copy is not, nor are two receipts of one shop.
+    /// Whether another sketch is one of the same picture, registered again as it is or cut, scaled or framed: all that both show is
+    /// alike. Two receipts of one shop are not.
     ///
     /// # Errors
     /// [`SketchError::Damaged`] where a small picture cannot be decoded.
@@ -219,13 +222,48 @@ impl Sketch {
             .zip(unit(&other.thumbnail))
             .map(|(a, b)| a * b)
             .sum();
-        if ours.abs_diff(theirs) * 20 > ours.max(theirs) || alike < SAME_THUMBNAILS {
-            return Ok(false);
+        let size = |plane: &Plane| (plane.width as f64, plane.height as f64);
+        let upon = |one: &Pyramid, two: &Pyramid, transform: &Affine, least: usize| {
+            let found = content(one, two, transform);
+            found.compared >= least && found.agreed as f64 >= SAME_AGREEMENT * found.compared as f64
+        };
+        if ours.abs_diff(theirs) * 20 <= ours.max(theirs) && alike >= SAME_THUMBNAILS {
+            let (one, two) = (Pyramid::of(self.picture()?), Pyramid::of(other.picture()?));
+            let whole = frame(0, size(two.first()), size(one.first()));
+            if upon(&one, &two, &whole, 1) {
+                return Ok(true);
+            }
         }
+        let codes: Vec<Code> = other.features.iter().map(|feature| feature.code).collect();
+        let found = matches(
+            hamming::fastest(),
+            &self.features,
+            &other.features,
+            &codes,
+            &mut Vec::new(),
+        );
+        let Some(found) = motion(&found).filter(|found| found.inliers.len() >= SAME_INLIERS) else {
+            return Ok(false);
+        };
+        // The pictures may be smaller than what the features lie in.
         let (one, two) = (Pyramid::of(self.picture()?), Pyramid::of(other.picture()?));
-        let size = |pyramid: &Pyramid| (pyramid.first().width as f64, pyramid.first().height as f64);
-        let found = content(&one, &two, &frame(0, size(&two), size(&one)));
-        Ok(found.compared > 0 && found.agreed as f64 >= SAME_AGREEMENT * found.compared as f64)
+        let ((ow, oh), (tw, th)) = (size(one.first()), size(two.first()));
+        let from = scaled(&found.transform, other.width as f64 / tw, other.height as f64 / th);
+        let transform = shrunk(&from, ow / self.width as f64, oh / self.height as f64);
+        Ok(upon(&one, &two, &transform, SAME_CELLS))
+    }
+}
+
+/// A transform whose result is then made smaller by these factors.
+fn shrunk(transform: &Affine, x: f64, y: f64) -> Affine {
+    // Pixel centres lie at whole numbers: v = (u + ½) x − ½.
+    Affine {
+        a: transform.a * x,
+        b: transform.b * x,
+        c: (transform.c + 0.5) * x - 0.5,
+        d: transform.d * y,
+        e: transform.e * y,
+        f: (transform.f + 0.5) * y - 0.5,
     }
 }
 

@@ -37,12 +37,41 @@ impl Standing {
 pub struct Found {
     /// ln(1 + inliers).
     pub inliers: f64,
-    /// Agreement × ln(1 + cells that agree).
-    pub content: f64,
     /// The most `inliers` of any other reference.
     pub other_inliers: f64,
-    /// The most `content` of any other reference.
-    pub other_content: f64,
+    /// Share of the compared content that agrees, 0 to 1.
+    pub agreement: f64,
+    /// The most `agreement` of any other reference.
+    pub other_agreement: f64,
+}
+
+/// Agreement above that of any other reference that is chance, and from which there is no more to prove: two forms of one kind agree
+/// in four fifths of their cells, with each other and with a third.
+const CHANCE: f64 = 0.02;
+const PLAIN: f64 = 0.12;
+
+/// Where descriptors say that two pictures are all but one, their content must agree in nearly all that both show: between the first
+/// similarity and the second, and between the first agreement and the second, a pair is taken to be contradicted more and more.
+const ALIKE: [f64; 2] = [0.7, 0.85];
+const AGREES: [f64; 2] = [0.75, 0.65];
+/// What is left of the log-odds of a pair that is contradicted.
+const LEFT: f64 = 0.05;
+
+/// How far a value is from the first bound to the second, 0 to 1.
+fn between(value: f64, [first, second]: [f64; 2]) -> f64 {
+    ((value - first) / (second - first)).clamp(0.0, 1.0)
+}
+
+impl Found {
+    /// The agreement as far as it stands out from that with any other reference, 0 to 1.
+    pub fn outstanding(&self) -> f64 {
+        self.agreement * between(self.agreement - self.other_agreement, [CHANCE, PLAIN])
+    }
+
+    /// How far the content contradicts descriptors that are so similar, 0 to 1.
+    fn contradicts(&self, similarity: f64) -> f64 {
+        between(similarity, ALIKE) * between(self.agreement, AGREES)
+    }
 }
 
 /// Log-odds from similarity, background and standing.
@@ -82,10 +111,10 @@ pub struct Verified {
     pub inliers: f64,
     /// Weight of the inliers above those of any other reference, at least 0.
     pub inliers_lead: f64,
-    /// Weight of [`Found::content`], at least 0.
-    pub content: f64,
-    /// Weight of the content above that of any other reference, at least 0.
-    pub content_lead: f64,
+    /// Weight of [`Found::agreement`], at least 0.
+    pub agreement: f64,
+    /// Weight of [`Found::outstanding`], at least 0.
+    pub outstanding: f64,
     /// Probability from which the verdict is copy; without it the record's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_probability: Option<f64>,
@@ -117,7 +146,8 @@ impl Lead {
 }
 
 impl Verified {
-    /// Log-odds that the pair is a copy: never less for more evidence of it. NaN in, NaN out.
+    /// Log-odds that the pair is a copy: never less for more evidence of it, and hardly above even where the content contradicts
+    /// descriptors that are nearly the same. NaN in, NaN out.
     pub fn log_odds(&self, similarity: f64, background: f64, standing: Standing, found: Found) -> f64 {
         let lead = Lead {
             intercept: self.intercept,
@@ -126,11 +156,16 @@ impl Verified {
             best: self.best,
             fifth: self.fifth,
         };
-        lead.log_odds(similarity, background, standing)
+        let odds = lead.log_odds(similarity, background, standing)
             + self.inliers * found.inliers
             + self.inliers_lead * (found.inliers - found.other_inliers)
-            + self.content * found.content
-            + self.content_lead * (found.content - found.other_content)
+            + self.agreement * found.agreement
+            + self.outstanding * found.outstanding();
+        if odds > 0.0 {
+            odds * (1.0 - (1.0 - LEFT) * found.contradicts(similarity))
+        } else {
+            odds
+        }
     }
 
     pub(crate) fn weights(&self) -> [(&'static str, f64, bool); 9] {
@@ -142,8 +177,8 @@ impl Verified {
             ("verified.fifth", self.fifth, true),
             ("verified.inliers", self.inliers, true),
             ("verified.inliers_lead", self.inliers_lead, true),
-            ("verified.content", self.content, true),
-            ("verified.content_lead", self.content_lead, true),
+            ("verified.agreement", self.agreement, true),
+            ("verified.outstanding", self.outstanding, true),
         ]
     }
 }
@@ -204,8 +239,8 @@ mod tests {
                 fifth: w[3],
                 inliers: w[4],
                 inliers_lead: w[5],
-                content: w[6],
-                content_lead: w[7],
+                agreement: w[6],
+                outstanding: w[7],
                 copy_probability: None,
                 review_probability: None,
             },
@@ -216,18 +251,50 @@ mod tests {
         #[test]
         fn more_evidence_is_never_less_probable(
             model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0, fifth in -1.0f64..1.0,
-            inliers in 0.0f64..6.0, content in 0.0f64..6.0, others in (0.0f64..6.0, 0.0f64..6.0), more in 0.0f64..3.0,
+            inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
         ) {
             let standing = Standing { best, fifth };
-            let found = Found { inliers, content, other_inliers: others.0, other_content: others.1 };
+            let found = Found { inliers, agreement, other_inliers: others.0, other_agreement: others.1 };
             let odds = model.log_odds(similarity, background, standing, found);
-            prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
             let more_inliers = Found { inliers: inliers + more, ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_inliers) >= odds - 1e-9);
-            let more_content = Found { content: content + more, ..found };
-            prop_assert!(model.log_odds(similarity, background, standing, more_content) >= odds - 1e-9);
+            let more_agreement = Found { agreement: (agreement + more).min(1.0), ..found };
+            prop_assert!(model.log_odds(similarity, background, standing, more_agreement) >= odds - 1e-9);
+            let more_rivals = Found { other_inliers: others.0 + more, other_agreement: (others.1 + more).min(1.0), ..found };
+            prop_assert!(model.log_odds(similarity, background, standing, more_rivals) <= odds + 1e-9);
             let worse = Standing { best: best + more, fifth: fifth + more };
             prop_assert!(model.log_odds(similarity, background, worse, found) <= odds + 1e-9);
+            if agreement >= 0.75 {
+                prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
+            }
         }
+    }
+
+    #[test]
+    fn content_that_contradicts_leaves_little_above_even() {
+        let model = Verified {
+            intercept: -3.0,
+            similarity: 0.0,
+            background: 0.0,
+            best: 10.0,
+            fifth: 10.0,
+            inliers: 0.1,
+            inliers_lead: 1.0,
+            agreement: 0.0,
+            outstanding: 7.0,
+            copy_probability: None,
+            review_probability: None,
+        };
+        let standing = Standing { best: 0.3, fifth: 0.2 };
+        let found = |agreement| Found {
+            inliers: 1.0,
+            other_inliers: 1.0,
+            agreement,
+            other_agreement: 0.0,
+        };
+        let odds = |similarity, agreement| model.log_odds(similarity, 0.1, standing, found(agreement));
+        assert!(probability_of(odds(0.98, 0.4)) < 0.7);
+        assert!(probability_of(odds(0.98, 0.9)) > 0.99);
+        assert!(odds(0.65, 0.4) > 4.0, "of an edited copy less is asked");
     }
 }

@@ -237,8 +237,8 @@ fn weighing() -> Value {
     for (field, value) in [
         ("inliers", 0.3),
         ("inliers_lead", 1.4),
-        ("content", 0.2),
-        ("content_lead", 1.0),
+        ("agreement", 0.2),
+        ("outstanding", 7.0),
         ("copy_probability", 0.97),
         ("review_probability", 0.4),
     ] {
