@@ -272,16 +272,20 @@ def test_runtime_says_which_provider_really_runs(db):
     assert row[0] == "auto" and row[1] in ("cpu", "cuda") and row[2] == 1 and row[3]
 
 
-def test_auto_says_once_in_the_log_that_it_fell_back_to_the_cpu(db, connect, server):
-    if db.execute("SELECT provider FROM copy_runtime()").fetchone()[0] != "cpu":
-        pytest.skip("this machine has a GPU")
-    assert db.execute("SELECT fallback_reason FROM copy_runtime()").fetchone()[0]
+def test_auto_says_once_in_the_log_of_a_server_that_it_fell_back_to_the_cpu(fresh_cluster):
+    cluster = fresh_cluster()
+    with cluster.connect() as db:
+        db.execute("CREATE EXTENSION copymatch")
+        if db.execute("SELECT provider FROM copy_runtime()").fetchone()[0] != "cpu":
+            pytest.skip("this machine has a GPU")
+        assert db.execute("SELECT fallback_reason FROM copy_runtime()").fetchone()[0]
     line = "copymatch.execution_provider is auto: the CPU runs the network"
-    before = server.log.read_text(errors="replace").count(line)
-    session = connect(db.info.dbname)
-    for _ in range(3):
-        session.execute("SELECT copy_embed(%s)", [jpeg(scene(1))])
-    assert server.log.read_text(errors="replace").count(line) == before + 1
+    for starts in (1, 2):
+        for _ in range(3):
+            with cluster.connect() as db:
+                db.execute("SELECT copy_embed(%s)", [jpeg(scene(1))])
+        assert cluster.log.read_text(errors="replace").count(line) == starts
+        cluster.restart()
 
 
 def test_provider_that_cannot_be_had_is_an_error_unless_auto(db, sqlstate):

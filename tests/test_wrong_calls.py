@@ -242,16 +242,3 @@ def test_search_that_waits_for_the_end_of_a_re_embedding_goes_on(fresh_cluster):
         db.execute("COMMIT")
         search.join()
         assert found == [("1",)]
-
-
-def test_fallback_to_the_cpu_is_told_once_by_a_server(fresh_cluster):
-    cluster = fresh_cluster()
-    with cluster.connect() as db:
-        db.execute("CREATE EXTENSION copymatch")
-    for _ in range(3):
-        with cluster.connect() as db:
-            db.execute("SELECT copy_embed(%s)", [jpeg(scene(1))])
-    if db is not None and "copymatch.execution_provider is auto" in cluster.log.read_text():
-        assert cluster.log.read_text().count("copymatch.execution_provider is auto") == 1
-    else:
-        pytest.skip("a GPU answers here")
