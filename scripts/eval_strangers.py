@@ -36,18 +36,20 @@ def best(connection: psycopg.Connection, picture: bytes, verify: str) -> tuple:
         return None, "different", 0.0
 
 
-def load(connection: psycopg.Connection, kinds: list[str], seed: int):
+def load(connection: psycopg.Connection, kinds: list[str], seed: int, references: int):
     connection.execute(
         "CREATE EXTENSION copymatch; CREATE TABLE reference_image (name text PRIMARY KEY, image bytea NOT NULL)"
     )
     for kind in kinds:
-        for number in range(REFERENCES):
+        for number in range(references):
             picture = encoded(strangers.draw(kind, number, seed), "PNG")
             connection.execute("INSERT INTO reference_image VALUES (%s, %s)", (f"{kind} {number}", picture))
     connection.execute("SELECT copy_create_set('kinds', 'reference_image', key => 'name', image => 'image')")
 
 
-def evaluate(connection: psycopg.Connection, kinds: list[str], seed: int, verify: str) -> dict[str, dict]:
+def evaluate(
+    connection: psycopg.Connection, kinds: list[str], seed: int, verify: str, references: int
+) -> dict[str, dict]:
     figures = {}
     for kind in kinds:
         found = dict(strangers_at_copy=0, strangers_at_review=0, highest=0.0, copies={}, copies_kept={})
@@ -57,7 +59,7 @@ def evaluate(connection: psycopg.Connection, kinds: list[str], seed: int, verify
             found["strangers_at_copy"] += verdict == "copy"
             found["strangers_at_review"] += verdict == "review"
             found["highest"] = max(found["highest"], probability)
-        for number in range(REFERENCES):
+        for number in range(references):
             for edit, image in strangers.copies(strangers.draw(kind, number, seed), number + 100 * seed).items():
                 picture = encoded(image, "JPEG", quality=40 + 5 * (number % 9))
                 reference, verdict, _ = best(connection, picture, verify)
@@ -68,9 +70,10 @@ def evaluate(connection: psycopg.Connection, kinds: list[str], seed: int, verify
     return figures
 
 
-def table(figures: dict[str, dict]) -> str:
+def table(figures: dict[str, dict], references: int) -> str:
     edits = list(next(iter(figures.values()))["copies"])
-    lines = [f"{'of 12':<26}{'at copy':>8}{'review':>8}{'highest':>9}" + "".join(f"{edit:>11}" for edit in edits)]
+    heading = f"of {STRANGERS}, {references}"
+    lines = [f"{heading:<26}{'at copy':>8}{'review':>8}{'highest':>9}" + "".join(f"{edit:>11}" for edit in edits)]
     for kind, found in figures.items():
         kept = "".join(f"{found['copies_kept'][edit]:>11}" for edit in edits)
         lines.append(
@@ -79,7 +82,7 @@ def table(figures: dict[str, dict]) -> str:
     worst = max(figures, key=lambda kind: figures[kind]["strangers_at_copy"])
     least = min(figures, key=lambda kind: min(figures[kind]["copies_kept"].values()))
     lines.append(
-        f"worst: {figures[worst]['strangers_at_copy']} strangers at copy ({worst}); {min(figures[least]['copies_kept'].values())} of 12 copies kept ({least})"
+        f"worst: {figures[worst]['strangers_at_copy']} strangers at copy ({worst}); {min(figures[least]['copies_kept'].values())} of {references} copies kept ({least})"
     )
     return "\n".join(lines)
 
@@ -92,6 +95,12 @@ def main() -> None:
         help="a server with the extension (default: $COPYMATCH_DSN)",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--references",
+        type=int,
+        default=REFERENCES,
+        help="of each kind, at most 12: with one of a kind nothing in the set tells what its strangers look like",
+    )
     parser.add_argument("--verify", default="auto", choices=("auto", "all", "off"))
     parser.add_argument("--kind", action="append", help="this kind alone (may be repeated)")
     parser.add_argument("--json", type=Path, help="write the figures there")
@@ -103,12 +112,12 @@ def main() -> None:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(name))
     with psycopg.connect(a.dsn, dbname=DATABASE, autocommit=True) as connection:
-        load(connection, kinds, a.seed)
-        figures = evaluate(connection, kinds, a.seed, a.verify)
+        load(connection, kinds, a.seed, a.references)
+        figures = evaluate(connection, kinds, a.seed, a.verify, a.references)
     if not a.keep:
         with psycopg.connect(a.dsn, dbname="postgres", autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {}").format(name))
-    print(table(figures))
+    print(table(figures, a.references))
     if a.json:
         a.json.write_text(json.dumps(figures, indent=1) + "\n")
 
