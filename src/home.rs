@@ -1,5 +1,7 @@
 //! Where the extension lives: its schema, which the user chooses, and the OID of its `vector` type there.
 
+use std::cell::Cell;
+
 use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
@@ -19,6 +21,7 @@ pub struct Home {
 impl Home {
     /// Finds the home of the function that `fcinfo` calls.
     pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Home, Failure> {
+        check_version()?;
         // SAFETY: fcinfo is valid during the call; the look-ups go through PostgreSQL's system caches, and names are copied out.
         unsafe {
             let function = (*fcinfo).flinfo.as_ref().map_or(pg_sys::InvalidOid, |info| info.fn_oid);
@@ -81,6 +84,7 @@ impl Home {
 
     /// The extension's home where no function in its schema was called: those in schema copymatch, workers.
     pub fn installed() -> Result<Home, Failure> {
+        check_version()?;
         select(
             "SELECT pg_catalog.quote_ident(n.nspname), t.oid FROM pg_catalog.pg_extension e \
              JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
@@ -101,5 +105,35 @@ impl Home {
                 "extension copymatch is not installed in this database",
             )
         })
+    }
+}
+
+thread_local! {
+    /// Whether this session has seen that the catalogue is the library's.
+    static IS_THE_LIBRARYS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// An error that says what to do in the time between the installation of another version and the update of the database.
+fn check_version() -> Result<(), Failure> {
+    // SAFETY: reads a variable of this backend; scripts of the extension may call what is not yet complete.
+    if IS_THE_LIBRARYS.get() || unsafe { pg_sys::creating_extension } {
+        return Ok(());
+    }
+    const OWN: &str = env!("CARGO_PKG_VERSION");
+    let found = select(
+        "SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'copymatch'",
+        &[],
+        |row| row.required::<String>(1),
+    )?;
+    match found.first() {
+        Some(version) if version != OWN => Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the library of copymatch is of version {OWN}, extension copymatch in this database of {version}"),
+        )
+        .hint("ALTER EXTENSION copymatch UPDATE;")),
+        _ => {
+            IS_THE_LIBRARYS.set(true);
+            Ok(())
+        }
     }
 }

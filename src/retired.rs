@@ -42,3 +42,5 @@ retired!(embed_uploads_wrapper, pg_finfo_embed_uploads_wrapper);
 retired!(queue_settings_wrapper, pg_finfo_queue_settings_wrapper);
 
 retired!(check_filter_wrapper, pg_finfo_check_filter_wrapper);
+// copy_match with fewer parameters, up to 0.2.0: the present one is copy_match_image_wrapper.
+retired!(copy_match_wrapper, pg_finfo_copy_match_wrapper);

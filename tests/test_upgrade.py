@@ -3,6 +3,7 @@ made."""
 
 import json
 
+import psycopg
 import pytest
 from conftest import ROOT
 from pictures import jpeg, scene
@@ -164,6 +165,48 @@ def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, conn
     db.execute("CALL copy_reembed('refs', %s, build_index => true)", [default[0]])
     assert db.execute("SELECT model FROM copymatch.reference_sets").fetchone() == (default[0],)
     assert db.execute(matches, [jpeg(scene(9), 60)]).fetchone() == ("9", "copy"), "with the new model"
+
+
+def test_triggers_that_the_gate_would_stop_are_named_with_the_way(new_db, connect):
+    """Uploads of one role, references of another: it worked without a word before, and goes on with one statement."""
+    db = connect(new_db(extension=False))
+    told = []
+    roles = ("old_press", "old_shop")
+    db.execute("".join(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role};" for role in roles))
+    try:
+        db.execute("CREATE EXTENSION copymatch VERSION '0.2.0'; GRANT CREATE ON SCHEMA public TO old_press, old_shop")
+        db.execute("SET ROLE old_press; CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+        db.execute("SELECT copy_create_set('press', 'refs', 'id', 'image'); GRANT SELECT ON refs TO old_shop")
+        # Between installation and update everything says what is to be done.
+        for statement in ("INSERT INTO refs VALUES (1, %s)", "SELECT * FROM copy_match(%s, 'press')"):
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
+                db.execute(statement, [jpeg(scene(1))])
+            assert "version" in str(error.value) and "ALTER EXTENSION copymatch UPDATE" in error.value.diag.message_hint
+        db.execute(
+            "RESET ROLE; CREATE TABLE uploads (id int PRIMARY KEY, image bytea); CREATE TABLE own (LIKE uploads)"
+        )
+        for table in ("uploads", "own"):
+            db.execute(
+                f"CREATE TRIGGER f AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'press', 'k=1')"
+            )
+        db.execute("ALTER TABLE uploads OWNER TO old_shop; ALTER TABLE own OWNER TO old_press")
+        db.add_notice_handler(
+            lambda notice: told.append((notice.severity_nonlocalized, notice.message_primary, notice.message_hint))
+        )
+        db.execute("ALTER EXTENSION copymatch UPDATE")
+        warned = [
+            (message, hint)
+            for severity, message, hint in told
+            if severity == "WARNING" and "no reason to trust" in message
+        ]
+        assert len(warned) == 1 and "uploads" in warned[0][0] and "old_press" in warned[0][0]
+        db.execute(warned[0][1].removeprefix("If that role is trusted: ").removesuffix(" once the update is done."))
+        db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+        db.execute("INSERT INTO uploads VALUES (1, %s)", [jpeg(scene(1), 60)])
+        db.execute("INSERT INTO own VALUES (1, %s)", [jpeg(scene(1), 60)])
+        assert db.execute("SELECT count(*) FROM copymatch.finding").fetchone() == (2,)
+    finally:
+        db.execute("RESET ROLE; DROP OWNED BY old_press, old_shop CASCADE; DROP ROLE old_press, old_shop")
 
 
 def test_hostile_rows_of_0_2_0_are_mended_and_told(new_db, connect):

@@ -61,7 +61,7 @@ struct Page {
 
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, clippy::too_many_arguments)]
-fn copy_match(
+fn copy_match_image(
     image: Option<&[u8]>,
     reference_set: Option<&str>,
     k: Option<i32>,
