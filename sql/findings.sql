@@ -310,19 +310,20 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON copymatch.find
     FOR EACH STATEMENT EXECUTE FUNCTION copymatch.refuse_change();
 COMMENT ON TRIGGER append_only ON copymatch.finding_history IS 'the history is evidence';
 
-CREATE FUNCTION copymatch.is_dismissed(relation regclass, upload text, uploader text, set_id bigint, reference text)
+CREATE FUNCTION copymatch.is_dismissed(relation regclass, upload text, uploader text, reference_set text, reference text, set_id bigint DEFAULT NULL)
     RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM copymatch.dismissal d WHERE d.relation = is_dismissed.relation AND d.upload = is_dismissed.upload
-                       AND d.set_id = is_dismissed.set_id AND d.reference = is_dismissed.reference)
+                       AND d.set_id = w.id AND d.reference = is_dismissed.reference)
         OR EXISTS (SELECT FROM copymatch.dismissal d WHERE d.relation = is_dismissed.relation AND d.uploader = is_dismissed.uploader
-                       AND d.set_id = is_dismissed.set_id AND d.reference = is_dismissed.reference)
+                       AND d.set_id = w.id AND d.reference = is_dismissed.reference)
+    FROM (SELECT coalesce(is_dismissed.set_id, (SELECT s.id FROM copymatch.reference_set s WHERE s.name = is_dismissed.reference_set)) AS id) w
 $$;
-COMMENT ON FUNCTION copymatch.is_dismissed(regclass, text, text, bigint, text) IS 'whether a reviewer dismissed this reference of this set for this upload or this uploader';
-REVOKE ALL ON FUNCTION copymatch.is_dismissed(regclass, text, text, bigint, text) FROM PUBLIC;
+COMMENT ON FUNCTION copymatch.is_dismissed(regclass, text, text, text, text, bigint) IS 'whether a reviewer dismissed this reference for this upload or this uploader: of the set with this number, or else of this name';
+REVOKE ALL ON FUNCTION copymatch.is_dismissed(regclass, text, text, text, text, bigint) FROM PUBLIC;
 
-CREATE FUNCTION copymatch.record_findings(relation regclass, upload text, uploader text, set_id bigint, reference text[],
+CREATE FUNCTION copymatch.record_findings(relation regclass, upload text, uploader text, reference_set text, reference text[],
                                           similarity double precision[], background double precision[], score double precision[],
-                                          probability double precision[], verdict text[], notify boolean DEFAULT true)
+                                          probability double precision[], verdict text[], notify boolean DEFAULT true, set_id bigint DEFAULT NULL)
     RETURNS bigint LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -336,8 +337,8 @@ BEGIN
             FROM unnest(record_findings.reference, record_findings.similarity, record_findings.background, record_findings.score,
                         record_findings.probability, record_findings.verdict)
                      AS m(reference, similarity, background, score, probability, verdict)
-            JOIN copymatch.reference_set s ON s.id = record_findings.set_id
-            WHERE NOT copymatch.is_dismissed(record_findings.relation, record_findings.upload, record_findings.uploader, s.id, m.reference)
+            JOIN copymatch.reference_set s ON CASE WHEN record_findings.set_id IS NULL THEN s.name = record_findings.reference_set ELSE s.id = record_findings.set_id END
+            WHERE NOT copymatch.is_dismissed(record_findings.relation, record_findings.upload, record_findings.uploader, s.name, m.reference, s.id)
             ORDER BY m.probability DESC
             ON CONFLICT ON CONSTRAINT finding_pair DO UPDATE
                 SET similarity = EXCLUDED.similarity, background = EXCLUDED.background, score = EXCLUDED.score,
@@ -355,9 +356,9 @@ BEGIN
     END IF;
     RETURN coalesce(cardinality(new_findings), 0);
 END $$;
-COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, bigint, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) IS
+COMMENT ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean, bigint) IS
     'writes what an upload resembles and NOTIFYs copymatch_finding of new ones with their id; what was dismissed is left out, what is open already gets the new figures; the number of new findings';
-REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, bigint, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[], boolean, bigint) FROM PUBLIC;
 
 -- Review.
 CREATE FUNCTION copymatch.decide(finding bigint, new_state text, note text, for_uploader boolean) RETURNS void LANGUAGE plpgsql VOLATILE

@@ -25,7 +25,7 @@ def findings(fresh_db):
 def record(db, upload: str, uploader: str | None, reference: str) -> int:
     """What the trigger does once it has matched: how many new findings."""
     return db.execute(
-        """SELECT copymatch.record_findings('uploads', %s, %s, (SELECT id FROM copymatch.reference_set WHERE name = 'licensed'), ARRAY[%s], ARRAY[0.9::float8], ARRAY[0.3::float8],
+        """SELECT copymatch.record_findings('uploads', %s, %s, 'licensed', ARRAY[%s], ARRAY[0.9::float8], ARRAY[0.3::float8],
                                             ARRAY[-0.1::float8], ARRAY[0.95::float8], ARRAY['copy'])""",
         [upload, uploader, reference],
     ).fetchone()[0]
@@ -258,7 +258,7 @@ def test_role_without_rights_sees_nothing(findings, sqlstate):
         for call in (
             "copy_confirm(1)",
             "copy_confirm(12345)",
-            "copymatch.is_dismissed('uploads', 'u1', NULL, 1, '7')",
+            "copymatch.is_dismissed('uploads', 'u1', NULL, 'licensed', '7')",
         ):
             with sqlstate("42501"):
                 findings.execute(f"SELECT {call}")

@@ -6,8 +6,10 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import strangers  # noqa: E402
@@ -310,3 +312,16 @@ def test_flagging_rests_on_the_evidence(db):
         "SELECT upload, reference, verdict FROM copymatch.finding WHERE reference_set = 'maps'"
     ).fetchall()
     assert found == [("1", "7", "copy")]
+
+
+def test_a_picture_that_a_sketch_cannot_show_is_itself_all_the_same(fresh_db):
+    """Noise: nothing of its content is left in a small picture, which contradicts nothing."""
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(3).integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(noise, "PNG")
+    fresh_db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    fresh_db.execute("SELECT copy_create_set('noise', 'refs', 'id', 'image')")
+    fresh_db.execute("INSERT INTO refs VALUES (1, %s)", [noise.getvalue()])
+    found = fresh_db.execute(
+        "SELECT verdict, similarity, agreement < 0.5 FROM copy_match(%s)", [noise.getvalue()]
+    ).fetchone()
+    assert found == ("copy", pytest.approx(1.0), True)

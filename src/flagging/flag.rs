@@ -135,12 +135,12 @@ pub fn matches(
 pub fn record(named: &Named, found: &[Match], notify: bool) -> Result<(), Failure> {
     let numbers = |field: fn(&Match) -> f64| Parameter::of(found.iter().map(field).collect::<Vec<f64>>());
     change(
-        "SELECT copymatch.record_findings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "SELECT copymatch.record_findings($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         &[
             Parameter::of(named.relation),
             Parameter::of(named.upload),
             Parameter::of(named.uploader),
-            Parameter::of(named.set_id),
+            Parameter::of(named.set),
             Parameter::of(found.iter().map(|m| m.reference.clone()).collect::<Vec<String>>()),
             numbers(|m| m.similarity),
             numbers(|m| m.background),
@@ -153,6 +153,7 @@ pub fn record(named: &Named, found: &[Match], notify: bool) -> Result<(), Failur
                     .collect::<Vec<String>>(),
             ),
             Parameter::of(notify),
+            Parameter::of(named.set_id),
         ],
         |_| Ok(()),
     )?;
@@ -162,13 +163,14 @@ pub fn record(named: &Named, found: &[Match], notify: bool) -> Result<(), Failur
 /// Whether a reviewer dismissed this reference for this upload or this uploader.
 pub fn dismissed(named: &Named, reference: &str) -> Result<bool, Failure> {
     let found = select(
-        "SELECT copymatch.is_dismissed($1, $2, $3, $4, $5)",
+        "SELECT copymatch.is_dismissed($1, $2, $3, $4, $5, $6)",
         &[
             Parameter::of(named.relation),
             Parameter::of(named.upload),
             Parameter::of(named.uploader),
-            Parameter::of(named.set_id),
+            Parameter::of(named.set),
             Parameter::of(reference),
+            Parameter::of(named.set_id),
         ],
         |row| row.required::<bool>(1),
     )?;

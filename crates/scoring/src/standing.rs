@@ -54,6 +54,9 @@ const PLAIN: f64 = 0.12;
 /// similarity and the second, and between the first agreement and the second, a pair is taken to be contradicted more and more.
 const ALIKE: [f64; 2] = [0.7, 0.85];
 const AGREES: [f64; 2] = [0.75, 0.65];
+/// Nearer than strangers of one kind ever are, up to the picture itself: what its content is too fine for a sketch to show is no
+/// contradiction then.
+const ITSELF: [f64; 2] = [0.993, 0.998];
 /// What is left of the log-odds of a pair that is contradicted.
 const LEFT: f64 = 0.05;
 
@@ -70,7 +73,7 @@ impl Found {
 
     /// How far the content contradicts descriptors that are so similar, 0 to 1.
     fn contradicts(&self, similarity: f64) -> f64 {
-        between(similarity, ALIKE) * between(self.agreement, AGREES)
+        between(similarity, ALIKE) * between(self.agreement, AGREES) * (1.0 - between(similarity, ITSELF))
     }
 }
 
@@ -295,6 +298,10 @@ mod tests {
         let odds = |similarity, agreement| model.log_odds(similarity, 0.1, standing, found(agreement));
         assert!(probability_of(odds(0.98, 0.4)) < 0.7);
         assert!(probability_of(odds(0.98, 0.9)) > 0.99);
+        assert!(
+            probability_of(odds(1.0, 0.06)) > 0.99,
+            "noise, whose sketch shows nothing of it, is itself all the same"
+        );
         assert!(odds(0.65, 0.4) > 4.0, "of an edited copy less is asked");
     }
 }
