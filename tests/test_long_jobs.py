@@ -108,8 +108,8 @@ def alter_while(db, dsn: str, statement: str, tables: list[str]) -> float:
     """Alters tables while the statement embeds: the longest wait."""
     thread, errors = in_background(dsn, statement)
     waits = []
-    time.sleep(0.7)
-    while thread.is_alive() and len(waits) < 12:
+    time.sleep(0.5)
+    while thread.is_alive() and len(waits) < 3 * len(tables):
         for table in tables:
             start = time.monotonic()
             db.execute(f"ALTER TABLE {table} ALTER COLUMN image SET STATISTICS {100 + len(waits)}")
@@ -135,11 +135,11 @@ def test_no_lock_is_held_while_images_are_embedded(fresh_db, server, statement):
     references(fresh_db, 45, LARGE)
     fresh_db.execute("CREATE TABLE labels (reference text, is_copy boolean, image bytea)")
     fresh_db.execute(
-        "INSERT INTO labels SELECT r.id::text, n = 0, CASE n WHEN 0 THEN r.image ELSE (SELECT o.image FROM refs o WHERE o.id = (r.id + 1) % 45) END"
-        " FROM refs r, generate_series(0, 1) n"
+        "INSERT INTO labels SELECT r.id::text, n = 0, CASE n WHEN 0 THEN r.image ELSE (SELECT o.image FROM refs o WHERE o.id = (r.id + n) % 45) END"
+        " FROM refs r, generate_series(0, 2) n"
     )
     longest = alter_while(fresh_db, server.dsn(fresh_db.info.dbname), statement, ["refs", "labels"])
-    # One search or one reading of the tables at most: far less than the embedding of ninety pictures.
+    # One search or one reading of the tables at most: far less than the embedding of so many pictures.
     assert longest < 2.5, longest
 
 
