@@ -76,13 +76,13 @@ def test_power_loss_under_load_leaves_a_sound_index_and_every_committed_row(fres
         with cluster.connect() as db:
             until = time.monotonic() + rng.uniform(1, 4)
             while time.monotonic() < until:
-                load(db, "t", clustered(1, 32, seed=committed), first=10_000_000 + committed)
+                load(db, "t", clustered(1, 32, seed=committed), first=1_000_000_000 + committed)
                 committed += 1
         disk.lose_power()
         workload.stop()
         cluster.start()
         with cluster.connect() as db:
-            kept = db.execute("SELECT count(*) FROM t WHERE id BETWEEN 10000000 AND 99999999").fetchone()[0]
+            kept = db.execute("SELECT count(*) FROM t WHERE id BETWEEN 1000000000 AND 1999999999").fetchone()[0]
             assert kept == committed, "a row that was committed is gone"
             assert_sound(db, settled=False)
 
