@@ -155,6 +155,10 @@ def test_who_may_read_the_parent_alone_gets_the_same_answer(sharded):
         sharded.execute("RESET ROLE; ALTER TABLE refs DISABLE ROW LEVEL SECURITY")
         sharded.execute(f"SET ROLE {role}")
         assert sharded.execute(NEAREST.format(100, "'refs'")).fetchall() == expected
+        # Whoever may read the partitions alone has no right on the set's relation.
+        sharded.execute(f"RESET ROLE; REVOKE SELECT ON refs FROM {role}; SET ROLE {role}")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            sharded.execute(NEAREST.format(100, "'refs'"))
     finally:
         sharded.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 

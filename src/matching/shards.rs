@@ -22,8 +22,9 @@ pub struct Shard {
 
 const LEAVES: &str = "\
     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.oid, c.relkind = 'f', \
-           pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid) \
-               AND NOT pg_catalog.row_security_active($1) \
+           pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+               AND NOT pg_catalog.row_security_active(c.oid) \
+               AND pg_catalog.has_table_privilege($1, 'SELECT') AND NOT pg_catalog.row_security_active($1) \
     FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE t.isleaf ORDER BY c.oid";
