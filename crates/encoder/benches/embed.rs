@@ -43,6 +43,8 @@ fn main() {
         library,
         provider: Provider::Cpu,
         threads: 1,
+        device: 0,
+        device_memory: 0,
     };
     let load = || {
         let weights = std::fs::read(folder.join("model.onnx")).expect("a model");

@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         library,
         provider: Provider::Cpu,
         threads: 1,
+        device: 0,
+        device_memory: 0,
     };
     let mut encoder = Encoder::load(&weights, manifest, &options)?;
     println!("file,width,height,decode_full_ms,decode_reduced_ms,resize_ms,embed_decoded_ms");

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use crate::error::EncoderError;
 use crate::manifest::Manifest;
 use crate::onnx;
-use crate::preprocess::Preprocessor;
+use crate::preparation::{Mean, Preparation};
+use crate::preprocess::Input;
 use crate::session::{self, Network, Provider, RuntimeOptions};
 
 /// Pixels that one run on the CPU may see: eight images at 224. It bounds the memory of a run and, because a run cannot
@@ -21,8 +22,7 @@ const DEVICE_BATCH_PIXELS: u32 = 64 * 224 * 224;
 ///
 /// It may be moved between threads, but embeds one batch at a time.
 pub struct Encoder {
-    manifest: Manifest,
-    preprocessor: Preprocessor,
+    preparation: Preparation,
     network: Network,
     threads: usize,
     fallback: Option<String>,
@@ -31,8 +31,8 @@ pub struct Encoder {
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Encoder")
-            .field("model", &self.manifest.name())
-            .field("version", &self.manifest.version())
+            .field("model", &self.manifest().name())
+            .field("version", &self.manifest().version())
             .field("provider", &self.provider())
             .field("fallback", &self.fallback)
             .finish()
@@ -86,10 +86,8 @@ impl Encoder {
         provider: Provider,
     ) -> Result<Self, EncoderError> {
         let network = Network::load(weights, manifest, options, provider)?;
-        let preprocessor = Preprocessor::new(manifest);
         let mut encoder = Self {
-            manifest: manifest.clone(),
-            preprocessor,
+            preparation: Preparation::new(manifest.clone()),
             network,
             threads: options.threads,
             fallback: None,
@@ -111,53 +109,56 @@ impl Encoder {
     /// [`EncoderError::OutputShape`] when the runtime fails; [`EncoderError::NonFiniteDescriptor`] and
     /// [`EncoderError::ZeroDescriptor`] with the image's position. No partial result is returned.
     pub fn embed(&mut self, images: &[Image], should_stop: &dyn Fn() -> bool) -> Result<Vec<Vec<f32>>, EncoderError> {
-        let dimensions = self.manifest.dimensions();
-        let mut descriptors = vec![vec![0.0_f32; dimensions]; images.len()];
-        for &size in self.manifest.input_sizes() {
-            let targets: Vec<_> = images
-                .iter()
-                .map(|image| self.preprocessor.target(image, size))
-                .collect();
+        let Self {
+            preparation, network, ..
+        } = self;
+        let manifest = preparation.manifest();
+        let mut means: Vec<Mean> = images.iter().map(|_| Mean::new(manifest.dimensions())).collect();
+        for &size in manifest.input_sizes() {
+            let targets: Vec<_> = images.iter().map(|image| preparation.target(image, size)).collect();
             let mut start = 0;
             while start < images.len() {
                 let target = targets[start];
-                let batch = batch_size(self.network.provider(), self.threads, target);
+                let batch = batch_size(network.provider(), self.threads, target);
                 // Only images of one size fit into one tensor.
                 let alike = targets[start..]
                     .iter()
                     .take(batch)
                     .take_while(|&&other| other == target);
                 let chunk = &images[start..start + alike.count()];
-                let tensor = self.preprocessor.tensor(chunk, target, || stop_if(should_stop))?;
+                let tensor = preparation.tensor(chunk, target, || stop_if(should_stop))?;
                 stop_if(should_stop)?;
-                let outputs = self.network.run(&tensor)?;
+                let outputs = network.run(&tensor.view())?;
                 for (i, output) in outputs.outer_iter().enumerate() {
-                    let image = start + i;
-                    let scale = inverse_norm(output)
-                        .ok_or(EncoderError::NonFiniteDescriptor { image, size })?
-                        .ok_or(EncoderError::ZeroDescriptor { image })?;
-                    for (sum, value) in descriptors[image].iter_mut().zip(&output) {
-                        *sum += (f64::from(*value) * scale) as f32;
-                    }
+                    means[start + i].add(output.iter().copied(), size, start + i)?;
                 }
                 start += chunk.len();
             }
         }
-        for (image, descriptor) in descriptors.iter_mut().enumerate() {
-            // Opposite descriptors at two sizes may cancel out.
-            let scale = inverse_norm(&*descriptor)
-                .flatten()
-                .ok_or(EncoderError::ZeroDescriptor { image })?;
-            descriptor
-                .iter_mut()
-                .for_each(|value| *value = (f64::from(*value) * scale) as f32);
-        }
-        Ok(descriptors)
+        means
+            .into_iter()
+            .enumerate()
+            .map(|(image, mean)| mean.finish(image))
+            .collect()
+    }
+
+    /// Runs the network on a tensor that somebody else has prepared ([`Preparation::write`]): `shape[0]` images. The raw
+    /// outputs, one after the other; [`Mean`] makes descriptors of them.
+    ///
+    /// # Errors
+    /// [`EncoderError::InputShape`] where the bytes are no tensor of that shape; else as for [`Encoder::embed`].
+    pub fn run(&mut self, shape: [usize; 4], bytes: &[u8]) -> Result<Vec<f32>, EncoderError> {
+        let element = self.manifest().element();
+        let input = Input::new(element, shape, bytes).ok_or(EncoderError::InputShape {
+            bytes: bytes.len(),
+            shape,
+        })?;
+        Ok(self.network.run(&input)?.into_iter().collect())
     }
 
     /// The manifest that the model was loaded with.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        self.preparation.manifest()
     }
 
     /// Where the network really runs: `cpu`, `cuda` or `tensorrt`.
@@ -172,12 +173,12 @@ impl Encoder {
     }
 
     fn check_parity(&mut self) -> Result<(), EncoderError> {
-        for i in 0..self.manifest.parity().len() {
-            let pattern = self.manifest.parity()[i].pattern();
+        for i in 0..self.manifest().parity().len() {
+            let pattern = self.manifest().parity()[i].pattern();
             let (width, height, pixels) = pattern.draw();
             let image = Image::new(width, height, pixels)?;
             let found = self.embed(std::slice::from_ref(&image), &|| false)?.concat();
-            let recorded = &self.manifest.parity()[i];
+            let recorded = &self.manifest().parity()[i];
             let difference = found
                 .iter()
                 .zip(recorded.descriptor())
@@ -212,17 +213,6 @@ fn batch_size(provider: Provider, threads: usize, (width, height): (u32, u32)) -
         Provider::Auto | Provider::Cpu => (CPU_BATCH_PIXELS, threads.min(8)),
     };
     ((pixels / (width * height)) as usize).clamp(1, most.max(1))
-}
-
-/// 1 / |v|; `None` where a component is not finite, `Some(None)` where the length is zero.
-fn inverse_norm<'a>(vector: impl IntoIterator<Item = &'a f32>) -> Option<Option<f64>> {
-    let squared: f64 = vector
-        .into_iter()
-        .map(|&value| f64::from(value) * f64::from(value))
-        .sum();
-    squared
-        .is_finite()
-        .then(|| (squared > 0.0).then(|| squared.sqrt().recip()))
 }
 
 fn check_hash(weights: &[u8], manifest: &Manifest) -> Result<(), EncoderError> {

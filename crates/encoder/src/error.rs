@@ -111,6 +111,14 @@ pub enum EncoderError {
         /// The library's own words.
         reason: String,
     },
+    /// Bytes that are said to be a tensor are not.
+    #[error("{bytes} bytes are no input of shape {shape:?}")]
+    InputShape {
+        /// How many.
+        bytes: usize,
+        /// What they are said to hold.
+        shape: [usize; 4],
+    },
     /// The output has another shape than N x dimensions.
     #[error("the model's output has shape {found}, expected {expected}")]
     OutputShape {
@@ -228,6 +236,7 @@ impl EncoderError {
                 "Preprocessing or weights differ from what the manifest was recorded with; record it again after the export."
             }
             Self::Image(error) => error.hint(),
+            Self::InputShape { .. } => "This is an error of copymatch; please report it.",
             Self::Inference { .. } => "The message is ONNX Runtime's own; check memory, device and model.",
             Self::NonFiniteDescriptor { .. } | Self::ZeroDescriptor { .. } => {
                 "The network cannot describe this image; report it with the image if the model is a published one."

@@ -10,6 +10,8 @@
 //!     library: "/usr/lib/libonnxruntime.so".into(),
 //!     provider: Provider::Auto,
 //!     threads: 1,
+//!     device: 0,
+//!     device_memory: 0,
 //! };
 //! let mut encoder = Encoder::load(&weights, manifest, &options)?;
 //! # let images: Vec<imaging::Image> = Vec::new();
@@ -34,6 +36,7 @@ mod library;
 mod manifest;
 mod onnx;
 mod parity;
+mod preparation;
 mod preprocess;
 mod session;
 mod signals;
@@ -47,4 +50,5 @@ pub use manifest::{
 };
 pub use onnx::check_self_contained;
 pub use parity::{Pattern, waves_v1};
+pub use preparation::{Mean, Preparation};
 pub use session::{Provider, RuntimeOptions};

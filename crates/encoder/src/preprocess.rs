@@ -1,7 +1,7 @@
 //! From RGB8 pixels to the network's input tensor.
 
 use imaging::{Filter, Image};
-use ndarray::{Array4, ArrayViewMut3, Axis};
+use ndarray::{Array4, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis};
 
 use crate::error::EncoderError;
 use crate::manifest::{Colour, Element, Fit, Layout, MAX_ASPECT, Manifest, Resize};
@@ -12,6 +12,44 @@ pub(crate) enum Tensor {
     Float(Array4<f32>),
     /// As they are.
     Bytes(Array4<u8>),
+}
+
+impl Tensor {
+    pub(crate) fn view(&self) -> Input<'_> {
+        match self {
+            Self::Float(values) => Input::Float(values.view()),
+            Self::Bytes(values) => Input::Bytes(values.view()),
+        }
+    }
+}
+
+/// A tensor that lies elsewhere, such as in memory that processes share.
+pub(crate) enum Input<'a> {
+    /// As [`Tensor::Float`].
+    Float(ArrayView4<'a, f32>),
+    /// As [`Tensor::Bytes`].
+    Bytes(ArrayView4<'a, u8>),
+}
+
+impl<'a> Input<'a> {
+    /// `bytes` as a tensor; None where they are not as many as the shape needs, or not aligned for the element.
+    pub(crate) fn new(element: Element, shape: [usize; 4], bytes: &'a [u8]) -> Option<Self> {
+        match element {
+            Element::Float32 => {
+                let values = bytemuck::try_cast_slice(bytes).ok()?;
+                ArrayView4::from_shape(shape, values).ok().map(Self::Float)
+            }
+            Element::Uint8 => ArrayView4::from_shape(shape, bytes).ok().map(Self::Bytes),
+        }
+        .filter(|input| input.len() == shape.iter().product::<usize>())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Float(values) => values.len(),
+            Self::Bytes(values) => values.len(),
+        }
+    }
 }
 
 /// Resize, then, for floats, scale to 0..1, subtract mean, divide by deviation; colours and axes in the manifest's order.
@@ -101,6 +139,46 @@ impl Preprocessor {
             }
         }
         Ok(tensor)
+    }
+
+    /// Rows, columns and colours of one image's tensor, in the manifest's order of axes.
+    pub(crate) fn shape(&self, (width, height): (u32, u32)) -> [usize; 3] {
+        let (columns, rows) = (width as usize, height as usize);
+        match self.layout {
+            Layout::Nchw => [3, rows, columns],
+            Layout::Nhwc => [rows, columns, 3],
+        }
+    }
+
+    /// Writes the tensor of one image, whose target this is, into `bytes`. None where those are too few or not aligned.
+    pub(crate) fn write(
+        &self,
+        image: &Image,
+        target: (u32, u32),
+        bytes: &mut [u8],
+    ) -> Result<Option<()>, EncoderError> {
+        let [first, second, third] = self.shape(target);
+        let shape = (1, first, second, third);
+        let resized;
+        let image = if (image.width(), image.height()) == target {
+            image
+        } else {
+            resized = imaging::resize(image, target.0, target.1, self.filter)?;
+            &resized
+        };
+        Ok(match self.element {
+            Element::Float32 => bytemuck::try_cast_slice_mut(bytes)
+                .ok()
+                .and_then(|values| ArrayViewMut4::from_shape(shape, values).ok())
+                .map(|mut values| {
+                    self.fill(image, values.index_axis_mut(Axis(0), 0), |level, levels| {
+                        levels[usize::from(level)]
+                    });
+                }),
+            Element::Uint8 => ArrayViewMut4::from_shape(shape, bytes)
+                .ok()
+                .map(|mut values| self.fill(image, values.index_axis_mut(Axis(0), 0), |level, _| level)),
+        })
     }
 
     fn fill<T>(&self, image: &Image, mut one: ArrayViewMut3<T>, value: impl Fn(u8, &[f32; 256]) -> T) {

@@ -16,7 +16,7 @@ use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 use crate::error::{EncoderError, SESSION_BYTES, THREAD_BYTES, ensure};
 use crate::library;
 use crate::manifest::{Element, Fit, Layout, Manifest};
-use crate::preprocess::Tensor;
+use crate::preprocess::Input;
 use crate::signals::SignalsBlocked;
 
 /// For errors.
@@ -74,6 +74,10 @@ pub struct RuntimeOptions {
     pub provider: Provider,
     /// Threads that compute one image, 1..=256; with 1 the calling thread computes alone and none is started.
     pub threads: usize,
+    /// Which device, where a device computes.
+    pub device: i32,
+    /// Bytes of the device's memory that may be taken; 0: as many as there are.
+    pub device_memory: usize,
 }
 
 /// A loaded network that has the inputs and outputs of its manifest.
@@ -119,8 +123,8 @@ impl Network {
             .and_then(|builder| {
                 configure(builder, options.threads).map_err(|reason| EncoderError::ModelRefused { reason })
             })?;
-        let mut builder =
-            register(builder, provider).map_err(|reason| EncoderError::ProviderUnavailable { provider, reason })?;
+        let mut builder = register(builder, provider, options)
+            .map_err(|reason| EncoderError::ProviderUnavailable { provider, reason })?;
         // `ort` panics at value types that no tensor has; a model may declare any.
         let session = catch_unwind(AssertUnwindSafe(|| builder.commit_from_memory(weights)))
             .map_err(|_| EncoderError::ModelRefused {
@@ -151,11 +155,11 @@ impl Network {
     }
 
     /// Runs N images and returns the raw output, N x dimensions.
-    pub(crate) fn run(&mut self, input: &Tensor) -> Result<Array2<f32>, EncoderError> {
+    pub(crate) fn run(&mut self, input: &Input) -> Result<Array2<f32>, EncoderError> {
         self.run_checked(input).map_err(|error| error.or_out_of_memory(RUNNING))
     }
 
-    fn run_checked(&mut self, input: &Tensor) -> Result<Array2<f32>, EncoderError> {
+    fn run_checked(&mut self, input: &Input) -> Result<Array2<f32>, EncoderError> {
         let failed = |error: ort::Error| EncoderError::Inference {
             reason: one_line(&error.to_string()),
         };
@@ -164,13 +168,13 @@ impl Network {
             reason: error.to_string(),
         })?;
         let (count, tensor): (usize, SessionInputValue) = match input {
-            Tensor::Float(values) => (
+            Input::Float(values) => (
                 values.shape()[0],
-                TensorRef::from_array_view(values).map_err(failed)?.into(),
+                TensorRef::from_array_view(values.view()).map_err(failed)?.into(),
             ),
-            Tensor::Bytes(values) => (
+            Input::Bytes(values) => (
                 values.shape()[0],
-                TensorRef::from_array_view(values).map_err(failed)?.into(),
+                TensorRef::from_array_view(values.view()).map_err(failed)?.into(),
             ),
         };
         let outputs = self
@@ -221,14 +225,19 @@ fn configure(builder: SessionBuilder, threads: usize) -> Result<SessionBuilder, 
     configured().map_err(|error| error.to_string())
 }
 
-fn register(builder: SessionBuilder, provider: Provider) -> Result<SessionBuilder, String> {
+fn register(builder: SessionBuilder, provider: Provider, options: &RuntimeOptions) -> Result<SessionBuilder, String> {
     // TF32 would round inputs to 10 bits and move descriptors away from those of the CPU; an exhaustive search for
     // convolution kernels would cost seconds in each process.
     let cuda = || {
-        ep::CUDA::default()
+        let cuda = ep::CUDA::default()
+            .with_device_id(options.device)
             .with_tf32(false)
             .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
-            .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+            .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+        match options.device_memory {
+            0 => cuda,
+            limit => cuda.with_memory_limit(limit),
+        }
     };
     let not_built_in = |name: &str| Err(format!("the loaded ONNX Runtime library is built without {name}"));
     let mut providers = Vec::new();
@@ -237,7 +246,8 @@ fn register(builder: SessionBuilder, provider: Provider) -> Result<SessionBuilde
             if !ep::TensorRT::is_available().unwrap_or(false) {
                 return not_built_in("TensorRT");
             }
-            providers.push(ep::TensorRT::default().build().error_on_failure());
+            let tensorrt = ep::TensorRT::default().with_device_id(options.device);
+            providers.push(tensorrt.build().error_on_failure());
             providers.push(cuda().build().error_on_failure());
         }
         Provider::Cuda => {

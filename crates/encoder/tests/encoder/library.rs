@@ -16,6 +16,8 @@ fn load_with(library: &Path, provider: Provider, threads: usize) -> Result<Encod
         library: library.to_owned(),
         provider,
         threads,
+        device: 0,
+        device_memory: 0,
     };
     Encoder::load(&weights, manifest(&weights, 2, &[16]), &options)
 }

@@ -28,6 +28,8 @@ pub fn options() -> RuntimeOptions {
         library: library(),
         provider: Provider::Cpu,
         threads: 1,
+        device: 0,
+        device_memory: 0,
     }
 }
 

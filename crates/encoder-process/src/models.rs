@@ -1,0 +1,266 @@
+//! The models that this process has loaded.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use encoder::{Encoder, EncoderError, Manifest, Provider, RuntimeOptions};
+use service::ModelKey;
+use service::wire::{self, Mapping, Report, Setup};
+
+/// Why something failed, as the session is told.
+pub struct Trouble {
+    pub message: String,
+    pub hint: String,
+    pub memory: bool,
+}
+
+impl From<EncoderError> for Trouble {
+    fn from(error: EncoderError) -> Self {
+        Trouble {
+            message: error.to_string(),
+            hint: error.hint().to_owned(),
+            memory: matches!(error, EncoderError::OutOfMemory { .. } | EncoderError::NotRestartable),
+        }
+    }
+}
+
+impl Trouble {
+    fn new(message: impl Into<String>) -> Self {
+        Trouble {
+            message: message.into(),
+            hint: String::new(),
+            memory: false,
+        }
+    }
+}
+
+/// A loaded model: on the CPU a session for each thread, on a device one for all.
+struct Model {
+    sessions: Vec<Mutex<Encoder>>,
+    source: Source,
+}
+
+/// What a model is loaded from. Its pages are the supervisor's, too: they cost nothing more.
+struct Source {
+    file: Mapping,
+    manifest: usize,
+    weights: usize,
+}
+
+impl Source {
+    fn manifest(&self) -> Result<&str, Trouble> {
+        // SAFETY: the supervisor has written the file before it sent it, and writes it no more.
+        let bytes = unsafe { self.file.part(0, self.manifest) };
+        std::str::from_utf8(bytes).map_err(|_| Trouble::new("the model's manifest is not UTF-8"))
+    }
+
+    fn weights(&self) -> &[u8] {
+        // SAFETY: as above.
+        unsafe { self.file.part(self.manifest, self.weights) }
+    }
+}
+
+pub struct Models {
+    options: RuntimeOptions,
+    lanes: usize,
+    loaded: RwLock<HashMap<ModelKey, Arc<Model>>>,
+}
+
+impl Models {
+    pub fn new(setup: &Setup) -> Result<Self, String> {
+        let provider: Provider = setup.provider.parse()?;
+        Ok(Models {
+            options: RuntimeOptions {
+                library: setup.library.clone().into(),
+                provider,
+                threads: 1,
+                device: setup.device,
+                device_memory: setup.device_memory,
+            },
+            lanes: setup.lanes.max(1),
+            loaded: RwLock::new(HashMap::new()),
+        })
+    }
+
+    /// Loads a model out of a file: its manifest, whose hash must be the key, and the weights, whose hash must be the manifest's.
+    pub fn load(&self, key: ModelKey, file: RawFd, manifest: usize, weights: usize, verified: bool) -> Report {
+        let started = Instant::now();
+        let before = resident();
+        match self.make(key, file, manifest, weights, verified) {
+            Ok(model) => {
+                let session = model.sessions[0].lock().unwrap_or_else(PoisonError::into_inner);
+                let loaded = Report::Loaded {
+                    model: key,
+                    name: wire::short(&format!(
+                        "{} {}",
+                        session.manifest().name(),
+                        session.manifest().version()
+                    )),
+                    provider: session.provider().to_owned(),
+                    fallback: session.fallback().map(wire::short),
+                    version: encoder::runtime_version(),
+                    bytes: resident().saturating_sub(before).max(weights as u64),
+                    milliseconds: started.elapsed().as_secs_f64() * 1000.0,
+                };
+                drop(session);
+                self.loaded
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, Arc::new(model));
+                loaded
+            }
+            Err(trouble) => Report::Refused {
+                model: key,
+                message: wire::short(&trouble.message),
+                hint: wire::short(&trouble.hint),
+                memory: trouble.memory,
+            },
+        }
+    }
+
+    fn make(
+        &self,
+        key: ModelKey,
+        file: RawFd,
+        manifest: usize,
+        weights: usize,
+        verified: bool,
+    ) -> Result<Model, Trouble> {
+        let file = Mapping::new(file, manifest.saturating_add(weights), false)
+            .map_err(|error| Trouble::new(format!("the model's file cannot be mapped: {error}")))?;
+        let source = Source {
+            file,
+            manifest,
+            weights,
+        };
+        if ModelKey::of_manifest(source.manifest()?) != key {
+            return Err(Trouble::new("the model's manifest is another one than was announced"));
+        }
+        let first = Self::encoder(&source, &self.options, verified)?;
+        let mut sessions = vec![first];
+        if sessions[0].provider() == Provider::Cpu.name() {
+            // The hash has been compared by now.
+            let options = RuntimeOptions {
+                provider: Provider::Cpu,
+                ..self.options.clone()
+            };
+            let more: Vec<Result<Encoder, Trouble>> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (1..self.lanes)
+                    .map(|_| scope.spawn(|| Self::encoder(&source, &options, true)))
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| {
+                        thread
+                            .join()
+                            .unwrap_or_else(|_| Err(Trouble::new("a thread that loaded the model panicked")))
+                    })
+                    .collect()
+            });
+            for encoder in more {
+                sessions.push(encoder?);
+            }
+        }
+        Ok(Model {
+            sessions: sessions.into_iter().map(Mutex::new).collect(),
+            source,
+        })
+    }
+
+    fn encoder(source: &Source, options: &RuntimeOptions, verified: bool) -> Result<Encoder, Trouble> {
+        let manifest = Manifest::from_json(source.manifest()?).map_err(|error| Trouble {
+            message: format!("the model's manifest is not valid: {error}"),
+            hint: error.hint().to_string(),
+            memory: false,
+        })?;
+        Ok(if verified {
+            Encoder::load_verified(source.weights(), manifest, options)?
+        } else {
+            Encoder::load(source.weights(), manifest, options)?
+        })
+    }
+
+    pub fn unload(&self, key: ModelKey) {
+        self.loaded.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Runs a model on a tensor of `shape[0]` images: the raw outputs, and what was done instead where a device had no room.
+    pub fn run(
+        &self,
+        key: ModelKey,
+        lane: usize,
+        shape: [usize; 4],
+        input: &[u8],
+    ) -> Result<(Vec<f32>, Option<String>), Trouble> {
+        let model = {
+            let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+            let found = loaded.get(&key).cloned();
+            found.ok_or_else(|| Trouble::new("the service does not have this model any more"))?
+        };
+        let mut session = model.sessions[lane % model.sessions.len()]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match session.run(shape, input) {
+            Ok(values) => Ok((values, None)),
+            Err(EncoderError::OutOfMemory { reason, .. }) if session.provider() != Provider::Cpu.name() => {
+                self.with_less(&model, &mut session, shape, input, &reason)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The device had no memory for a batch: half of it at a time; one image that is too much even alone goes to the CPU.
+    fn with_less(
+        &self,
+        model: &Model,
+        session: &mut Encoder,
+        shape: [usize; 4],
+        input: &[u8],
+        reason: &str,
+    ) -> Result<(Vec<f32>, Option<String>), Trouble> {
+        let [count, rest @ ..] = shape;
+        if count <= 1 {
+            let options = RuntimeOptions {
+                provider: Provider::Cpu,
+                ..self.options.clone()
+            };
+            let mut on_cpu = Self::encoder(&model.source, &options, true)?;
+            let values = on_cpu.run(shape, input)?;
+            return Ok((
+                values,
+                Some(format!(
+                    "the device had no memory for one image, so the CPU ran it: {reason}"
+                )),
+            ));
+        }
+        let mut values = Vec::new();
+        let mut instead = format!("the device had no memory for {count} images at once: {reason}");
+        let half = count / 2;
+        let image = input.len() / count;
+        for (count, part) in [(half, &input[..half * image]), (count - half, &input[half * image..])] {
+            let shape = [count, rest[0], rest[1], rest[2]];
+            match session.run(shape, part) {
+                Ok(mut more) => values.append(&mut more),
+                Err(EncoderError::OutOfMemory { reason, .. }) => {
+                    let (mut more, smaller) = self.with_less(model, session, shape, part, &reason)?;
+                    values.append(&mut more);
+                    instead = smaller.unwrap_or(instead);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((values, Some(instead)))
+    }
+}
+
+/// Memory that this process has, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    // SAFETY: asks for a constant of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.unwrap_or(0) * u64::try_from(page).unwrap_or(4096)
+}
