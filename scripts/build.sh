@@ -37,6 +37,8 @@ before=$(stat -c %Y "$library" 2>/dev/null || true)
 (cd "$ROOT" && "$TOOLS/bin/cargo-pgrx" pgrx schema "pg$PG_MAJOR" --release --out "$schema" 2>&1) |
     sed -u -e 's/\x1b\[[0-9;]*m//g' -e '/^ *\(Using\|Building\|Discovered\|Writing\|Finished\) /d' -e '/^ *$/d' ||
     die "the extension did not compile"
+# The program that the embedding service runs networks in: no part of PostgreSQL, the same for every version of it.
+(cd "$ROOT" && cargo build --quiet --release --package encoder-process) || die "copymatch-encoder did not compile"
 [ -s "$schema" ] || die "cargo pgrx wrote no SQL"
 if [ "$before" != "$(stat -c %Y "$library")" ]; then say "compiled $(basename "$library")"; fi
 flavour=onnxruntime
@@ -71,6 +73,7 @@ for file in "$LOCAL/$flavour"/*; do
         *) put 644 "$file" "$pkglib/copymatch/${file##*/}" ;;
     esac
 done
+put 755 "$CARGO_TARGET_DIR/release/copymatch-encoder" "$pkglib/copymatch/copymatch-encoder"
 put 755 "$library" "$pkglib/copymatch.so"
 put 644 "$schema" "$share/extension/copymatch--$version.sql"
 for upgrade in "$ROOT"/sql/upgrades/*--*.sql; do

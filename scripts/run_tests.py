@@ -31,7 +31,15 @@ class Totals:
 
 def run_cargo(name: str) -> Totals:
     """The pure crates' tests. The extension's own crate links only inside a server; pytest covers it there."""
-    command = ["cargo", "test", "--workspace", "--exclude", "copymatch", "--no-fail-fast"]
+    totals = cargo_test(["--workspace", "--exclude", "copymatch", "--no-fail-fast"], name)
+    # The embedding service's slots under the model checker, which needs atomics of its own.
+    totals += cargo_test(["--package", "service", "--features", "model-check", "--test", "model"], name)
+    return totals
+
+
+def cargo_test(arguments: list[str], name: str) -> Totals:
+    """One run of cargo test."""
+    command = ["cargo", "test", *arguments]
     if name:
         command += ["--", name]
     totals = Totals()

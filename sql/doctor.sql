@@ -59,6 +59,37 @@ BEGIN
         END;
     END LOOP;
 
+    "check" := 'service'; subject := 'path';
+    SELECT * INTO found FROM copymatch.service_status();
+    IF found.path = 'session' AND found.state IN ('missing', 'stopped', 'failing') THEN
+        RETURN QUERY SELECT "check", subject, 'error', format('the embedding service does not run: %s', found.path_reason),
+            coalesce(found.last_trouble, 'Install copymatch again (copymatch/copymatch-encoder in the library directory); see that max_worker_processes has room.');
+    ELSIF found.path = 'session' THEN
+        RETURN QUERY SELECT "check", subject, 'ok', format('each session loads the network for itself: %s', found.path_reason), NULL::text;
+    ELSIF found.state <> 'running' THEN
+        RETURN QUERY SELECT "check", subject, 'error', format('the embedding service is %s', found.state), coalesce(found.last_trouble, 'The server log says more.');
+    ELSE
+        RETURN QUERY SELECT "check", subject, 'ok', format('images go through the service: %s, %s threads, %s models loaded', coalesce(found.provider, 'no model yet'),
+            found.threads, found.models), NULL::text;
+        IF found.restarts > 0 THEN
+            RETURN QUERY SELECT "check", 'restarts'::text, 'warning', format('its process ended %s times since the server''s start; last: %s', found.restarts, found.last_trouble),
+                'The server log says when. An image that does it again and again is worth a report.'::text;
+        END IF;
+        SELECT * INTO health FROM copymatch.service_counters();
+        IF health.queue_full > 0 THEN
+            RETURN QUERY SELECT "check", 'slots'::text, 'warning', format('%s sessions found no free slot in time', health.queue_full),
+                'Raise copymatch.service_slots, or lower the load; copymatch.service_stats shows it.'::text;
+        END IF;
+        IF health.timed_out > 0 THEN
+            RETURN QUERY SELECT "check", 'timeouts'::text, 'warning', format('%s requests ended by copymatch.service_timeout (%s)', health.timed_out, current_setting('copymatch.service_timeout')),
+                'A device that hangs, or a limit that is too short for the model.'::text;
+        END IF;
+        IF current_setting('copymatch.threads')::integer > 1 THEN
+            RETURN QUERY SELECT "check", 'copymatch.threads'::text, 'warning', format('is %s, and has no say: copymatch.service_threads is the service''s', current_setting('copymatch.threads')),
+                'RESET copymatch.threads;'::text;
+        END IF;
+    END IF;
+
     "check" := 'set';
     FOR found IN SELECT s.*, c.oid AS there, c.reltuples FROM copymatch.reference_set s LEFT JOIN pg_class c ON c.oid = s.relation ORDER BY s.name LOOP
         BEGIN
@@ -185,6 +216,6 @@ BEGIN
             format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEROLE NOBYPASSRLS;', found.rolname);
     END LOOP;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_doctor() IS 'looks at everything that has to be in order: the extension''s version, the models (each embeds a picture), sets, their descriptors and indexes, servers of foreign partitions, triggers, flagging, the queue, settings that fight each other, roles. A row for each thing: ok, warning or error, with what to do. Tables are sampled with their owners'' rights; nothing is changed';
+COMMENT ON FUNCTION @extschema@.copy_doctor() IS 'looks at everything that has to be in order: the extension''s version, the models (each embeds a picture), the embedding service, sets, their descriptors and indexes, servers of foreign partitions, triggers, flagging, the queue, settings that fight each other, roles. A row for each thing: ok, warning or error, with what to do. Tables are sampled with their owners'' rights; nothing is changed';
 REVOKE ALL ON FUNCTION @extschema@.copy_doctor() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_doctor() TO copymatch_admin;

@@ -20,6 +20,7 @@ mod record;
 mod retired;
 mod rights;
 mod select;
+mod service;
 mod sets;
 mod settings;
 mod shortage;
@@ -35,7 +36,8 @@ extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["types"]);
 extension_sql_file!("../sql/catalogue.sql", name = "catalogue", requires = ["ivf"]);
 extension_sql_file!("../sql/set_tables.sql", name = "set_tables", requires = ["catalogue"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["set_tables"]);
-extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["embed"]);
+extension_sql_file!("../sql/service.sql", name = "service", requires = ["embed"]);
+extension_sql_file!("../sql/sets.sql", name = "sets", requires = ["service"]);
 extension_sql_file!("../sql/matching.sql", name = "matching", requires = ["sets"]);
 extension_sql_file!("../sql/groups.sql", name = "groups", requires = ["matching"]);
 extension_sql_file!("../sql/references.sql", name = "references", requires = ["groups"]);
@@ -64,6 +66,8 @@ pub extern "C-unwind" fn _PG_init() {
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } && !binary_upgrade() {
         crate::flagging::request_shared_memory();
         crate::flagging::register_workers();
+        crate::service::request_shared_memory();
+        crate::service::register();
     }
 }
 

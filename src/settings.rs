@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
@@ -52,6 +53,16 @@ static EXECUTION_PROVIDER: GucSetting<ExecutionProvider> =
     GucSetting::<ExecutionProvider>::new(ExecutionProvider::Auto);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static SERVICE: GucSetting<bool> = GucSetting::<bool>::new(true);
+static SERVICE_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(64);
+static SERVICE_SLOT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static SERVICE_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static SERVICE_BATCH: GucSetting<i32> = GucSetting::<i32>::new(32);
+static SERVICE_WAIT: GucSetting<i32> = GucSetting::<i32>::new(2);
+static SERVICE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static MODEL_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static DEVICE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static DEVICE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(250);
 static MAX_IMAGE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512 * 1024);
@@ -106,6 +117,7 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
+    register_service_settings();
     GucRegistry::define_int_guc(
         c"copymatch.max_image_bytes",
         c"Largest encoded image that is read.",
@@ -146,6 +158,118 @@ pub fn register() {
         #[cfg(feature = "pg14")]
         pgrx::pg_sys::EmitWarningsOnPlaceholders(c"copymatch".as_ptr());
     }
+}
+
+/// The settings of the embedding service, and of the device that it or a session computes on.
+fn register_service_settings() {
+    // PostgreSQL makes settings of this kind only while it preloads libraries. Elsewhere nobody reads these two.
+    // SAFETY: a variable that the postmaster sets.
+    let preloading = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    let at_start = || {
+        if preloading {
+            GucContext::Postmaster
+        } else {
+            GucContext::Sighup
+        }
+    };
+    GucRegistry::define_bool_guc(
+        c"copymatch.service",
+        c"Embed through the server's embedding service.",
+        c"It runs where copymatch is in shared_preload_libraries. off, or without it: each session loads the network for itself. copymatch.service tells which path a session takes.",
+        &SERVICE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.service_slots",
+        c"Images that may be at the embedding service at a time.",
+        c"Each takes copymatch.service_slot_size of shared memory once it is used. Bulk work leaves a quarter of them to others. Whoever finds none free waits for copymatch.service_timeout at most.",
+        &SERVICE_SLOTS,
+        4,
+        4096,
+        at_start(),
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.service_slot_size",
+        c"Room for one image as the network takes it, in the embedding service's shared memory.",
+        c"A model whose input is larger (width x height x 3, four bytes each where it takes floats) runs in the sessions themselves.",
+        &SERVICE_SLOT_SIZE,
+        64,
+        64 * 1024,
+        at_start(),
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.service_threads",
+        c"Threads on which the embedding service runs networks on the CPU, an image each.",
+        c"0, the default, takes as many as there are processors, eight at most. A change starts the service's process anew.",
+        &SERVICE_THREADS,
+        0,
+        256,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.service_batch",
+        c"Most images that the embedding service runs together on a device.",
+        c"As many as wait are run together, of all sessions. On the CPU each runs alone, which is no slower.",
+        &SERVICE_BATCH,
+        1,
+        256,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.service_wait",
+        c"Longest that an image waits at the embedding service for others to share its run.",
+        c"Only while the device is busy with another run: an image that comes alone never waits.",
+        &SERVICE_WAIT,
+        0,
+        1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.service_timeout",
+        c"Longest that one run of the embedding service may take, and that a session waits for a free slot or for the service to come back.",
+        c"A run that takes longer is an error for those who wait for it, and the service's process is started anew.",
+        &SERVICE_TIMEOUT,
+        100,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.model_memory",
+        c"Memory that models may take in the embedding service.",
+        c"Those least recently used give way to others; a session whose model was given up brings it again.",
+        &MODEL_MEMORY,
+        16,
+        1024 * 1024,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.device",
+        c"The number of the device that runs networks, where copymatch.execution_provider finds one.",
+        c"As the provider counts them, from 0.",
+        &DEVICE,
+        0,
+        255,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"copymatch.device_memory",
+        c"Memory of the device that a process of this server may take.",
+        c"0, the default, sets no limit. With CUDA, for ONNX Runtime's arena; the driver's own share comes on top.",
+        &DEVICE_MEMORY,
+        0,
+        1024 * 1024,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
 }
 
 /// The settings of the access method `ivf`.
@@ -375,6 +499,59 @@ pub fn execution_provider() -> ExecutionProvider {
     EXECUTION_PROVIDER.get()
 }
 
+/// The setting of `copymatch.service`.
+pub fn service() -> bool {
+    SERVICE.get()
+}
+
+/// The setting of `copymatch.service_slots`.
+pub fn service_slots() -> usize {
+    usize::try_from(SERVICE_SLOTS.get()).unwrap_or(4)
+}
+
+/// The setting of `copymatch.service_slot_size`, in bytes.
+pub fn service_slot_size() -> usize {
+    usize::try_from(SERVICE_SLOT_SIZE.get()).unwrap_or(64) * 1024
+}
+
+/// The setting of `copymatch.service_threads`, or what it stands for.
+pub fn service_threads() -> usize {
+    match usize::try_from(SERVICE_THREADS.get()) {
+        Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, |count| count.get().min(8)),
+        Ok(threads) => threads,
+    }
+}
+
+/// The setting of `copymatch.service_batch`.
+pub fn service_batch() -> usize {
+    usize::try_from(SERVICE_BATCH.get()).unwrap_or(1)
+}
+
+/// The setting of `copymatch.service_wait`.
+pub fn service_wait() -> Duration {
+    Duration::from_millis(u64::try_from(SERVICE_WAIT.get()).unwrap_or(0))
+}
+
+/// The setting of `copymatch.service_timeout`.
+pub fn service_timeout() -> Duration {
+    Duration::from_millis(u64::try_from(SERVICE_TIMEOUT.get()).unwrap_or(100))
+}
+
+/// The setting of `copymatch.model_memory`, in bytes.
+pub fn model_memory() -> u64 {
+    u64::try_from(MODEL_MEMORY.get()).unwrap_or(16) << 20
+}
+
+/// The setting of `copymatch.device`.
+pub fn device() -> i32 {
+    DEVICE.get()
+}
+
+/// The setting of `copymatch.device_memory`, in bytes.
+pub fn device_memory() -> usize {
+    usize::try_from(DEVICE_MEMORY.get()).unwrap_or(0) << 20
+}
+
 /// The setting of `copymatch.threads`.
 pub fn threads() -> usize {
     usize::try_from(THREADS.get()).unwrap_or(1).max(1)
@@ -400,6 +577,11 @@ pub fn image_limits() -> imaging::Limits {
         max_pixels: positive(MAX_IMAGE_PIXELS.get()) * 1_000_000,
         max_memory: positive(MAX_IMAGE_MEMORY.get()) * 1024,
     }
+}
+
+/// The program that the embedding service runs networks in.
+pub fn encoder_program() -> PathBuf {
+    library_directory().join("copymatch").join("copymatch-encoder")
 }
 
 fn library_directory() -> PathBuf {

@@ -12,7 +12,8 @@ use crate::record::Record;
 pub static WEIGHTS: &[u8] = include_bytes!("../../models/default/model.onnx");
 /// Background descriptors for descriptor stretching (format CMBG, see crate `scoring`).
 pub static BACKGROUND: &[u8] = include_bytes!("../../models/default/background.bin");
-static MANIFEST: &str = include_str!("../../models/default/manifest.json");
+/// Its manifest.
+pub static MANIFEST: &str = include_str!("../../models/default/manifest.json");
 static CALIBRATION: &str = include_str!("../../models/default/calibration.json");
 // WEIGHTS_SHA256 and BACKGROUND_SHA256, by build.rs.
 include!(concat!(env!("OUT_DIR"), "/builtin_hashes.rs"));

@@ -32,6 +32,15 @@ pub enum Weights<'a> {
     Stored(&'a [u8]),
 }
 
+impl Weights<'_> {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Weights::BuiltIn(bytes) | Weights::Stored(bytes) => bytes,
+        }
+    }
+}
+
 const COLUMNS: &str = "m.name, m.dimensions, m.sha256, m.background_sha256, m.built_in";
 
 impl Model {
@@ -82,6 +91,27 @@ impl Model {
         use_parts(parse_manifest(&manifest)?, Weights::Stored(&weights))
     }
 
+    /// Its manifest, to the letter.
+    pub fn manifest_text(&self) -> Result<String, Failure> {
+        if self.built_in {
+            self.require_current()?;
+            return Ok(builtin::MANIFEST.to_owned());
+        }
+        let found = select(
+            "SELECT m.manifest::text FROM copymatch.model m WHERE m.name = $1",
+            &[Parameter::of(self.name.as_str())],
+            |row| row.required::<String>(1),
+        )?;
+        found.into_iter().next().ok_or_else(|| self.dropped())
+    }
+
+    fn dropped(&self) -> Failure {
+        Failure::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("model \"{}\" was dropped meanwhile", self.name),
+        )
+    }
+
     /// Its background descriptors, if it has any: the library's own, or those of the catalogue.
     pub fn background(&self) -> Result<Option<Background>, Failure> {
         if self.built_in {
@@ -127,12 +157,7 @@ impl Model {
             &[Parameter::of(self.name.as_str())],
             read,
         )?;
-        found.into_iter().next().ok_or_else(|| {
-            Failure::new(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("model \"{}\" was dropped meanwhile", self.name),
-            )
-        })
+        found.into_iter().next().ok_or_else(|| self.dropped())
     }
 }
 

@@ -9,9 +9,9 @@ use pgrx::{Array, IntoDatum};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::catalogue::{self, Model, Weights, parse_background, parse_manifest};
+use super::catalogue::{self, Model, parse_background, parse_manifest};
 use super::picture::{self, read_matchable};
-use super::session;
+use super::session::{self, DECODED_AT_ONCE, PIXELS_AT_ONCE, Stream, Urgency};
 use super::sketch::{decoded, descriptor_of};
 use crate::failure::{Failure, boundary};
 use crate::json::Json;
@@ -19,18 +19,12 @@ use crate::record::Record;
 use crate::settings;
 use crate::types::Vector;
 
-/// Images decoded at a time in a batch: enough to keep the network busy, few enough to stay small.
-const DECODED_AT_ONCE: usize = 16;
-
-/// Pixels decoded at a time in a batch: images that cannot be read at reduced scale are embedded before more are decoded.
-const PIXELS_AT_ONCE: u64 = 8_000_000;
-
 /// How often bulk work says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Descriptor (unit vector, `dimensions` elements) of one image.
 pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
-    descriptor_of(&decoded(bytes, model)?, model)
+    descriptor_of(&decoded(bytes, model)?, model, Urgency::Interactive)
 }
 
 /// Descriptors of an image's views: its eight orientations, the image as it is first, and the image without its border where
@@ -45,7 +39,7 @@ pub fn embed_views(image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failur
     for orientation in 1..=8 {
         waiting.push(imaging::oriented(image, orientation)?);
         if waiting.len() == together {
-            descriptors.append(&mut session::embed(model, &waiting)?);
+            descriptors.append(&mut session::embed(model, &waiting, Urgency::Interactive)?);
             waiting.clear();
         }
     }
@@ -56,7 +50,7 @@ pub fn embed_views(image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failur
         waiting.push(inside);
     }
     if !waiting.is_empty() {
-        descriptors.append(&mut session::embed(model, &waiting)?);
+        descriptors.append(&mut session::embed(model, &waiting, Urgency::Interactive)?);
     }
     Ok(descriptors)
 }
@@ -77,21 +71,19 @@ fn copy_embed_batch(images: Option<Array<&[u8]>>, model: Option<&str>) -> Option
         let model = Model::find(model)?;
         let side = session::input_side(&model)?;
         let mut result: Vec<Option<Vector>> = Vec::with_capacity(images.len());
-        let mut waiting: Vec<(usize, Image)> = Vec::with_capacity(DECODED_AT_ONCE);
-        let mut pixels = 0;
+        let mut places = Vec::with_capacity(images.len());
+        let mut stream = Stream::new(&model)?;
         for (index, bytes) in images.iter().enumerate() {
             result.push(None);
             let Some(bytes) = bytes else { continue };
             let image =
                 read_matchable(bytes, side).map_err(|failure| failure.at(format_args!("image {}", index + 1)))?;
-            pixels += u64::from(image.width()) * u64::from(image.height());
-            waiting.push((index, image));
-            if waiting.len() == DECODED_AT_ONCE || pixels > PIXELS_AT_ONCE {
-                embed_waiting(&model, &mut waiting, &mut result)?;
-                pixels = 0;
-            }
+            stream.add(image)?;
+            places.push(index);
         }
-        embed_waiting(&model, &mut waiting, &mut result)?;
+        for (place, descriptor) in places.into_iter().zip(stream.finish()?) {
+            result[place] = Some(Vector::from_elements(&descriptor));
+        }
         Ok(Some(result))
     })
 }
@@ -102,55 +94,33 @@ pub fn embed_each<'a>(
     model: &Model,
 ) -> Result<Vec<Result<Vector, Failure>>, Failure> {
     let side = session::input_side(model)?;
-    let mut outcomes: Vec<Result<Option<Vector>, Failure>> = Vec::new();
-    let mut waiting: Vec<(usize, Image)> = Vec::with_capacity(DECODED_AT_ONCE);
-    let mut pixels = 0;
-    let flush = |waiting: &mut Vec<(usize, Image)>, outcomes: &mut Vec<Result<Option<Vector>, Failure>>| {
-        let (places, images): (Vec<usize>, Vec<Image>) = waiting.drain(..).unzip();
-        for (place, descriptor) in places.into_iter().zip(session::embed(model, &images)?) {
-            outcomes[place] = Ok(Some(Vector::from_elements(&descriptor)));
-        }
-        Ok::<(), Failure>(())
-    };
-    for (index, bytes) in images.enumerate() {
+    // What cannot be matched; the others' descriptors come from the stream, in the same order.
+    let mut failures: Vec<Option<Failure>> = Vec::new();
+    let mut stream = Stream::new(model)?;
+    for bytes in images {
         match read_matchable(bytes, side) {
             Ok(image) => {
-                pixels += u64::from(image.width()) * u64::from(image.height());
-                outcomes.push(Ok(None));
-                waiting.push((index, image));
+                stream.add(image)?;
+                failures.push(None);
             }
-            Err(failure) if failure.is_about_the_image() => outcomes.push(Err(failure)),
+            Err(failure) if failure.is_about_the_image() => failures.push(Some(failure)),
             Err(failure) => return Err(failure),
         }
-        if waiting.len() == DECODED_AT_ONCE || pixels > PIXELS_AT_ONCE {
-            flush(&mut waiting, &mut outcomes)?;
-            pixels = 0;
-        }
     }
-    flush(&mut waiting, &mut outcomes)?;
-    outcomes
+    let mut descriptors = stream.finish()?.into_iter();
+    failures
         .into_iter()
-        .map(|outcome| match outcome {
-            Ok(None) => Err(Failure::new(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                "the network returned no descriptor",
-            )),
-            Ok(Some(descriptor)) => Ok(Ok(descriptor)),
-            Err(failure) => Ok(Err(failure)),
+        .map(|failure| match failure {
+            Some(failure) => Ok(Err(failure)),
+            None => match descriptors.next() {
+                Some(descriptor) => Ok(Ok(Vector::from_elements(&descriptor))),
+                None => Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                    "the network returned no descriptor",
+                )),
+            },
         })
         .collect()
-}
-
-fn embed_waiting(
-    model: &Model,
-    waiting: &mut Vec<(usize, Image)>,
-    result: &mut [Option<Vector>],
-) -> Result<(), Failure> {
-    let (places, images): (Vec<usize>, Vec<Image>) = waiting.drain(..).unzip();
-    for (place, descriptor) in places.into_iter().zip(session::embed(model, &images)?) {
-        result[place] = Some(Vector::from_elements(&descriptor));
-    }
-    Ok(())
 }
 
 struct Progress {
@@ -174,7 +144,8 @@ fn embed_reference(
     boundary(|| {
         let Some(bytes) = image else { return Ok(None) };
         let model = Model::find(Some(named(model)?))?;
-        let descriptor = match embed_one(bytes, &model) {
+        let embedded = decoded(bytes, &model).and_then(|image| descriptor_of(&image, &model, Urgency::Bulk));
+        let descriptor = match embedded {
             Ok(descriptor) => Some(Vector::from_elements(&descriptor)),
             Err(failure) if failure.is_about_the_image() => {
                 failure
@@ -253,8 +224,8 @@ fn copy_runtime(fcinfo: pg_sys::FunctionCallInfo) -> Record {
                 requested.into_datum(),
                 running.provider.into_datum(),
                 running.fallback.into_datum(),
-                i32::try_from(settings::threads()).ok().into_datum(),
-                encoder::runtime_version().into_datum(),
+                i32::try_from(running.threads).ok().into_datum(),
+                running.version.into_datum(),
                 library.into_datum(),
                 running.load_milliseconds.into_datum(),
             ],
@@ -273,10 +244,11 @@ pub struct Inspected {
 
 /// Loads a model and checks manifest, hash, inputs, outputs, parity vectors and background descriptors.
 pub fn inspect(weights: &[u8], manifest: &Value, background: Option<&[u8]>) -> Result<Inspected, Failure> {
-    let manifest = parse_manifest(&manifest.to_string())?;
+    let text = manifest.to_string();
+    let manifest = parse_manifest(&text)?;
     let (name, version) = (manifest.name().to_owned(), manifest.version().to_owned());
     let dimensions = manifest.dimensions();
-    session::load_encoder(Weights::Stored(weights), manifest, settings::ExecutionProvider::Cpu, 1)?;
+    session::try_load(weights, manifest, &text)?;
     if let Some(bytes) = background {
         let background = parse_background(bytes)?;
         if background.dimensions() != dimensions {

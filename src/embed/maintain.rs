@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, PgRelation};
 
 use super::catalogue::Model;
+use super::session::Urgency;
 use super::sketch::{decoded, descriptor_of, sketch_of};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
@@ -133,7 +134,7 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
         let embedded = bytes.map(|bytes| {
             let model = Model::find(Some(&written.model))?;
             let image = decoded(bytes, &model)?;
-            let descriptor = descriptor_of(&image, &model)?;
+            let descriptor = descriptor_of(&image, &model, Urgency::Interactive)?;
             if set.sketch.is_some() && sketch.is_none() {
                 sketch = Some(sketch_of(&image)?);
             }

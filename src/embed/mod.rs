@@ -13,5 +13,10 @@ mod sketch;
 
 pub use functions::{count_progress, embed_each, embed_one, embed_views, named};
 pub use picture::read;
-pub use session::with_background;
+pub use session::{Urgency, encoder_failure, with_background};
 pub use sketch::{decoded, descriptor_of};
+
+/// Manifest and weights of the model that the library carries.
+pub fn built_in() -> (&'static str, &'static [u8]) {
+    (builtin::MANIFEST, builtin::WEIGHTS)
+}

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use super::catalogue::Model;
 use super::functions::{count_progress, named};
 use super::picture::read_matchable;
-use super::session;
+use super::session::{self, Urgency};
 use crate::failure::{Failure, boundary, should_stop};
 use crate::record::Record;
 use crate::types::Vector;
@@ -19,8 +19,8 @@ pub fn decoded(bytes: &[u8], model: &Model) -> Result<Image, Failure> {
 }
 
 /// Descriptor (unit vector) of a decoded image.
-pub fn descriptor_of(image: &Image, model: &Model) -> Result<Vec<f32>, Failure> {
-    let mut descriptors = session::embed(model, std::slice::from_ref(image))?;
+pub fn descriptor_of(image: &Image, model: &Model, urgency: Urgency) -> Result<Vec<f32>, Failure> {
+    let mut descriptors = session::embed(model, std::slice::from_ref(image), urgency)?;
     descriptors.pop().ok_or_else(|| {
         Failure::new(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -61,7 +61,7 @@ fn describe_reference(
             let model = Model::find(Some(named(model)?))?;
             let outcome = decoded(bytes, &model).and_then(|image| {
                 if want_descriptor == Some(true) {
-                    descriptor = Vector::from_elements(&descriptor_of(&image, &model)?).into_datum();
+                    descriptor = Vector::from_elements(&descriptor_of(&image, &model, Urgency::Bulk)?).into_datum();
                 }
                 if want_sketch == Some(true) {
                     sketch = sketch_of(&image)?.into_datum();

@@ -1,7 +1,7 @@
 //! The views of an image that are searched: as it is, or in all orientations and without its border as well.
 
 use crate::embed::catalogue::Model;
-use crate::embed::{descriptor_of, embed_views};
+use crate::embed::{Urgency, descriptor_of, embed_views};
 use crate::failure::Failure;
 use imaging::Image;
 use pgrx::prelude::*;
@@ -36,7 +36,7 @@ impl Views {
     /// One descriptor for each view of a decoded image, the image as it is first.
     pub fn embed(self, image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
         match self {
-            Views::One => Ok(vec![descriptor_of(image, model)?]),
+            Views::One => Ok(vec![descriptor_of(image, model, Urgency::Interactive)?]),
             Views::All => embed_views(image, model),
         }
     }

@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""The embedding service beside the bare ONNX Runtime session and beside networks of the sessions' own, in one run: images a second of
+one session and of eight, the first copy_match of a connection, memory, an interactive search beside bulk work, uploads with a
+synchronous trigger. Makes a cluster of its own, with copymatch preloaded. Run by `make bench-service`; ARGS=--short: a third of it."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import threading
+import time
+
+import numpy as np
+import psycopg
+from PIL import Image
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from conftest import LOCAL, Cluster, Installation  # noqa: E402
+
+MODEL = ROOT / "models" / "default"
+SHORT = "--short" in sys.argv
+CORES = len(os.sched_getaffinity(0))
+
+
+def photographs(count: int, size: tuple[int, int]) -> list[bytes]:
+    """JPEGs (quality 90) of parts of real photographs, with grain, each another."""
+    rng = np.random.default_rng(1)
+    sources = [Image.open(path).convert("RGB") for path in sorted((LOCAL / "photographs").glob("*.jp*g"))]
+    found = []
+    for number in range(count):
+        source = sources[number % len(sources)]
+        width, height = source.size
+        left, top = int(rng.integers(0, width // 4 + 1)), int(rng.integers(0, height // 4 + 1))
+        part = source.crop((left, top, left + width * 3 // 4, top + height * 3 // 4)).resize(size, Image.BILINEAR)
+        pixels = np.asarray(part) + rng.normal(0, 4, (size[1], size[0], 1))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(buffer, "JPEG", quality=90)
+        found.append(buffer.getvalue())
+    return found
+
+
+def private(pid: int) -> float:
+    """MiB of a process that it shares with no other."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    rows = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+    return rows["Private_Clean"] + rows["Private_Dirty"]
+
+
+def parallel(work, count: int) -> float:
+    """Seconds until `work(number)` has ended in so many threads."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
+
+
+def quantiles(times: list[float]) -> tuple[float, float]:
+    times = sorted(times)
+    return times[len(times) // 2] * 1000, times[min(len(times) - 1, int(len(times) * 0.99))] * 1000
+
+
+class Bare:
+    """ONNX Runtime alone, from Python: a session of one thread for each core."""
+
+    def __init__(self):
+        import onnxruntime
+
+        self.manifest = json.loads((MODEL / "manifest.json").read_text())
+        side = max(self.manifest["input"]["sizes"])
+        self.input = self.manifest["input"]["name"]
+        self.tensors = np.random.default_rng(2).normal(0, 0.5, (16, 3, side, side)).astype("f4")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        make = lambda: onnxruntime.InferenceSession(MODEL / "model.onnx", options, providers=["CPUExecutionProvider"])  # noqa: E731
+        self.sessions = [make() for _ in range(CORES)]
+
+    def rate(self, batch: int, threads: int, images: int) -> float:
+        def work(number):
+            for first in range(0, images // threads, batch):
+                first %= len(self.tensors) - batch + 1
+                self.sessions[number].run(None, {self.input: self.tensors[first : first + batch]})
+
+        return images / parallel(work, threads)
+
+
+def rate(cluster, sessions: int, rounds: int, statement: str, parameter, images: int, service: bool) -> float:
+    """Images a second of so many sessions."""
+    connections = [cluster.connect("bench") for _ in range(sessions)]
+    for db in connections:
+        db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
+        db.execute("SELECT copy_embed(image) FROM picture LIMIT 1")
+
+    def work(number):
+        for _ in range(rounds):
+            connections[number].execute(statement, parameter)
+
+    seconds = parallel(work, sessions)
+    for db in connections:
+        db.close()
+    return sessions * rounds * images / seconds
+
+
+def throughput(cluster, bare: Bare) -> None:
+    images = 48 if SHORT else 96
+    print("## Images a second")
+    print(f"bare session, ready-made tensors, {CORES} threads, a session each:", end=" ")
+    print(", ".join(f"batch {batch}: {bare.rate(batch, CORES, 2 * images):.1f}" for batch in (1, 8)))
+    print(f"bare session, one thread: batch 1: {bare.rate(1, 1, images):.1f}, batch 8: {bare.rate(8, 1, images):.1f}")
+    with cluster.connect("bench") as db:
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            db.execute("SELECT count((copy_image_info(image)).detail) FROM picture")
+            times.append((time.perf_counter() - started) / 32)
+        decode = min(times)
+    print(f"decoding and judging detail alone, one session: {1 / decode:.1f} images a second ({decode * 1000:.1f} ms)")
+    batch = "SELECT cardinality(copy_embed_batch(array_agg(image))) FROM picture"
+    small = "SELECT cardinality(copy_embed_batch(array_agg(image))) FROM small"
+    print(
+        "| sessions | service | own networks | bare in the same minute | service, small pictures |\n|---|---|---|---|---|"
+    )
+    for sessions in (1, 8):
+        rounds = max(1, images * 2 // 32 // sessions)
+        rows = []
+        for _ in range(3):
+            rows.append(
+                (
+                    rate(cluster, sessions, rounds, batch, [], 32, True),
+                    rate(cluster, sessions, rounds, batch, [], 32, False),
+                    bare.rate(1, CORES, images),
+                    rate(cluster, sessions, rounds, small, [], 32, True),
+                )
+            )
+        service, own, alone, little = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"| {sessions} | {service:.1f} | {own:.1f} | {alone:.1f} | {little:.1f} |")
+        by_themselves = CORES / (decode + CORES / alone)
+        print(
+            f"  with {sessions}: decode and network by themselves would make {by_themselves:.1f} on {CORES} cores: "
+            f"service / that = {service / by_themselves:.2f}; small pictures / bare = {little / alone:.2f}"
+        )
+
+
+def first_call(cluster, image: bytes) -> None:
+    print("\n## First copy_match of a connection, and the memory of one")
+    for service in (True, False):
+        firsts, warms, before, after = [], [], [], []
+        for _ in range(4 if SHORT else 10):
+            with cluster.connect("bench") as db:
+                db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
+                before.append(private(db.info.backend_pid))
+                started = time.perf_counter()
+                db.execute("SELECT * FROM copy_match(%s, 'licensed')", [image]).fetchall()
+                firsts.append(time.perf_counter() - started)
+                times = []
+                for _ in range(5):
+                    started = time.perf_counter()
+                    db.execute("SELECT * FROM copy_match(%s, 'licensed')", [image]).fetchall()
+                    times.append(time.perf_counter() - started)
+                warms.append(statistics.median(times))
+                after.append(private(db.info.backend_pid))
+        with cluster.connect("bench") as db:
+            idle = private(db.info.backend_pid)
+            db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
+            db.execute("SELECT copy_embed(%s)", [image])
+            embedded = private(db.info.backend_pid) - idle
+        print(
+            f"{'service' if service else 'own network'}: first {statistics.median(firsts) * 1000:.1f} ms (worst {max(firsts) * 1000:.1f}), "
+            f"warm {statistics.median(warms) * 1000:.1f} ms; private memory {statistics.median(before):.1f} MiB before, "
+            f"{statistics.median(after):.1f} after copy_match, {embedded:+.1f} by copy_embed alone"
+        )
+
+
+def many(cluster, image: bytes) -> None:
+    count = 60 if SHORT else 200
+    print(f"\n## {count} connections that embed once each")
+    for service in (True, False):
+        connections = [cluster.connect("bench") for _ in range(count)]
+        for db in connections:
+            db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
+        idle = sum(private(db.info.backend_pid) for db in connections)
+        seconds = parallel(
+            lambda number, them=connections: them[number].execute("SELECT copy_embed(%s)", [image]), count
+        )
+        busy = sum(private(db.info.backend_pid) for db in connections)
+        print(
+            f"{'service' if service else 'own networks'}: {seconds:.2f} s, private memory {idle:.0f} → {busy:.0f} MiB"
+        )
+        for db in connections:
+            db.close()
+
+
+def beside_bulk(cluster, image: bytes) -> None:
+    print("\n## An interactive copy_match beside a bulk re-embedding")
+    count = 100 if SHORT else 300
+
+    def search(db) -> list[float]:
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            db.execute("SELECT * FROM copy_match(%s, 'licensed')", [image]).fetchall()
+            times.append(time.perf_counter() - started)
+        return times
+
+    manifest = json.loads((MODEL / "manifest.json").read_text()) | {"name": "other", "parity": []}
+    for service in (True, False):
+        with cluster.connect("bench") as db, cluster.connect("bench") as bulk:
+            for each in (db, bulk):
+                each.execute(f"SET copymatch.service = {'on' if service else 'off'}; SET client_min_messages = warning")
+            search(db)
+            alone = quantiles(search(db))
+            names = [name for (name,) in db.execute("SELECT name FROM copymatch.model WHERE name = 'other'")]
+            if not names:
+                parts = [(MODEL / name).read_bytes() for name in ("model.onnx", "background.bin")]
+                db.execute(
+                    "SELECT copy_add_model('other', %s, %s, %s, %s)",
+                    [parts[0], json.dumps(manifest), parts[1], (MODEL / "calibration.json").read_text()],
+                )
+
+            # Where the one was cancelled, the other goes on; there is enough for both.
+            def work(bulk=bulk):
+                with contextlib.suppress(psycopg.errors.QueryCanceled):
+                    bulk.execute("CALL copy_reembed('many', model => 'other', build_index => false)")
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            time.sleep(1)
+            beside = quantiles(search(db))
+            assert thread.is_alive(), "the bulk work ended too early"
+            bulk.cancel()
+            thread.join()
+        print(
+            f"{'service' if service else 'own networks'}: alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f}; beside p50 {beside[0]:.1f}, "
+            f"p99 {beside[1]:.1f}; p99 ratio {beside[1] / alone[1]:.2f}"
+        )
+
+
+def uploads(cluster, images: list[bytes]) -> None:
+    total = 320 if SHORT else 1000
+    print(f"\n## INSERT with a synchronous flagging trigger, {total} uploads from 8 sessions")
+    for service in (True, False):
+        connections = [cluster.connect("bench") for _ in range(8)]
+        for db in connections:
+            db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
+            db.execute("INSERT INTO upload (image) VALUES (%s)", [images[0]])
+
+        def work(number, connections=connections):
+            for turn in range(total // 8):
+                connections[number].execute("INSERT INTO upload (image) VALUES (%s)", [images[(turn + number) % 32]])
+
+        seconds = parallel(work, 8)
+        print(f"{'service' if service else 'own networks'}: {total / seconds:.1f} uploads a second")
+        for db in connections:
+            db.close()
+
+
+def main() -> None:
+    print(f"{CORES} cores, load {os.getloadavg()[0]:.1f} when it began")
+    images = photographs(32, (1156, 867))
+    small = photographs(32, (256, 256))
+    installation = Installation()
+    folder = installation.own(pathlib.Path(tempfile.mkdtemp(prefix="bench-", dir=LOCAL)))
+    settings = {"shared_preload_libraries": "copymatch", "max_connections": "250", "shared_buffers": "256MB"}
+    cluster = Cluster(installation, folder, settings | {"copymatch.service_slots": "64"})
+    try:
+        with cluster.connect() as admin:
+            admin.execute("CREATE DATABASE bench")
+        with cluster.connect("bench") as db:
+            db.execute("CREATE EXTENSION copymatch")
+            for name, pictures in (("picture", images), ("small", small)):
+                db.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, image bytea)")
+                with db.cursor() as cursor:
+                    cursor.executemany(f"INSERT INTO {name} VALUES (%s, %s)", list(enumerate(pictures)))
+            db.execute("SELECT copy_create_set('licensed', 'picture', key => 'id', image => 'image')")
+            db.execute("CREATE TABLE many (id bigserial PRIMARY KEY, image bytea)")
+            db.execute("INSERT INTO many (image) SELECT image FROM small, generate_series(1, 100)")
+            db.execute("SELECT copy_create_set('many', 'many', key => 'id', image => 'image', embed => false)")
+            db.execute("CREATE TABLE upload (id bigserial PRIMARY KEY, image bytea)")
+            db.execute(
+                "CREATE TRIGGER f AFTER INSERT ON upload FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')"
+            )
+        bare = Bare()
+        throughput(cluster, bare)
+        first_call(cluster, images[0])
+        many(cluster, images[0])
+        try:
+            beside_bulk(cluster, images[0])
+        except psycopg.Error as error:
+            print(f"not measured: {error}")
+        uploads(cluster, images)
+        with cluster.connect("bench") as db:
+            cursor = db.execute("SELECT * FROM copymatch.service_stats")
+            print("\n" + ", ".join(f"{c.name} {v}" for c, v in zip(cursor.description, cursor.fetchone(), strict=True)))
+        print(f"load {os.getloadavg()[0]:.1f} when it ended")
+    finally:
+        cluster.remove()
+
+
+if __name__ == "__main__":
+    main()
