@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,23 +25,15 @@ MODEL = ROOT / "models" / "default"
 BATCHES = (1, 8, 32, 64, 128)
 
 
-def bare(batch: int, images: int) -> float | None:
-    """Images a second of ONNX Runtime alone on CUDA; None where this Python's has none."""
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return None
-    manifest = json.loads((MODEL / "manifest.json").read_text())
-    side = max(manifest["input"]["sizes"])
-    session = onnxruntime.InferenceSession(MODEL / "model.onnx", providers=[("CUDAExecutionProvider", {"use_tf32": 0})])
-    tensor = np.random.default_rng(2).normal(0, 0.5, (batch, 3, side, side)).astype("f4")
-    run = lambda: session.run(None, {manifest["input"]["name"]: tensor})  # noqa: E731
-    for _ in range(3):
-        run()
-    started = time.perf_counter()
-    for _ in range(max(1, images // batch)):
-        run()
-    return max(1, images // batch) * batch / (time.perf_counter() - started)
+def bare(batch: int, images: int) -> float:
+    """Images a second of ONNX Runtime alone on CUDA, with the library that the server has (crates/encoder/examples/bare.rs)."""
+    library = LOCAL / "onnxruntime-gpu" / "libonnxruntime.so"
+    said = subprocess.run(
+        ["cargo", "run", "--quiet", "--release", "--package", "encoder", "--example", "bare", "--",
+         MODEL, library, "cuda", str(images), str(batch)],
+        check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    ).stdout  # fmt: skip
+    return float(said.split()[1])
 
 
 def served(cluster, sessions: int, images: int) -> float:
@@ -109,8 +102,7 @@ def main() -> None:
                 rate = served(cluster, sessions, images // 4)
                 after = db.execute(counted).fetchone()
             mean = (after[0] - before[0]) / max(1, after[1] - before[1])
-            shown = "not in this Python" if alone is None else f"{alone:.0f}"
-            print(f"| {batch} | {shown} | {sessions} | {rate:.0f} | {mean:.1f} |", flush=True)
+            print(f"| {batch} | {alone:.0f} | {sessions} | {rate:.0f} | {mean:.1f} |", flush=True)
         print()
         errors, back = [], []
         stop = threading.Event()

@@ -436,6 +436,15 @@ def test_the_process_dies_with_the_whole_server(fresh_cluster):
     until(lambda: encoders_of(cluster) == [], 5, "no orphan")
 
 
+def test_the_process_dies_with_the_postmaster_alone(fresh_cluster):
+    cluster = fresh_cluster(shared_preload_libraries="copymatch", fsync="off")
+    until(lambda: len(encoders_of(cluster)) == 1)
+    os.kill(cluster.pid, signal.SIGKILL)
+    until(lambda: encoders_of(cluster) == [], 5, "no orphan")
+    # Dead, but nobody may have reaped it: what is left is not stopped, but removed.
+    (cluster.data / "postmaster.pid").unlink()
+
+
 def test_a_server_that_restarts_its_processes_has_its_service_again(fresh_cluster):
     cluster = fresh_cluster(shared_preload_libraries="copymatch", fsync="off")
     with cluster.connect() as db:

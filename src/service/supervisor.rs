@@ -22,8 +22,10 @@ use crate::settings;
 const KIND: &str = "copymatch embedding service";
 /// How long after its own end the supervisor is started again.
 const RESTART: Duration = Duration::from_secs(1);
-/// How long a process that dies again and again is left alone, at first and at most.
-pub(super) const FIRST_REST: Duration = Duration::from_millis(50);
+/// How long a process that has died is left alone: not at all, then, while it dies before it has run anything, from SHORTEST_REST to
+/// LONGEST_REST.
+pub(super) const FIRST_REST: Duration = Duration::ZERO;
+const SHORTEST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 /// A process that lived for so long has nothing to do with the last one's death.
 const LIVED: Duration = Duration::from_secs(10);
@@ -353,7 +355,7 @@ impl Supervisor {
                 Ordering::Release,
             );
             self.next_start = now() + self.rest;
-            self.rest = (self.rest * 2).min(LONGEST_REST);
+            self.rest = (self.rest * 2).clamp(SHORTEST_REST, LONGEST_REST);
         } else {
             pgrx::log!("copymatch: embedding service: process {pid} ended ({why})");
             self.next_start = now();

@@ -130,8 +130,10 @@ impl Process {
                     Some(file),
                 ))) => {
                     // Not here: loading takes a while, and other models' runs go on.
-                    scope
-                        .spawn(move || report(&self.models.load(model, file.as_raw_fd(), manifest, weights, verified)));
+                    scope.spawn(move || {
+                        self.models
+                            .load(model, file.as_raw_fd(), manifest, weights, verified, report);
+                    });
                 }
                 Ok(Some((Order::Unload { model }, _))) => self.models.unload(model),
                 Ok(Some((Order::Load { .. }, None))) => {}

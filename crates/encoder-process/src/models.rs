@@ -36,9 +36,9 @@ impl Trouble {
     }
 }
 
-/// A loaded model: on the CPU a session for each thread, on a device one for all.
+/// A loaded model: on the CPU a session for each thread, as soon as they are made, on a device one for all.
 struct Model {
-    sessions: Vec<Mutex<Encoder>>,
+    sessions: RwLock<Vec<Arc<Mutex<Encoder>>>>,
     source: Source,
 }
 
@@ -85,49 +85,86 @@ impl Models {
     }
 
     /// Loads a model out of a file: its manifest, whose hash must be the key, and the weights, whose hash must be the manifest's.
-    pub fn load(&self, key: ModelKey, file: RawFd, manifest: usize, weights: usize, verified: bool) -> Report {
-        let started = Instant::now();
-        let before = resident();
-        match self.make(key, file, manifest, weights, verified) {
-            Ok(model) => {
-                let session = model.sessions[0].lock().unwrap_or_else(PoisonError::into_inner);
-                let loaded = Report::Loaded {
-                    model: key,
-                    name: wire::short(&format!(
-                        "{} {}",
-                        session.manifest().name(),
-                        session.manifest().version()
-                    )),
-                    provider: session.provider().to_owned(),
-                    fallback: session.fallback().map(wire::short),
-                    version: encoder::runtime_version(),
-                    bytes: resident().saturating_sub(before).max(weights as u64),
-                    milliseconds: started.elapsed().as_secs_f64() * 1000.0,
-                };
-                drop(session);
-                self.loaded
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(key, Arc::new(model));
-                loaded
-            }
-            Err(trouble) => Report::Refused {
-                model: key,
-                message: wire::short(&trouble.message),
-                hint: wire::short(&trouble.hint),
-                memory: trouble.memory,
-            },
-        }
-    }
-
-    fn make(
+    /// It is reported as soon as one session is there; the other threads' sessions follow.
+    pub fn load(
         &self,
         key: ModelKey,
         file: RawFd,
         manifest: usize,
         weights: usize,
         verified: bool,
-    ) -> Result<Model, Trouble> {
+        report: impl Fn(&Report),
+    ) {
+        let started = Instant::now();
+        let before = resident();
+        match self.first(key, file, manifest, weights, verified) {
+            Ok((source, encoder)) => {
+                let on_cpu = encoder.provider() == Provider::Cpu.name();
+                let lanes = if on_cpu { self.lanes } else { 1 };
+                let bytes = resident().saturating_sub(before) * lanes as u64;
+                let loaded = Report::Loaded {
+                    model: key,
+                    name: wire::short(&format!(
+                        "{} {}",
+                        encoder.manifest().name(),
+                        encoder.manifest().version()
+                    )),
+                    provider: encoder.provider().to_owned(),
+                    fallback: encoder.fallback().map(wire::short),
+                    version: encoder::runtime_version(),
+                    bytes: bytes.max(weights as u64),
+                    milliseconds: started.elapsed().as_secs_f64() * 1000.0,
+                };
+                let model = Arc::new(Model {
+                    sessions: RwLock::new(vec![Arc::new(Mutex::new(encoder))]),
+                    source,
+                });
+                self.loaded
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, model.clone());
+                report(&loaded);
+                for _ in 1..lanes {
+                    self.add_session(&model);
+                }
+            }
+            Err(trouble) => report(&Report::Refused {
+                model: key,
+                message: wire::short(&trouble.message),
+                hint: wire::short(&trouble.hint),
+                memory: trouble.memory,
+            }),
+        }
+    }
+
+    /// One more session of a model on the CPU. Without it the threads share those that are there.
+    fn add_session(&self, model: &Model) {
+        let options = RuntimeOptions {
+            provider: Provider::Cpu,
+            ..self.options.clone()
+        };
+        // The hash has been compared by now.
+        match Self::encoder(&model.source, &options, true) {
+            Ok(encoder) => model
+                .sessions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Arc::new(Mutex::new(encoder))),
+            Err(trouble) => eprintln!(
+                "copymatch-encoder: a thread has no session of its own: {}",
+                trouble.message
+            ),
+        }
+    }
+
+    fn first(
+        &self,
+        key: ModelKey,
+        file: RawFd,
+        manifest: usize,
+        weights: usize,
+        verified: bool,
+    ) -> Result<(Source, Encoder), Trouble> {
         let file = Mapping::new(file, manifest.saturating_add(weights), false)
             .map_err(|error| Trouble::new(format!("the model's file cannot be mapped: {error}")))?;
         let source = Source {
@@ -138,35 +175,8 @@ impl Models {
         if ModelKey::of_manifest(source.manifest()?) != key {
             return Err(Trouble::new("the model's manifest is another one than was announced"));
         }
-        let first = Self::encoder(&source, &self.options, verified)?;
-        let mut sessions = vec![first];
-        if sessions[0].provider() == Provider::Cpu.name() {
-            // The hash has been compared by now.
-            let options = RuntimeOptions {
-                provider: Provider::Cpu,
-                ..self.options.clone()
-            };
-            let more: Vec<Result<Encoder, Trouble>> = std::thread::scope(|scope| {
-                let threads: Vec<_> = (1..self.lanes)
-                    .map(|_| scope.spawn(|| Self::encoder(&source, &options, true)))
-                    .collect();
-                threads
-                    .into_iter()
-                    .map(|thread| {
-                        thread
-                            .join()
-                            .unwrap_or_else(|_| Err(Trouble::new("a thread that loaded the model panicked")))
-                    })
-                    .collect()
-            });
-            for encoder in more {
-                sessions.push(encoder?);
-            }
-        }
-        Ok(Model {
-            sessions: sessions.into_iter().map(Mutex::new).collect(),
-            source,
-        })
+        let encoder = Self::encoder(&source, &self.options, verified)?;
+        Ok((source, encoder))
     }
 
     fn encoder(source: &Source, options: &RuntimeOptions, verified: bool) -> Result<Encoder, Trouble> {
@@ -199,9 +209,11 @@ impl Models {
             let found = loaded.get(&key).cloned();
             found.ok_or_else(|| Trouble::new("the service does not have this model any more"))?
         };
-        let mut session = model.sessions[lane % model.sessions.len()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let session = {
+            let sessions = model.sessions.read().unwrap_or_else(PoisonError::into_inner);
+            sessions[lane % sessions.len()].clone()
+        };
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         match session.run(shape, input) {
             Ok(values) => Ok((values, None)),
             Err(EncoderError::OutOfMemory { reason, .. }) if session.provider() != Provider::Cpu.name() => {
