@@ -109,8 +109,12 @@ def module_cluster():
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch")
     yield cluster
+    if cluster.pid is not None:
+        cluster.stop("immediate")
+    log = cluster.log.read_text(errors="replace")
     cluster.remove()
     shutil.rmtree(faults, ignore_errors=True)
+    assert "recalcitrant" not in log, "a process had to be killed"
 
 
 @pytest.fixture
