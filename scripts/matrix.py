@@ -68,33 +68,37 @@ def counts(said: str, suite: str) -> str:
     return found[-1] if found else "broke off"
 
 
-def whole(major: str) -> list[str]:
-    """Set-up, tests and demo of one major: the row's middle columns."""
-    if major in SUITES:
-        root = ROOTS / major
-        root.mkdir(parents=True, exist_ok=True)
-        environment = {"BARE_SUITE": SUITES[major], "BARE_ROOT": str(root), "BARE_KEEP": "1", "PG_MAJOR": major}
-        command = [str(ROOT / "scripts" / "bare-root.sh")]
-        version = ["chroot", str(root), f"/usr/lib/postgresql/{major}/bin/postgres", "--version"]
-        source = f"Debian {SUITES[major]}"
-    else:
-        environment, command = server_environment(major), ["make"]
-        version = [str(LOCAL / "pgsql" / "lib" / "postgresql" / major / "bin" / "postgres"), "--version"]
-        source = "Debian 12" if major == "15" else "package"
+def here(major: str) -> str:
+    """Sets a major up on this machine, for its tests or for pg_upgrade's: the seconds that it took, or "failed"."""
+    ready, seconds, _ = run(major, "setup-here", ["make", "setup"], **server_environment(major))
+    return f"{seconds:.0f} s" if ready else "failed"
+
+
+def root(major: str) -> list[str]:
+    """Set-up, tests and demo in the root of the Debian that has the major: the row's first columns."""
+    folder = ROOTS / major
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {"BARE_SUITE": SUITES[major], "BARE_ROOT": str(folder), "BARE_KEEP": "1", "PG_MAJOR": major}
+    command = [str(ROOT / "scripts" / "bare-root.sh")]
     ready, seconds, _ = run(major, "setup", [*command, "setup"], **environment)
-    if not ready:
-        return [major, "failed", "", "", "", source]
+    version = ["chroot", str(folder), f"/usr/lib/postgresql/{major}/bin/postgres", "--version"]
+    return tested(major, f"{seconds:.0f} s" if ready else "failed", version, command, environment)
+
+
+def tested(major: str, setup: str, version: list[str], command: list[str], environment: dict[str, str]) -> list[str]:
+    """Tests and demo of a major that was set up, in the root or here."""
+    if setup == "failed":
+        return [major, setup, "", "", ""]
     named = subprocess.run(version, stdout=subprocess.PIPE, text=True).stdout.split()
     _, _, tests = run(major, "test", [*command, "test"], **environment)
     demo, _, said = run(major, "demo", [*command, "demo"], **environment)
     found = re.findall(r"Found (\d+ of \d+)", said)
     return [
         named[2] if len(named) > 2 else major,
-        f"{seconds / 60:.0f} min",
+        setup,
         counts(tests, "cargo"),
         counts(tests, "pytest"),
         (found[-1] if found else "passed") if demo else "failed",
-        source,
     ]
 
 
@@ -144,14 +148,22 @@ def main(majors: list[str]) -> int:
         return 2
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     rows = {}
-    for major in majors:
-        version, setup, cargo, pytest, demo, source = whole(major)
-        when = f"{datetime.date.today()}, {source}, {commit.stdout.strip()}"
-        rows[major] = [version, setup, cargo, pytest, demo, "", when]
+
+    def ran(major: str, columns: list[str], source: str) -> None:
+        rows[major] = [*columns, "not run", f"{datetime.date.today()}, {source}, {commit.stdout.strip()}"]
         write(rows)
-    # Every major here, before the first pg_upgrade: it starts from those that the private folder has.
-    for major in sorted({"15", *majors}, key=int):
-        run(major, "setup-here", ["make", "setup"], **server_environment(major))
+
+    for major in majors:
+        if major in SUITES:
+            ran(major, root(major), f"Debian {SUITES[major]}")
+    # Every major here, before the first pg_upgrade: it starts from those that the private folder has. 15 first: 14's build
+    # takes inline functions from its.
+    for major in sorted({"15", *majors}, key=lambda major: (major != "15", int(major))):
+        setup = here(major)
+        if major in majors and major not in SUITES:
+            version = [str(LOCAL / "pgsql" / "lib" / "postgresql" / major / "bin" / "postgres"), "--version"]
+            source = "Debian 12" if major == "15" else "package"
+            ran(major, tested(major, setup, version, ["make"], server_environment(major)), source)
     for major in majors:
         rows[major][5] = upgrades(major)
         write(rows)
