@@ -190,14 +190,30 @@ fn grouped(number: i64) -> String {
     text
 }
 
+/// 30000 as 30k, 1500000 as 1.5M: what fits beside an axis on a telephone, too.
+fn short(number: i64) -> String {
+    let in_units = |unit: i64, letter: &str| match (number / unit, number % unit * 10 / unit) {
+        (whole, 0) => format!("{whole}{letter}"),
+        (whole, tenths) => format!("{whole}.{}{letter}", tenths.abs()),
+    };
+    match number.abs() {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => in_units(1_000, "k"),
+        1_000_000..1_000_000_000 => in_units(1_000_000, "M"),
+        _ => in_units(1_000_000_000, "G"),
+    }
+}
+
 const STATES: [&str; 3] = ["open", "confirmed", "dismissed"];
 
 /// Stacked columns, one a day.
 fn daily(page: &mut String, days: &[Day]) {
     const WIDTH: f64 = 900.0;
-    const HEIGHT: f64 = 220.0;
+    const HEIGHT: f64 = 240.0;
     const LEFT: f64 = 60.0;
-    const BOTTOM: f64 = 24.0;
+    const BOTTOM: f64 = 34.0;
+    /// Room above the uppermost line for half of its label.
+    const TOP: f64 = 18.0;
     if days.is_empty() {
         page.push_str("<p class=\"none\">None.</p>");
         return;
@@ -208,7 +224,7 @@ fn daily(page: &mut String, days: &[Day]) {
         .max()
         .unwrap_or(0);
     let top = round_up(most);
-    let scale = (HEIGHT - BOTTOM - 10.0) / top as f64;
+    let scale = (HEIGHT - BOTTOM - TOP) / top as f64;
     let step = (WIDTH - LEFT) / days.len() as f64;
     write(
         page,
@@ -223,7 +239,7 @@ fn daily(page: &mut String, days: &[Day]) {
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 LEFT - 8.0,
                 y + 4.0,
-                grouped(value)
+                short(value)
             ),
         );
     }
@@ -262,7 +278,7 @@ fn daily(page: &mut String, days: &[Day]) {
                 format_args!(
                     "<text x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>",
                     x + step / 2.0,
-                    HEIGHT - 6.0,
+                    HEIGHT - 8.0,
                     escape(label)
                 ),
             );
@@ -291,19 +307,26 @@ fn bars(page: &mut String, bars: &[Bar]) {
         page.push_str("<p class=\"none\">None.</p>");
         return;
     }
-    page.push_str("<table class=\"bars\">");
+    page.push_str("<ul class=\"bars\">");
     for bar in bars {
-        write(
-            page,
-            format_args!(
-                "<tr><th>{}</th><td><svg viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"open\" width=\"{:.1}\" height=\"10\"/></svg></td><td>{}</td></tr>",
-                escape(&bar.name),
-                100.0 * bar.findings.max(0) as f64 / most as f64,
-                grouped(bar.findings)
-            ),
-        );
+        let width = 100.0 * bar.findings.max(0) as f64 / most as f64;
+        let drawn = format!("<rect class=\"open\" width=\"{width:.1}\" height=\"10\"/>");
+        row(page, &bar.name, &grouped(bar.findings), &drawn);
     }
-    page.push_str("</table>\n");
+    page.push_str("</ul>\n");
+}
+
+/// A name and its figures in one line, and the bar below it: neither takes the other's room, however long a name is.
+fn row(page: &mut String, name: &str, figures: &str, drawn: &str) {
+    write(
+        page,
+        format_args!(
+            "<li><p><span>{}</span><b>{}</b></p>\
+             <svg viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{drawn}</svg></li>",
+            escape(name),
+            escape(figures)
+        ),
+    );
 }
 
 fn precision(page: &mut String, rows: &[Precision]) {
@@ -311,26 +334,23 @@ fn precision(page: &mut String, rows: &[Precision]) {
         page.push_str("<p class=\"none\">Nothing reviewed yet.</p>");
         return;
     }
-    page.push_str("<table class=\"bars\">");
-    for row in rows {
-        write(
+    page.push_str("<ul class=\"bars\">");
+    for reviewed in rows {
+        let [at, low, high] = [reviewed.precision, reviewed.low, reviewed.high].map(|part| 100.0 * part);
+        row(
             page,
-            format_args!(
-                "<tr><th>{} · {}</th><td><svg viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"confirmed\" width=\"{:.1}\" height=\"10\"/>\
-             <rect class=\"interval\" x=\"{:.1}\" y=\"3.5\" width=\"{:.1}\" height=\"3\"/></svg></td><td>{:.1} % ({:.1}–{:.1}) of {}</td></tr>",
-                escape(&row.reference_set),
-                escape(&row.verdict),
-                100.0 * row.precision,
-                100.0 * row.low,
-                100.0 * (row.high - row.low),
-                100.0 * row.precision,
-                100.0 * row.low,
-                100.0 * row.high,
-                grouped(row.reviewed)
+            &format!("{} · {}", reviewed.reference_set, reviewed.verdict),
+            &format!("{at:.1} % ({low:.1}–{high:.1}) of {}", grouped(reviewed.reviewed)),
+            &format!(
+                "<rect class=\"confirmed\" width=\"{at:.1}\" height=\"10\"/>\
+                 <rect class=\"interval\" x=\"{low:.1}\" y=\"3.5\" width=\"{:.1}\" height=\"3\"/>",
+                high - low
             ),
         );
     }
-    page.push_str("</table><p class=\"none\">Confirmed of all reviewed, with the 95 % interval (Wilson).</p>\n");
+    page.push_str(
+        "</ul><p class=\"none\">Confirmed of all reviewed, with the 95 % interval (Clopper and Pearson).</p>\n",
+    );
 }
 
 fn findings(page: &mut String, findings: &[Finding]) {
@@ -417,9 +437,12 @@ rect.confirmed, .key.confirmed { fill: var(--confirmed); background: var(--confi
 rect.dismissed, .key.dismissed { fill: var(--dismissed); background: var(--dismissed); }
 rect.interval { fill: var(--ink); opacity: .55; }
 .legend { margin: .4rem 0 0; font-size: .85rem; } .key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em; border-radius: 2px; }
-.bars { width: 100%; border-collapse: collapse; font-size: .85rem; } .bars th { text-align: left; font-weight: normal; max-width: 13rem; overflow-wrap: anywhere; }
-.bars td:last-child { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } .bars td:nth-child(2) { width: 40%; padding: 0 .6rem; }
-.bars svg { height: .8rem; }
+.bars { list-style: none; margin: 0; padding: 0; font-size: .85rem; } .bars li + li { margin-top: .55rem; }
+.bars p { display: flex; flex-wrap: wrap; gap: 0 1rem; margin: 0 0 .15rem; }
+.bars span { min-width: 0; overflow-wrap: anywhere; }
+.bars b { margin-left: auto; font-weight: normal; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.bars svg { height: .6rem; background: var(--paper); border-radius: 2px; }
+@media (max-width: 640px) { svg text { font-size: 20px; } }
 .findings { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .9rem; }
 article { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; overflow-wrap: anywhere; font-size: .85rem; }
 article p { margin: .4rem 0 0; } .note { border-left: 3px solid var(--line); padding-left: .5rem; white-space: pre-wrap; }
@@ -470,6 +493,19 @@ mod tests {
             [round_up(0), round_up(7), round_up(11), round_up(999), round_up(1000)],
             [2, 8, 20, 1000, 1000]
         );
+        assert_eq!(
+            [short(0), short(999), short(1500), short(30_000), short(2_500_000)],
+            ["0", "999", "1.5k", "30k", "2.5M"]
+        );
+    }
+
+    #[test]
+    fn a_long_name_stands_above_its_bar_and_leaves_the_figures_their_room() -> Result<(), PageError> {
+        let page = page("a name")?;
+        // No columns of a table, which a long figure would leave a letter's width for the name.
+        assert!(!page.contains("<table"));
+        assert!(page.contains("<li><p><span>a name · a name</span><b>40.0 % (10.0–80.0) of 5</b></p><svg"));
+        Ok(())
     }
 
     #[test]
