@@ -241,6 +241,31 @@ def test_tiffs_with_jpeg_within(run):
     check(run, files)
 
 
+def test_tiffs_with_jpeg_whose_samples_mean_what_tiff_says(run):
+    """Inks, white at zero, an alpha, planes: a JPEG of its own would be something else."""
+    image = scene(96, 64)
+    inks = image.convert("CMYK")
+    cmyk = encoded(inks, "TIFF", compression="jpeg", quality=95)
+    grey = image.convert("L")
+    negative = cjpeg(Image.eval(grey, lambda level: 255 - level).convert("RGB"), "-grayscale")
+    files = {
+        "CMYK": (cmyk, opened(cmyk).convert("RGB")),
+        "white is zero": (
+            tiff(layout(np.asarray(grey), 0, t259=(3, [7])), [negative]),
+            Image.eval(opened(negative), lambda level: 255 - level).convert("RGB"),
+        ),
+    }
+    planes = [cjpeg(band.convert("RGB"), "-grayscale") for band in image.split()]
+    expected = Image.merge("RGB", [opened(plane) for plane in planes])
+    files["planes"] = tiff(layout(np.asarray(image), 2, t259=(3, [7]), t284=(3, [2])), planes), expected
+    alpha = Image.linear_gradient("L").resize(image.size)
+    planes.append(cjpeg(alpha.convert("RGB"), "-grayscale"))
+    rgba = Image.merge("RGBA", [*expected.split(), opened(planes[3])])
+    entries = layout(np.asarray(rgba), 2, t259=(3, [7]), t284=(3, [2]), t338=(3, [2]))
+    files["planes and an alpha"] = tiff(entries, planes), Image.fromarray(on_white(rgba))
+    check(run, files, most=2)
+
+
 def test_tiff_chroma_subsampled_without_jpeg(run):
     ycbcr = np.asarray(scene(80, 60).convert("YCbCr")).astype(int)
     files = {}

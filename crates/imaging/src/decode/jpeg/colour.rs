@@ -83,6 +83,24 @@ pub(super) fn write(frame: &Frame, pixels: &mut [u8], poll: &Poll) -> Result<(),
     Ok(())
 }
 
+/// Writes the samples as they are, all of a pixel together.
+pub(super) fn write_samples(frame: &Frame, samples: &mut [u8], poll: &Poll) -> Result<(), ImageError> {
+    let (width, count) = (frame.out_width as usize, frame.components.len());
+    let (mut row, mut spare) = (vec![0u8; width], Vec::with_capacity(width));
+    for (y, target) in samples.chunks_exact_mut(width * count).enumerate() {
+        if y % POLL_ROWS == 0 {
+            poll.check()?;
+        }
+        for (number, component) in frame.components.iter().enumerate() {
+            upsample::row(frame, component, Stretch::of(frame, component), y, &mut spare, &mut row);
+            for (to, &level) in target.iter_mut().skip(number).step_by(count).zip(&row) {
+                *to = level;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// JFIF's YCbCr (ITU-R BT.601, full range) in 16-bit fixed point, rounded.
 #[inline(always)]
 pub(in crate::decode) fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {

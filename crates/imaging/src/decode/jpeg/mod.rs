@@ -65,6 +65,11 @@ pub(super) fn decode_part(
     own::decode(&own::Stream::part(input, bytes, most, is_ycbcr), 0)
 }
 
+/// As [`decode_part`], the samples as they are stored.
+pub(super) fn decode_samples(input: &Input, bytes: &[u8], most: (u64, u64)) -> Result<own::Samples, ImageError> {
+    own::decode_samples(&own::Stream::part(input, bytes, most, None))
+}
+
 /// By how many halvings a `width × height` picture can be shrunk, 3 at most, with both sides staying at least `min_side`.
 fn halvings(width: u32, height: u32, min_side: u32) -> u32 {
     let shorter = width.min(height);

@@ -66,6 +66,31 @@ pub(super) fn decode(input: &Stream, halvings: u32) -> Result<Image, ImageError>
     Image::new(width, height, pixels)
 }
 
+/// Samples as a JPEG has them: what they mean says the file around it.
+pub(in crate::decode) struct Samples {
+    pub width: usize,
+    pub height: usize,
+    /// Of a pixel.
+    pub count: usize,
+    pub values: Vec<u8>,
+}
+
+/// Decodes at full size, without a change of colours.
+pub(super) fn decode_samples(input: &Stream) -> Result<Samples, ImageError> {
+    let mut frame = read_scans(input, 0)?;
+    frame.finish_blocks(input.poll)?;
+    let (width, height) = (frame.out_width as usize, frame.out_height as usize);
+    let count = frame.components.len();
+    let mut values = crate::memory::zeroed(width * height * count)?;
+    colour::write_samples(&frame, &mut values, input.poll)?;
+    Ok(Samples {
+        width,
+        height,
+        count,
+        values,
+    })
+}
+
 /// Walks the markers (ITU-T T.81, annex B) and decodes every scan.
 fn read_scans(input: &Stream, halvings: u32) -> Result<Frame, ImageError> {
     let bytes = input.bytes;

@@ -36,7 +36,7 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     if converter.needs_range() && layout.compression != 7 {
         for_each_chunk(input, &layout, |chunk, _| converter.widen_range(chunk))?;
     }
-    if layout.compression == 7 {
+    if is_colour_jpeg(&layout) {
         for (index, (left, top)) in places(&layout).enumerate() {
             input.poll.check()?;
             let stream = jpeg_stream(&layout, stored(input, &layout, index as u64)?)?;
@@ -148,6 +148,12 @@ fn check(layout: &Layout) -> Result<(), ImageError> {
     Ok(())
 }
 
+/// Whether JPEG streams hold whole pixels in the colours that JPEG itself knows.
+fn is_colour_jpeg(layout: &Layout) -> bool {
+    let known = matches!((layout.photometric, layout.samples), (1, 1) | (2 | 6, 3));
+    layout.compression == 7 && known && (layout.samples == 1 || !layout.planar)
+}
+
 /// Whether luma and chroma lie in blocks of unlike numbers, as YCbCr does without JPEG.
 fn is_subsampled(layout: &Layout) -> bool {
     layout.photometric == 6 && layout.compression != 7 && layout.subsampling != (1, 1)
@@ -227,7 +233,11 @@ fn for_each_chunk(
         for (plane, buffer) in unpacked.iter_mut().enumerate() {
             input.poll.check()?;
             let packed = stored(input, layout, index as u64 + plane as u64 * chunks)?;
-            unpack::chunk(input, layout, packed, (columns, rows), row_bytes, &mut buffer[..length])?;
+            if layout.compression == 7 {
+                jpeg_samples(input, layout, packed, row_bytes, &mut buffer[..length])?;
+            } else {
+                unpack::chunk(input, layout, packed, (columns, rows), row_bytes, &mut buffer[..length])?;
+            }
         }
         let chunk = Chunk {
             planes: &unpacked,
@@ -236,6 +246,37 @@ fn for_each_chunk(
             row_bytes,
         };
         work(&chunk, (left, top))?;
+    }
+    Ok(())
+}
+
+/// Inks, an alpha, a plane of its own: samples of a JPEG stream that mean what TIFF says.
+fn jpeg_samples(
+    input: &Input,
+    layout: &Layout,
+    packed: &[u8],
+    row_bytes: usize,
+    target: &mut [u8],
+) -> Result<(), ImageError> {
+    let samples = if layout.planar { 1 } else { usize::from(layout.samples) };
+    if layout.photometric == 6 || layout.bits != 8 {
+        return Err(ImageError::unsupported(
+            Format::Tiff,
+            "JPEG compression in an unusual form",
+        ));
+    }
+    let stream = jpeg_stream(layout, packed)?;
+    let part = jpeg::decode_samples(input, &stream, layout.chunk).map_err(as_tiff)?;
+    if part.count != samples {
+        return Err(ImageError::corrupt(
+            Format::Tiff,
+            format!("its JPEG parts have {} samples a pixel, not {samples}", part.count),
+        ));
+    }
+    let rows = part.values.chunks_exact(part.width * part.count);
+    for (to, row) in target.chunks_exact_mut(row_bytes).zip(rows.take(part.height)) {
+        let length = row.len().min(to.len());
+        to[..length].copy_from_slice(&row[..length]);
     }
     Ok(())
 }
