@@ -7,6 +7,7 @@ import time
 import psycopg
 import pytest
 from pictures import blank, jpeg, scene
+from test_reembed import SECOND, add_second_model
 
 #: Pictures that take long enough to embed for another session to come in between.
 LARGE = (1600, 1200)
@@ -63,6 +64,31 @@ def test_fill_commits_by_time_and_is_seen(fresh_db, server):
     fresh_db.execute("CALL copy_fill_set('refs')")
     assert fresh_db.execute("SELECT count(*) - count(descriptor) FROM refs").fetchone()[0] == 0
     assert fresh_db.execute("SELECT count(*) FROM copymatch.progress").fetchone()[0] == 0
+
+
+def test_re_embedding_commits_by_time_however_large_its_batch_is(fresh_db, server):
+    add_second_model(fresh_db)
+    references(fresh_db, 0)
+    picture = jpeg(scene(1, 2400, 1800))
+    fresh_db.execute("ALTER TABLE refs DISABLE TRIGGER USER")
+    fresh_db.execute("INSERT INTO refs SELECT n, %s || int4send(n) FROM generate_series(1, 80) n", [picture])
+    fresh_db.execute("ALTER TABLE refs ENABLE TRIGGER USER")
+    call = f"CALL copy_reembed('refs', '{SECOND}', batch => 100000)"
+    thread, _ = in_background(server.dsn(fresh_db.info.dbname), call)
+    deadline = time.monotonic() + 60
+    seen = None
+    while seen is None and time.monotonic() < deadline:
+        seen = fresh_db.execute("SELECT done, total, pid FROM copymatch.progress WHERE done > 0").fetchone()
+        time.sleep(0.05)
+    committed = fresh_db.execute("SELECT count(descriptor_second_model) FROM refs").fetchone()[0]
+    assert 0 < committed < 80 and seen[1] == 80 and seen[2] is not None, (committed, seen)
+    fresh_db.execute("SELECT pg_terminate_backend(%s)", [seen[2]])
+    thread.join()
+    kept = fresh_db.execute("SELECT count(descriptor_second_model) FROM refs").fetchone()[0]
+    assert committed <= kept < 80
+    fresh_db.execute("DELETE FROM refs WHERE descriptor_second_model IS NULL AND id > %s", [kept + 3])
+    fresh_db.execute(call)
+    assert fresh_db.execute("SELECT count(*) - count(descriptor_second_model) FROM refs").fetchone()[0] == 0
 
 
 def test_fill_says_at_its_end_what_was_done_and_what_is_missing(fresh_db):
@@ -122,6 +148,7 @@ def alter_while(db, dsn: str, statement: str, tables: list[str]) -> float:
     return max(waits)
 
 
+@pytest.mark.timeout(400)  # on a busy machine
 @pytest.mark.parametrize(
     "statement",
     [

@@ -13,7 +13,7 @@ use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change};
 
 /// After this time a batch ends with the image under way, and is committed.
-const LONGEST_BATCH: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_BATCH: Duration = Duration::from_secs(2);
 /// Most rows that a batch looks up.
 const MOST_ROWS: i64 = 1000;
 /// Most statements of indexes that the last NOTICE tells.

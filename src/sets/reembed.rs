@@ -1,10 +1,13 @@
 //! Another model for a set, while it is searched: a second descriptor column, filled in committed batches, then a switch.
 
+use std::time::Instant;
+
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::columns;
 use super::create::own_calibration;
+use super::fill::LONGEST_BATCH;
 use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner, invalid, null};
 use crate::committing::Committing;
 use crate::failure::{Failure, boundary};
@@ -333,10 +336,11 @@ fn free_column(set: &OwnedSet, model: &str) -> Result<String, Failure> {
         .unwrap_or(base.clone()))
 }
 
-/// Embeds the next batch; false when none is left.
+/// Embeds the next batch, for two seconds at most; false when none is left.
 #[pg_extern(sql = false)]
 fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
     boundary(|| {
+        let started = Instant::now();
         let batch = batch
             .filter(|&batch| batch >= 1)
             .ok_or_else(|| invalid("batch is less than 1").hint("Images to embed between two commits: at least 1."))?;
@@ -350,6 +354,8 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
             let count = format!("SELECT pg_catalog.count(*) FROM {table} AS r WHERE r.{image} IS NOT NULL");
             job.total = Some(count_by_owner(set.owner, &count, &[])?);
         }
+        // First of all: its lock shows in copymatch.progress who is at work.
+        job.save(&set)?;
         // A table that is no partition tree is its own only leaf.
         let leaves = change(
             "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
@@ -414,24 +420,27 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
                     )
                 });
             // A row whose image cannot be embedded is not written: it would come again behind the place that the pass has reached.
-            let filled = count_by_owner(
-                set.owner,
-                &format!(
-                    "WITH embedded AS MATERIALIZED (SELECT r.ctid, d.descriptor, d.sketch FROM ONLY {part} AS r \
-                         CROSS JOIN LATERAL copymatch.describe_reference(r.{image}, {}, {}, {}::pg_catalog.int8, true, {lacking}) AS d \
-                         WHERE r.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])), \
-                     written AS (UPDATE ONLY {part} AS r SET {new} = e.descriptor{sketched} FROM embedded e \
-                         WHERE r.ctid OPERATOR(pg_catalog.=) e.ctid AND r.{new} IS NULL AND e.descriptor IS NOT NULL RETURNING 1) \
-                     SELECT pg_catalog.count(*) FROM written",
-                    quote_literal(&job.model),
-                    set.key,
-                    job.total.unwrap_or(0)
-                ),
-                &[Parameter::of(rows.clone())],
-            )?;
-            job.position = rows.into_iter().max_by_key(|place| tid(place)).unwrap_or(job.position);
-            job.done += filled;
-            job.done_in_pass += filled;
+            let one = format!(
+                "WITH embedded AS MATERIALIZED (SELECT r.ctid, d.descriptor, d.sketch FROM ONLY {part} AS r \
+                     CROSS JOIN LATERAL copymatch.describe_reference(r.{image}, {}, {}, {}::pg_catalog.int8, true, {lacking}) AS d \
+                     WHERE r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND r.{new} IS NULL), \
+                 written AS (UPDATE ONLY {part} AS r SET {new} = e.descriptor{sketched} FROM embedded e \
+                     WHERE r.ctid OPERATOR(pg_catalog.=) e.ctid AND r.{new} IS NULL AND e.descriptor IS NOT NULL RETURNING 1) \
+                 SELECT pg_catalog.count(*) FROM written",
+                quote_literal(&job.model),
+                set.key,
+                job.total.unwrap_or(0)
+            );
+            rows.sort_by_key(|place| tid(place));
+            for row in rows {
+                let filled = count_by_owner(set.owner, &one, &[Parameter::of(row.as_str())])?;
+                job.done += filled;
+                job.done_in_pass += filled;
+                job.position = row;
+                if started.elapsed() >= LONGEST_BATCH {
+                    break;
+                }
+            }
         } else {
             job.state = "indexing".to_owned();
         }
