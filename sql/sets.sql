@@ -36,14 +36,18 @@ CREATE FUNCTION copymatch.parse_key(relation regclass, key text) RETURNS name[]
     AS 'MODULE_PATHNAME', 'parse_key_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION copymatch.parse_key(regclass, text) IS 'the key''s columns: one name, or several with commas between';
 
+CREATE FUNCTION copymatch.key_text(value anyelement) RETURNS text
+    AS 'MODULE_PATHNAME', 'key_text_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.key_text(anyelement) IS 'what value::text gives where TimeZone is UTC, DateStyle ISO, bytea_output hex and so on: one text for one key, whatever the session''s settings are';
+
 CREATE FUNCTION copymatch.key_expression(key_column name, further name[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT pg_catalog.concat(
+    SELECT pg_catalog.concat('copymatch.key_text(',
         CASE WHEN pg_catalog.cardinality(further) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.concat('r.', pg_catalog.quote_ident(key_column))
              ELSE (SELECT pg_catalog.concat('ROW(', pg_catalog.string_agg(pg_catalog.concat('r.', pg_catalog.quote_ident(u.col)), ', ' ORDER BY u.place), ')')
-                   FROM pg_catalog.unnest(pg_catalog.array_prepend(key_column, further)) WITH ORDINALITY AS u(col, place)) END, '::pg_catalog.text');
+                   FROM pg_catalog.unnest(pg_catalog.array_prepend(key_column, further)) WITH ORDINALITY AS u(col, place)) END, ')');
 END;
-COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, in SQL over the alias r: the column''s text, or for a composite key that of ROW(…): (1,"x y")';
+COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, in SQL over the alias r: the column''s text, or for a composite key that of ROW(…): (1,"x y"); the same in every session';
 
 CREATE FUNCTION @extschema@.copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
                                 model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,

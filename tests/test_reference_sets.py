@@ -45,6 +45,54 @@ def test_composite_key_is_named_by_the_text_of_its_row(licensed):
     assert found(licensed, 100, "pages") == ["(1,z)"]
 
 
+#: Keys whose text depends on settings of the session.
+KEYS = [
+    ("timestamptz", "2024-03-01 12:00:00.5+00"), ("timestamptz", "infinity"), ("days", "2024-03-01 12:00+00"), ("date", "0044-03-15 BC"),
+    ("interval", "-1 year 2 days 03:04:05"), ("double precision", "0.1"), ("real", "0.3333333333"), ("bytea", "\\\\x00ff27"),
+    ("timestamptz[]", "{2024-03-01 12:00+00,infinity}"), ("tstzrange", "[2024-03-01 12:00+00,)"), ("money", "1234.5"), ("regclass", "keyed"),
+]  # fmt: skip
+SETTINGS = {
+    "TimeZone": ["UTC", "Asia/Kolkata", "America/New_York"], "DateStyle": ["ISO, MDY", "SQL, DMY", "German"],
+    "IntervalStyle": ["postgres", "iso_8601", "sql_standard"], "bytea_output": ["hex", "escape", "escape"],
+    "extra_float_digits": ["1", "0", "-5"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value"), KEYS)
+def test_key_has_one_text_whatever_the_sessions_settings_are(licensed, kind, value):
+    """Or a pair would have two findings, and a reference out of use here would be in use there."""
+    db = licensed
+    db.execute("DROP DOMAIN IF EXISTS days; CREATE DOMAIN days AS timestamptz CHECK (value > '1900-01-01')")
+    for key, columns in (("k", "k"), ("k, n", "k, n")):
+        db.execute("CREATE TABLE keyed (k text, n int, image bytea); CREATE TABLE up (id int PRIMARY KEY, image bytea)")
+        db.execute(f"ALTER TABLE keyed ALTER k TYPE {kind} USING k::{kind}")
+        db.execute(f"INSERT INTO keyed VALUES ('{value}', 7, %s)", [jpeg(scene(100))])
+        db.execute(f"SELECT copy_create_set('keyed', 'keyed', key => '{columns}', image => 'image')")
+        db.execute(
+            "CREATE TRIGGER f AFTER INSERT OR UPDATE ON up FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'keyed')"
+        )
+        db.execute("INSERT INTO up VALUES (1, %s)", [jpeg(scene(100), 70)])
+        texts = set()
+        for turn in range(3):
+            for name, values in SETTINGS.items():
+                db.execute(f"SET {name} = '{values[turn]}'")
+            db.execute("UPDATE up SET image = image || '\\x00'::bytea")
+            (reference,) = found(db, 100, "keyed")
+            texts.add(reference)
+            db.execute("SELECT copy_disable_reference('keyed', %s)", [reference])
+            for name, values in SETTINGS.items():
+                db.execute(f"SET {name} = '{values[turn - 1]}'")
+            assert found(db, 100, "keyed") == [], (key, reference)
+            assert db.execute("SELECT copy_enable_reference('keyed', %s)", [reference]).fetchone() == (True,)
+        assert len(texts) == 1 and db.execute("SELECT reference FROM copymatch.finding").fetchall() == [(reference,)]
+        if key == "k":
+            same = f"SELECT %s::{kind} = '{value}'::{kind}"
+            assert db.execute(same, [reference]).fetchone() == (True,), "every session reads it as the key"
+        for name in SETTINGS:
+            db.execute(f"RESET {name}")
+        db.execute("SELECT copy_drop_set('keyed'); DROP TABLE keyed, up")
+
+
 def test_column_with_a_comma_in_its_name_is_still_one_key(licensed, sqlstate):
     licensed.execute('CREATE TABLE odd ("a,b" text, image bytea)')
     licensed.execute("INSERT INTO odd VALUES ('k', %s)", [jpeg(scene(100))])

@@ -13,6 +13,7 @@ mod upload;
 mod wake;
 mod worker;
 
+pub use key::Canonical;
 pub use wake::request_shared_memory;
 pub use worker::register_workers;
 

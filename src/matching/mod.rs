@@ -6,6 +6,7 @@ mod filter_words;
 mod functions;
 pub mod gate;
 mod neighbours;
+mod reference_key;
 mod remembered;
 mod search;
 mod sets;

@@ -1,5 +1,5 @@
-//! A reference's key as text: one way whatever the session's settings are, so that findings, dismissals and references out of use, which
-//! are kept by it, hold in every session.
+//! A reference's key as text: one way whatever the session's settings are, so that findings, dismissals and references
+//! out of use, which are kept by it, hold in every session.
 
 use pgrx::{AnyElement, FromDatum, prelude::*};
 

@@ -174,7 +174,7 @@ fn sees_reference(set: Option<&str>, reference: Option<&str>) -> bool {
 fn has_reference(relation: pg_sys::Oid, table: &str, key: &str) -> Result<String, Failure> {
     let column = select(
         "SELECT a.attname::pg_catalog.text, t.typname::pg_catalog.text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND $2 = 'r.' || pg_catalog.quote_ident(a.attname) || '::pg_catalog.text' \
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND $2 = 'copymatch.key_text(r.' || pg_catalog.quote_ident(a.attname) || ')' \
            AND t.typname IN ('int2', 'int4', 'int8', 'text', 'varchar', 'uuid') AND t.oid < 16384",
         &[Parameter::of(relation), Parameter::of(key)],
         |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),
