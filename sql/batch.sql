@@ -18,16 +18,16 @@ DECLARE
     total bigint;
 BEGIN
     IF uploads IS NULL OR match_rows.key IS NULL OR source IS NULL THEN
-        RAISE EXCEPTION 'copy_match_table needs a relation, its key and the column with its images or descriptors' USING ERRCODE = 'null_value_not_allowed',
-            HINT = 'copy_match_table(''uploads'', ''id'', ''image'', ''licensed'')';
+        PERFORM copymatch.refuse('22004', 'copy_match_table needs a relation, its key and the column with its images or descriptors',
+            'copy_match_table(''uploads'', ''id'', ''image'', ''licensed'')');
     END IF;
     keys := copymatch.parse_key(uploads, match_rows.key);
     PERFORM copymatch.require_column(uploads, source, NULL);
     SELECT pg_catalog.format_type(a.atttypid, NULL) INTO source_type FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = uploads AND a.attname = source AND a.attnum > 0 AND NOT a.attisdropped;
     IF source_type NOT IN ('bytea', vector_type) THEN
-        RAISE EXCEPTION 'column "%" of relation % is of type %', source, uploads, source_type
-            USING ERRCODE = 'datatype_mismatch', HINT = pg_catalog.format('It must hold images (bytea) or descriptors (%s).', vector_type);
+        PERFORM copymatch.refuse('42804', pg_catalog.format('column "%s" of relation %s is of type %s', source, uploads, source_type),
+            pg_catalog.format('It must hold images (bytea) or descriptors (%s).', vector_type));
     END IF;
     EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE r.%I IS NOT NULL', uploads, source) INTO total;
     -- An image that cannot be matched gives a WARNING that names it, and no rows; embed_reference counts the images itself.

@@ -42,8 +42,8 @@ DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE')) THEN
-        RAISE EXCEPTION 'must own the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege',
-              HINT = 'Ask its owner: a set''s calibration decides every verdict on it.';
+        PERFORM copymatch.refuse('42501', pg_catalog.format('must own the relation of reference set "%s"', chosen.name),
+            'Ask its owner: a set''s calibration decides every verdict on it.');
     END IF;
     RETURN chosen;
 END $$;
@@ -82,8 +82,8 @@ DECLARE
     said timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     IF chosen.image_column IS NULL THEN
-        RAISE EXCEPTION 'reference set "%" has no image column, so no edited copies can be made', chosen.name
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Give labelled pairs: copy_calibrate(reference_set, labels => ''…'').';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('reference set "%s" has no image column, so no edited copies can be made', chosen.name),
+            'Give labelled pairs: copy_calibrate(reference_set, labels => ''…'').');
     END IF;
     SELECT * INTO calibration FROM copymatch.calibration c WHERE c.id = chosen.calibration;
     SELECT pg_catalog.array_agg(e.edit ORDER BY e.edit) INTO kinds FROM @extschema@.copy_edits() e;
@@ -93,8 +93,8 @@ BEGIN
     SELECT c.number INTO available FROM copymatch.read_and_release(
         pg_catalog.format('SELECT count(*) FROM (%s) r WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL', reading)) AS c(number bigint);
     IF available < 40 THEN
-        RAISE EXCEPTION 'reference set "%" has % references with image and descriptor, too few to calibrate on', chosen.name, available
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'At least 40 are needed; keep the model''s calibration until there are more.';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('reference set "%s" has %s references with image and descriptor, too few to calibrate on', chosen.name, available),
+            'At least 40 are needed; keep the model''s calibration until there are more.');
     END IF;
     -- A small set gives several edits of each reference, a large one a seeded sample.
     search := pg_catalog.format('SELECT d.reference, d.similarity, d.rank FROM @extschema@.copy_match_descriptor(%%L::@extschema@.vector, %L, %%s, NULL::pg_catalog.text, 0) d', chosen.name);
@@ -179,18 +179,18 @@ BEGIN
     IF copymatch.has_column(labels, 'similarity') THEN
         PERFORM copymatch.require_column(labels, 'background', NULL);
         pairs := pg_catalog.format('SELECT l.similarity::double precision AS similarity, l.background::double precision AS background, l.is_copy, %s AS reference FROM %s l',
-                                   CASE WHEN copymatch.has_column(labels, 'reference') THEN 'l.reference::pg_catalog.text' ELSE 'NULL::pg_catalog.text' END, labels);
+                                   CASE WHEN copymatch.has_column(labels, 'reference') THEN 'copymatch.key_text(l.reference)' ELSE 'NULL::pg_catalog.text' END, labels);
     ELSE
         IF NOT copymatch.has_column(labels, 'reference') OR NOT (copymatch.has_column(labels, 'image') OR copymatch.has_column(labels, 'descriptor')) THEN
-            RAISE EXCEPTION 'relation % does not hold labels', labels USING ERRCODE = 'undefined_column',
-                  HINT = 'Columns: similarity, background, is_copy (as copy_match gave them); or image (or descriptor), reference (the key), is_copy.';
+            PERFORM copymatch.refuse('42703', pg_catalog.format('relation %s does not hold labels', labels),
+                'Columns: similarity, background, is_copy (as copy_match gave them); or image (or descriptor), reference (the key), is_copy.');
         END IF;
         -- Embedding takes its time: once for each label, and no lock on labels or references is held meanwhile.
         described := CASE WHEN copymatch.has_column(labels, 'descriptor')
-            THEN pg_catalog.format('SELECT l.reference::pg_catalog.text AS reference, l.is_copy, l.descriptor FROM %s l', labels)
+            THEN pg_catalog.format('SELECT copymatch.key_text(l.reference) AS reference, l.is_copy, l.descriptor FROM %s l', labels)
             ELSE pg_catalog.format('SELECT l.reference, l.is_copy, copymatch.embed_query(l.image, %L, l.reference, %s) AS descriptor
                                     FROM copymatch.read_and_release(%L) AS l(reference text, is_copy boolean, image bytea)', chosen.model, total,
-                                   pg_catalog.format('SELECT l.reference::pg_catalog.text, l.is_copy, l.image FROM %s l', labels)) END;
+                                   pg_catalog.format('SELECT copymatch.key_text(l.reference), l.is_copy, l.image FROM %s l', labels)) END;
         pairs := pg_catalog.format(
             'WITH d AS MATERIALIZED (%1$s),
                   r AS MATERIALIZED (SELECT r.reference, r.descriptor FROM copymatch.labelled_references(%2$L, ARRAY(SELECT DISTINCT d.reference FROM d)) r),
@@ -266,19 +266,21 @@ DECLARE
 BEGIN
     IF copy_calibrate.copy_precision IS NULL OR copy_calibrate.review_precision IS NULL OR copy_calibrate.confidence IS NULL OR copies IS NULL OR unrelated IS NULL
        OR duplicate_similarity IS NULL OR seed IS NULL OR apply IS NULL THEN
-        RAISE EXCEPTION 'an argument of copy_calibrate is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = 'Only labels and source may be NULL.';
+        PERFORM copymatch.refuse('22004', 'an argument of copy_calibrate is NULL',
+            'Only labels and source may be NULL.');
     END IF;
     IF NOT (copy_calibrate.copy_precision > 0 AND copy_calibrate.copy_precision < 1 AND copy_calibrate.review_precision > 0
             AND copy_calibrate.review_precision <= copy_calibrate.copy_precision AND copy_calibrate.confidence >= 0.5 AND copy_calibrate.confidence < 1) THEN
-        RAISE EXCEPTION 'copy_precision %, review_precision % and confidence % do not go together', copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Above 0 and below 1, review_precision at most copy_precision, confidence at least 0.5.';
+        PERFORM copymatch.refuse('22023', pg_catalog.format('copy_precision %s, review_precision %s and confidence %s do not go together', copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence),
+            'Above 0 and below 1, review_precision at most copy_precision, confidence at least 0.5.');
     END IF;
     IF copies < 40 OR copies > 1000000 OR unrelated < 40 OR unrelated > 1000000 THEN
-        RAISE EXCEPTION 'copies is %, unrelated is %', copies, unrelated USING ERRCODE = 'invalid_parameter_value', HINT = 'Each lies between 40 and 1000000.';
+        PERFORM copymatch.refuse('22023', pg_catalog.format('copies is %s, unrelated is %s', copies, unrelated),
+            'Each lies between 40 and 1000000.');
     END IF;
     IF kind NOT IN ('labels', 'findings', 'edits') OR (kind = 'labels') <> (labels IS NOT NULL) THEN
-        RAISE EXCEPTION 'source is "%", labels is %', kind, coalesce(labels::text, 'NULL')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'labels => a table for labelled pairs; source => ''findings'' or ''edits'' without one; neither: findings where enough are reviewed, else edits.';
+        PERFORM copymatch.refuse('22023', pg_catalog.format('source is "%s", labels is %s', coalesce(kind, 'NULL'), coalesce(labels::text, 'NULL')),
+            'labels => a table for labelled pairs; source => ''findings'' or ''edits'' without one; neither: findings where enough are reviewed, else edits.');
     END IF;
     -- Findings that the caller may not read are none; asked for by name they are an error.
     IF kind IS NULL AND pg_catalog.to_regclass('copymatch.finding') IS NOT NULL
@@ -333,8 +335,8 @@ BEGIN
     IF NOT coalesce(copymatch.use_calibration(chosen.name, copy_use_calibration.id), false) THEN
         SELECT pg_catalog.string_agg(c.id::text, ', ' ORDER BY c.id) INTO known FROM copymatch.calibration c
             WHERE c.model = chosen.model AND (c.reference_set IS NULL OR c.reference_set = chosen.name);
-        RAISE EXCEPTION 'calibration % is none of reference set "%"', copy_use_calibration.id, chosen.name
-            USING ERRCODE = 'undefined_object', HINT = 'Those for its model are: ' || coalesce(known, 'none') || '.';
+        PERFORM copymatch.refuse('42704', pg_catalog.format('calibration %s is none of reference set "%s"', copy_use_calibration.id, chosen.name),
+            'Those for its model are: ' || coalesce(known, 'none') || '.');
     END IF;
     IF chosen.copy_probability IS NOT NULL OR chosen.review_probability IS NOT NULL THEN
         RAISE WARNING 'reference set "%" has thresholds of its own, which go before those of calibration %', chosen.name, copy_use_calibration.id
@@ -354,7 +356,8 @@ DECLARE
     used copymatch.calibration;
 BEGIN
     IF pg_catalog.to_regclass('copymatch.finding') IS NULL THEN
-        RAISE EXCEPTION 'there are no findings to report on' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Flag uploads with copy_flag, and review what it finds.';
+        PERFORM copymatch.refuse('55000', 'there are no findings to report on',
+            'Flag uploads with copy_flag, and review what it finds.');
     END IF;
     SELECT * INTO used FROM copymatch.calibration c WHERE c.id = chosen.calibration;
     RETURN QUERY

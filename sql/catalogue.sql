@@ -3,6 +3,10 @@ CREATE SCHEMA copymatch;
 COMMENT ON SCHEMA copymatch IS 'catalogue of copymatch: models, calibrations, reference sets';
 GRANT USAGE ON SCHEMA copymatch TO PUBLIC;
 
+CREATE FUNCTION copymatch.refuse(code text, message text, hint text DEFAULT NULL) RETURNS void
+    AS 'MODULE_PATHNAME', 'refuse_wrapper' LANGUAGE c VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.refuse(text, text, text) IS 'raises an error with this SQLSTATE, without a CONTEXT of copymatch''s own functions';
+
 CREATE TABLE copymatch.model (
     name              text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
     version           text NOT NULL,
@@ -74,8 +78,8 @@ GRANT SELECT ON copymatch.calibration TO PUBLIC;
 
 CREATE FUNCTION copymatch.refuse_update() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION '% % is immutable', TG_ARGV[0], OLD.id
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Insert a new one.';
+    PERFORM copymatch.refuse('55000', pg_catalog.format('%s %s is immutable', TG_ARGV[0], OLD.id),
+        'Insert a new one.');
 END $$;
 COMMENT ON FUNCTION copymatch.refuse_update() IS 'trigger: rows of this table never change';
 CREATE TRIGGER immutable BEFORE UPDATE ON copymatch.calibration FOR EACH ROW EXECUTE FUNCTION copymatch.refuse_update('calibration');

@@ -13,15 +13,15 @@ DECLARE
 BEGIN
     checked := 0; missing := 0; differing := 0; mended := 0;
     IF owner IS DISTINCT FROM current_user THEN
-        RAISE EXCEPTION 'must be owner of the relation of reference set "%"', chosen.name USING ERRCODE = 'insufficient_privilege',
-            HINT = format('SET ROLE %I', owner);
+        PERFORM copymatch.refuse('42501', pg_catalog.format('must be owner of the relation of reference set "%s"', chosen.name),
+            format('SET ROLE %I', owner));
     END IF;
     IF chosen.image_column IS NULL THEN
-        RAISE EXCEPTION 'reference set "%" has no image column to check its descriptors against', chosen.name
-            USING ERRCODE = 'object_not_in_prerequisite_state';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('reference set "%s" has no image column to check its descriptors against', chosen.name));
     END IF;
     IF sample <= 0 THEN
-        RAISE EXCEPTION 'sample is %', sample USING ERRCODE = 'invalid_parameter_value', HINT = 'It is a number of rows; NULL: all.';
+        PERFORM copymatch.refuse('22023', pg_catalog.format('sample is %s', sample),
+            'It is a number of rows; NULL: all.');
     END IF;
     EXECUTE format('SELECT count(*) FROM %s', chosen.relation) INTO total;
     FOR found IN EXECUTE format(

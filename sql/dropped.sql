@@ -1,19 +1,5 @@
 -- Tables that are dropped: what copymatch knows of them names them by number, which a dump would carry to another server, where the
 -- number is some other table's. So it goes with the table; a finding that somebody decided about is kept with the table's name.
-CREATE TABLE copymatch.dropped_finding (
-    finding  bigint PRIMARY KEY,
-    relation text NOT NULL,
-    dropped  timestamptz NOT NULL DEFAULT now(),
-    was      jsonb NOT NULL
-);
-COMMENT ON TABLE copymatch.dropped_finding IS 'findings that were decided, of uploads whose table was dropped since';
-COMMENT ON COLUMN copymatch.dropped_finding.finding IS 'its identifier, as in copymatch.finding_history';
-COMMENT ON COLUMN copymatch.dropped_finding.relation IS 'the table''s name; its number where it was dropped before 0.3.0';
-COMMENT ON COLUMN copymatch.dropped_finding.dropped IS 'when the table was dropped';
-COMMENT ON COLUMN copymatch.dropped_finding.was IS 'the finding, column by column';
-GRANT SELECT, DELETE ON copymatch.dropped_finding TO copymatch_admin;
-SELECT pg_catalog.pg_extension_config_dump('copymatch.dropped_finding', '');
-
 CREATE FUNCTION copymatch.forget_relation(relation oid, name text) RETURNS void LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

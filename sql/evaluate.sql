@@ -63,8 +63,8 @@ CREATE FUNCTION @extschema@.copy_precision_recall(scores double precision[], are
 #variable_conflict use_column
 BEGIN
     IF pg_catalog.cardinality(scores) <> pg_catalog.cardinality(are_copies) THEN
-        RAISE EXCEPTION '% scores and % judgements', pg_catalog.cardinality(scores), pg_catalog.cardinality(are_copies)
-            USING ERRCODE = 'array_subscript_error', HINT = 'Both arrays have one element for each prediction.';
+        PERFORM copymatch.refuse('2202E', pg_catalog.format('%s scores and %s judgements', pg_catalog.cardinality(scores), pg_catalog.cardinality(are_copies)),
+            'Both arrays have one element for each prediction.');
     END IF;
     RETURN QUERY SELECT p.threshold, p.precision, p.recall
         FROM pg_catalog.unnest((SELECT @extschema@.copy_precision_recall(u.score, u.is_copy, copy_precision_recall.positives)
@@ -88,8 +88,8 @@ DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation) THEN
-        RAISE EXCEPTION 'the relation of reference set "%" no longer exists', chosen.name
-            USING ERRCODE = 'undefined_table', HINT = 'Drop the set with copy_drop_set and make it again with copy_create_set.';
+        PERFORM copymatch.refuse('42P01', pg_catalog.format('the relation of reference set "%s" no longer exists', chosen.name),
+            'Drop the set with copy_drop_set and make it again with copy_create_set.');
     END IF;
     RETURN pg_catalog.format('SELECT %s AS reference, %s AS image, r.%I AS descriptor FROM %s AS r %s',
                              copymatch.key_expression(chosen.key_column, chosen.further_key_columns),
@@ -119,14 +119,16 @@ DECLARE
     absent record;
 BEGIN
     IF queries IS NULL THEN
-        RAISE EXCEPTION 'queries is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = 'Name a table or view with columns reference and image (or descriptor).';
+        PERFORM copymatch.refuse('22004', 'queries is NULL',
+            'Name a table or view with columns reference and image (or descriptor).');
     END IF;
     IF k IS NULL OR k < 1 OR k > 10000 THEN
-        RAISE EXCEPTION 'k is %', k USING ERRCODE = 'invalid_parameter_value', HINT = 'k is the number of references per query, 1 to 10000.';
+        PERFORM copymatch.refuse('22023', pg_catalog.format('k is %s', coalesce(k::text, 'NULL')),
+            'k is the number of references per query, 1 to 10000.');
     END IF;
     IF NOT copymatch.has_column(queries, 'reference') THEN
-        RAISE EXCEPTION 'relation % has no column "reference"', queries
-            USING ERRCODE = 'undefined_column', HINT = 'It holds the key of the reference of which the query is a copy, NULL where it is a copy of nothing.';
+        PERFORM copymatch.refuse('42703', pg_catalog.format('relation %s has no column "reference"', queries),
+            'It holds the key of the reference of which the query is a copy, NULL where it is a copy of nothing.');
     END IF;
     IF copymatch.has_column(queries, 'image') THEN
         PERFORM copymatch.require_column(queries, 'image', 'bytea');
@@ -136,8 +138,8 @@ BEGIN
         PERFORM copymatch.require_column(queries, 'descriptor', pg_catalog.format_type('@extschema@.vector'::regtype, NULL));
         descriptor := 'q.descriptor';
     ELSIF NOT copymatch.has_column(queries, 'image') THEN
-        RAISE EXCEPTION 'relation % has neither column "image" nor "descriptor"', queries
-            USING ERRCODE = 'undefined_column', HINT = 'image: bytea; descriptor: vector, as copy_embed made it.';
+        PERFORM copymatch.refuse('42703', pg_catalog.format('relation %s has neither column "image" nor "descriptor"', queries),
+            'image: bytea; descriptor: vector, as copy_embed made it.');
     END IF;
     IF copymatch.has_column(queries, 'edit') THEN
         edit := 'q.edit::pg_catalog.text';
@@ -146,7 +148,7 @@ BEGIN
     SELECT r.statement INTO reading FROM copymatch.read_and_release(pg_catalog.format('SELECT copymatch.reference_query(%L)', chosen.name)) AS r(statement text);
     SELECT * INTO absent FROM copymatch.read_and_release(pg_catalog.format(
         'SELECT count(*) FILTER (WHERE q.reference IS NOT NULL AND r.reference IS NULL), min(q.reference) FILTER (WHERE r.reference IS NULL), count(*)
-         FROM (SELECT q.reference::pg_catalog.text AS reference FROM %s q) q LEFT JOIN (SELECT DISTINCT r.reference FROM (%s) r) r ON r.reference = q.reference',
+         FROM (SELECT copymatch.key_text(q.reference) AS reference FROM %s q) q LEFT JOIN (SELECT DISTINCT r.reference FROM (%s) r) r ON r.reference = q.reference',
         queries, reading)) AS a(missing bigint, one text, total bigint);
     total := absent.total;
     IF absent.missing > 0 THEN
@@ -165,7 +167,7 @@ BEGIN
                                                               NULL::pg_catalog.text) m ON true
         WHERE (SELECT pg_catalog.count(*) FROM embedded) > 0 -- all are embedded before the first search
         ORDER BY e.query, m.rank$q$,
-        pg_catalog.format('SELECT %s, q.reference::pg_catalog.text, %s, %s FROM %s q', edit, image, descriptor, queries), chosen.model, total, chosen.name, k,
+        pg_catalog.format('SELECT %s, copymatch.key_text(q.reference), %s, %s FROM %s q', edit, image, descriptor, queries), chosen.model, total, chosen.name, k,
         copy_evaluate_matches.verify);
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer, text) IS 'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where nothing was. queries: a table or view with columns reference (key of the true one, NULL: copy of nothing), image (bytea) or descriptor (vector), and optionally edit (name+name+…); those with an image are verified as copy_match does it (verify)';

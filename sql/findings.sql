@@ -105,6 +105,21 @@ CREATE UNIQUE INDEX dismissal_uploader ON copymatch.dismissal (relation, uploade
 CREATE INDEX dismissal_unbound ON copymatch.dismissal (reference_set) WHERE set_id IS NULL;
 CREATE INDEX dismissal_finding ON copymatch.dismissal (finding);
 
+-- Findings of uploads whose table is gone, which a number would no longer name (sql/dropped.sql). What was decided about them stays in the
+-- counts and the reports.
+CREATE TABLE copymatch.dropped_finding (
+    finding  bigint PRIMARY KEY,
+    relation text NOT NULL,
+    dropped  timestamptz NOT NULL DEFAULT now(),
+    was      jsonb NOT NULL
+);
+COMMENT ON TABLE copymatch.dropped_finding IS 'findings that were decided, of uploads whose table was dropped since';
+COMMENT ON COLUMN copymatch.dropped_finding.finding IS 'its identifier, as in copymatch.finding_history';
+COMMENT ON COLUMN copymatch.dropped_finding.relation IS 'the table''s name; its number where it was dropped before 0.3.0';
+COMMENT ON COLUMN copymatch.dropped_finding.dropped IS 'when the table was dropped';
+COMMENT ON COLUMN copymatch.dropped_finding.was IS 'the finding, column by column';
+CREATE INDEX dropped_finding_dropped ON copymatch.dropped_finding (dropped);
+
 -- Counts for the reports. Writers add rows to finding_delta, which takes no lock that another writer waits for; now and then
 -- one of them folds these into finding_count. A row there is a day of UTC with the running counts at the end of each of its
 -- quarters of an hour: a day of any time zone is a difference of two of them, and ten million findings are some thousand rows.
@@ -147,20 +162,20 @@ BEGIN
     OLD.set_id := coalesce(OLD.set_id, NEW.set_id);
     IF (NEW.id, NEW.found, NEW.reference_set, NEW.set_id, NEW.relation, NEW.upload, NEW.reference)
        IS DISTINCT FROM (OLD.id, OLD.found, OLD.reference_set, OLD.set_id, OLD.relation, OLD.upload, OLD.reference) THEN
-        RAISE EXCEPTION 'finding % names an upload and a reference, and these never change', OLD.id
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Only its review changes: copy_confirm, copy_dismiss, copy_reopen.';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('finding %s names an upload and a reference, and these never change', OLD.id),
+            'Only its review changes: copy_confirm, copy_dismiss, copy_reopen.');
     END IF;
     IF NEW.state = OLD.state THEN
         IF (NEW.decided, NEW.decided_by, NEW.changed, NEW.changed_by) IS DISTINCT FROM (OLD.decided, OLD.decided_by, OLD.changed, OLD.changed_by)
            OR OLD.state <> 'open' AND NEW IS DISTINCT FROM OLD THEN
-            RAISE EXCEPTION 'finding % was % by % at %', OLD.id, OLD.state, OLD.decided_by, OLD.decided
-                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'copy_reopen opens it again.';
+            PERFORM copymatch.refuse('55000', pg_catalog.format('finding %s was %s by %s at %s', OLD.id, OLD.state, OLD.decided_by, OLD.decided),
+                'copy_reopen opens it again.');
         END IF;
         RETURN NEW;
     END IF;
     IF OLD.state <> 'open' AND NEW.state <> 'open' THEN
-        RAISE EXCEPTION 'finding % was % by % at %', OLD.id, OLD.state, OLD.decided_by, OLD.decided
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'copy_reopen opens it again.';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('finding %s was %s by %s at %s', OLD.id, OLD.state, OLD.decided_by, OLD.decided),
+            'copy_reopen opens it again.');
     END IF;
     NEW.changed := pg_catalog.clock_timestamp();
     NEW.changed_by := current_user;
@@ -224,11 +239,14 @@ CREATE FUNCTION copymatch.count_findings() RETURNS trigger LANGUAGE plpgsql SECU
 BEGIN
     -- It runs with its owner's rights: on this one table, over rows of this table's types, and nowhere else.
     IF TG_RELID <> 'copymatch.finding'::regclass OR TG_LEVEL <> 'STATEMENT' OR TG_WHEN <> 'AFTER' OR TG_OP = 'UPDATE' THEN
-        RAISE EXCEPTION 'copymatch.count_findings serves table copymatch.finding alone'
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop this trigger.';
+        PERFORM copymatch.refuse('42501', 'copymatch.count_findings serves table copymatch.finding alone',
+            'Drop this trigger.');
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
         TRUNCATE copymatch.finding_delta, copymatch.finding_count;
+        INSERT INTO copymatch.finding_delta
+            SELECT copymatch.quarter((d.was ->> 'found')::timestamptz), d.was ->> 'reference_set', d.was ->> 'verdict', d.was ->> 'state',
+                   d.was ->> 'model', count(*) FROM copymatch.dropped_finding d GROUP BY 1, 2, 3, 4, 5;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO copymatch.finding_delta
             SELECT copymatch.quarter(found), reference_set, verdict, state, model, -count(*) FROM old_rows GROUP BY 1, 2, 3, 4, 5;
@@ -252,14 +270,36 @@ COMMENT ON TRIGGER count_new ON copymatch.finding IS 'counts for the reports';
 COMMENT ON TRIGGER count_gone ON copymatch.finding IS 'counts for the reports';
 COMMENT ON TRIGGER count_none ON copymatch.finding IS 'counts for the reports';
 
+-- What was decided stays counted when its uploads' table goes; also where a dump is loaded.
+CREATE FUNCTION copymatch.count_dropped() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- It runs with its owner's rights: on this one table, over rows of this table's type, and nowhere else.
+    IF TG_RELID <> 'copymatch.dropped_finding'::regclass OR TG_LEVEL <> 'ROW' OR TG_WHEN <> 'AFTER' OR TG_OP NOT IN ('INSERT', 'DELETE') THEN
+        PERFORM copymatch.refuse('42501', 'copymatch.count_dropped serves table copymatch.dropped_finding alone',
+            'Drop this trigger.');
+    END IF;
+    INSERT INTO copymatch.finding_delta
+        SELECT copymatch.quarter((d.was ->> 'found')::timestamptz), d.was ->> 'reference_set', d.was ->> 'verdict', d.was ->> 'state',
+               d.was ->> 'model', d.sign
+        FROM (SELECT CASE TG_OP WHEN 'INSERT' THEN NEW.was ELSE OLD.was END AS was, CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END AS sign) d;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION copymatch.count_dropped() IS 'trigger: keeps the counts for the reports; for copymatch.dropped_finding alone';
+REVOKE ALL ON FUNCTION copymatch.count_dropped() FROM PUBLIC;
+CREATE TRIGGER count_dropped AFTER INSERT OR DELETE ON copymatch.dropped_finding FOR EACH ROW EXECUTE FUNCTION copymatch.count_dropped();
+COMMENT ON TRIGGER count_dropped ON copymatch.dropped_finding IS 'counts for the reports';
+
 CREATE FUNCTION copymatch.recount() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-    LOCK TABLE copymatch.finding IN SHARE MODE;
+    LOCK TABLE copymatch.finding, copymatch.dropped_finding IN SHARE MODE;
     DELETE FROM copymatch.finding_delta;
     DELETE FROM copymatch.finding_count;
     INSERT INTO copymatch.finding_delta
-        SELECT copymatch.quarter(found), reference_set, verdict, state, model, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4, 5;
+        SELECT copymatch.quarter(found), reference_set, verdict, state, model, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4, 5
+        UNION ALL
+        SELECT copymatch.quarter((d.was ->> 'found')::timestamptz), d.was ->> 'reference_set', d.was ->> 'verdict', d.was ->> 'state',
+               d.was ->> 'model', count(*) FROM copymatch.dropped_finding d GROUP BY 1, 2, 3, 4, 5;
     PERFORM copymatch.fold_counts();
 END $$;
 COMMENT ON FUNCTION copymatch.recount() IS 'counts all findings anew, for the case that they were loaded with triggers disabled; writers of findings wait meanwhile';
@@ -270,8 +310,8 @@ CREATE FUNCTION copymatch.keep_history() RETURNS trigger LANGUAGE plpgsql SECURI
 BEGIN
     -- It runs with its owner's rights: on this one table, over rows of this table's types, and nowhere else.
     IF TG_RELID <> 'copymatch.finding'::regclass OR TG_LEVEL <> 'STATEMENT' OR TG_WHEN <> 'AFTER' OR TG_OP <> 'UPDATE' THEN
-        RAISE EXCEPTION 'copymatch.keep_history serves table copymatch.finding alone'
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop this trigger.';
+        PERFORM copymatch.refuse('42501', 'copymatch.keep_history serves table copymatch.finding alone',
+            'Drop this trigger.');
     END IF;
     -- EXECUTE: a plan that is kept from one decision would join a hundred thousand by nested loops.
     EXECUTE 'INSERT INTO copymatch.finding_history (finding, changed, changed_by, from_state, to_state, note)
@@ -302,8 +342,8 @@ COMMENT ON TRIGGER keep_history ON copymatch.finding IS 'history and dismissals 
 
 CREATE FUNCTION copymatch.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION '%.% is append-only', TG_TABLE_SCHEMA, TG_TABLE_NAME
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What reviewers did stays on record.';
+    PERFORM copymatch.refuse('55000', pg_catalog.format('%s.%s is append-only', TG_TABLE_SCHEMA, TG_TABLE_NAME),
+        'What reviewers did stays on record.');
 END $$;
 COMMENT ON FUNCTION copymatch.refuse_change() IS 'trigger: rows of this table are added, never changed or removed';
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON copymatch.finding_history
@@ -374,15 +414,15 @@ BEGIN
     END IF;
     SELECT * INTO present FROM copymatch.finding f WHERE f.id = decide.finding;
     IF present.id IS NULL THEN
-        RAISE EXCEPTION 'there is no finding %', decide.finding
-            USING ERRCODE = 'no_data_found', HINT = 'SELECT id FROM copymatch.finding lists those that you may see.';
+        PERFORM copymatch.refuse('P0002', pg_catalog.format('there is no finding %s', decide.finding),
+            'SELECT id FROM copymatch.finding lists those that you may see.');
     END IF;
     IF present.state = 'open' THEN
-        RAISE EXCEPTION 'finding % is open', present.id
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Confirm it with copy_confirm, or dismiss it with copy_dismiss.';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('finding %s is open', present.id),
+            'Confirm it with copy_confirm, or dismiss it with copy_dismiss.');
     END IF;
-    RAISE EXCEPTION 'finding % was % by % at %', present.id, present.state, present.decided_by, present.decided
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'copy_reopen opens it again.';
+    PERFORM copymatch.refuse('55000', pg_catalog.format('finding %s was %s by %s at %s', present.id, present.state, present.decided_by, present.decided),
+        'copy_reopen opens it again.');
 END $$;
 COMMENT ON FUNCTION copymatch.decide(bigint, text, text, boolean) IS 'changes the state of one finding, or says who was quicker';
 
@@ -424,8 +464,8 @@ CREATE FUNCTION @extschema@.copy_dismiss(finding bigint, note text DEFAULT NULL,
 BEGIN
     IF coalesce(copy_dismiss.for_uploader, false)
        AND EXISTS (SELECT FROM copymatch.finding f WHERE f.id = copy_dismiss.finding AND f.uploader IS NULL) THEN
-        RAISE EXCEPTION 'finding % has no uploader', copy_dismiss.finding
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Triggers record one with the option ''uploader=column''.';
+        PERFORM copymatch.refuse('55000', pg_catalog.format('finding %s has no uploader', copy_dismiss.finding),
+            'Triggers record one with the option ''uploader=column''.');
     END IF;
     PERFORM copymatch.decide(copy_dismiss.finding, 'dismissed', copy_dismiss.note, coalesce(copy_dismiss.for_uploader, false));
 END $$;
@@ -454,8 +494,15 @@ CREATE POLICY of_visible_findings ON copymatch.dismissal FOR SELECT
     USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass)
            OR EXISTS (SELECT FROM copymatch.finding f WHERE f.id OPERATOR(pg_catalog.=) dismissal.finding));
 COMMENT ON POLICY of_visible_findings ON copymatch.dismissal IS 'who sees only some findings sees only their dismissals';
+-- Those have no rows that a policy on findings could be asked about.
+ALTER TABLE copymatch.dropped_finding ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_who_sees_all_findings ON copymatch.dropped_finding
+    USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass));
+COMMENT ON POLICY of_who_sees_all_findings ON copymatch.dropped_finding IS 'who sees only some findings sees none of dropped tables';
 
-GRANT SELECT ON copymatch.finding, copymatch.finding_history, copymatch.dismissal, copymatch.finding_count, copymatch.finding_delta TO copymatch_reader;
+GRANT SELECT ON copymatch.finding, copymatch.finding_history, copymatch.dismissal, copymatch.finding_count, copymatch.finding_delta,
+    copymatch.dropped_finding TO copymatch_reader;
+GRANT DELETE ON copymatch.dropped_finding TO copymatch_admin;
 GRANT UPDATE (state, note, for_uploader) ON copymatch.finding TO copymatch_reviewer;
 GRANT EXECUTE ON FUNCTION copymatch.recount(), copymatch.fold_counts() TO copymatch_admin;
 REVOKE ALL ON FUNCTION copymatch.decide(bigint, text, text, boolean), copymatch.decide_all(bigint[], text, text, boolean),
@@ -471,3 +518,4 @@ SELECT pg_catalog.pg_extension_config_dump('copymatch.finding_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.finding_history', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.finding_history_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.dismissal', '');
+SELECT pg_catalog.pg_extension_config_dump('copymatch.dropped_finding', '');

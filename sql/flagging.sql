@@ -55,9 +55,8 @@ BEGIN
              JOIN pg_class c ON c.oid = t.tgrelid
         WHERE t.tgfoid = '@extschema@.copy_flag()'::regprocedure AND NOT pg_has_role(c.relowner, 'USAGE') LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'flagging trigger "%" must be made by the owner of table %, role %', others.tgname, others.relation, others.owner
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls copy_create_flagging.';
+        PERFORM copymatch.refuse('42501', pg_catalog.format('flagging trigger "%s" must be made by the owner of table %s, role %s', others.tgname, others.relation, others.owner),
+            'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls copy_create_flagging.');
     END IF;
 END $$;
 COMMENT ON FUNCTION copymatch.check_trigger_owner() IS 'event trigger: flagging triggers are made by the owner of their table';

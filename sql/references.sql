@@ -20,12 +20,12 @@ CREATE FUNCTION @extschema@.copy_quarantine(reference_set text DEFAULT NULL, wit
 #variable_conflict use_column
 BEGIN
     IF within IS NULL OR within <= '0' OR history IS NULL OR history < '0' OR at_least IS NULL OR at_least < 1 OR times IS NULL OR times < 1 THEN
-        RAISE EXCEPTION 'copy_quarantine needs a positive interval, at_least 1 or more and times 1 or more' USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'copy_quarantine(within => ''1 day'', at_least => 100, times => 10, history => ''30 days'')';
+        PERFORM copymatch.refuse('22023', 'copy_quarantine needs a positive interval, at_least 1 or more and times 1 or more',
+            'copy_quarantine(within => ''1 day'', at_least => 100, times => 10, history => ''30 days'')');
     END IF;
     IF pg_catalog.to_regclass('copymatch.finding') IS NULL THEN
-        RAISE EXCEPTION 'there are no findings to judge references by'
-            USING ERRCODE = 'undefined_table', HINT = 'copy_quarantine reads copymatch.finding, which flagging fills.';
+        PERFORM copymatch.refuse('42P01', 'there are no findings to judge references by',
+            'copy_quarantine reads copymatch.finding, which flagging fills.');
     END IF;
     IF copy_quarantine.reference_set IS NOT NULL THEN
         PERFORM copymatch.find_set(copy_quarantine.reference_set);

@@ -46,15 +46,25 @@ CREATE VIEW copymatch.report_references AS
     SELECT f.reference_set, f.reference, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
            count(*) FILTER (WHERE f.state = 'confirmed') AS confirmed, count(*) FILTER (WHERE f.state = 'dismissed') AS dismissed,
            max(f.found) AS last_found
-    FROM copymatch.finding f WHERE f.found >= now() - interval '30 days' GROUP BY 1, 2;
+    FROM (
+        SELECT n.reference_set, n.reference, n.state, n.found FROM copymatch.finding n
+        UNION ALL
+        SELECT d.was ->> 'reference_set', d.was ->> 'reference', d.was ->> 'state', (d.was ->> 'found')::timestamptz
+        FROM copymatch.dropped_finding d WHERE d.dropped >= now() - interval '30 days'
+    ) f WHERE f.found >= now() - interval '30 days' GROUP BY 1, 2;
 COMMENT ON VIEW copymatch.report_references IS 'references by their findings of the last 30 days';
 
 CREATE VIEW copymatch.report_uploaders AS
-    SELECT f.relation::text AS relation, f.uploader, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
+    SELECT f.relation, f.uploader, count(*) AS findings, count(*) FILTER (WHERE f.state = 'open') AS open,
            count(*) FILTER (WHERE f.state = 'confirmed') AS confirmed, count(*) FILTER (WHERE f.state = 'dismissed') AS dismissed,
            max(f.found) AS last_found
-    FROM copymatch.finding f WHERE f.found >= now() - interval '30 days' AND f.uploader IS NOT NULL GROUP BY 1, 2;
-COMMENT ON VIEW copymatch.report_uploaders IS 'uploaders by their findings of the last 30 days';
+    FROM (
+        SELECT n.relation::text AS relation, n.uploader, n.state, n.found FROM copymatch.finding n
+        UNION ALL
+        SELECT d.relation, d.was ->> 'uploader', d.was ->> 'state', (d.was ->> 'found')::timestamptz
+        FROM copymatch.dropped_finding d WHERE d.dropped >= now() - interval '30 days'
+    ) f WHERE f.found >= now() - interval '30 days' AND f.uploader IS NOT NULL GROUP BY 1, 2;
+COMMENT ON VIEW copymatch.report_uploaders IS 'uploaders by their findings of the last 30 days; of a table that was dropped, by its last name';
 
 CREATE VIEW copymatch.report_reviewers AS
     SELECT h.changed::date AS day, h.changed_by AS reviewer, count(*) FILTER (WHERE h.to_state = 'confirmed') AS confirmed,
@@ -155,8 +165,8 @@ DECLARE
     reference record;
 BEGIN
     IF days IS NULL OR days NOT BETWEEN 1 AND 366 OR latest IS NULL OR latest NOT BETWEEN 0 AND 200 THEN
-        RAISE EXCEPTION 'days is %, latest is %', days, latest
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'days: 1 to 366; latest, the number of findings shown: 0 to 200.';
+        PERFORM copymatch.refuse('22023', pg_catalog.format('days is %s, latest is %s', coalesce(days::text, 'NULL'), coalesce(latest::text, 'NULL')),
+            'days: 1 to 366; latest, the number of findings shown: 0 to 200.');
     END IF;
     FOR finding IN SELECT * FROM copymatch.finding f ORDER BY f.id DESC LIMIT latest LOOP
         SELECT t.arguments INTO uploads FROM copymatch.flag_triggers() t WHERE t.relation = finding.relation

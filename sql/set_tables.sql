@@ -133,8 +133,8 @@ BEGIN
     END IF;
     INSERT INTO copymatch.set_name (name, is_group) VALUES (NEW.name, grouped) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'reference set or group "%" exists already', NEW.name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop it with copy_drop_set or copy_drop_group.';
+        PERFORM copymatch.refuse('42710', pg_catalog.format('reference set or group "%s" exists already', NEW.name),
+            'Choose another name, or drop it with copy_drop_set or copy_drop_group.');
     END IF;
     RETURN NULL;
 END $$;

@@ -1,5 +1,5 @@
-//! The CONTEXT of an error: the lines of our own PL/pgSQL and SQL functions tell a user nothing and are left out. Those of his functions,
-//! and of COPY, stay.
+//! The CONTEXT of an error: the lines of our own PL/pgSQL and SQL functions tell a user nothing and are left out. Those
+//! of his functions, and of COPY, stay.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -11,7 +11,8 @@ unsafe extern "C-unwind" {
     fn errcontext_msg(format: *const c_char, ...) -> c_int;
 }
 
-/// Functions of the extension's own schema that are written in PL/pgSQL or SQL. `tests/test_wrong_calls.py` compares with the catalogue.
+/// Functions of the extension's own schema that are written in PL/pgSQL or SQL. `tests/test_wrong_calls.py` compares
+/// with the catalogue.
 const OURS: [&str; 14] = [
     "copy_calibrate",
     "copy_calibration_report",
@@ -34,10 +35,11 @@ thread_local! {
     static KEPT: RefCell<CString> = RefCell::default();
 }
 
-/// PostgreSQL adds a line to an error for each function that is being executed. Called where an ERROR is about to leave Rust: what it adds
-/// from here on are the lines that are not ours. Whoever catches the error puts `error_context_stack` back, as PG_TRY does.
+/// PostgreSQL adds a line to an error for each function that is being executed. Called where an ERROR is about to leave
+/// Rust: what it adds from here on are the lines that are not ours. Whoever catches the error puts
+/// `error_context_stack` back, as PG_TRY does.
 pub fn without_ours() {
-    // SAFETY: this process's stack of callbacks; the text is palloc'd and freed; the callback that is put there lives for ever.
+    // SAFETY: this process's stack of callbacks; the text is palloc'd and freed; the callback put there lives for ever.
     unsafe {
         if pg_sys::error_context_stack.is_null() {
             return;
@@ -72,7 +74,7 @@ unsafe extern "C-unwind" fn tell_kept(_: *mut std::ffi::c_void) {
     KEPT.with_borrow(|kept| unsafe { errcontext_msg(c"%s".as_ptr(), kept.as_ptr()) });
 }
 
-/// The lines behind the last one that is a function of ours: the innermost stand first, and what ours called is ours, too.
+/// The lines behind the last one that is a function of ours: the innermost stand first; what ours called is ours, too.
 fn foreign(context: &str) -> &str {
     let mut kept = context;
     let mut rest = context;
@@ -86,8 +88,8 @@ fn foreign(context: &str) -> &str {
     kept
 }
 
-/// `PL/pgSQL function copymatch.decide(bigint,text,text,boolean) line 13 at RAISE`, `SQL function "copy_confirm" statement 1`; the words
-/// around are in the language of lc_messages.
+/// `PL/pgSQL function copymatch.decide(bigint,text,text,boolean) line 13 at RAISE`, `SQL function "copy_confirm"
+/// statement 1`; the words around are in the language of lc_messages.
 fn is_ours(line: &str) -> bool {
     let plain = |name: &str| OURS.contains(&name);
     if line.contains("PL/pgSQL") {

@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 pub use crate::interrupts::should_stop;
-use crate::{interrupts, shortage};
+use crate::{context, interrupts, shortage};
 
 /// An error names what the caller gave, however long that was: bytes of it that are shown.
 const MOST_OF_A_MESSAGE: usize = 600;
@@ -132,6 +132,7 @@ impl Failure {
         if let Some(hint) = self.hint {
             report = report.set_hint(hint);
         }
+        context::without_ours();
         report.report(PgLogLevel::ERROR);
         unreachable!("ereport(ERROR) does not return")
     }
@@ -203,6 +204,26 @@ pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
                 .raise()
             }
         },
+    }
+}
+
+/// What PL/pgSQL functions of ours raise: RAISE EXCEPTION would tell the user their names and line numbers.
+#[pg_extern(sql = false)]
+fn refuse(code: Option<&str>, message: Option<&str>, hint: Option<&str>) {
+    boundary(|| -> Result<(), Failure> {
+        let code = code.map_or(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, sqlstate);
+        Err(Failure::new(code, message.unwrap_or("NULL")).hint(hint.unwrap_or_default()))
+    })
+}
+
+/// A code of five characters; for one that PostgreSQL does not know, that of a wrong parameter.
+fn sqlstate(text: &str) -> PgSqlErrorCode {
+    let packed = text.bytes().take(5).enumerate().fold(0, |packed, (at, byte)| {
+        packed | ((i32::from(byte) - i32::from(b'0')) & 0x3F) << (6 * at)
+    });
+    match PgSqlErrorCode::from(packed) {
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        code => code,
     }
 }
 

@@ -6,6 +6,7 @@
 use pgrx::prelude::*;
 
 mod committing;
+mod context;
 mod embed;
 mod evaluate;
 mod explain;

@@ -45,6 +45,50 @@ def test_dropped_upload_table_is_forgotten_and_what_was_decided_keeps_its_name(f
     assert counts(flagged)["reference_set"] == 0
 
 
+DAILY = "SELECT state, sum(findings)::int FROM copymatch.report_daily GROUP BY 1 ORDER BY 1"
+UPLOADERS = "SELECT relation, uploader, findings, open, confirmed, dismissed FROM copymatch.report_uploaders ORDER BY 1"
+
+
+def test_reports_count_what_was_decided_under_the_last_name_of_a_dropped_table(fresh_db, server):
+    db = fresh_db
+    db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+    db.execute("SELECT copy_create_set('s', 'refs', key => 'id', image => 'image')")
+    db.execute("CREATE TABLE up (id int PRIMARY KEY, who text, image bytea)")
+    db.execute(
+        "CREATE TRIGGER f AFTER INSERT ON up FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 's', 'uploader=who')"
+    )
+    for number in range(1, 6):
+        db.execute("INSERT INTO up VALUES (%s, 'ann', %s)", [number, jpeg(scene(1), 50 + number)])
+    db.execute("SELECT copy_confirm(ARRAY[1,2]::bigint[]), copy_dismiss(3)")
+    assert db.execute(DAILY).fetchall() == [("confirmed", 2), ("dismissed", 1), ("open", 2)]
+    db.execute("ALTER TABLE up RENAME TO uploads_of_2025; DROP TABLE uploads_of_2025")
+    decided = [("confirmed", 2), ("dismissed", 1)]
+    name = "public.uploads_of_2025"
+    for make_anew in ("SELECT", "SELECT copymatch.fold_counts()", "SELECT copymatch.recount()"):
+        db.execute(make_anew)
+        assert db.execute(DAILY).fetchall() == decided, make_anew
+        assert db.execute(UPLOADERS).fetchall() == [(name, "ann", 3, 0, 2, 1)]
+    assert db.execute("SELECT findings, open, confirmed FROM copymatch.report_references").fetchall() == [(3, 0, 2)]
+    assert db.execute("SELECT confirmed, dismissed, open FROM copymatch.report_precision").fetchall() == [(2, 1, 0)]
+    # Who sees only some findings sees none of those, of which no policy can be asked.
+    db.execute("CREATE ROLE test_gone IN ROLE copymatch_reader")
+    try:
+        db.execute("SET ROLE test_gone")
+        assert db.execute(UPLOADERS).fetchall() == [(name, "ann", 3, 0, 2, 1)]
+        db.execute("RESET ROLE; ALTER TABLE copymatch.finding ENABLE ROW LEVEL SECURITY; SET ROLE test_gone")
+        if db.info.server_version >= 150000:
+            assert db.execute(UPLOADERS).fetchall() == []
+        assert db.execute("SELECT count(*) FROM copymatch.dropped_finding").fetchone()[0] == 0
+    finally:
+        db.execute("RESET ROLE; ALTER TABLE copymatch.finding DISABLE ROW LEVEL SECURITY; DROP ROLE test_gone")
+    db.execute("DELETE FROM copymatch.dropped_finding WHERE finding = 1")
+    assert db.execute(DAILY).fetchall() == [("confirmed", 1), ("dismissed", 1)]
+    # A dump brings the counts along, which triggers make anew where it is loaded.
+    db.execute("TRUNCATE copymatch.finding CASCADE")
+    assert db.execute(DAILY).fetchall() == [("confirmed", 1), ("dismissed", 1)]
+
+
 def test_rolled_back_drop_forgets_nothing(flagged):
     before = counts(flagged)
     flagged.execute("BEGIN; DROP TABLE up; ROLLBACK")

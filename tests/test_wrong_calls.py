@@ -1,10 +1,13 @@
 """Wrong calls are told in words: SQLSTATE, a short message, a hint; and warnings of what is allowed but hardly meant."""
 
 import itertools
+import pathlib
+import re
 import threading
 import time
 from types import SimpleNamespace
 
+import psycopg
 import pytest
 from pictures import jpeg, scene
 
@@ -45,6 +48,47 @@ def test_hint_lists_ten_sets_of_many_and_the_error_has_no_inner_context(refs, sq
         refs.execute("SELECT copy_create_set('x', 'refs', 'nosuch', 'image')")
     assert error.value.diag.context is None
     assert 'column "nosuch" of relation public.refs' in error.value.diag.message_primary
+
+
+def context(db, statement: str) -> str | None:
+    with pytest.raises(psycopg.Error) as error, db.transaction():
+        db.execute(statement)
+    assert error.value.diag.message_hint, statement
+    return error.value.diag.context
+
+
+def test_an_errors_context_has_the_users_functions_and_none_of_ours(refs):
+    calls = [
+        "SELECT copy_confirm(77)", "SELECT copy_dismiss(77, 'a note', true)", "SELECT copy_reopen(77)", "SELECT copymatch.dashboard(0)",
+        "SELECT copy_calibrate('nosuch')", "SELECT copy_calibrate('licensed', copies => 1)", "SELECT copy_use_calibration('licensed', 77)",
+        "SELECT copy_check_set('licensed', 0)", "SELECT * FROM copy_evaluate('refs', k => 0)", "SELECT * FROM copy_evaluate('refs')",
+        "SELECT * FROM copy_match_table('refs', 'id', 'id')", "SELECT * FROM copy_quarantine(at_least => 0)",
+        "SELECT copy_precision_recall('{1}', '{}')", "DELETE FROM copymatch.finding_history",
+    ]  # fmt: skip
+    assert [(call, told) for call in calls if (told := context(refs, call)) is not None] == []
+    refs.execute(
+        "CREATE FUNCTION copy_of_mine() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM copy_confirm(77); END'"
+    )
+    told = context(refs, "SELECT copy_of_mine()").splitlines()
+    assert told == ['SQL statement "SELECT copy_confirm(77)"', "PL/pgSQL function copy_of_mine() line 1 at PERFORM"]
+    # Who catches it finds the context of what comes behind as it was.
+    told = context(
+        refs,
+        "DO $$ BEGIN BEGIN PERFORM copy_confirm(77); EXCEPTION WHEN no_data_found THEN NULL; END;"
+        " RAISE EXCEPTION 'later' USING HINT = 'x'; END $$",
+    )
+    assert told == "PL/pgSQL function inline_code_block line 1 at RAISE"
+
+
+def test_list_of_functions_left_out_of_contexts_is_the_catalogues(refs):
+    source = (pathlib.Path(__file__).parent.parent / "src" / "context.rs").read_text()
+    listed = re.findall(r'^    "(copy_\w+)",$', source, re.MULTILINE)
+    found = refs.execute(
+        "SELECT DISTINCT p.proname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_depend d ON d.objid = p.oid "
+        "JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'copymatch' "
+        "WHERE d.deptype = 'e' AND l.lanname IN ('sql', 'plpgsql') AND p.proname LIKE 'copy\\_%' ORDER BY 1"
+    ).fetchall()
+    assert listed == [name for (name,) in found]
 
 
 #: Values that nobody means, for each type of a parameter.

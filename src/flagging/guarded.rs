@@ -157,6 +157,7 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
     // when the subtransaction is over, either way.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        let callbacks = pg_sys::error_context_stack;
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         let outcome = PgTryBuilder::new(AssertUnwindSafe(|| {
@@ -173,6 +174,7 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
         .catch_others(|error| Err(Ended::Raised(Box::new(error))))
         .catch_rust_panic(|error| Err(Ended::Raised(Box::new(error))))
         .execute();
+        pg_sys::error_context_stack = callbacks;
         if outcome.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
