@@ -149,6 +149,34 @@ def throughput(cluster, bare: Bare) -> None:
         )
 
 
+def on_cpu(pid: int) -> float:
+    """Seconds that a process has run, in all its threads."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_time(cluster) -> None:
+    """What an image costs, whoever else uses the machine."""
+    print("\n## Processor time of an image, 8 sessions, milliseconds")
+    batch = "SELECT cardinality(copy_embed_batch(array_agg(image))) FROM picture"
+    for service in (True, False):
+        connections = [cluster.connect("bench") for _ in range(8)]
+        for db in connections:
+            db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
+            db.execute("SELECT copy_embed(image) FROM picture LIMIT 1")
+        status = connections[0].execute("SELECT supervisor, process FROM copymatch.service").fetchone()
+        pids = [db.info.backend_pid for db in connections] + list(status)
+        before = [on_cpu(pid) for pid in pids]
+        seconds = parallel(lambda number, them=connections: them[number].execute(batch), 8)
+        spent = [(on_cpu(pid) - then) * 1000 / 256 for pid, then in zip(pids, before, strict=True)]
+        print(
+            f"{'service' if service else 'own networks'}: sessions {sum(spent[:8]):.1f}, supervisor {spent[8]:.2f}, encoder {spent[9]:.1f}, "
+            f"together {sum(spent):.1f}; {sum(spent) * 256 / 1000 / seconds:.2f} cores were to be had"
+        )
+        for db in connections:
+            db.close()
+
+
 def first_call(cluster, image: bytes) -> None:
     print("\n## First copy_match of a connection, and the memory of one")
     for service in (True, False):
@@ -289,6 +317,7 @@ def main() -> None:
             )
         bare = Bare()
         throughput(cluster, bare)
+        processor_time(cluster)
         first_call(cluster, images[0])
         many(cluster, images[0])
         try:
