@@ -77,6 +77,7 @@ DECLARE
     m double precision;
     other double precision;
     same text[];
+    alike jsonb[] := '{}';
     all_m double precision[] := '{}';
     started timestamptz := pg_catalog.clock_timestamp();
     said timestamptz := pg_catalog.clock_timestamp();
@@ -131,6 +132,9 @@ BEGIN
         SELECT pg_catalog.array_agg(d.reference) INTO same FROM copymatch.read_and_release(pg_catalog.format(search, sample.descriptor, 20)) AS d(reference text, similarity double precision, rank integer)
             WHERE d.similarity >= edited_pairs.duplicate_similarity AND d.reference <> sample.reference;
         duplicates := duplicates + coalesce(pg_catalog.cardinality(same), 0);
+        IF same IS NOT NULL AND pg_catalog.cardinality(alike) < 20 AND sample.n = 1 THEN
+            alike := alike || pg_catalog.jsonb_build_object('reference', sample.reference, 'same', same);
+        END IF;
         SELECT f.similarity INTO other FROM copymatch.read_and_release(pg_catalog.format(search, query, 25)) AS f(reference text, similarity double precision, rank integer)
             WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
         -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees what stands beside a copy.
@@ -153,7 +157,7 @@ BEGIN
     SELECT ARRAY[greatest(pg_catalog.percentile_cont(0.01) WITHIN GROUP (ORDER BY u.m), 0.001),
                  least(greatest(pg_catalog.percentile_cont(0.99) WITHIN GROUP (ORDER BY u.m), 0.001), 1)] INTO clamp FROM pg_catalog.unnest(all_m) AS u(m);
     evidence := pg_catalog.jsonb_build_object('seed', seed, 'references', available, 'copies', number - refused, 'unrelated', pg_catalog.cardinality(all_m) - (number - refused),
-        'refused', refused, 'near_duplicates', duplicates, 'strengths', strengths,
+        'refused', refused, 'near_duplicates', duplicates, 'near_duplicate_examples', pg_catalog.to_jsonb(alike), 'strengths', strengths,
         'recall_at_1', recalled / nullif(number - refused, 0)::double precision,
         'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; background descriptors as queries that are copies of nothing; one half fits the curve, the other sets the thresholds');
 END $$;
@@ -319,6 +323,11 @@ BEGIN
                                            copymatch.labels_needed(copy_calibrate.review_precision, copy_calibrate.confidence));
     END IF;
     SELECT * INTO result FROM copymatch.calibration c WHERE c.id = written.id;
+    IF (result.evidence->>'near_duplicates')::bigint > 0 THEN
+        RAISE NOTICE 'references of set "%" are near-duplicates of each other (similarity at least %), and were taken for the same picture: % of them met', chosen.name,
+              duplicate_similarity, result.evidence->>'near_duplicates'
+            USING HINT = 'The calibration''s evidence names some (near_duplicate_examples). Where they are different pictures of one kind, ask for a higher duplicate_similarity: they are what a stranger is taken for.';
+    END IF;
     IF apply THEN
         PERFORM @extschema@.copy_use_calibration(chosen.name, result.id);
     END IF;

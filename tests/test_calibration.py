@@ -258,8 +258,15 @@ def test_without_labels_the_sets_own_references_are_edited(products):
 def test_a_picture_that_is_twice_in_the_set_is_no_false_match(products):
     products.execute("INSERT INTO products SELECT id + 1000, image, descriptor FROM products")
     call = "SELECT evidence, similarity_weight FROM copy_calibrate('products', copies => 60, unrelated => 60, apply => false, duplicate_similarity => %s)"
+    said = warnings(products)
     (passed, sharp), (counted, blunt) = (products.execute(call, [similarity]).fetchone() for similarity in (0.98, 2))
     assert passed["near_duplicates"] >= 50 and counted["near_duplicates"] == 0
+    # They are named, for whoever knows them to be different pictures of one kind.
+    assert len([text for _, text in said if "near-duplicates" in text]) == 1
+    assert all(
+        abs(int(one["reference"]) - int(same)) == 1000 for one in passed["near_duplicate_examples"] for same in one["same"]
+    )
+    assert len(passed["near_duplicate_examples"]) == 20 and counted["near_duplicate_examples"] == []
     # A twin taken for a stranger is as alike as a copy, and similarity then says less.
     assert sharp > 1.5 * blunt, (sharp, blunt)
 

@@ -54,9 +54,31 @@ def test_different_photographs_do_not_agree(db, photographs):
 def test_agreeing_regions_are_outlined_and_strangers_are_shown_as_they_are(db):
     original = jpeg(scene(1, 400, 300))
     picture = explained(db, edited(db, original, "jpeg"), original)
-    assert picture.shape[1] == 400 + 400 + 16 + 16 and picture.shape[0] == 300 + 16
+    assert picture.shape[1] == 400 + 400 + 16 + 16 and picture.shape[0] == 300 + 48
     assert green(picture)[:, :408].sum() > 200 and green(picture)[:, 424:].sum() > 200
     assert green(explained(db, jpeg(scene(2)), jpeg(scene(3)))).sum() < 20
+
+
+def test_the_sides_are_labelled_and_a_caption_says_what_it_comes_to(db):
+    original = jpeg(scene(1, 400, 300))
+    for picture in (explained(db, original, original), explained(db, jpeg(scene(2)), jpeg(scene(3)))):
+        ink = picture.max(2) < 120
+        assert ink[:20, :60].any() and ink[:20, picture.shape[1] // 2 :].any() and ink[-20:].any()
+
+
+def test_what_is_explained_is_what_a_search_weighs(db):
+    originals = {name: jpeg(scene(name, 400, 300)) for name in (1, 2)}
+    db.execute("CREATE TABLE pictures (id int PRIMARY KEY, image bytea)")
+    for name, image in originals.items():
+        db.execute("INSERT INTO pictures VALUES (%s, %s)", [name, image])
+    db.execute("SELECT copy_create_set('pictures', 'pictures', 'id', 'image')")
+    for edit in ("crop", "emoji", "flip", "screenshot"):
+        query = edited(db, originals[1], edit)
+        row = db.execute(
+            "SELECT inliers, agreement, region->>'mirrored' FROM copy_match(%s, verify => 'all') WHERE reference = '1'", [query]
+        ).fetchone()
+        found = matches(db, query, originals[1])
+        assert (found["inliers"], found["agreement"], str(found["mirrored"]).lower()) == row, edit
 
 
 def test_what_was_added_is_faded(db):

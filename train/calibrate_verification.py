@@ -32,14 +32,15 @@ import strangers  # noqa: E402
 
 DATABASE = "copymatch_calibration"
 SEEDS = (11, 12)
-DRAWN_WEIGHT = 0.1
+DRAWN_WEIGHT = 0.3
 NEIGHBOURS = 50
 LEAD = ("similarity", "background", "best", "fifth")
 VERIFIED = (*LEAD, "inliers", "inliers_lead", "agreement", "outstanding")
 MAY_FALL = {"background"}
-THRESHOLDS = (0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993)
+THRESHOLDS = (0.9, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
 # As in crates/scoring/src/standing.rs.
-CHANCE, PLAIN, ALIKE, AGREES, LEFT = 0.02, 0.12, (0.7, 0.85), (0.75, 0.65), 0.05
+CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.02, 1.6, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
+GROUND, DRAWN_AGREES, DRAWN_INLIERS, TEMPLATE = (0.38, 0.45), (0.87, 0.8), (30, 50), (0.2, 0.4)
 
 
 def between(value, bounds):
@@ -57,8 +58,7 @@ class Part:
     present: np.ndarray
     true: np.ndarray
     features: np.ndarray
-    similarity: np.ndarray
-    agreement: np.ndarray
+    contradicted: np.ndarray
 
 
 def others(values):
@@ -68,23 +68,29 @@ def others(values):
 
 
 def part(name: str, drawn: bool, answers: list) -> Part:
-    """`answers`: (source, reference or None, rows of the search, nearest first)."""
+    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared, agreement, ground)."""
     shape = (len(answers), NEIGHBOURS)
-    similarity, inliers, agreement = np.full(shape, -1.0), np.zeros(shape), np.zeros(shape)
-    present, true, background = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros((len(answers), 1))
-    for at, (_, truth, rows) in enumerate(answers):
-        for place, (reference, alike, m, count, agrees) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
-            similarity[at, place], inliers[at, place] = alike, np.log1p(count or 0)
-            agreement[at, place], present[at, place] = agrees or 0.0, True
-            true[at, place], background[at] = reference == truth, m
+    similarity, inliers, compared, agreement, ground = np.full(shape, -1.0), *(np.zeros(shape) for _ in range(4))
+    present, true = np.zeros(shape, bool), np.zeros(shape, bool)
+    background = np.array([m for _, _, m, _ in answers])[:, None]
+    for at, (_, truth, _, rows) in enumerate(answers):
+        for place, (reference, alike, count, cells, agrees, plain) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
+            similarity[at, place], inliers[at, place], compared[at, place] = alike, np.log1p(count), cells
+            agreement[at, place], ground[at, place] = agrees, plain
+            present[at, place], true[at, place] = True, reference == truth
     falling = -np.sort(-similarity, 1)
     fifth = np.where(similarity >= falling[:, 4:5], falling[:, 5:6], falling[:, 4:5])
     leads = [similarity - np.maximum(level, background) for level in (others(similarity), fifth)]
-    outstanding = agreement * between(agreement - others(agreement), (CHANCE, PLAIN))
-    columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, inliers - others(inliers), agreement, outstanding]
-    sources = np.array([source for source, _, _ in answers])
-    known = np.array([truth is not None for _, truth, _ in answers])
-    return Part(name, drawn, sources, known, present, true, np.stack(columns, -1), similarity, agreement)
+    other = others(agreement)
+    stands_out = between(agreement - other, (CHANCE, CHANCE + PLAIN / np.sqrt(np.maximum(compared, 1))))
+    columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, inliers - others(inliers), agreement, agreement * stands_out]
+    alike = between(similarity, ALIKE) * between(agreement, AGREES)
+    drawn_one = between(ground, GROUND) * between(agreement, DRAWN_AGREES) * (1 - between(np.expm1(inliers), DRAWN_INLIERS))
+    drawn_one *= 1 - stands_out * between(other, TEMPLATE)
+    contradicted = np.maximum(alike, drawn_one) * (1 - between(similarity, ITSELF))
+    sources = np.array([source for source, *_ in answers])
+    known = np.array([truth is not None for _, truth, *_ in answers])
+    return Part(name, drawn, sources, known, present, true, np.stack(columns, -1), contradicted)
 
 
 def fit(x, y, names, weights):
@@ -117,16 +123,16 @@ class Rows:
 
     def __init__(self, parts: list[Part]):
         self.parts = parts
-        x, y, drawn, source, query, similarity, agreement = [], [], [], [], [], [], []
+        x, y, drawn, source, query, contradicted = [], [], [], [], [], []
         for number, one in enumerate(parts):
             near = np.arange(NEIGHBOURS)[None] < 15
             a, b = np.nonzero(one.present & (near | one.true | (one.features[..., 4] >= np.log1p(6))))
             x.append(one.features[a, b]), y.append(one.true[a, b]), source.append(one.sources[a])
             drawn.append(np.full(len(a), one.drawn)), query.append(number * 1_000_000 + a)
-            similarity.append(one.similarity[a, b]), agreement.append(one.agreement[a, b])
+            contradicted.append(one.contradicted[a, b])
         self.x, self.y, self.drawn = np.concatenate(x), np.concatenate(y).astype(float), np.concatenate(drawn)
         self.source, self.query = np.concatenate(source), np.concatenate(query)
-        self.contradicted = between(np.concatenate(similarity), ALIKE) * between(np.concatenate(agreement), AGREES)
+        self.contradicted = np.concatenate(contradicted)
         self.weights = np.where(self.drawn, DRAWN_WEIGHT, 1.0)
 
     def fitted(self, names, which) -> np.ndarray:
@@ -230,20 +236,27 @@ class Server:
         known = [(name, source, truth if truth in held else None) for name, source, truth in known if names is None or name in names]
         halves = [known[at::2] for at in range(2)]
 
+        statement = f"""
+            WITH near AS MATERIALIZED (
+                SELECT r.name, 1 - (r.descriptor <=> q.descriptor) AS similarity, r.descriptor_sketch AS sketch
+                FROM {table_name} r, query q WHERE q.name = %(name)s AND r.descriptor IS NOT NULL
+                ORDER BY r.descriptor <=> q.descriptor LIMIT {NEIGHBOURS}),
+            ranked AS (SELECT row_number() OVER (ORDER BY similarity DESC, name) AS place, * FROM near),
+            found AS MATERIALIZED (
+                SELECT f.* FROM query q, copymatch.compare_sketches(q.image, (SELECT name FROM copymatch.models WHERE is_default),
+                    (SELECT array_agg(sketch ORDER BY place) FROM ranked)) f WHERE q.name = %(name)s)
+            SELECT copy_background(q.descriptor), r.name, r.similarity, coalesce(f.inliers, 0), coalesce(f.compared, 0),
+                   coalesce(f.agreement, 0), coalesce(f.ground, 0)
+            FROM query q CROSS JOIN ranked r LEFT JOIN found f ON f.place = r.place
+            WHERE q.name = %(name)s"""
+
         def answer(queries):
             with self.connect() as db:
-                return [
-                    (
-                        source,
-                        truth,
-                        db.execute(
-                            "SELECT m.reference, m.similarity, m.background, m.inliers, m.agreement FROM query q, "
-                            "copymatch.match_described(q.descriptor, q.image, %s, %s, 'all', NULL, NULL) m WHERE q.name = %s",
-                            (table_name, NEIGHBOURS, name),
-                        ).fetchall(),
-                    )
-                    for name, source, truth in queries
-                ]
+                answers = []
+                for name, source, truth in queries:
+                    rows = db.execute(statement, {"name": name}).fetchall()
+                    answers.append((source, truth, rows[0][0], [row[1:] for row in rows]))
+                return answers
 
         with ThreadPoolExecutor(2) as pool:
             return [one for half in pool.map(answer, halves) for one in half]

@@ -105,6 +105,8 @@ DROP FUNCTION copymatch.embed_uploads(bytea[], text);
 DROP FUNCTION copymatch.read_upload(oid, text, text[]);
 DROP FUNCTION copymatch.record_text(text[]);
 DROP FUNCTION @extschema@.copy_flag_existing(regclass, name, text);
+-- The evidence is verification's, and one column more.
+DROP FUNCTION @extschema@.copy_explain_matches(bytea, bytea);
 DROP FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[], double precision[], double precision[], text[]);
 DROP FUNCTION copymatch.thumbnail_of(regclass, name, name[], text, integer);
 -- A trigger does not tell who made it. Those that its table's owner could not have made stay, and are named.

@@ -1,5 +1,6 @@
 //! Matching: reference sets, nearest references, stretching, verification, verdicts.
 
+mod evidence;
 pub mod filter;
 mod filter_text;
 mod filter_words;

@@ -134,7 +134,7 @@ pub fn judge(
         Rivals::of(&pictures, evidence.iter().map(inliers)),
         Rivals::of(&pictures, evidence.iter().map(agreement)),
     ];
-    Ok(neighbours
+    neighbours
         .iter()
         .enumerate()
         .map(|(at, neighbour)| {
@@ -143,15 +143,17 @@ pub fn judge(
                 other_inliers: rivals[0].against(pictures[at]),
                 agreement: one.agreement(),
                 other_agreement: rivals[1].against(pictures[at]),
+                compared: one.compared as f64,
+                ground: 0.0,
             });
             let shown = evidence[at].is_some_and(|one| one.is_shown())
                 && found.is_some_and(|found| found.outstanding() >= OUTSTANDING);
             if !calibration.weighs_evidence() {
-                return Judgement {
+                return Ok(Judgement {
                     evidence: evidence[at],
                     shown,
                     ..by_descriptor(calibration, neighbour, background)
-                };
+                });
             }
             // Registered more than once, a picture is no rival of itself.
             let same = |other: usize| match (&compared[at], &compared[other]) {
@@ -159,8 +161,16 @@ pub fn judge(
                 _ => likeness(neighbour, &neighbours[other]) >= SAME_PICTURE as f32,
             };
             let standing = Standing::of(&similarities, at, same);
-            let probability = calibration.probability_with(neighbour.similarity, background, Some(standing), found);
-            Judgement {
+            let judged = |found| calibration.probability_with(neighbour.similarity, background, Some(standing), found);
+            let mut probability = judged(found);
+            // Whether the reference is drawn is looked at only where it may matter.
+            if probability > 0.5
+                && let (Some(found), Some(one)) = (found, &compared[at])
+            {
+                let ground = one.sketch.ground().map_err(|error| damaged(set, neighbour, error))?;
+                probability = judged(Some(Found { ground, ..found }));
+            }
+            Ok(Judgement {
                 probability,
                 verdict: match found {
                     Some(_) => calibration.verified_verdict(probability),
@@ -169,9 +179,9 @@ pub fn judge(
                 score: Calibration::evidence_score(probability),
                 evidence: evidence[at],
                 shown,
-            }
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// As the paper does it.

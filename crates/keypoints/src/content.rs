@@ -26,6 +26,27 @@ pub(crate) struct Content {
     pub(crate) bounds: Option<[f64; 4]>,
 }
 
+/// What one cell of the reference's small picture says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// The query's frame does not show it.
+    Hidden,
+    /// Nothing in it to compare, neither in the reference nor in the query.
+    Flat,
+    /// The query has other content there.
+    Differs,
+    /// The same content.
+    Agrees,
+}
+
+/// The cells one by one, row by row, for who draws them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cells {
+    pub(crate) columns: usize,
+    /// Left, top, right, bottom in parts of the reference, and what the cell says.
+    pub(crate) all: Vec<([f64; 4], Said)>,
+}
+
 /// A picture at full, half, quarter … size, so that it can be looked at from afar without aliasing.
 pub(crate) struct Pyramid(Vec<Plane>);
 
@@ -61,8 +82,8 @@ impl Pyramid {
 }
 
 /// Compares the cells of `reference`, the small picture, with what `query` shows there. `motion` leads from the small picture to
-/// the query, both in pixels.
-pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine) -> Content {
+/// the query, both in pixels. `cells`: filled where they are wanted.
+pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine, mut cells: Option<&mut Cells>) -> Content {
     let scale = (motion.a * motion.e - motion.b * motion.d).abs().sqrt();
     // A query with fewer pixels than the small picture is compared at its own resolution.
     let mut level = 0;
@@ -79,19 +100,35 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine) -> 
     let full = query.first();
     let mut warped = vec![f32::NAN; cell * cell];
     let mut shifted = vec![0.0; cell * cell];
+    let drawn = cells.is_some();
+    if let Some(cells) = &mut cells {
+        cells.columns = picture.width.div_ceil(cell);
+        cells.all.clear();
+    }
     for top in (0..picture.height).step_by(cell) {
         for left in (0..picture.width).step_by(cell) {
             let (right, bottom) = ((left + cell).min(picture.width), (top + cell).min(picture.height));
             let (columns, rows) = (right - left, bottom - top);
-            // A strip at the edge says little.
-            if columns * 2 < cell || rows * 2 < cell {
-                continue;
-            }
+            let here = [
+                left as f64 / picture.width as f64,
+                top as f64 / picture.height as f64,
+                right as f64 / picture.width as f64,
+                bottom as f64 / picture.height as f64,
+            ];
+            let mut say = |said| {
+                if let Some(cells) = &mut cells {
+                    cells.all.push((here, said));
+                }
+                said
+            };
             let size = columns * rows;
-            if deviation(picture, left, top, columns, rows) < FLAT {
+            let structured = deviation(picture, left, top, columns, rows) >= FLAT;
+            // A strip at the edge says little.
+            let counts = structured && columns * 2 >= cell && rows * 2 >= cell;
+            result.structured += usize::from(counts);
+            if !counts && !drawn {
                 continue;
             }
-            result.structured += 1;
             let mut shown = 0;
             for row in 0..rows {
                 for column in 0..columns {
@@ -107,9 +144,18 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine) -> 
                 }
             }
             if (shown as f32) < LEAST_SHOWN * size as f32 {
+                say(Said::Hidden);
                 continue;
             }
-            result.compared += 1;
+            result.compared += usize::from(counts);
+            if !structured {
+                say(if spread(&warped[..size]) < 2.0 * FLAT {
+                    Said::Flat
+                } else {
+                    Said::Differs
+                });
+                continue;
+            }
             let mut agrees = false;
             for (dx, dy) in [
                 (0, 0),
@@ -134,14 +180,8 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine) -> 
                     break;
                 }
             }
-            if agrees {
+            if say(if agrees { Said::Agrees } else { Said::Differs }) == Said::Agrees && counts {
                 result.agreed += 1;
-                let here = [
-                    left as f64 / picture.width as f64,
-                    top as f64 / picture.height as f64,
-                    right as f64 / picture.width as f64,
-                    bottom as f64 / picture.height as f64,
-                ];
                 let bounds = result.bounds.get_or_insert(here);
                 *bounds = [
                     bounds[0].min(here[0]),
@@ -153,6 +193,20 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine) -> 
         }
     }
     result
+}
+
+/// Standard deviation of the places that are numbers.
+fn spread(values: &[f32]) -> f32 {
+    let (mut count, mut sum, mut squares) = (0.0_f32, 0.0, 0.0);
+    for value in values.iter().filter(|value| !value.is_nan()) {
+        count += 1.0;
+        sum += value;
+        squares += value * value;
+    }
+    if count == 0.0 {
+        return 0.0;
+    }
+    (squares / count - (sum / count) * (sum / count)).max(0.0).sqrt()
 }
 
 fn deviation(plane: &Plane, left: usize, top: usize, columns: usize, rows: usize) -> f32 {

@@ -1,13 +1,21 @@
-//! Both pictures side by side: what agrees in full colour within a green line, the rest faded.
+//! Both pictures side by side under their names: what agrees in full colour within a line, the rest faded; and what that comes to.
 
+use imaging::edit::{Line, letter};
 use imaging::{Image, ImageError};
 
-use crate::agreement::Agreement;
+use crate::explain::Explanation;
 
 const MARGIN: usize = 8;
 const GAP: usize = 16;
+/// Height of the line of text above the pictures, and of the one below.
+const HEADING: usize = 24;
+/// Height of capitals.
+const LETTERS: f64 = 9.0;
 const PAPER: [u8; 3] = [255, 255, 255];
-const LINE: [u8; 3] = [20, 190, 70];
+const INK: [u8; 3] = [60, 60, 60];
+/// Around what agrees, where the query shows the reference, and where that is too little to say so.
+const SHOWN: [u8; 3] = [20, 190, 70];
+const TOO_LITTLE: [u8; 3] = [235, 150, 20];
 const THREAD: [u8; 3] = [255, 170, 0];
 /// Threads between places that agree; more would hide the pictures.
 const MOST_THREADS: usize = 10;
@@ -16,49 +24,95 @@ const MOST_THREADS: usize = 10;
 ///
 /// # Errors
 /// None that can happen: the picture's size is bounded.
-pub fn draw(agreement: &Agreement) -> Result<Image, ImageError> {
-    let (query, reference) = (&agreement.query, &agreement.reference);
+pub fn draw(explanation: &Explanation) -> Result<Image, ImageError> {
+    let (query, reference) = (&explanation.query, &explanation.reference);
     let (qw, qh) = (query.width() as usize, query.height() as usize);
     let (rw, rh) = (reference.width() as usize, reference.height() as usize);
     let mut canvas = Canvas {
-        width: 2 * MARGIN + qw + GAP + rw,
-        height: 2 * MARGIN + qh.max(rh),
+        width: (2 * MARGIN + qw + GAP + rw).max(LEAST_WIDTH),
+        height: 2 * HEADING + qh.max(rh),
+        line: match explanation.evidence.is_shown() {
+            true => SHOWN,
+            false => TOO_LITTLE,
+        },
         pixels: Vec::new(),
     };
     canvas.pixels = PAPER.repeat(canvas.width * canvas.height);
     let right = MARGIN + qw + GAP;
-    match &agreement.working {
+    let evidence = &explanation.evidence;
+    match evidence
+        .transform
+        .and_then(|transform| transform.inverse())
+        .filter(|_| evidence.agreed > 0)
+    {
         None => {
             canvas.paint(query, MARGIN, |_, _| true, false);
             canvas.paint(reference, right, |_, _| true, false);
         }
-        Some(transform) => {
-            let mask = &agreement.mask;
-            canvas.paint(query, MARGIN, |x, y| mask.holds(x, y), true);
+        Some(inverse) => {
+            let part = |x: f64, y: f64, w: usize, h: usize| ((x + 0.5) / w as f64, (y + 0.5) / h as f64);
             canvas.paint(
-                reference,
-                right,
-                |x, y| {
-                    let (u, v) = transform.apply((x, y));
-                    mask.holds(u, v)
-                },
+                query,
+                MARGIN,
+                |x, y| explanation.agrees_at(inverse.apply(part(x, y, qw, qh))),
                 true,
             );
-            let every = agreement.pairs.len().div_ceil(MOST_THREADS).max(1);
-            for pair in agreement.pairs.iter().step_by(every) {
-                let from = (pair.query.0 + MARGIN as f64, pair.query.1 + MARGIN as f64);
-                let to = (pair.reference.0 + right as f64, pair.reference.1 + MARGIN as f64);
-                canvas.thread(from, to);
+            canvas.paint(reference, right, |x, y| explanation.agrees_at(part(x, y, rw, rh)), true);
+            let every = explanation.threads.len().div_ceil(MOST_THREADS).max(1);
+            for [(x, y), (u, v)] in explanation.threads.iter().step_by(every).copied() {
+                canvas.thread(
+                    (x * qw as f64 + MARGIN as f64, y * qh as f64 + HEADING as f64),
+                    (u * rw as f64 + right as f64, v * rh as f64 + HEADING as f64),
+                );
             }
         }
     }
     let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    Image::new(side(canvas.width), side(canvas.height), canvas.pixels)
+    let below = (canvas.height - 8) as f64;
+    let said = caption(explanation);
+    let picture = Image::new(side(canvas.width), side(canvas.height), canvas.pixels)?;
+    let line = |text, left: usize, baseline| Line {
+        text,
+        left: left as f64,
+        baseline,
+        height: LETTERS,
+    };
+    letter(
+        &picture,
+        &[
+            line("image", MARGIN, 16.0),
+            line("reference", right, 16.0),
+            line(&said, MARGIN, below),
+        ],
+        INK,
+    )
+}
+
+/// The caption has room.
+const LEAST_WIDTH: usize = 480;
+
+/// What the evidence comes to.
+fn caption(explanation: &Explanation) -> String {
+    let evidence = &explanation.evidence;
+    let features = evidence.inliers;
+    if evidence.agreed == 0 {
+        return format!("nothing that both show was found ({features} features in common)");
+    }
+    let mirrored = if evidence.mirrored { ", mirrored" } else { "" };
+    let cells = format!(
+        "{} of {} cells agree, {features} features{mirrored}",
+        evidence.agreed, evidence.compared
+    );
+    match evidence.is_shown() {
+        true => cells,
+        false => format!("too little to say that it is shown: {cells}"),
+    }
 }
 
 struct Canvas {
     width: usize,
     height: usize,
+    line: [u8; 3],
     pixels: Vec<u8>,
 }
 
@@ -88,11 +142,11 @@ impl Canvas {
             let colour = if !inside[at] {
                 faded(pixel)
             } else if outlined && !near(2) {
-                LINE
+                self.line
             } else {
                 pixel
             };
-            self.set(left + x, MARGIN + y, colour);
+            self.set(left + x, HEADING + y, colour);
         }
     }
 

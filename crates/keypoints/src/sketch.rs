@@ -178,6 +178,20 @@ impl Sketch {
         })
     }
 
+    /// Share of the picture that is of one tone, give or take two levels, 0 to 1: its ground, where it is drawn.
+    ///
+    /// # Errors
+    /// [`SketchError::Damaged`] where the small picture cannot be decoded.
+    pub fn ground(&self) -> Result<f64, SketchError> {
+        let picture = self.picture()?;
+        let mut levels = [0_usize; 256];
+        for value in &picture.values {
+            levels[value.clamp(0.0, 255.0) as usize] += 1;
+        }
+        let most = levels.windows(5).map(|tone| tone.iter().sum::<usize>()).max();
+        Ok(most.unwrap_or(0) as f64 / picture.values.len().max(1) as f64)
+    }
+
     /// The small picture's pixels.
     pub(crate) fn picture(&self) -> Result<Plane, SketchError> {
         let options = DecodeOptions {

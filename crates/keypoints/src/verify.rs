@@ -3,10 +3,10 @@
 use imaging::{Image, ImageError};
 use vectors::hamming::{self, Code};
 
-use crate::content::{Content, Pyramid, content};
+use crate::content::{Cells, Content, Pyramid, content};
 use crate::features::{Feature, features};
 use crate::grey::Grey;
-use crate::motion::{Motion, matches, motion};
+use crate::motion::{Match, Motion, matches, motion};
 use crate::plane::Plane;
 use crate::sketch::{QUERY_FEATURES, SKETCH_SIDE, Sketch, SketchError, THUMBNAIL, at_most};
 use crate::transform::Affine;
@@ -62,6 +62,16 @@ impl Evidence {
     }
 }
 
+/// What the evidence rests on, for who draws it.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Features that are most like one another, the better of both ways to mirror.
+    pub(crate) matched: usize,
+    /// Those that one motion explains, in pixels of the pictures that the features lie in.
+    pub(crate) inliers: Vec<Match>,
+    pub(crate) cells: Cells,
+}
+
 /// Agreement and agreeing cells from which a query is said to show a reference.
 const SHOWN_AGREEMENT: f64 = 0.6;
 const SHOWN_CELLS: usize = 8;
@@ -112,17 +122,30 @@ impl Query {
         self.plain.len()
     }
 
+    /// Width and height of the picture that the features lie in.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.picture.first().width, self.picture.first().height)
+    }
+
     /// Compares the query with a reference.
     ///
     /// # Errors
     /// [`SketchError::Damaged`] where the sketch's picture cannot be decoded.
     pub fn compare(&self, reference: &Sketch) -> Result<Evidence, SketchError> {
+        self.compared(reference, None)
+    }
+
+    /// As [`Query::compare`]; `seen` is filled with what the evidence rests on.
+    pub(crate) fn compared(&self, reference: &Sketch, mut seen: Option<&mut Seen>) -> Result<Evidence, SketchError> {
         let kernel = hamming::fastest();
         let codes: Vec<Code> = reference.features.iter().map(|feature| feature.code).collect();
         let mut row = Vec::new();
         let mut best: Option<(Motion, bool)> = None;
         for (features, mirrored) in [(&self.plain, false), (&self.mirrored, true)] {
             let found = matches(kernel, features, &reference.features, &codes, &mut row);
+            if let Some(seen) = &mut seen {
+                seen.matched = seen.matched.max(found.len());
+            }
             if let Some(found) = motion(&found)
                 && best
                     .as_ref()
@@ -137,6 +160,14 @@ impl Query {
         if let Some((motion, mirrored)) = best {
             evidence.inliers = motion.inliers.len();
             evidence.mirrored = mirrored;
+            if let Some(seen) = &mut seen {
+                seen.inliers.clone_from(&motion.inliers);
+                if mirrored {
+                    for one in &mut seen.inliers {
+                        one.query.0 = width - 1.0 - one.query.0;
+                    }
+                }
+            }
             if evidence.inliers >= LEAST_INLIERS {
                 let transform = if mirrored {
                     flipped(&motion.transform, width)
@@ -170,8 +201,12 @@ impl Query {
         let mut most: Option<(Content, Affine, bool)> = None;
         for (transform, mirrored) in tried {
             let small = scaled(&transform, reference.width as f64 / pw, reference.height as f64 / ph);
-            let found = content(&self.picture, &picture, &small);
+            let mut cells = seen.is_some().then(Cells::default);
+            let found = content(&self.picture, &picture, &small, cells.as_mut());
             if most.as_ref().is_none_or(|(best, _, _)| found.agreed > best.agreed) {
+                if let (Some(seen), Some(cells)) = (&mut seen, cells) {
+                    seen.cells = cells;
+                }
                 most = Some((found, transform, mirrored));
             }
         }
@@ -224,7 +259,7 @@ impl Sketch {
             .sum();
         let size = |plane: &Plane| (plane.width as f64, plane.height as f64);
         let upon = |one: &Pyramid, two: &Pyramid, transform: &Affine, least: usize| {
-            let found = content(one, two, transform);
+            let found = content(one, two, transform, None);
             found.compared >= least && found.agreed as f64 >= SAME_AGREEMENT * found.compared as f64
         };
         if ours.abs_diff(theirs) * 20 <= ours.max(theirs) && alike >= SAME_THUMBNAILS {

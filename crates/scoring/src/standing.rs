@@ -33,7 +33,7 @@ impl Standing {
 }
 
 /// What verification found.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Found {
     /// ln(1 + inliers).
     pub inliers: f64,
@@ -43,12 +43,17 @@ pub struct Found {
     pub agreement: f64,
     /// The most `agreement` of any other reference.
     pub other_agreement: f64,
+    /// How many cells of content were compared.
+    pub compared: f64,
+    /// Share of the reference that is of one tone, 0 to 1: high for drawn pictures (pages, charts, forms), low for photographs.
+    pub ground: f64,
 }
 
-/// Agreement above that of any other reference that is chance, and from which there is no more to prove: two forms of one kind agree
-/// in four fifths of their cells, with each other and with a third.
+/// Agreement above that of any other reference that is chance, and, for a single compared cell, how much more there is no more to
+/// prove from: two forms of one kind agree in four fifths of their cells, with each other and with a third, more or less by as much
+/// as so few cells say.
 const CHANCE: f64 = 0.02;
-const PLAIN: f64 = 0.12;
+const PLAIN: f64 = 1.6;
 
 /// Where descriptors say that two pictures are all but one, their content must agree in nearly all that both show: between the first
 /// similarity and the second, and between the first agreement and the second, a pair is taken to be contradicted more and more.
@@ -60,20 +65,40 @@ const ITSELF: [f64; 2] = [0.993, 0.998];
 /// What is left of the log-odds of a pair that is contradicted.
 const LEFT: f64 = 0.05;
 
+/// Drawn pictures have a ground of one tone, and share their templates' lines with strangers however alike their descriptors are: of
+/// such a reference (between these shares of ground) more content must agree (between these agreements), unless more features lie
+/// where they should than templates have in common (between these inliers), or the agreement stands out from that with another
+/// reference of the template (which has at least these agreements).
+const GROUND: [f64; 2] = [0.38, 0.45];
+const DRAWN_AGREES: [f64; 2] = [0.87, 0.8];
+const DRAWN_INLIERS: [f64; 2] = [30.0, 50.0];
+const TEMPLATE: [f64; 2] = [0.2, 0.4];
+
 /// How far a value is from the first bound to the second, 0 to 1.
 fn between(value: f64, [first, second]: [f64; 2]) -> f64 {
     ((value - first) / (second - first)).clamp(0.0, 1.0)
 }
 
 impl Found {
+    /// How far the agreement stands out from that with any other reference, 0 to 1.
+    fn stands_out(&self) -> f64 {
+        let plain = CHANCE + PLAIN / self.compared.max(1.0).sqrt();
+        between(self.agreement - self.other_agreement, [CHANCE, plain])
+    }
+
     /// The agreement as far as it stands out from that with any other reference, 0 to 1.
     pub fn outstanding(&self) -> f64 {
-        self.agreement * between(self.agreement - self.other_agreement, [CHANCE, PLAIN])
+        self.agreement * self.stands_out()
     }
 
     /// How far the content contradicts descriptors that are so similar, 0 to 1.
     fn contradicts(&self, similarity: f64) -> f64 {
-        between(similarity, ALIKE) * between(self.agreement, AGREES) * (1.0 - between(similarity, ITSELF))
+        let alike = between(similarity, ALIKE) * between(self.agreement, AGREES);
+        let drawn = between(self.ground, GROUND)
+            * between(self.agreement, DRAWN_AGREES)
+            * (1.0 - between(self.inliers.exp_m1(), DRAWN_INLIERS))
+            * (1.0 - self.stands_out() * between(self.other_agreement, TEMPLATE));
+        alike.max(drawn) * (1.0 - between(similarity, ITSELF))
     }
 }
 
@@ -255,19 +280,23 @@ mod tests {
         fn more_evidence_is_never_less_probable(
             model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0, fifth in -1.0f64..1.0,
             inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
+            compared in 0.0f64..256.0, ground in 0.0f64..1.0,
         ) {
             let standing = Standing { best, fifth };
-            let found = Found { inliers, agreement, other_inliers: others.0, other_agreement: others.1 };
+            let found = Found { inliers, agreement, other_inliers: others.0, other_agreement: others.1, compared, ground };
             let odds = model.log_odds(similarity, background, standing, found);
             let more_inliers = Found { inliers: inliers + more, ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_inliers) >= odds - 1e-9);
             let more_agreement = Found { agreement: (agreement + more).min(1.0), ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_agreement) >= odds - 1e-9);
-            let more_rivals = Found { other_inliers: others.0 + more, other_agreement: (others.1 + more).min(1.0), ..found };
-            prop_assert!(model.log_odds(similarity, background, standing, more_rivals) <= odds + 1e-9);
+            // Of a drawn picture nothing but another of the template tells what the template is.
+            let odds_of_photograph = model.log_odds(similarity, background, standing, Found { ground: 0.0, ..found });
+            prop_assert!(odds <= odds_of_photograph + 1e-9);
+            let more_rivals = Found { ground: 0.0, other_inliers: others.0 + more, other_agreement: (others.1 + more).min(1.0), ..found };
+            prop_assert!(model.log_odds(similarity, background, standing, more_rivals) <= odds_of_photograph + 1e-9);
             let worse = Standing { best: best + more, fifth: fifth + more };
             prop_assert!(model.log_odds(similarity, background, worse, found) <= odds + 1e-9);
-            if agreement >= 0.75 {
+            if agreement >= 0.87 {
                 prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
             }
         }
@@ -293,7 +322,8 @@ mod tests {
             inliers: 1.0,
             other_inliers: 1.0,
             agreement,
-            other_agreement: 0.0,
+            compared: 100.0,
+            ..Found::default()
         };
         let odds = |similarity, agreement| model.log_odds(similarity, 0.1, standing, found(agreement));
         assert!(probability_of(odds(0.98, 0.4)) < 0.7);
@@ -303,5 +333,60 @@ mod tests {
             "noise, whose sketch shows nothing of it, is itself all the same"
         );
         assert!(odds(0.65, 0.4) > 4.0, "of an edited copy less is asked");
+    }
+
+    #[test]
+    fn a_drawn_picture_that_is_the_only_one_of_its_kind_must_agree_in_nearly_all() {
+        let model = Verified {
+            intercept: -3.0,
+            similarity: 0.0,
+            background: 0.0,
+            best: 10.0,
+            fifth: 10.0,
+            inliers: 0.1,
+            inliers_lead: 1.0,
+            agreement: 0.0,
+            outstanding: 7.0,
+            copy_probability: None,
+            review_probability: None,
+        };
+        let standing = Standing { best: 0.3, fifth: 0.2 };
+        let form = Found {
+            inliers: 25.0_f64.ln_1p(),
+            agreement: 0.78,
+            compared: 160.0,
+            ground: 0.68,
+            ..Found::default()
+        };
+        let probability = |found| probability_of(model.log_odds(0.69, 0.4, standing, found));
+        assert!(
+            probability(form) < 0.75,
+            "another form of the template, filled in by somebody else"
+        );
+        assert!(
+            probability(Found {
+                agreement: 0.95,
+                ..form
+            }) > 0.99,
+            "the form, smaller"
+        );
+        assert!(
+            probability(Found {
+                inliers: 60.0_f64.ln_1p(),
+                ..form
+            }) > 0.99,
+            "the form with a banner across: its features are where they were"
+        );
+        assert!(
+            probability(Found {
+                other_agreement: 0.6,
+                ..form
+            }) > 0.99,
+            "another form of the template is a reference, too, and agrees less"
+        );
+        assert!(
+            probability(Found { ground: 0.1, ..form }) > 0.99,
+            "a photograph with a text on it"
+        );
     }
 }

@@ -48,6 +48,40 @@ use self::random::Random;
 use crate::poll::Poll;
 use crate::{DecodeOptions, Filter, Image, ImageError, Limits, decode, encode, resize};
 
+/// A line of text on a picture, in pixels of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// Without line breaks.
+    pub text: &'a str,
+    /// Its left end.
+    pub left: f64,
+    /// What capitals stand on.
+    pub baseline: f64,
+    /// Height of capitals.
+    pub height: f64,
+}
+
+/// Writes lines of text on a picture, in one colour. What does not fit is cut off at the picture's edges.
+///
+/// # Errors
+/// [`ImageError`] where memory is wanting.
+pub fn letter(image: &Image, lines: &[Line], colour: [u8; 3]) -> Result<Image, ImageError> {
+    let poll = Poll::new(&|| false);
+    let lettered = || {
+        let mut canvas = Canvas::from_image(image, &poll)?;
+        for line in lines {
+            let set = lettering::Typeface::Sans.line(line.text, 0.12);
+            set.at(line.left, line.baseline, line.height)
+                .fill_flat(&mut canvas, colour);
+        }
+        canvas.into_image()
+    };
+    lettered().map_err(|error| match error {
+        EditError::Image(error) => error,
+        _ => ImageError::Cancelled,
+    })
+}
+
 /// No side of an edited picture is shorter, in pixels.
 pub const MIN_SIDE: u32 = 24;
 

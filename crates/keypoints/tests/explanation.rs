@@ -2,7 +2,7 @@
 
 use imaging::edit::{Edit, apply_within};
 use imaging::{DecodeOptions, Image, ImageError, Limits, decode};
-use keypoints::{Agreement, compare, draw};
+use keypoints::{Explanation, draw, explain};
 
 /// Boxes of random colour on smooth ground: a picture of its own for every seed.
 fn scene(seed: u64, width: u32, height: u32) -> Image {
@@ -41,19 +41,19 @@ fn edited(image: &Image, edit: Edit, strength: f32) -> Image {
     decode(&bytes, &DecodeOptions::default()).unwrap()
 }
 
-fn compared(query: &Image, reference: &Image) -> Agreement {
-    compare(query, reference, &|| false).unwrap()
+fn compared(query: &Image, reference: &Image) -> Explanation {
+    explain(query, reference, &|| false).unwrap()
 }
 
 #[test]
 fn a_picture_agrees_with_itself_everywhere() {
     let picture = scene(1, 400, 300);
-    let agreement = compared(&picture, &picture);
-    let transform = agreement.transform.unwrap();
-    assert!(!agreement.mirrored);
+    let explanation = compared(&picture, &picture);
+    let transform = explanation.evidence.transform.unwrap();
+    assert!(!explanation.evidence.mirrored);
     assert!((transform.a - 1.0).abs() < 0.01 && (transform.e - 1.0).abs() < 0.01 && transform.c.abs() < 0.01);
-    let [_, _, width, height] = agreement.regions[0].query;
-    assert!(width > 0.9 && height > 0.9, "{:?}", agreement.regions);
+    let [_, _, width, height] = explanation.regions[0].query;
+    assert!(width > 0.9 && height > 0.9, "{:?}", explanation.regions);
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn edited_copies_agree_with_their_original() {
         let found = (1..=4)
             .filter(|&seed| {
                 let picture = scene(seed, 480, 360);
-                let agreement = compared(&edited(&picture, edit, strength), &picture);
-                agreement.transform.is_some() && !agreement.mirrored && !agreement.regions.is_empty()
+                let explanation = compared(&edited(&picture, edit, strength), &picture);
+                explanation.evidence.is_shown() && !explanation.evidence.mirrored && !explanation.regions.is_empty()
             })
             .count();
         assert!(found >= 3, "{edit:?} at {strength}: {found} of 4");
@@ -86,9 +86,9 @@ fn edited_copies_agree_with_their_original() {
 #[test]
 fn a_mirrored_copy_agrees_and_is_said_to_be_mirrored() {
     let picture = scene(3, 400, 300);
-    let agreement = compared(&edited(&picture, Edit::Flip, 0.5), &picture);
-    assert!(agreement.mirrored);
-    let transform = agreement.transform.unwrap();
+    let explanation = compared(&edited(&picture, Edit::Flip, 0.5), &picture);
+    assert!(explanation.evidence.mirrored);
+    let transform = explanation.evidence.transform.unwrap();
     assert!(
         (transform.a + 1.0).abs() < 0.02 && (transform.c - 1.0).abs() < 0.02,
         "{transform:?}"
@@ -98,13 +98,12 @@ fn a_mirrored_copy_agrees_and_is_said_to_be_mirrored() {
 #[test]
 fn strangers_do_not_agree() {
     for seed in 10..20 {
-        let agreement = compared(&scene(seed, 400, 300), &scene(seed + 100, 400, 300));
+        let explanation = compared(&scene(seed, 400, 300), &scene(seed + 100, 400, 300));
         assert!(
-            agreement.transform.is_none(),
-            "seed {seed}: {} inliers",
-            agreement.inliers
+            !explanation.evidence.is_shown(),
+            "seed {seed}: {:?}",
+            explanation.evidence
         );
-        assert!(agreement.regions.is_empty());
     }
 }
 
@@ -119,8 +118,8 @@ fn a_region_says_where_the_copy_lies_in_both() {
             pixels[to..to + 3].copy_from_slice(&reference.pixels()[from..from + 3]);
         }
     }
-    let agreement = compared(&Image::new(400, 300, pixels).unwrap(), &reference);
-    let region = agreement.regions[0];
+    let explanation = compared(&Image::new(400, 300, pixels).unwrap(), &reference);
+    let region = explanation.regions[0];
     assert!(region.query[0] > 0.45 && region.query[2] > 0.4, "{region:?}");
     assert!(
         region.reference[0] < 0.05 && region.reference[0] + region.reference[2] < 0.55,
@@ -132,7 +131,7 @@ fn a_region_says_where_the_copy_lies_in_both() {
 fn the_same_pictures_give_the_same_answer() {
     let (query, reference) = (edited(&scene(6, 300, 300), Edit::Rotate, 0.3), scene(6, 300, 300));
     let (one, other) = (compared(&query, &reference), compared(&query, &reference));
-    assert_eq!(one.transform, other.transform);
+    assert_eq!(one.evidence, other.evidence);
     assert_eq!(draw(&one).unwrap(), draw(&other).unwrap());
 }
 
@@ -140,10 +139,10 @@ fn the_same_pictures_give_the_same_answer() {
 fn pictures_of_any_size_and_without_structure_are_drawn() {
     for (width, height) in [(1, 1), (5, 700), (40, 40), (3000, 2)] {
         let blank = Image::new(width, height, vec![200; (width * height * 3) as usize]).unwrap();
-        let agreement = compared(&blank, &scene(2, 100, 100));
-        assert!(agreement.transform.is_none());
-        let drawn = draw(&agreement).unwrap();
-        assert!(drawn.width() <= 2 * 512 + 32 && drawn.height() <= 512 + 16);
+        let explanation = compared(&blank, &scene(2, 100, 100));
+        assert!(!explanation.evidence.is_shown() && explanation.regions.is_empty());
+        let drawn = draw(&explanation).unwrap();
+        assert!(drawn.width() <= 2 * 512 + 32 && drawn.height() <= 512 + 48);
     }
 }
 
@@ -151,7 +150,7 @@ fn pictures_of_any_size_and_without_structure_are_drawn() {
 fn comparing_stops_when_asked() {
     let picture = scene(1, 400, 300);
     assert!(matches!(
-        compare(&picture, &picture, &|| true),
+        explain(&picture, &picture, &|| true),
         Err(ImageError::Cancelled)
     ));
 }
