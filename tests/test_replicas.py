@@ -28,6 +28,7 @@ def prepared(db) -> None:
 
 ANSWERS = [
     ("SELECT reference, similarity, score, probability, verdict FROM copy_match(%s, 'licensed')", [jpeg(scene(2), 50)]),
+    ("SELECT * FROM copy_match(%s, 'licensed', verify => 'all') m", [jpeg(scene(2), 50)]),
     ("SELECT f::text FROM copymatch.finding f ORDER BY id", []),
     ("SELECT h::text FROM copymatch.finding_history h ORDER BY id", []),
     ("SELECT * FROM copymatch.report_daily ORDER BY 1, 2, 3, 4", []),

@@ -325,3 +325,45 @@ def test_a_picture_that_a_sketch_cannot_show_is_itself_all_the_same(fresh_db):
         "SELECT verdict, similarity, agreement < 0.5 FROM copy_match(%s)", [noise.getvalue()]
     ).fetchone()
     assert found == ("copy", pytest.approx(1.0), True)
+
+
+def test_dumped_and_restored_a_set_answers_the_same(db, server, new_db):
+    image = encoded(half(strangers.draw("maps", 7, 3)), "JPEG", quality=60)
+    before = best(db, image)
+    assert before["verified"]
+    target = new_db(extension=False)
+    server.run(
+        "/bin/bash",
+        "-c",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(db.info.dbname)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+    )
+    with server.connect(target) as restored:
+        assert best(restored, image) == before
+        assert restored.execute("SELECT count(*) FROM maps WHERE descriptor_sketch IS NULL").fetchone() == (0,)
+
+
+def test_sketches_of_another_format_beside_these_are_not_compared(db):
+    image = encoded(half(strangers.draw("maps", 7, 3)))
+    with db.transaction(force_rollback=True):
+        # The format's number lies behind the first four bytes.
+        db.execute("UPDATE maps SET descriptor_sketch = set_byte(descriptor_sketch, 4, 2) WHERE id % 2 = 0")
+        rows = db.execute(
+            "SELECT reference::int %% 2 = 0, verified IS NULL FROM copy_match(%s::bytea, 'maps', k => 12, verify => 'all')",
+            [image],
+        ).fetchall()
+        assert {row for row in rows} == {(True, True), (False, False)}
+        assert best(db, image)["reference"] == "7"
+
+
+def test_references_that_change_while_they_are_compared_are_those_of_the_snapshot(db, server):
+    image = encoded(half(strangers.draw("maps", 7, 3)))
+    with server.connect(db.info.dbname) as other:
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        before = best(other, image)
+        db.execute("DELETE FROM maps WHERE id = 7")
+        try:
+            assert best(other, image) == before
+            other.execute("COMMIT")
+            assert best(other, image)["reference"] != "7"
+        finally:
+            db.execute("INSERT INTO maps VALUES (7, %s)", (encoded(strangers.draw("maps", 7, 3)),))

@@ -37,7 +37,8 @@ NEIGHBOURS = 50
 LEAD = ("similarity", "background", "best", "fifth")
 VERIFIED = (*LEAD, "inliers", "inliers_lead", "agreement", "outstanding")
 MAY_FALL = {"background"}
-THRESHOLDS = (0.9, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
+# From a probability on that deserves the word; lower ones held here, too, but these sources have few strangers of a kind.
+THRESHOLDS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
 # As in crates/scoring/src/standing.rs.
 CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.02, 1.6, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
 GROUND, DRAWN_AGREES, DRAWN_INLIERS, TEMPLATE = (0.38, 0.45), (0.87, 0.8), (30, 50), (0.2, 0.4)
