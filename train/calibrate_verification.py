@@ -40,8 +40,8 @@ MAY_FALL = {"background"}
 # From a probability on that deserves the word; lower ones held here, too, but these sources have few strangers of a kind.
 THRESHOLDS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
 # As in crates/scoring/src/standing.rs.
-CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.02, 1.6, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
-GROUND, DRAWN_AGREES, DRAWN_INLIERS, TEMPLATE = (0.38, 0.45), (0.87, 0.8), (30, 50), (0.2, 0.4)
+CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.03, 1.8, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
+GROUND, DRAWN_AGREES, DRAWN_INLIERS, TEMPLATE, KIND = (0.34, 0.42), (0.9, 0.83), (30, 50), (0.2, 0.4), (0.6, 0.7)
 
 
 def between(value, bounds):
@@ -87,7 +87,7 @@ def part(name: str, drawn: bool, answers: list) -> Part:
     columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, inliers - others(inliers), agreement, agreement * stands_out]
     alike = between(similarity, ALIKE) * between(agreement, AGREES)
     drawn_one = between(ground, GROUND) * between(agreement, DRAWN_AGREES) * (1 - between(np.expm1(inliers), DRAWN_INLIERS))
-    drawn_one *= 1 - stands_out * between(other, TEMPLATE)
+    drawn_one *= 1 - stands_out * np.maximum(between(other, TEMPLATE), between(others(similarity), KIND))
     contradicted = np.maximum(alike, drawn_one) * (1 - between(similarity, ITSELF))
     sources = np.array([source for source, *_ in answers])
     known = np.array([truth is not None for _, truth, *_ in answers])

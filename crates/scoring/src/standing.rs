@@ -52,8 +52,8 @@ pub struct Found {
 /// Agreement above that of any other reference that is chance, and, for a single compared cell, how much more there is no more to
 /// prove from: two forms of one kind agree in four fifths of their cells, with each other and with a third, more or less by as much
 /// as so few cells say.
-const CHANCE: f64 = 0.02;
-const PLAIN: f64 = 1.6;
+const CHANCE: f64 = 0.03;
+const PLAIN: f64 = 1.8;
 
 /// Where descriptors say that two pictures are all but one, their content must agree in nearly all that both show: between the first
 /// similarity and the second, and between the first agreement and the second, a pair is taken to be contradicted more and more.
@@ -68,11 +68,12 @@ const LEFT: f64 = 0.05;
 /// Drawn pictures have a ground of one tone, and share their templates' lines with strangers however alike their descriptors are: of
 /// such a reference (between these shares of ground) more content must agree (between these agreements), unless more features lie
 /// where they should than templates have in common (between these inliers), or the agreement stands out from that with another
-/// reference of the template (which has at least these agreements).
-const GROUND: [f64; 2] = [0.38, 0.45];
-const DRAWN_AGREES: [f64; 2] = [0.87, 0.8];
+/// reference of the kind: one that shares the template (with at least these agreements) or is as similar (from these on).
+const GROUND: [f64; 2] = [0.34, 0.42];
+const DRAWN_AGREES: [f64; 2] = [0.9, 0.83];
 const DRAWN_INLIERS: [f64; 2] = [30.0, 50.0];
 const TEMPLATE: [f64; 2] = [0.2, 0.4];
+const KIND: [f64; 2] = [0.6, 0.7];
 
 /// How far a value is from the first bound to the second, 0 to 1.
 fn between(value: f64, [first, second]: [f64; 2]) -> f64 {
@@ -92,12 +93,13 @@ impl Found {
     }
 
     /// How far the content contradicts descriptors that are so similar, 0 to 1.
-    fn contradicts(&self, similarity: f64) -> f64 {
+    fn contradicts(&self, similarity: f64, standing: Standing) -> f64 {
+        let of_the_kind = between(self.other_agreement, TEMPLATE).max(between(standing.best, KIND));
         let alike = between(similarity, ALIKE) * between(self.agreement, AGREES);
         let drawn = between(self.ground, GROUND)
             * between(self.agreement, DRAWN_AGREES)
             * (1.0 - between(self.inliers.exp_m1(), DRAWN_INLIERS))
-            * (1.0 - self.stands_out() * between(self.other_agreement, TEMPLATE));
+            * (1.0 - self.stands_out() * of_the_kind);
         alike.max(drawn) * (1.0 - between(similarity, ITSELF))
     }
 }
@@ -190,7 +192,7 @@ impl Verified {
             + self.agreement * found.agreement
             + self.outstanding * found.outstanding();
         if odds > 0.0 {
-            odds * (1.0 - (1.0 - LEFT) * found.contradicts(similarity))
+            odds * (1.0 - (1.0 - LEFT) * found.contradicts(similarity, standing))
         } else {
             odds
         }
@@ -295,8 +297,9 @@ mod tests {
             let more_rivals = Found { ground: 0.0, other_inliers: others.0 + more, other_agreement: (others.1 + more).min(1.0), ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_rivals) <= odds_of_photograph + 1e-9);
             let worse = Standing { best: best + more, fifth: fifth + more };
-            prop_assert!(model.log_odds(similarity, background, worse, found) <= odds + 1e-9);
-            if agreement >= 0.87 {
+            let photograph = Found { ground: 0.0, ..found };
+            prop_assert!(model.log_odds(similarity, background, worse, photograph) <= odds_of_photograph + 1e-9);
+            if agreement >= 0.9 {
                 prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
             }
         }
