@@ -264,7 +264,9 @@ def test_a_picture_that_is_twice_in_the_set_is_no_false_match(products):
     # They are named, for whoever knows them to be different pictures of one kind.
     assert len([text for _, text in said if "near-duplicates" in text]) == 1
     assert all(
-        abs(int(one["reference"]) - int(same)) == 1000 for one in passed["near_duplicate_examples"] for same in one["same"]
+        abs(int(one["reference"]) - int(same)) == 1000
+        for one in passed["near_duplicate_examples"]
+        for same in one["same"]
     )
     assert len(passed["near_duplicate_examples"]) == 20 and counted["near_duplicate_examples"] == []
     # A twin taken for a stranger is as alike as a copy, and similarity then says less.

@@ -75,7 +75,8 @@ def test_what_is_explained_is_what_a_search_weighs(db):
     for edit in ("crop", "emoji", "flip", "screenshot"):
         query = edited(db, originals[1], edit)
         row = db.execute(
-            "SELECT inliers, agreement, region->>'mirrored' FROM copy_match(%s, verify => 'all') WHERE reference = '1'", [query]
+            "SELECT inliers, agreement, region->>'mirrored' FROM copy_match(%s, verify => 'all') WHERE reference = '1'",
+            [query],
         ).fetchone()
         found = matches(db, query, originals[1])
         assert (found["inliers"], found["agreement"], str(found["mirrored"]).lower()) == row, edit

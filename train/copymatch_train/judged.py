@@ -63,11 +63,14 @@ def main() -> None:
         table.writerow(("query", "reference", "source", "edits"))
         for number, (which, reference) in enumerate(tqdm(plan, desc="queries")):
             draw = random.Random(a.seed * 1_000_003 + number)
-            image, names = edits.edited(
-                pictures.image(which), draw, STRENGTHS[number % len(STRENGTHS)], lambda: pictures.image(int(training[draw.randrange(len(training))]))
-            )
+            image, names = edits.edited(pictures.image(which), draw, STRENGTHS[number % len(STRENGTHS)], another(pictures, training, draw))
             image.convert("RGB").save(a.out / "queries" / f"Q{number:05d}.jpg", quality=draw.randint(40, 90))
             table.writerow((f"Q{number:05d}.jpg", reference, pictures.sources[which], "+".join(names)))
+
+
+def another(pictures: Pictures, training: np.ndarray, draw: random.Random):
+    """Draws training pictures, to paste, lay under or put beside."""
+    return lambda: pictures.image(int(training[draw.randrange(len(training))]))
 
 
 if __name__ == "__main__":
