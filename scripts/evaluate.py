@@ -99,7 +99,7 @@ def load(connection: psycopg.Connection, benchmark: Benchmark):
                 copy.write_row((name, image, benchmark.reference_names[truth] if truth >= 0 else None, edits.strip()))
 
 
-def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path | None) -> dict:
+def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path | None, sizes: list[int]) -> dict:
     """Model, figures by kind of edit ('' for all), thresholds and curves."""
     connection.add_notice_handler(lambda d: print(f"{d.severity.lower()}: {d.message_primary}", file=sys.stderr))
     connection.execute(SCHEMA)
@@ -142,6 +142,10 @@ def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path 
         "verified": {**verified.pop("", {}), "by_edit": verified},
         "by_edit": rows,
         "by_other_means": by_other_means,
+        "short_lists": short_lists(connection, sizes) if sizes else [],
+        "sketch_bytes": connection.execute(
+            "SELECT avg(octet_length(descriptor_sketch))::int FROM reference_image"
+        ).fetchone()[0],
         "curves": curves,
     }
 
@@ -151,6 +155,38 @@ def both_stages(connection: psycopg.Connection, verify: str) -> tuple[dict, list
     cursor = connection.execute("SELECT * FROM copy_evaluate('benchmark', 'benchmark', verify => %s)", (verify,))
     columns = [column.name for column in cursor.description]
     return {row[0] or "": dict(zip(columns[1:], row[1:], strict=True)) for row in cursor.fetchall()}, columns
+
+
+def short_lists(connection: psycopg.Connection, sizes: list[int]) -> list[tuple]:
+    """For each number of references that a query is compared with: recall@1, micro-AP, recall@P90, right and wrong at copy, and
+    milliseconds of processor time a query; 0: descriptors alone. Where the server is not on this machine, no time."""
+    (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    clock = Path(f"/proc/{pid}/stat")
+
+    def spent() -> float:
+        try:
+            fields = clock.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return float("nan")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    rows = []
+    for size in [0, *sizes]:
+        connection.execute("SELECT set_config('copymatch.verify_nearest', %s, false)", (str(max(size, 1)),))
+        before = spent()
+        found, _ = both_stages(connection, "auto" if size else "off")
+        every = found[""]
+        rows.append(
+            (
+                size,
+                *(every[name] for name in ("recall_at_1", "stretched_micro_ap", "stretched_recall_at_p90")),
+                every["true_copy"],
+                every["false_copy"],
+                1e3 * (spent() - before) / every["query_count"],
+            )
+        )
+    connection.execute("RESET copymatch.verify_nearest")
+    return rows
 
 
 def other_means(connection: psycopg.Connection, columns: list[str]) -> dict:
@@ -227,7 +263,16 @@ def table(figures: dict) -> str:
             f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}{shown(row['stretched_micro_ap']):>10}"
             f"{shown(row['stretched_recall_at_p90']):>8}"
         )
-    lines += ["", verdicts.format(", verified", **second)]
+    lines += ["", verdicts.format(", verified", **second), f"a sketch has {figures['sketch_bytes']} bytes in the mean"]
+    if figures["short_lists"]:
+        lines += [
+            "",
+            f"{'compared':<10}{'recall@1':>10}{'micro-AP':>10}{'R@P90':>8}{'copy: right':>13}{'wrong':>7}{'ms a query':>12}",
+        ]
+        lines += [
+            f"{size:<10}{recall:>10.4f}{ap:>10.4f}{at_p90:>8.4f}{right:>13}{wrong:>7}{milliseconds:>12.1f}"
+            for size, recall, ap, at_p90, right, wrong, milliseconds in figures["short_lists"]
+        ]
     return "\n".join(lines)
 
 
@@ -245,6 +290,13 @@ def main() -> None:
     parser.add_argument(
         "--against", type=Path, help=f"figures by other means, as JSON: more than {TOLERANCE} apart is an error"
     )
+    parser.add_argument(
+        "--nearest",
+        type=int,
+        nargs="*",
+        default=[],
+        help="also: what comparing with so many of the nearest references gives and costs (descriptors are there already)",
+    )
     parser.add_argument("--keep", action="store_true", help=f"leave the database {DATABASE} behind")
     a = parser.parse_args()
     try:
@@ -253,7 +305,7 @@ def main() -> None:
         raise SystemExit(f"error: {a.benchmark} is no benchmark: {error}") from None
     try:
         with psycopg.connect(fresh_database(a.dsn), autocommit=True) as connection:
-            figures = evaluate(connection, benchmark, a.model)
+            figures = evaluate(connection, benchmark, a.model, a.nearest)
         if not a.keep:
             with psycopg.connect(a.dsn, dbname="postgres", autocommit=True) as connection:
                 connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(DATABASE)))
