@@ -367,3 +367,22 @@ def test_references_that_change_while_they_are_compared_are_those_of_the_snapsho
             assert best(other, image)["reference"] != "7"
         finally:
             db.execute("INSERT INTO maps VALUES (7, %s)", (encoded(strangers.draw("maps", 7, 3)),))
+
+
+def test_weights_are_fitted_to_what_a_search_finds(db, sqlstate):
+    image = encoded(half(strangers.draw("maps", 7, 3)))
+    found = db.execute(
+        "SELECT m.reference, m.inliers, m.agreement FROM copy_match(%s::bytea, 'maps', k => 12, verify => 'all') m ORDER BY m.reference::int",
+        [image],
+    ).fetchall()
+    compared = db.execute(
+        "SELECT (f.place - 1)::text, f.inliers, f.agreement, f.compared, f.ground FROM copymatch.compare_sketches(%s::bytea, "
+        "(SELECT name FROM copymatch.models WHERE is_default), (SELECT array_agg(descriptor_sketch ORDER BY id) FROM maps)) f ORDER BY f.place",
+        [image],
+    ).fetchall()
+    assert [row[:3] for row in compared] == found
+    assert compared[7][3] >= 50 and all(0.4 < row[4] < 0.9 for row in compared), "maps are drawn"
+    of_nothing = "SELECT count(*) FROM copymatch.compare_sketches(%s::bytea, (SELECT name FROM copymatch.models WHERE is_default), %s::bytea[])"
+    assert db.execute(of_nothing, [image, [None]]).fetchone() == (0,)
+    with sqlstate("XX001"):
+        db.execute(of_nothing, [image, [b"no sketch"]])
