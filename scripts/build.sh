@@ -88,6 +88,10 @@ if [ "$mode" != --system ]; then
     for old in "$ROOT"/sql/history/*.sql; do put 644 "$old" "$share/extension/${old##*/}"; done
 fi
 put 644 "$ROOT/copymatch.control" "$share/extension/copymatch.control"
+# What makes copymatch and pgvector one: an extension of its own in the same library.
+adopted=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$ROOT/copymatch_pgvector.control")
+put 644 "$ROOT/sql/copymatch_pgvector.sql" "$share/extension/copymatch_pgvector--$adopted.sql"
+put 644 "$ROOT/copymatch_pgvector.control" "$share/extension/copymatch_pgvector.control"
 
 if [ -n "$changed" ]; then
     say "installed into $pkglib"

@@ -50,7 +50,7 @@ def install_script() -> str:
 
 
 def scripts() -> dict[str, str]:
-    found = {"install": install_script()}
+    found = {"install": install_script(), "copymatch_pgvector": (ROOT / "sql" / "copymatch_pgvector.sql").read_text()}
     for path in sorted((ROOT / "sql" / "upgrades").glob("*--*.sql")):
         found[path.stem] = upgrade_sql.script(*path.stem.split("--"), with_models=False)
     return found

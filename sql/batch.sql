@@ -12,8 +12,7 @@ CREATE FUNCTION copymatch.match_rows(uploads regclass, key text, source name, se
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
     keys name[];
-    source_type text;
-    vector_type text := pg_catalog.format_type('@extschema@.vector'::regtype, NULL);
+    source_type regtype;
     descriptor text;
     total bigint;
 BEGIN
@@ -23,24 +22,24 @@ BEGIN
     END IF;
     keys := copymatch.parse_key(uploads, match_rows.key);
     PERFORM copymatch.require_column(uploads, source, NULL);
-    SELECT pg_catalog.format_type(a.atttypid, NULL) INTO source_type FROM pg_catalog.pg_attribute a
+    SELECT a.atttypid INTO source_type FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = uploads AND a.attname = source AND a.attnum > 0 AND NOT a.attisdropped;
-    IF source_type NOT IN ('bytea', vector_type) THEN
+    IF source_type <> 'bytea'::regtype AND NOT copymatch.holds_descriptors(source_type) THEN
         PERFORM copymatch.refuse('42804', pg_catalog.format('column "%s" of relation %s is of type %s', source, uploads, source_type),
-            pg_catalog.format('It must hold images (bytea) or descriptors (%s).', vector_type));
+            pg_catalog.format('It must hold images (bytea) or descriptors (%s).', '@extschema@.vector'::regtype));
     END IF;
     EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE r.%I IS NOT NULL', uploads, source) INTO total;
     -- An image that cannot be matched gives a WARNING that names it, and no rows; embed_reference counts the images itself.
-    descriptor := CASE WHEN source_type = 'bytea'
+    descriptor := CASE WHEN source_type = 'bytea'::regtype
         THEN pg_catalog.format('copymatch.embed_reference(r.%I, %L, %s, %s)', source, chosen.model, copymatch.key_expression(keys[1], keys[2:]), total)
-        ELSE pg_catalog.format('r.%I', source) END;
+        ELSE pg_catalog.format('r.%I::@extschema@.vector', source) END;
     -- OFFSET 0 keeps the inner query one: each row is embedded and counted once.
     RETURN QUERY EXECUTE pg_catalog.format(
         'SELECT u.key, m.* FROM (SELECT %s AS key, %s AS descriptor, %s AS image%s FROM %s AS r WHERE r.%I IS NOT NULL OFFSET 0) AS u '
         'CROSS JOIN LATERAL copymatch.match_described(u.descriptor, u.image, $1, $2, $3, $4, NULL::pg_catalog.text) AS m',
         copymatch.key_expression(keys[1], keys[2:]), descriptor,
-        CASE WHEN source_type = 'bytea' THEN pg_catalog.format('r.%I', source) ELSE 'NULL::pg_catalog.bytea' END,
-        CASE WHEN source_type = 'bytea' THEN '' ELSE pg_catalog.format(', copymatch.say_progress(%s, ''descriptors matched'')', total) END,
+        CASE WHEN source_type = 'bytea'::regtype THEN pg_catalog.format('r.%I', source) ELSE 'NULL::pg_catalog.bytea' END,
+        CASE WHEN source_type = 'bytea'::regtype THEN '' ELSE pg_catalog.format(', copymatch.say_progress(%s, ''descriptors matched'')', total) END,
         uploads, source)
         USING set_name, wanted, match_rows.verify, match_rows.min_verdict;
 END $$;

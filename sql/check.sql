@@ -25,7 +25,7 @@ BEGIN
     END IF;
     EXECUTE format('SELECT count(*) FROM %s', chosen.relation) INTO total;
     FOR found IN EXECUTE format(
-        'SELECT r.tableoid AS part, r.ctid AS place, r.%1$I IS NULL AS lacks, r.%1$I AS descriptor, '
+        'SELECT r.tableoid AS part, r.ctid AS place, r.%1$I IS NULL AS lacks, r.%1$I::@extschema@.vector AS descriptor, '
         '       copymatch.embed_reference(r.%2$I, %3$L, %4$s, %5$s) AS fresh '
         'FROM (SELECT tableoid, ctid, * FROM %6$s WHERE %1$I IS NOT NULL OR %2$I IS NOT NULL %7$s) AS r',
         chosen.descriptor_column, chosen.image_column, chosen.model,

@@ -113,7 +113,7 @@ BEGIN
     FOR found IN
         SELECT s.name, s.relation, s.descriptor_column, c.relkind, c.reltuples,
                (SELECT count(*) FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                    JOIN pg_opclass o ON o.oid = i.indclass[0]
+                    JOIN pg_opclass o ON o.oid = i.indclass[0] JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'ivf'
                 WHERE i.indrelid = c.oid AND i.indisvalid AND a.attname = s.descriptor_column AND o.opcname LIKE '%cosine%') AS usable,
                (SELECT string_agg(i.indexrelid::regclass::text, ', ') FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                 WHERE i.indrelid = c.oid AND NOT i.indisvalid AND a.attname = s.descriptor_column) AS broken
@@ -124,21 +124,27 @@ BEGIN
             RETURN QUERY SELECT "check", found.name, 'ok', 'has an index for the cosine distance'::text, NULL::text;
         ELSIF found.reltuples >= 20000 THEN
             RETURN QUERY SELECT "check", found.name, 'warning', format('%s rows and no index for the cosine distance: every search reads them all', found.reltuples::bigint),
-                format('CREATE INDEX ON %s USING ivf (%I vector_cosine_ops);', found.relation, found.descriptor_column);
+                format('CREATE INDEX ON %s USING ivf (%I %s);', found.relation, found.descriptor_column, copymatch.cosine_class(found.relation, found.descriptor_column));
         END IF;
     END LOOP;
 
     "check" := 'shard';
     FOR found IN
-        SELECT DISTINCT v.srvname, coalesce(v.srvoptions, '{}') AS options
+        SELECT v.srvname, coalesce(v.srvoptions, '{}') AS options, (SELECT split_part(o, '=', 2) FROM unnest(v.srvoptions) o WHERE o LIKE 'extensions=%') AS shipped,
+               bool_or(a.atttypid <> '@extschema@.vector'::regtype) AS adopted
         FROM copymatch.reference_set s JOIN pg_class c ON c.oid = s.relation AND c.relkind IN ('p', 'f')
              CROSS JOIN LATERAL (SELECT c.oid AS leaf WHERE c.relkind = 'f'
                                  UNION ALL SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE t.isleaf AND c.relkind = 'p') u
              JOIN pg_foreign_table f ON f.ftrelid = u.leaf JOIN pg_foreign_server v ON v.oid = f.ftserver
-             JOIN pg_foreign_data_wrapper w ON w.oid = v.srvfdw AND w.fdwname = 'postgres_fdw' ORDER BY v.srvname LOOP
-        IF NOT EXISTS (SELECT FROM unnest(found.options) o WHERE o LIKE 'extensions=%' AND o ~ '[=, ]copymatch *(,|$)') THEN
-            RETURN QUERY SELECT "check", found.srvname::text, 'error', 'the server lacks the option extensions: every descriptor is fetched and sorted here'::text,
-                format('ALTER SERVER %I OPTIONS (ADD extensions ''copymatch'');', found.srvname);
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.descriptor_column
+             JOIN pg_foreign_data_wrapper w ON w.oid = v.srvfdw AND w.fdwname = 'postgres_fdw' GROUP BY v.oid ORDER BY v.srvname LOOP
+        IF coalesce(found.shipped, '') !~ '(^|[, ])copymatch *(,|$)' OR found.adopted AND found.shipped !~ '(^|[, ])vector *(,|$)' THEN
+            RETURN QUERY SELECT "check", found.srvname::text, 'error', CASE WHEN found.adopted
+                    THEN 'the server lacks the option extensions with copymatch and vector: every descriptor is fetched and sorted here'
+                    ELSE 'the server lacks the option extensions: every descriptor is fetched and sorted here' END,
+                format('ALTER SERVER %I OPTIONS (%s extensions %L);', found.srvname, CASE WHEN found.shipped IS NULL THEN 'ADD' ELSE 'SET' END,
+                    concat_ws(', ', nullif(found.shipped, ''), CASE WHEN coalesce(found.shipped, '') !~ '(^|[, ])copymatch *(,|$)' THEN 'copymatch' END,
+                              CASE WHEN found.adopted AND coalesce(found.shipped, '') !~ '(^|[, ])vector *(,|$)' THEN 'vector' END));
         ELSIF NOT 'async_capable=true' = ANY (found.options) THEN
             RETURN QUERY SELECT "check", found.srvname::text, 'warning', 'the server lacks the option async_capable: shards are asked one after the other'::text,
                 format('ALTER SERVER %I OPTIONS (ADD async_capable ''true'');', found.srvname);

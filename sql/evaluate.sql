@@ -91,7 +91,7 @@ BEGIN
         PERFORM copymatch.refuse('42P01', pg_catalog.format('the relation of reference set "%s" no longer exists', chosen.name),
             'Drop the set with copy_drop_set and make it again with copy_create_set.');
     END IF;
-    RETURN pg_catalog.format('SELECT %s AS reference, %s AS image, r.%I AS descriptor FROM %s AS r %s',
+    RETURN pg_catalog.format('SELECT %s AS reference, %s AS image, r.%I::@extschema@.vector AS descriptor FROM %s AS r %s',
                              copymatch.key_expression(chosen.key_column, chosen.further_key_columns),
                              coalesce('r.' || pg_catalog.quote_ident(chosen.image_column), 'NULL::pg_catalog.bytea'),
                              chosen.descriptor_column, chosen.relation, copymatch.search_condition(chosen));
@@ -135,8 +135,8 @@ BEGIN
         image := 'q.image';
     END IF;
     IF copymatch.has_column(queries, 'descriptor') THEN
-        PERFORM copymatch.require_column(queries, 'descriptor', pg_catalog.format_type('@extschema@.vector'::regtype, NULL));
-        descriptor := 'q.descriptor';
+        PERFORM copymatch.require_descriptors(queries, 'descriptor');
+        descriptor := 'q.descriptor::@extschema@.vector';
     ELSIF NOT copymatch.has_column(queries, 'image') THEN
         PERFORM copymatch.refuse('42703', pg_catalog.format('relation %s has neither column "image" nor "descriptor"', queries),
             'image: bytea; descriptor: vector, as copy_embed made it.');

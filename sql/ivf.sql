@@ -23,6 +23,13 @@ COMMENT ON OPERATOR @extschema@.<~ (@extschema@.vector, float8) IS 'internal: te
 CREATE OPERATOR @extschema@.<~ (LEFTARG = @extschema@.halfvec, RIGHTARG = float8, FUNCTION = @extschema@.ivf_within);
 COMMENT ON OPERATOR @extschema@.<~ (@extschema@.halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
 
+CREATE FUNCTION @extschema@.ivf_within(bit, float8) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ivf_within' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_within(bit, float8) IS 'internal: tells an ivf index a distance bound; always true';
+
+CREATE OPERATOR @extschema@.<~ (LEFTARG = bit, RIGHTARG = float8, FUNCTION = @extschema@.ivf_within);
+COMMENT ON OPERATOR @extschema@.<~ (bit, float8) IS 'internal: tells an ivf index a distance bound; always true';
+
 -- Operator classes. Support function 1 names element type and metric.
 
 CREATE FUNCTION @extschema@.ivf_vector_l2(internal) RETURNS integer
@@ -90,6 +97,17 @@ CREATE OPERATOR CLASS @extschema@.halfvec_cosine_ops FOR TYPE @extschema@.halfve
     FUNCTION 1 @extschema@.ivf_halfvec_cosine(internal);
 COMMENT ON OPERATOR CLASS @extschema@.halfvec_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
 COMMENT ON OPERATOR FAMILY @extschema@.halfvec_cosine_ops USING ivf IS 'nearest by cosine distance (<=>)';
+
+CREATE FUNCTION @extschema@.ivf_bit_hamming(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_bit_hamming' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_bit_hamming(internal) IS 'what bit_hamming_ops is to the access method ivf';
+
+CREATE OPERATOR CLASS @extschema@.bit_hamming_ops DEFAULT FOR TYPE bit USING ivf AS
+    OPERATOR 1 @extschema@.<~> (bit, bit) FOR ORDER BY float_ops,
+    OPERATOR 2 @extschema@.<~ (bit, float8),
+    FUNCTION 1 @extschema@.ivf_bit_hamming(internal);
+COMMENT ON OPERATOR CLASS @extschema@.bit_hamming_ops USING ivf IS 'nearest by Hamming distance (<~>)';
+COMMENT ON OPERATOR FAMILY @extschema@.bit_hamming_ops USING ivf IS 'nearest by Hamming distance (<~>)';
 
 -- What a DBA asks of an index. Both are for its table's owner and for members of pg_stat_scan_tables.
 

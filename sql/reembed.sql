@@ -19,7 +19,7 @@ CREATE FUNCTION copymatch.missing_indexes(set_name text) RETURNS text[] LANGUAGE
                     JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'ivf'
                     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                     GROUP BY i.indrelid, a.attname)
-    SELECT pg_catalog.array_agg(pg_catalog.format('CREATE INDEX CONCURRENTLY ON %s USING ivf (%I @extschema@.vector_cosine_ops)', leaf.oid::regclass, job.descriptor_column) ORDER BY leaf.oid)
+    SELECT pg_catalog.array_agg(pg_catalog.format('CREATE INDEX CONCURRENTLY ON %s USING ivf (%I %s)', leaf.oid::regclass, job.descriptor_column, copymatch.cosine_class(job.relation, job.descriptor_column)) ORDER BY leaf.oid)
     FROM job CROSS JOIN leaf
     WHERE EXISTS (SELECT FROM served s WHERE s.indrelid = leaf.oid AND s.attname = job.old_descriptor_column AND s.valid)
       AND NOT EXISTS (SELECT FROM served s WHERE s.indrelid = leaf.oid AND s.attname = job.descriptor_column AND s.valid)

@@ -10,6 +10,7 @@ DECLARE
         WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass
           AND d.deptype = 'e' AND e.extname = 'copymatch');
     taken text;
+    owner text;
 BEGIN
     IF own THEN
         RETURN;
@@ -18,11 +19,17 @@ BEGIN
         RAISE EXCEPTION 'copymatch needs a database with the encoding UTF8, and this one has %', encoding
             USING ERRCODE = 'feature_not_supported', HINT = 'Make one with CREATE DATABASE name ENCODING ''UTF8'' TEMPLATE template0.';
     END IF;
-    SELECT t.typname INTO taken FROM pg_catalog.pg_type t
-        WHERE t.typname IN ('vector', 'halfvec') AND t.typnamespace = '@extschema@'::pg_catalog.regnamespace LIMIT 1;
-    IF taken IS NOT NULL THEN
+    SELECT t.typname, e.extname INTO taken, owner FROM pg_catalog.pg_type t
+        LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e'
+        LEFT JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid
+        WHERE t.typname IN ('vector', 'halfvec') AND t.typnamespace = '@extschema@'::pg_catalog.regnamespace ORDER BY t.typname DESC LIMIT 1;
+    IF owner = 'vector' THEN
+        RAISE EXCEPTION 'schema % has the types of pgvector, and copymatch brings types of the same names', '@extschema@'
+            USING ERRCODE = 'duplicate_object', DETAIL = 'One schema cannot hold both; side by side they are one: copy_adopt_pgvector() lets copymatch use pgvector''s types.',
+                  HINT = 'CREATE SCHEMA copies; CREATE EXTENSION copymatch SCHEMA copies; then SELECT copies.copy_adopt_pgvector();';
+    ELSIF taken IS NOT NULL THEN
         RAISE EXCEPTION 'schema % has a type "%" already', '@extschema@', taken
             USING ERRCODE = 'duplicate_object', DETAIL = 'copymatch brings its own types vector and halfvec.',
-                  HINT = 'If it is pgvector''s: the two live side by side in schemas of their own. CREATE SCHEMA copies; CREATE EXTENSION copymatch SCHEMA copies.';
+                  HINT = 'Choose another schema: CREATE SCHEMA copies; CREATE EXTENSION copymatch SCHEMA copies.';
     END IF;
 END $$;

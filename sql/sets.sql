@@ -49,6 +49,25 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION copymatch.key_expression(name, name[]) IS 'the key as text, in SQL over the alias r: the column''s text, or for a composite key that of ROW(…): (1,"x y"); the same in every session';
 
+CREATE FUNCTION copymatch.holds_descriptors(kind oid) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'holds_descriptors_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.holds_descriptors(oid) IS 'whether columns of this type can hold descriptors: vector, or pgvector''s vector where copymatch_pgvector is installed';
+
+CREATE FUNCTION copymatch.require_descriptors(relation oid, column_name name) RETURNS void
+    AS 'MODULE_PATHNAME', 'require_descriptors_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.require_descriptors(oid, name) IS 'an error unless the relation has this column, and it can hold descriptors';
+
+-- The classes of both types are of one family.
+CREATE FUNCTION copymatch.cosine_class(relation oid, column_name name) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT pg_catalog.format('%I.%I', n.nspname, c.opcname)
+                     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_opclass c ON c.opcintype = a.atttypid
+                          JOIN pg_catalog.pg_namespace n ON n.oid = c.opcnamespace
+                          JOIN pg_catalog.pg_opclass o ON o.opcfamily = c.opcfamily AND o.opcname = 'vector_cosine_ops'
+                               AND o.opcintype = '@extschema@.vector'::pg_catalog.regtype
+                     WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped LIMIT 1), '@extschema@.vector_cosine_ops')
+$$;
+COMMENT ON FUNCTION copymatch.cosine_class(oid, name) IS 'the operator class of ivf by which a column of descriptors is searched, with its schema';
+
 CREATE FUNCTION @extschema@.copy_create_set(name text, relation regclass, key text, image name, descriptor name DEFAULT 'descriptor',
                                 model text DEFAULT NULL, on_bad_image text DEFAULT 'error', embed boolean DEFAULT true,
                                 filter text DEFAULT NULL, k integer DEFAULT NULL, negative boolean DEFAULT false,

@@ -416,8 +416,12 @@ COMMENT ON OPERATOR FAMILY @extschema@.halfvec_ops USING btree IS 'order of half
 
 -- Casts. The second argument is the type modifier (-1: none), the third says whether the cast is explicit.
 
+CREATE FUNCTION @extschema@.dimensions_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'dimensions_support' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.dimensions_support(internal) IS 'internal: lets the planner leave out a cast that has no dimensions to check';
+
 CREATE FUNCTION @extschema@.vector(@extschema@.vector, integer, boolean) RETURNS @extschema@.vector
-    AS 'MODULE_PATHNAME', 'vector_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'vector_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SUPPORT @extschema@.dimensions_support;
 COMMENT ON FUNCTION @extschema@.vector(@extschema@.vector, integer, boolean) IS 'checks the number of dimensions';
 
 CREATE CAST (@extschema@.vector AS @extschema@.vector) WITH FUNCTION @extschema@.vector(@extschema@.vector, integer, boolean) AS IMPLICIT;
@@ -459,7 +463,7 @@ CREATE CAST (@extschema@.vector AS real[]) WITH FUNCTION @extschema@.vector_to_f
 COMMENT ON CAST (@extschema@.vector AS real[]) IS 'converts vector to real[]';
 
 CREATE FUNCTION @extschema@.halfvec(@extschema@.halfvec, integer, boolean) RETURNS @extschema@.halfvec
-    AS 'MODULE_PATHNAME', 'halfvec_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'halfvec_to_halfvec_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SUPPORT @extschema@.dimensions_support;
 COMMENT ON FUNCTION @extschema@.halfvec(@extschema@.halfvec, integer, boolean) IS 'checks the number of dimensions';
 
 CREATE CAST (@extschema@.halfvec AS @extschema@.halfvec) WITH FUNCTION @extschema@.halfvec(@extschema@.halfvec, integer, boolean) AS IMPLICIT;

@@ -6,7 +6,7 @@ use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
-use crate::select::select;
+use crate::select::{Parameter, change, select};
 use crate::types::Vector;
 
 /// The extension's schema and type, found from the function that is being called.
@@ -52,6 +52,30 @@ impl Home {
             }
             Ok(Home { schema, vector })
         }
+    }
+
+    /// Whether a column of this type can hold descriptors: it is `vector`, or a base type of which a superuser has declared that it is
+    /// `vector` byte for byte, as extension copymatch_pgvector does of pgvector's.
+    pub fn holds_descriptors(&self, kind: pg_sys::Oid) -> bool {
+        // SAFETY: look-ups in the system caches.
+        kind == self.vector
+            || unsafe { pg_sys::get_typtype(kind) as u8 == b'b' && pg_sys::IsBinaryCoercible(kind, self.vector) }
+    }
+
+    /// The type of a new descriptor column of a table of this role's, as SQL names it: pgvector's where that was adopted and he may
+    /// name it, so that whatever else the application does with vectors it does with these.
+    pub fn column_type(&self, owner: pg_sys::Oid) -> Result<String, Failure> {
+        let adopted = change(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) FROM pg_catalog.pg_cast c \
+             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e' \
+             JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid \
+                  AND e.extname = 'copymatch_pgvector' \
+             JOIN pg_catalog.pg_type t ON t.oid = c.castsource JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+             WHERE c.casttarget = $1 AND c.castmethod = 'b' AND pg_catalog.has_schema_privilege($2, n.oid, 'USAGE')",
+            &[Parameter::of(self.vector), Parameter::of(owner)],
+            |row| row.required::<String>(1),
+        )?;
+        Ok(adopted.into_iter().next().unwrap_or(format!("{}.vector", self.schema)))
     }
 
     /// As [`Home::installed`], by the caches alone.

@@ -53,7 +53,8 @@ extension_sql_file!("../sql/explain.sql", name = "explain", requires = ["calibra
 extension_sql_file!("../sql/verification.sql", name = "verification", requires = ["explain"]);
 extension_sql_file!("../sql/dropped.sql", name = "dropped", requires = ["verification"]);
 extension_sql_file!("../sql/check.sql", name = "check", requires = ["dropped"]);
-extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["check"]);
+extension_sql_file!("../sql/pgvector.sql", name = "pgvector", requires = ["check"]);
+extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["pgvector"]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["doctor"]);
 
 /// Runs when PostgreSQL loads the library.

@@ -106,7 +106,7 @@ def test_fill_says_at_its_end_what_was_done_and_what_is_missing(fresh_db):
     assert message == (
         'reference set "refs": 4 images embedded, 1 skipped, 1 without a descriptor or sketch; the column has no index yet'
     )
-    assert "CREATE INDEX CONCURRENTLY ON public.refs USING ivf (descriptor vector_cosine_ops)" in hint
+    assert "CREATE INDEX CONCURRENTLY ON public.refs USING ivf (descriptor public.vector_cosine_ops)" in hint
     assert any("reference 3 has no descriptor" in message for _, message, _ in told[:-1])
     # What cannot be embedded is not written: a second call finds it where it was.
     place = fresh_db.execute("SELECT ctid::text FROM refs WHERE id = 3").fetchone()

@@ -38,7 +38,7 @@ pub unsafe extern "C-unwind" fn copy_maintain_descriptor(fcinfo: pg_sys::Functio
         };
         let home = Home::of(fcinfo)?;
         let snapshot = LatestSnapshot::push();
-        let tuple = maintain(trigger, home.vector)?;
+        let tuple = maintain(trigger, &home)?;
         snapshot.pop();
         Ok(pg_sys::Datum::from(tuple))
     })
@@ -89,7 +89,7 @@ impl LatestSnapshot {
     }
 }
 
-fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys::HeapTuple, Failure> {
+fn maintain(trigger: &pg_sys::TriggerData, home: &Home) -> Result<pg_sys::HeapTuple, Failure> {
     let event = trigger.tg_event;
     let before_row = event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_BEFORE
         && event & pg_sys::TRIGGER_EVENT_ROW != 0;
@@ -114,7 +114,7 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
     };
     // SAFETY: tg_relation is open for the trigger's duration.
     let descriptor = unsafe { (*trigger.tg_relation).rd_att };
-    let image_number = column(trigger, &set.image, &name, Some(pg_sys::BYTEAOID))?;
+    let image_number = column(trigger, &set.image, &name, is_bytea)?;
 
     let image = value(tuple, descriptor, image_number);
     if update && same_image(value(trigger.tg_trigtuple, descriptor, image_number), image) {
@@ -130,7 +130,9 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
     // No model has a part in the sketch: the first picture that was decoded will do.
     let mut sketch: Option<Vec<u8>> = None;
     for written in &set.columns {
-        numbers.push(column(trigger, &written.name, &name, Some(vector))?);
+        numbers.push(column(trigger, &written.name, &name, |kind| {
+            home.holds_descriptors(kind)
+        })?);
         let embedded = bytes.map(|bytes| {
             let model = Model::find(Some(&written.model))?;
             let image = decoded(bytes, &model)?;
@@ -146,7 +148,7 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
             Some(Err(failure)) => {
                 let failure = failure.at(format_args!(
                     "reference {} of set \"{name}\"",
-                    text(tuple, descriptor, column(trigger, &set.key, &name, None)?)
+                    text(tuple, descriptor, column(trigger, &set.key, &name, |_| true)?)
                 ));
                 if !failure.is_about_the_image() {
                     return Err(failure);
@@ -168,7 +170,7 @@ fn maintain(trigger: &pg_sys::TriggerData, vector: pg_sys::Oid) -> Result<pg_sys
     if let Some(Ok(number)) = set
         .sketch
         .as_ref()
-        .map(|sketched| column(trigger, sketched, &name, Some(pg_sys::BYTEAOID)))
+        .map(|sketched| column(trigger, sketched, &name, is_bytea))
     {
         numbers.push(number);
         let datum = sketch.into_datum();
@@ -235,12 +237,16 @@ fn find_set(name: &str, table: pg_sys::Oid) -> Result<Set, Failure> {
     })
 }
 
-/// The number of a column of the trigger's table, which must be of the type stated.
+fn is_bytea(kind: pg_sys::Oid) -> bool {
+    kind == pg_sys::BYTEAOID
+}
+
+/// The number of a column of the trigger's table, whose type must be as expected.
 fn column(
     trigger: &pg_sys::TriggerData,
     column: &str,
     set: &str,
-    expected: Option<pg_sys::Oid>,
+    expected: impl Fn(pg_sys::Oid) -> bool,
 ) -> Result<i32, Failure> {
     let missing = |what: &str| {
         // SAFETY: tg_relation is open.
@@ -265,12 +271,10 @@ fn column(
         if number <= 0 {
             return Err(missing("does not exist"));
         }
-        match expected {
-            Some(expected) if pg_sys::SPI_gettypeid(descriptor, number) != expected => {
-                Err(missing("has another type now"))
-            }
-            _ => Ok(number),
+        if !expected(pg_sys::SPI_gettypeid(descriptor, number)) {
+            return Err(missing("has another type now"));
         }
+        Ok(number)
     }
 }
 

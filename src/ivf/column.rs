@@ -18,8 +18,8 @@ pub(super) const BOUND_STRATEGY: u16 = 2;
 /// Dimensions to reckon with where an index does not exist yet.
 pub(super) const USUAL_DIMENSIONS: usize = 256;
 
-/// Added to the metric's number in what a support function returns for `halfvec`.
-const HALF: i32 = 16;
+/// What a support function returns is the metric's number, and this for each element type.
+const ELEMENT: i32 = 16;
 
 /// How an element is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) enum Element {
     Single,
     /// `halfvec`.
     Half,
+    /// `bit`: zeros and ones. The Hamming distance is the square of the Euclidean one.
+    Bit,
 }
 
 /// The column of an index.
@@ -60,23 +62,21 @@ support! {
     ivf_halfvec_l2, pg_finfo_ivf_halfvec_l2: Half, L2;
     ivf_halfvec_ip, pg_finfo_ivf_halfvec_ip: Half, InnerProduct;
     ivf_halfvec_cosine, pg_finfo_ivf_halfvec_cosine: Half, Cosine;
+    ivf_bit_hamming, pg_finfo_ivf_bit_hamming: Bit, L2;
 }
 
 impl Column {
     fn code(self) -> i32 {
-        let half = if self.element == Element::Half { HALF } else { 0 };
-        self.metric as i32 + half
+        self.metric as i32 + ELEMENT * self.element as i32
     }
 
     fn from_code(code: i32) -> Option<Self> {
-        let (element, metric) = if code > HALF {
-            (Element::Half, code - HALF)
-        } else {
-            (Element::Single, code)
-        };
+        let element = [Element::Single, Element::Half, Element::Bit]
+            .into_iter()
+            .find(|known| *known as i32 == (code - 1) / ELEMENT)?;
         let metric = [Metric::L2, Metric::InnerProduct, Metric::Cosine]
             .into_iter()
-            .find(|known| *known as i32 == metric)?;
+            .find(|known| *known as i32 == code - ELEMENT * element as i32)?;
         Some(Column { element, metric })
     }
 
@@ -132,32 +132,59 @@ impl Column {
         Ok(dimensions)
     }
 
-    /// The distance as the SQL operator computes it.
+    /// The distance by which the index orders: that of the SQL operator, or for `bit` its root.
     pub fn distance(self, a: Elements<'_>, b: Elements<'_>) -> ivf::Result<f64> {
-        fn of<E: vectors::Element>(metric: Metric, a: &[E], b: &[E]) -> ivf::Result<f64> {
+        let differ = || ivf::Error::Dimensions {
+            expected: b.len(),
+            actual: a.len(),
+        };
+        fn of<E: vectors::Element>(metric: Metric, a: &[E], b: &[E]) -> Result<f64, vectors::Error> {
             match metric {
                 Metric::L2 => vectors::l2_distance(a, b),
                 Metric::InnerProduct => vectors::negative_inner_product(a, b),
                 Metric::Cosine => vectors::cosine_distance(a, b),
             }
-            .map_err(|_| ivf::Error::Dimensions {
-                expected: b.len(),
-                actual: a.len(),
-            })
         }
         match (a, b) {
-            (Elements::Single(a), Elements::Single(b)) => of(self.metric, a, b),
-            (Elements::Half(a), Elements::Half(b)) => of(self.metric, a, b),
+            (Elements::Single(a), Elements::Single(b)) => of(self.metric, a, b).map_err(|_| differ()),
+            (Elements::Half(a), Elements::Half(b)) => of(self.metric, a, b).map_err(|_| differ()),
+            (Elements::Bits(..), Elements::Bits(..)) if a.len() != b.len() => Err(differ()),
+            (Elements::Bits(a, _), Elements::Bits(b, _)) => Ok(vectors::hamming_distance(a, b).sqrt()),
             _ => Err(ivf::Error::Store("a vector of another element type".to_owned())),
         }
     }
 
-    /// The column's type as SQL calls it.
-    pub fn type_name(self) -> &'static str {
+    /// A distance of the index as the SQL operator states it.
+    pub fn stated(self, distance: f64) -> f64 {
         match self.element {
-            Element::Single => "vector",
-            Element::Half => "halfvec",
+            Element::Bit => (distance * distance).round(),
+            Element::Single | Element::Half => distance,
         }
+    }
+
+    /// What a bound on the SQL operator's distance is to the index. NaN: no row is that near.
+    pub fn bound(self, stated: f64) -> f64 {
+        match self.element {
+            Element::Bit => stated.sqrt(),
+            Element::Single | Element::Half => stated,
+        }
+    }
+
+    /// The error of the SQL operator for a query of another length.
+    pub fn different(self, expected: usize, actual: usize) -> vectors::Error {
+        match self.element {
+            Element::Bit => vectors::check_lengths(expected, actual).err(),
+            Element::Single | Element::Half => None,
+        }
+        .unwrap_or(vectors::Error::DifferentDimensions {
+            type_name: if self.element == Element::Half {
+                "halfvec"
+            } else {
+                "vector"
+            },
+            left: expected,
+            right: actual,
+        })
     }
 
     /// Reads a value of the column.
@@ -175,6 +202,11 @@ pub(super) fn widened<'a>(elements: Elements<'a>) -> Cow<'a, [f32]> {
     match elements {
         Elements::Single(elements) => Cow::Borrowed(elements),
         Elements::Half(elements) => Cow::Owned(vectors::widen(elements)),
+        Elements::Bits(bytes, count) => Cow::Owned(
+            (0..count)
+                .map(|at| f32::from(u8::from(bytes[at / 8] & (0x80 >> (at % 8)) != 0)))
+                .collect(),
+        ),
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) unsafe extern "C-unwind" fn amrescan(
             if let Some(rows) = &mut state.rows {
                 rows.reset();
             }
-            state.bound = bound(&*scan);
+            state.bound = bound(&*scan).map(|stated| state.column.bound(stated));
             state.query = match slice(&*scan, (*scan).orderByData, (*scan).numberOfOrderBys) {
                 [key] if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 => Some(None),
                 [key] => Some(Some(state.column.read(key.sk_argument)?.elements().to_owned())),
@@ -172,7 +172,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
             (*scan).xs_heaptid = item_pointer(hit.tid);
             (*scan).xs_recheck = false;
             (*scan).xs_recheckorderby = false;
-            *(*scan).xs_orderbyvals = pg_sys::Datum::from(hit.distance.to_bits());
+            *(*scan).xs_orderbyvals = pg_sys::Datum::from(state.column.stated(hit.distance).to_bits());
             *(*scan).xs_orderbynulls = query.is_none();
             Ok(true)
         }
@@ -264,11 +264,7 @@ fn options(bound: Option<f64>) -> SearchOptions {
 /// `index` must be open.
 unsafe fn refused(error: ivf::Error, column: Column, index: pg_sys::Relation) -> Failure {
     if let ivf::Error::Dimensions { expected, actual } = error {
-        let error = vectors::Error::DifferentDimensions {
-            type_name: column.type_name(),
-            left: expected,
-            right: actual,
-        };
+        let error = column.different(expected, actual);
         return Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, error.to_string())
             .hint(error.hint().unwrap_or_default());
     }

@@ -1,4 +1,4 @@
-//! A vector in PostgreSQL's memory, read by an element type that is known at run time only.
+//! A vector or bit string in PostgreSQL's memory, read by an element type that is known at run time only.
 use half::f16;
 use pgrx::prelude::*;
 use pgrx::{varatt_is_4b_u, varsize_4b};
@@ -6,7 +6,8 @@ use pgrx::{varatt_is_4b_u, varsize_4b};
 use super::column::Element;
 use crate::failure::Failure;
 
-/// Varlena header, dimensions (int16) and a reserved int16; the elements follow (see `types/datum.rs`).
+/// Varlena header, dimensions (int16) and a reserved int16; the elements follow (see `types/datum.rs`). Of `bit`: varlena header, number
+/// of bits (int32), bytes.
 const HEADER: usize = 8;
 const DIMENSIONS_AT: usize = 4;
 
@@ -15,6 +16,8 @@ const DIMENSIONS_AT: usize = 4;
 pub(super) enum Elements<'a> {
     Single(&'a [f32]),
     Half(&'a [f16]),
+    /// Bytes and the number of bits in them, the highest of each byte first.
+    Bits(&'a [u8], usize),
 }
 
 impl Elements<'_> {
@@ -22,6 +25,7 @@ impl Elements<'_> {
         match self {
             Elements::Single(elements) => elements.len(),
             Elements::Half(elements) => elements.len(),
+            Elements::Bits(_, count) => *count,
         }
     }
 
@@ -30,6 +34,7 @@ impl Elements<'_> {
         match self {
             Elements::Single(elements) => Owned::Single(elements.to_vec()),
             Elements::Half(elements) => Owned::Half(elements.to_vec()),
+            Elements::Bits(bytes, count) => Owned::Bits(bytes.to_vec(), count),
         }
     }
 }
@@ -39,6 +44,7 @@ impl Elements<'_> {
 pub(super) enum Owned {
     Single(Vec<f32>),
     Half(Vec<f16>),
+    Bits(Vec<u8>, usize),
 }
 
 impl Owned {
@@ -46,6 +52,7 @@ impl Owned {
         match self {
             Owned::Single(elements) => Elements::Single(elements),
             Owned::Half(elements) => Elements::Half(elements),
+            Owned::Bits(bytes, count) => Elements::Bits(bytes, *count),
         }
     }
 }
@@ -78,17 +85,13 @@ impl Value {
                 dimensions: 0,
             };
             let bytes = varsize_4b(varlena);
-            let stated = if bytes < HEADER {
-                0
-            } else {
-                varlena.byte_add(DIMENSIONS_AT).cast::<i16>().read()
-            };
-            let size = match element {
-                Element::Single => size_of::<f32>(),
-                Element::Half => size_of::<f16>(),
+            let stated = match element {
+                _ if bytes < HEADER => 0,
+                Element::Bit => varlena.byte_add(DIMENSIONS_AT).cast::<i32>().read(),
+                Element::Single | Element::Half => varlena.byte_add(DIMENSIONS_AT).cast::<i16>().read().into(),
             };
             value.dimensions = usize::try_from(stated).unwrap_or(0);
-            if value.dimensions == 0 || bytes != HEADER + value.dimensions * size {
+            if value.dimensions == 0 || bytes != HEADER + size(element, value.dimensions) {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
                     format!("a vector of {bytes} bytes states {stated} dimensions"),
@@ -106,8 +109,21 @@ impl Value {
             match self.element {
                 Element::Single => Elements::Single(std::slice::from_raw_parts(start.cast(), self.dimensions)),
                 Element::Half => Elements::Half(std::slice::from_raw_parts(start.cast(), self.dimensions)),
+                Element::Bit => Elements::Bits(
+                    std::slice::from_raw_parts(start.cast(), size(self.element, self.dimensions)),
+                    self.dimensions,
+                ),
             }
         }
+    }
+}
+
+/// Bytes of so many elements.
+fn size(element: Element, dimensions: usize) -> usize {
+    match element {
+        Element::Single => dimensions * size_of::<f32>(),
+        Element::Half => dimensions * size_of::<f16>(),
+        Element::Bit => dimensions.div_ceil(8),
     }
 }
 

@@ -281,7 +281,7 @@ fn sets(reference_set: Option<&str>, home: &Home) -> Result<Vec<ReferenceSet>, F
         reference_set,
         || match reference_set {
             Some(name) => ReferenceSet::named(name),
-            None => ReferenceSet::readable(home.vector),
+            None => ReferenceSet::readable(home),
         },
     )
 }

@@ -39,7 +39,9 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan)
     let schema = &home.schema;
     let oid = u32::from(*oid);
     let sketch = set.sketch.as_ref().filter(|_| plan.compared > 0);
-    let more = sketch.map_or(String::new(), |sketch| format!(", r.{column}, r.{sketch}"));
+    let more = sketch.map_or(String::new(), |sketch| {
+        format!(", r.{column}::{schema}.vector, r.{sketch}")
+    });
     // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that a kept plan is
     // never one of another relation that had the name.
     let limit = plan.neighbours;

@@ -157,11 +157,7 @@ fn explain(
     verify: Option<Verify>,
     sought: &mut Sought,
 ) -> Result<(), Failure> {
-    let negatives = remember_sets(
-        |last| &mut last.negatives,
-        Some(&set.name),
-        || set.negatives(home.vector),
-    )?;
+    let negatives = remember_sets(|last| &mut last.negatives, Some(&set.name), || set.negatives(home))?;
     for negative in negatives {
         let model = model_of(&negative)?;
         let Some(views) = sought.descriptors(&model)? else {

@@ -10,6 +10,7 @@ use super::gate::{self, current_user, trusts};
 use super::verification::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
+use crate::home::Home;
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, Row, change, select};
 use crate::sets::unknown_set;
@@ -166,14 +167,14 @@ impl ReferenceSet {
 
     /// Every set whose relation the caller may read and whose owner he trusts, by name. Negative sets are not searched for copies.
     /// What cannot be searched is left out, with a WARNING.
-    pub fn readable(vector: pg_sys::Oid) -> Result<Vec<ReferenceSet>, Failure> {
+    pub fn readable(home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
         let mut left_out = Vec::new();
         let found = usable(
             recorded(
                 &format!("$2 AND NOT s.negative AND (c.oid IS NULL OR {READABLE}) ORDER BY s.name"),
                 Parameter::of(true),
             )?,
-            vector,
+            home,
             &mut left_out,
         );
         gate::warn_of(&left_out, "a search of all sets");
@@ -189,7 +190,7 @@ impl ReferenceSet {
 
     /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner. Sets that
     /// the caller may not read or does not trust explain nothing.
-    pub fn negatives(&self, vector: pg_sys::Oid) -> Result<Vec<ReferenceSet>, Failure> {
+    pub fn negatives(&self, home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
         let found = recorded(
             &format!(
                 "s.negative AND {READABLE} \
@@ -201,7 +202,7 @@ impl ReferenceSet {
             Parameter::of(self.id),
         )?;
         let mut left_out = Vec::new();
-        let found = usable(found, vector, &mut left_out);
+        let found = usable(found, home, &mut left_out);
         gate::warn_of(&left_out, "a search");
         Ok(found)
     }
@@ -224,13 +225,13 @@ impl ReferenceSet {
 }
 
 /// Those of the sets that can be searched, gated; why the others cannot goes to `left_out`.
-fn usable(recorded: Vec<Recorded>, vector: pg_sys::Oid, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
+fn usable(recorded: Vec<Recorded>, home: &Home, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
     let mut found = Vec::new();
     for set in recorded {
         let name = set.name.clone();
         let column = set.descriptor_column.clone();
         match set.settle(Choice::Gated).and_then(|set| {
-            if column_type(set.oid, &column) != Some(vector) {
+            if !column_type(set.oid, &column).is_some_and(|kind| home.holds_descriptors(kind)) {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                     format!("column {column} of reference set \"{name}\" holds no descriptors."),

@@ -12,22 +12,19 @@ use crate::select::{Parameter, change};
 /// following pointers.
 const MOST_IN_ROW: i32 = 480;
 
-/// Adds a descriptor column.
+/// Adds a descriptor column of this type.
 pub fn add(
-    home: &Home,
     owner: pg_sys::Oid,
     table: &str,
     column: &str,
+    kind: &str,
     dimensions: i32,
     model: &str,
 ) -> Result<(), Failure> {
     let column = quote_identifier(column);
     do_by_owner(
         owner,
-        &format!(
-            "ALTER TABLE {table} ADD COLUMN {column} {}.vector({dimensions})",
-            home.schema
-        ),
+        &format!("ALTER TABLE {table} ADD COLUMN {column} {kind}({dimensions})"),
     )?;
     if dimensions <= MOST_IN_ROW {
         do_by_owner(

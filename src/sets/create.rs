@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use super::named::{key_columns, needs_column};
+use super::named::{key_columns, needs_column, needs_descriptors};
 use super::owned::{caller, count_by_owner, do_by_owner, has_rights_of, invalid, is_table, null, valid_name};
 use super::{columns, fill};
 use crate::failure::{Failure, boundary};
@@ -157,7 +157,7 @@ impl Wanted<'_> {
         let id = one(id).unwrap_or(0);
         try_search(owner, table, id)?;
         let embedded = self.embed(home, owner, table, &kind, id, &model, sketch.as_deref())?;
-        self.index(home, owner, table, &kind)?;
+        self.index(owner, table, &kind)?;
         Ok(embedded)
     }
 
@@ -237,10 +237,10 @@ impl Wanted<'_> {
     ) -> Result<(), Failure> {
         let column = &self.descriptor;
         let found = one(change(
-            "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a \
+            "SELECT a.atttypmod FROM pg_catalog.pg_attribute a \
              WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped",
             &[Parameter::of(self.relation), Parameter::of(column.as_str())],
-            |row| Ok((row.required::<pg_sys::Oid>(1)?, row.required::<String>(2)?)),
+            |row| row.required::<i32>(1),
         )?);
         match found {
             None if !is_table(kind) => {
@@ -252,17 +252,19 @@ impl Wanted<'_> {
                     "A view or foreign table must bring its descriptors; a table gets the column from copy_create_set.",
                 ));
             }
-            None => columns::add(home, owner, table, column, dimensions, model)?,
-            Some((oid, name)) if oid != home.vector => {
-                return Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                    format!(
-                        "column \"{column}\" of relation {table} is of type {name}, not {}.vector",
-                        home.schema
-                    ),
-                ));
+            None => columns::add(owner, table, column, &home.column_type(owner)?, dimensions, model)?,
+            Some(stated) => {
+                needs_descriptors(home, self.relation, column)?;
+                if stated > 0 && stated != dimensions {
+                    return Err(Failure::new(
+                        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                        format!(
+                            "column \"{column}\" of relation {table} is for {stated} dimensions, and model \"{model}\" makes {dimensions}"
+                        ),
+                    )
+                    .hint("Name another column, descriptor => '…', which a table gets where it has none, or the model whose descriptors these are."));
+                }
             }
-            Some(_) => {}
         }
         let other = change(
             "SELECT s.name, s.model FROM copymatch.reference_set s \
@@ -326,9 +328,10 @@ impl Wanted<'_> {
                 format!("{waiting} images wait to be embedded"),
             )
             .hint(format!(
-                "CALL copy_fill_set({}), then CREATE INDEX CONCURRENTLY ON {} USING ivf ({column} vector_cosine_ops)",
+                "CALL copy_fill_set({}), then CREATE INDEX CONCURRENTLY ON {} USING ivf ({column} {})",
                 quote_literal(self.name),
-                shown(self.relation)
+                shown(self.relation),
+                self.cosine_class()?
             ))
             .notice();
             return Ok(0);
@@ -349,8 +352,18 @@ impl Wanted<'_> {
         Ok(waiting - left)
     }
 
+    /// The operator class of ivf for the descriptor column.
+    fn cosine_class(&self) -> Result<String, Failure> {
+        let found = change(
+            "SELECT copymatch.cosine_class($1, $2)",
+            &[Parameter::of(self.relation), Parameter::of(self.descriptor.as_str())],
+            |row| row.required::<String>(1),
+        )?;
+        Ok(one(found).unwrap_or_default())
+    }
+
     /// An ivf index where there is none. That of a table that is still to be filled is better made afterwards.
-    fn index(&self, home: &Home, owner: pg_sys::Oid, table: &str, kind: &str) -> Result<(), Failure> {
+    fn index(&self, owner: pg_sys::Oid, table: &str, kind: &str) -> Result<(), Failure> {
         if !is_table(kind) {
             return Ok(());
         }
@@ -376,13 +389,11 @@ impl Wanted<'_> {
             |row| row.required::<bool>(1),
         )?;
         if wanted == [true] {
+            let class = self.cosine_class()?;
             // As the caller: PostgreSQL builds an index with the rights of the table's owner, who need not be allowed to create
             // something in the table's schema.
             change(
-                &format!(
-                    "CREATE INDEX ON {table} USING ivf ({column} {}.vector_cosine_ops)",
-                    home.schema
-                ),
+                &format!("CREATE INDEX ON {table} USING ivf ({column} {class})"),
                 &[],
                 |_| Ok(()),
             )?;

@@ -418,7 +418,8 @@ fn finish(set: Option<&str>, place: Option<&str>) -> Result<(), Failure> {
 /// The statements that build the indexes which the descriptor column lacks.
 fn missing_indexes(set: &OwnedSet) -> Result<Vec<String>, Failure> {
     change(
-        "SELECT pg_catalog.format('CREATE INDEX CONCURRENTLY ON %I.%I USING ivf (%I vector_cosine_ops)', n.nspname, c.relname, $2) \
+        "SELECT pg_catalog.format('CREATE INDEX CONCURRENTLY ON %I.%I USING ivf (%I %s)', n.nspname, c.relname, $2, \
+                                   copymatch.cosine_class($1, $2)) \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf)) \
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i \

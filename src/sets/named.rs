@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use super::owned::null;
 use crate::failure::{Failure, boundary};
+use crate::home::Home;
 use crate::select::{Parameter, change, select};
 
 /// Most sets that a hint lists.
@@ -113,6 +114,61 @@ pub fn needs_column(relation: pg_sys::Oid, column: &str, kind: Option<&str>) -> 
         )),
         _ => Ok(()),
     }
+}
+
+#[pg_extern(sql = false)]
+fn require_descriptors(relation: Option<pg_sys::Oid>, column: Option<&std::ffi::CStr>) {
+    boundary(|| {
+        let relation = relation.ok_or_else(|| null("relation"))?;
+        let column = column.ok_or_else(|| null("the name of a column"))?.to_string_lossy();
+        needs_descriptors(&Home::installed()?, relation, &column)
+    });
+}
+
+#[pg_extern(sql = false)]
+fn holds_descriptors(kind: pg_sys::Oid) -> bool {
+    boundary(|| Ok(Home::installed()?.holds_descriptors(kind)))
+}
+
+/// An error unless the relation has this column, and it can hold descriptors.
+pub fn needs_descriptors(home: &Home, relation: pg_sys::Oid, column: &str) -> Result<(), Failure> {
+    needs_column(relation, column, None)?;
+    let found = change(
+        "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, NULL), \
+                EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                        JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector' \
+                        WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = a.atttypid AND d.deptype = 'e' \
+                          AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) \
+         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped",
+        &[Parameter::of(relation), Parameter::of(column)],
+        |row| {
+            Ok((
+                row.required::<pg_sys::Oid>(1)?,
+                row.required::<String>(2)?,
+                row.required::<bool>(3)?,
+            ))
+        },
+    )?;
+    let Some((kind, name, of_pgvector)) = found.into_iter().next() else {
+        return Ok(());
+    };
+    if home.holds_descriptors(kind) {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        format!(
+            "column \"{column}\" of relation {} is of type {name}, not {}.vector",
+            shown(relation)?,
+            home.schema
+        ),
+    );
+    Err(match of_pgvector {
+        true => failure.hint(
+            "Of pgvector's types vector can hold descriptors, once a superuser has run SELECT copy_adopt_pgvector().",
+        ),
+        false => failure,
+    })
 }
 
 /// A relation by its name, as PostgreSQL shows it under a pinned path: with its schema.

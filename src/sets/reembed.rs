@@ -290,7 +290,14 @@ fn begin(home: &Home, set: &OwnedSet, model: Option<&str>, calibration: Option<i
     }
     let column = free_column(set, model)?;
     // The table is locked for a moment: whoever writes to it afterwards sees the row below, and keeps both columns.
-    columns::add(home, set.owner, table, &column, dimensions, model)?;
+    let kind = change(
+        "SELECT pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2",
+        &[Parameter::of(set.relation), Parameter::of(set.descriptor.as_str())],
+        |row| row.required::<String>(1),
+    )?
+    .pop()
+    .unwrap_or(home.column_type(set.owner)?);
+    columns::add(set.owner, table, &column, &kind, dimensions, model)?;
     columns::make_trigger(home, set.owner, table, set.id)?;
     let by = caller();
     as_extension_owner(|| {

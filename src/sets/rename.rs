@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 
 use super::create::{no_generated_column, try_search};
-use super::named::{key_columns, needs_column};
+use super::named::{key_columns, needs_column, needs_descriptors};
 use super::owned::{OwnedSet, invalid, is_table};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
@@ -38,12 +38,7 @@ fn copy_set_columns(
             needs_column(set.relation, bytes, Some("bytea"))?;
         }
         if let Some(descriptor) = &descriptor {
-            let vector = change(
-                "SELECT pg_catalog.format_type($1, NULL)",
-                &[Parameter::of(Home::of(fcinfo)?.vector)],
-                |row| row.required::<String>(1),
-            )?;
-            needs_column(set.relation, descriptor, vector.first().map(String::as_str))?;
+            needs_descriptors(&Home::of(fcinfo)?, set.relation, descriptor)?;
             other_model(&set, descriptor)?;
         }
         if is_table(&set.kind) {
