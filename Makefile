@@ -39,6 +39,7 @@ demo: setup ## find edited photographs' originals with copy_match; writes an HTM
 
 test: setup ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files)
 	@scripts/photographs.sh
+	@scripts/node.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
 
 torture: setup ## kills, power loss, full disk, replicas, cancels, endurance, want of memory (20 minutes; SHORT=1: five)

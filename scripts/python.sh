@@ -18,6 +18,6 @@ if ! "$VENV/bin/python" -c '' 2>/dev/null; then
     rm -rf "$VENV"
     "$PYTHON" -m venv "$VENV"
 fi
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
     --requirement "$ROOT/$name.txt"
 printf '%s\n' "$stamp" >"$VENV/.$name"
