@@ -13,6 +13,7 @@
 #   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); what was there before is removed first
 #   BARE_KEEP=1               but not with this: the packages installed and what was built stay
 #   BARE_SUITE=trixie         another Debian than 12, with PG_MAJOR set to the version that it has
+#   BARE_PACKAGES="…"         packages beyond those that the set-up asks for, such as Debian's pgvector: setup and packages install them
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 what=${1:-all}
 bare=${BARE_ROOT:-/var/tmp/copymatch-bare}
@@ -108,11 +109,26 @@ install_make() {
     inside sh -c 'command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }'
 }
 
+# What the private copy of PostgreSQL is to have as well: it is copied anew.
+more_packages() {
+    [ -n "${BARE_PACKAGES:-}" ] || return 0
+    local packages
+    read -ra packages <<<"$BARE_PACKAGES"
+    if inside dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then return; fi
+    inside /src/scripts/packages.sh
+    inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    rm -f "$bare"/src/.local/pgsql/.copied-*
+}
+
 case $what in
     image) image ;;
-    packages) inside /src/scripts/packages.sh ;;
+    packages)
+        inside /src/scripts/packages.sh
+        more_packages
+        ;;
     setup | test | demo)
         install_make
+        if [ "$what" = setup ]; then more_packages; fi
         inside make -C /src "$what"
         ;;
     all)

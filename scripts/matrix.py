@@ -79,6 +79,7 @@ def root(major: str) -> list[str]:
     folder = ROOTS / major
     folder.mkdir(parents=True, exist_ok=True)
     environment = {"BARE_SUITE": SUITES[major], "BARE_ROOT": str(folder), "BARE_KEEP": "1", "PG_MAJOR": major}
+    environment["BARE_PACKAGES"] = f"postgresql-{major}-pgvector"
     command = [str(ROOT / "scripts" / "bare-root.sh")]
     ready, seconds, _ = run(major, "setup", [*command, "setup"], **environment)
     version = ["chroot", str(folder), f"/usr/lib/postgresql/{major}/bin/postgres", "--version"]
