@@ -506,6 +506,52 @@ def test_table_of_an_application_becomes_a_set_by_one_statement_and_is_dropped_a
     assert column(db, query) == nearest
 
 
+def test_old_queries_of_the_application_keep_their_plans_or_get_cheaper_ones(both):
+    """Before copymatch had anything to do with the table, and behind copy_create_set, which builds an ivf index beside hnsw."""
+    if not is_real(both):
+        pytest.skip("the stand-in for pgvector has no hnsw")
+    vectors = clustered(3000, 256)
+    both.execute("CREATE TABLE items (id int PRIMARY KEY, kind int, embedding vector(256))")
+    with both.cursor().copy("COPY items FROM STDIN") as copy:
+        for number, vector in enumerate(vectors):
+            copy.write_row([number, number % 7, text(vector)])
+    both.execute("CREATE INDEX items_hnsw ON items USING hnsw (embedding vector_cosine_ops)")
+    both.execute("CREATE INDEX items_kind ON items (kind); ANALYZE items")
+    query = text(vectors[5])
+    queries = [
+        f"SELECT id FROM items ORDER BY embedding <=> '{query}' LIMIT 10",
+        f"SELECT id, 1 - (embedding <=> '{query}') FROM items WHERE kind = 3 ORDER BY embedding <=> '{query}' LIMIT 10",
+        f"SELECT id FROM items WHERE embedding <=> '{query}' < 0.3 ORDER BY embedding <=> '{query}' LIMIT 10",
+        f"SELECT id FROM items ORDER BY embedding <-> '{query}' LIMIT 10",
+        f"SELECT count(*) FROM items WHERE embedding <=> '{query}' < 0.3",
+        "SELECT a.id, (SELECT b.id FROM items b WHERE b.id <> a.id ORDER BY b.embedding <=> a.embedding LIMIT 1) FROM items a WHERE a.id < 5",
+        "SELECT avg(embedding) FROM items GROUP BY kind",
+        "SELECT embedding FROM items WHERE id = 7",
+    ]
+
+    def plans(path: str) -> list[tuple[str, float, list]]:
+        both.execute(f"SET search_path = {path}")
+        return [
+            (
+                explain(both, sql).replace("public.", ""),
+                one(both, f"EXPLAIN (FORMAT json) {sql}")[0]["Plan"]["Total Cost"],
+                both.execute(sql).fetchall(),
+            )
+            for sql in queries
+        ]
+
+    schema = one(both, "SELECT current_schema()")
+    before = plans(f"{schema}, public")
+    both.execute("SET search_path = public, copies")
+    both.execute(f"SELECT copy_create_set('items', '{schema}.items', 'id', NULL, 'embedding')")
+    for path in (f"{schema}, public", f"{schema}, public, copies", f"{schema}, copies, public"):
+        for sql, old, new in zip(queries, before, plans(path), strict=True):
+            same = new[0] == old[0]
+            assert same or "items_embedding_idx" in new[0] and new[1] <= old[1], f"{sql} with the path {path}: {new[0]}"
+            # Of ten near ones an approximate index may take another; what a plan of its own gave stays.
+            assert new[2] == old[2] if same else len(new[2]) >= len(old[2])
+
+
 def test_set_on_pgvectors_column_is_re_embedded_in_its_type(application):
     db = application
     db.execute("SELECT copy_create_set('pictures', 'pictures', 'id', 'image', 'embedding')")
