@@ -13,7 +13,8 @@ unsafe extern "C-unwind" {
 
 /// Functions of the extension's own schema that are written in PL/pgSQL or SQL. `tests/test_wrong_calls.py` compares
 /// with the catalogue.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
+    "copy_adopt_pgvector",
     "copy_calibrate",
     "copy_calibration_report",
     "copy_check_set",
