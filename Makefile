@@ -37,7 +37,7 @@ demo: setup ## find edited photographs' originals with copy_match; writes an HTM
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) demo/demo.py --check $(ARGS)
 
-test: setup ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files)
+test: setup ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files; T=--crates)
 	@scripts/photographs.sh
 	@scripts/node.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
@@ -117,8 +117,8 @@ eval-baselines: ## PDQ and SSCD beside the default model on a detection benchmar
 bare-root: ## the Docker images' steps, by script, on a bare Debian below /var/tmp (needs root)
 	@scripts/bare-root.sh
 
-matrix: ## the whole suite, demo and pg_upgrade on each of VERSIONS="17 18 16 14"; writes docs/majors.md (needs root; ROOTS=no: not)
-	@ROOTS="$(ROOTS)" exec python3 scripts/matrix.py $(or $(VERSIONS),17 18 16 14)
+matrix: ## the whole suite, demo and pg_upgrade on each of VERSIONS="17 18 16 14"; writes docs/majors.md (needs root; ROOTS=no: not; STEPS=)
+	@ROOTS="$(ROOTS)" STEPS="$(STEPS)" exec python3 scripts/matrix.py $(or $(VERSIONS),17 18 16 14)
 
 check-versions: ## compile for PostgreSQL 14 to 18, installed or not
 	@scripts/check-versions.sh

@@ -7,7 +7,7 @@
 #   bare-root.sh              all of it
 #   bare-root.sh image        only the image's steps
 #   bare-root.sh setup        only make setup
-#   bare-root.sh test         only make test
+#   bare-root.sh test         only make test (T=… as there)
 #   bare-root.sh demo         only make demo
 #   bare-root.sh packages     only the Debian packages
 #   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); what was there before is removed first
@@ -72,7 +72,7 @@ mkdir -p "$bare/src"
 inside() { # inside COMMAND…: with nothing of this machine's environment but how to reach the network
     local keep=()
     for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE PIP_CERT \
-        CARGO_HTTP_CAINFO REQUESTS_CA_BUNDLE PIP_INDEX_URL PG_MAJOR; do
+        CARGO_HTTP_CAINFO REQUESTS_CA_BUNDLE PIP_INDEX_URL PG_MAJOR T; do
         if [ -n "${!name:-}" ]; then keep+=("$name=${!name}"); fi
     done
     chroot "$bare" env -i "${keep[@]}" HOME=/root LANG=C.UTF-8 USER=root \

@@ -1,4 +1,4 @@
-"""Every PostgreSQL that copymatch supports: set-up, all tests, demo, and pg_upgrade from each older one. Run by `make matrix`.
+"""Every PostgreSQL that copymatch supports: set-up, pg_upgrade from each older one, all tests, demo. Run by `make matrix`.
 
 Usage: matrix.py MAJOR...
 
@@ -6,7 +6,15 @@ Usage: matrix.py MAJOR...
 needs root; the first set-up takes about 20 minutes). 15 is this Debian's. 16 and 14 run here, as PyPI's and npm's packages
 have them (fetch-server.sh). pg_upgrade runs here, too, between 15 and the packages of the others, since both servers must be
 on one machine. ROOTS=no runs 17 and 18 from packages, too: no root, minutes instead of an hour, and no contrib extensions but 17's.
-The rows of the majors that ran replace theirs in docs/majors.md; logs are in .local/matrix.
+
+Steps, each for all majors before the next; STEPS="pytest cargo" runs only these, on what the earlier ones left:
+
+setup        build and install: in the root or here
+pg_upgrade   builds here what the roots have, then tests/test_pg_upgrade.py
+pytest       all other tests against the server (in a root pg_upgrade's as well), then the demo
+cargo        the crates' tests, once here, once in each root
+
+The rows of the majors that ran replace theirs in docs/majors.md as they get ready; logs are in .local/matrix.
 """
 
 import datetime
@@ -25,6 +33,8 @@ ROOTS = pathlib.Path(os.environ.get("COPYMATCH_ROOTS") or "/var/tmp/copymatch-ma
 #: The Debian that has a major.
 SUITES = {} if os.environ.get("ROOTS") == "no" else {"17": "trixie", "18": "sid"}
 BEGIN, END = "<!-- make matrix: begin -->\n", "<!-- make matrix: end -->\n"
+STEPS = ["setup", "pg_upgrade", "pytest", "cargo"]
+COLUMNS = ["version", "setup", "cargo", "pytest", "demo", "pg_upgrade", "when"]
 HEADER = "| PostgreSQL | set-up | cargo tests | pytest | demo | pg_upgrade from | when, on |\n|---|---|---|---|---|---|---|\n"
 
 
@@ -37,7 +47,9 @@ def log(major: str, step: str) -> pathlib.Path:
 def run(major: str, step: str, command: list[str], **environment: str) -> tuple[bool, float, str]:
     """Runs a step; gives whether it went well, its seconds and what it said."""
     print(f"matrix: PostgreSQL {major}, {step}", flush=True)
-    clean = {name: value for name, value in os.environ.items() if name not in ("PG_CONFIG", "PG_MAJOR", "PG_BINDINGS")}
+    clean = {
+        name: value for name, value in os.environ.items() if name not in ("PG_CONFIG", "PG_MAJOR", "PG_BINDINGS", "T")
+    }
     started = time.monotonic()
     with open(log(major, step), "w+") as output:
         status = subprocess.call(
@@ -70,37 +82,58 @@ def counts(said: str, suite: str) -> str:
 
 def here(major: str) -> str:
     """Sets a major up on this machine, for its tests or for pg_upgrade's: the seconds that it took, or "failed"."""
-    ready, seconds, _ = run(major, "setup-here", ["make", "setup"], **server_environment(major))
+    try:
+        ready, seconds, _ = run(major, "setup-here", ["make", "setup"], **server_environment(major))
+    except subprocess.CalledProcessError:  # its package could not be fetched; the program has said why
+        return "failed"
     return f"{seconds:.0f} s" if ready else "failed"
 
 
-def root(major: str) -> list[str]:
-    """Set-up, tests and demo in the root of the Debian that has the major: the row's first columns."""
-    folder = ROOTS / major
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {"BARE_SUITE": SUITES[major], "BARE_ROOT": str(folder), "BARE_KEEP": "1", "PG_MAJOR": major}
+def place(major: str) -> tuple[list[str], dict[str, str]]:
+    """What runs one of make's targets where this major is, and with which environment."""
+    if major not in SUITES:
+        return ["make"], server_environment(major)
+    environment = {"BARE_SUITE": SUITES[major], "BARE_ROOT": str(ROOTS / major), "BARE_KEEP": "1", "PG_MAJOR": major}
     environment["BARE_PACKAGES"] = f"postgresql-{major}-pgvector"
-    command = [str(ROOT / "scripts" / "bare-root.sh")]
+    return [str(ROOT / "scripts" / "bare-root.sh")], environment
+
+
+def in_root(major: str) -> str:
+    """Sets a major up in the root of the Debian that has it: the seconds that it took, or "failed"."""
+    (ROOTS / major).mkdir(parents=True, exist_ok=True)
+    command, environment = place(major)
     ready, seconds, _ = run(major, "setup", [*command, "setup"], **environment)
-    version = ["chroot", str(folder), f"/usr/lib/postgresql/{major}/bin/postgres", "--version"]
-    return tested(major, f"{seconds:.0f} s" if ready else "failed", version, command, environment)
+    return f"{seconds:.0f} s" if ready else "failed"
 
 
-def tested(major: str, setup: str, version: list[str], command: list[str], environment: dict[str, str]) -> list[str]:
-    """Tests and demo of a major that was set up, in the root or here."""
-    if setup == "failed":
-        return [major, setup, "", "", ""]
-    named = subprocess.run(version, stdout=subprocess.PIPE, text=True).stdout.split()
-    _, _, tests = run(major, "test", [*command, "test"], **environment)
+def version(major: str) -> str:
+    """The release that was set up, as its server names it."""
+    if major in SUITES:
+        command = ["chroot", str(ROOTS / major), f"/usr/lib/postgresql/{major}/bin/postgres"]
+    else:
+        command = [str(LOCAL / "pgsql" / "lib" / "postgresql" / major / "bin" / "postgres")]
+    named = subprocess.run([*command, "--version"], stdout=subprocess.PIPE, text=True).stdout.split()
+    return named[2] if len(named) > 2 else major
+
+
+def tests(major: str) -> tuple[str, str]:
+    """All tests against the server, then the demo: what they came to. pg_upgrade's are a step of their own here."""
+    files = sorted(path.name for path in (ROOT / "tests").glob("test_*.py"))
+    if major not in SUITES:
+        files.remove("test_pg_upgrade.py")
+    command, environment = place(major)
+    _, _, said = run(major, "pytest", [*command, "test"], **environment, T=" ".join(f"tests/{name}" for name in files))
+    pytest = counts(said, "pytest")
     demo, _, said = run(major, "demo", [*command, "demo"], **environment)
     found = re.findall(r"Found (\d+ of \d+)", said)
-    return [
-        named[2] if len(named) > 2 else major,
-        setup,
-        counts(tests, "cargo"),
-        counts(tests, "pytest"),
-        (found[-1] if found else "passed") if demo else "failed",
-    ]
+    return pytest, (found[-1] if found else "passed") if demo else "failed"
+
+
+def crates(major: str) -> str:
+    """The crates' tests: what they came to."""
+    command, environment = place(major)
+    _, _, said = run(major, "cargo", [*command, "test"], **environment, T="--crates")
+    return counts(said, "cargo")
 
 
 def upgrades(major: str) -> str:
@@ -128,55 +161,108 @@ def upgrades(major: str) -> str:
     return ", ".join(words) or "none"
 
 
-def write(rows: dict[str, list[str]]) -> None:
-    """Replaces the rows of these majors in the page."""
+class Row:
+    """A major's row of the page, written each time that a column gets ready."""
+
+    def __init__(self, major: str):
+        self.major = major
+        kept = _lines().get(major)
+        self.columns = [word.strip() for word in kept.strip("|").split("|")] if kept else []
+
+    def start(self, setup: str) -> None:
+        """A new row, after a set-up."""
+        where = (
+            f"Debian {SUITES[self.major]}" if self.major in SUITES else "Debian 12" if self.major == "15" else "package"
+        )
+        self.columns = [version(self.major), setup, *["not run"] * 4, f"{datetime.date.today()}, {where}, {commit()}"]
+        self.write()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the major was set up."""
+        return bool(self.columns) and self.columns[1] != "failed"
+
+    def set(self, **columns: str) -> None:
+        """What came of a step. Run on another commit than the row's set-up, it has that beside it."""
+        for name, text in columns.items():
+            self.columns[COLUMNS.index(name)] = text
+        if commit() not in self.columns[-1]:
+            self.columns[-1] += f"; {' and '.join(columns)}: {commit()}"
+        self.write()
+
+    def write(self) -> None:
+        """Replaces the row in the page."""
+        lines = _lines() | {self.major: "| " + " | ".join(self.columns) + " |"}
+        text = PAGE.read_text()
+        start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+        table = HEADER + "".join(f"{lines[major]}\n" for major in sorted(lines, key=int))
+        PAGE.write_text(text[:start] + table + text[end:])
+
+
+def _lines() -> dict[str, str]:
+    """The rows that the page has, by major."""
     text = PAGE.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    kept = {line.split("|")[1].strip().split(".")[0]: line for line in text[start:end].splitlines()[2:]}
-    for major, row in rows.items():
-        kept[major] = "| " + " | ".join(row) + " |"
-    table = HEADER + "".join(f"{kept[major]}\n" for major in sorted(kept, key=int))
-    PAGE.write_text(text[:start] + table + text[end:])
+    table = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].splitlines()[2:]
+    return {line.split("|")[1].strip().split(".")[0]: line for line in table}
 
 
-def main(majors: list[str]) -> int:
+def commit() -> str:
+    """What is tested."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+
+
+def main(majors: list[str], steps: list[str]) -> int:
     unknown = [major for major in majors if major not in ("14", "15", "16", "17", "18")]
     if not majors or unknown:
         print(f"matrix: unknown majors {unknown}; 14 to 18", file=sys.stderr)
         return 2
+    if not steps or set(steps) - set(STEPS):
+        print(f"matrix: unknown steps {sorted(set(steps) - set(STEPS))}; {', '.join(STEPS)}", file=sys.stderr)
+        return 2
     if os.geteuid() != 0 and set(majors) & set(SUITES):
         print("matrix: 17 and 18 run in roots of their own, which needs root, or ROOTS=no", file=sys.stderr)
         return 2
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    rows = {}
+    rows = {major: Row(major) for major in majors}
+    ready_here = set()
 
-    def ran(major: str, columns: list[str], source: str) -> None:
-        rows[major] = [*columns, "not run", f"{datetime.date.today()}, {source}, {commit.stdout.strip()}"]
-        write(rows)
-
-    for major in majors:
-        if major in SUITES:
-            ran(major, root(major), f"Debian {SUITES[major]}")
-    # Every major here, before the first pg_upgrade: it starts from those that the private folder has. 15 first: 14's build
-    # takes inline functions from its.
-    for major in sorted({"15", *majors}, key=lambda major: (major != "15", int(major))):
-        setup = here(major)
-        if major in majors and major not in SUITES:
-            version = [str(LOCAL / "pgsql" / "lib" / "postgresql" / major / "bin" / "postgres"), "--version"]
-            source = "Debian 12" if major == "15" else "package"
-            ran(major, tested(major, setup, version, ["make"], server_environment(major)), source)
-    for major in majors:
-        rows[major][5] = upgrades(major)
-        write(rows)
+    if "setup" in steps:
+        # 15 first: 14's build takes inline functions from its.
+        if set(majors) - set(SUITES) - {"15"}:
+            here("15")
+        for major in sorted(majors, key=lambda major: (major != "15", majors.index(major))):
+            rows[major].start(in_root(major) if major in SUITES else here(major))
+            ready_here |= {major} - set(SUITES)
+    tested = [major for major in majors if rows[major].ready]
+    if "pg_upgrade" in steps:
+        # Every major here, before the first pg_upgrade: it starts from those that the private folder has.
+        for major in sorted({"15", *tested} - ready_here, key=lambda major: (major != "15", int(major))):
+            here(major)
+        for major in tested:
+            rows[major].set(pg_upgrade=upgrades(major))
+    if "pytest" in steps:
+        for major in tested:
+            pytest, demo = tests(major)
+            rows[major].set(pytest=pytest, demo=demo)
+    if "cargo" in steps:
+        # Those that are here have the same crates, which know nothing of the server.
+        same = ""
+        for major in tested:
+            if major in SUITES:
+                rows[major].set(cargo=crates(major))
+            else:
+                same = same or crates(major)
+                rows[major].set(cargo=same)
     for major, row in rows.items():
-        print(f"matrix: {major}: " + "; ".join(row))
+        print(f"matrix: {major}: " + "; ".join(row.columns))
     bad = [
         major
         for major, row in rows.items()
-        if "failed" in re.sub(r"\b0 failed", "", " ".join(row)) or "broke" in " ".join(row)
+        if "failed" in re.sub(r"\b0 failed", "", " ".join(row.columns)) or "broke" in " ".join(row.columns)
     ]
     return 1 if bad else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], (os.environ.get("STEPS") or " ".join(STEPS)).split()))

@@ -2,6 +2,7 @@
 
 Usage: run_tests.py [NAME]      only the tests whose name contains NAME
        run_tests.py FILE...     only these files below tests/, and no crate's
+       run_tests.py --crates    only the crates'
 
 The last line is `N passed, M failed`. A suite that breaks off (code that does not compile, a test process that dies)
 counts as one failure more, so that the exit status, the line and the truth agree.
@@ -85,14 +86,16 @@ def run_pytest(name: str, files: list[str]) -> Totals:
 
 def main(arguments: list[str]) -> int:
     files = arguments if all(re.match(r"tests/\w+\.py", name) for name in arguments) else []
-    name = arguments[0] if arguments and not files else ""
+    only_crates = arguments == ["--crates"]
+    name = arguments[0] if arguments and not files and not only_crates else ""
     os.environ.setdefault("CARGO_TERM_PROGRESS_WHEN", "never")
     totals = Totals() if files else run_cargo(name)
     if not files:
         print(f"cargo: {totals.passed} passed, {totals.failed} failed", flush=True)
-    python = run_pytest(name, files)
-    print(f"pytest: {python.passed} passed, {python.failed} failed, {python.skipped} skipped", flush=True)
-    totals += python
+    if not only_crates:
+        python = run_pytest(name, files)
+        print(f"pytest: {python.passed} passed, {python.failed} failed, {python.skipped} skipped", flush=True)
+        totals += python
     if totals.passed + totals.failed == 0:
         print(f"no test has '{name}' in its name" if name else "no test ran")
         totals.failed += 1

@@ -45,24 +45,49 @@ COMMENT ON FUNCTION @extschema@.copy_flag() IS 'trigger (INSERT OR UPDATE, FOR E
 REVOKE ALL ON FUNCTION @extschema@.copy_flag() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_flag() TO copymatch_admin;
 
--- A trigger does not know who made it, and TRIGGER is a privilege that others may have: what it matches with is the owner's to say.
-CREATE FUNCTION copymatch.check_trigger_owner() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- A trigger does not know who made it, and TRIGGER is a privilege that others may have: what it matches with is the owner's to say. Of virtual
+-- generated columns a trigger sees no value, of stored ones no BEFORE trigger does. What else is wrong with its arguments the first upload says, and
+-- which of its columns became a generated one since.
+CREATE FUNCTION copymatch.check_flagging_trigger() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    others record;
+    made record;
+    told text[];
+    options record;
+    generated record;
 BEGIN
-    SELECT t.tgname, c.oid::regclass AS relation, c.relowner::regrole AS owner INTO others
+    FOR made IN SELECT t.tgname, t.tgrelid, t.tgtype & 2 <> 0 AS before, c.oid::regclass AS relation, c.relname, c.relowner::regrole AS owner,
+                       pg_has_role(c.relowner, 'USAGE') AS owned
         FROM pg_event_trigger_ddl_commands() d JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
              JOIN pg_class c ON c.oid = t.tgrelid
-        WHERE t.tgfoid = '@extschema@.copy_flag()'::regprocedure AND NOT pg_has_role(c.relowner, 'USAGE') LIMIT 1;
-    IF FOUND THEN
-        PERFORM copymatch.refuse('42501', pg_catalog.format('flagging trigger "%s" must be made by the owner of table %s, role %s', others.tgname, others.relation, others.owner),
-            'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls copy_create_flagging.');
-    END IF;
+        WHERE t.tgfoid = '@extschema@.copy_flag()'::regprocedure LOOP
+        IF NOT made.owned THEN
+            PERFORM copymatch.refuse('42501', pg_catalog.format('flagging trigger "%s" must be made by the owner of table %s, role %s', made.tgname, made.relation, made.owner),
+                'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls copy_create_flagging.');
+        END IF;
+        SELECT f.arguments INTO told FROM copymatch.flag_triggers() f WHERE f.relation = made.relation AND f.name = made.tgname;
+        BEGIN
+            SELECT o.* INTO options FROM copymatch.flag_options(told) o;
+        EXCEPTION WHEN invalid_parameter_value THEN
+            CONTINUE;
+        END;
+        SELECT a.attname, a.attgenerated = 'v' AS is_virtual INTO generated FROM pg_attribute a
+            WHERE a.attrelid = made.tgrelid AND NOT a.attisdropped AND (a.attgenerated = 'v' OR made.before AND a.attgenerated = 's')
+              AND (a.attname = options.image OR a.attname = ANY (options.key)
+                   OR a.attname = options.uploader AND NOT 'mode=async' = ANY (told)) -- which a query reads, later
+            ORDER BY a.attnum LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        PERFORM copymatch.refuse('0A000',
+            pg_catalog.format('column "%s" of relation "%s", which trigger "%s" names, is a %s', generated.attname, made.relname, made.tgname,
+                CASE WHEN generated.is_virtual THEN 'virtual generated column, of which triggers see no value'
+                     ELSE 'generated column, of which a BEFORE trigger sees no value' END),
+            CASE WHEN generated.is_virtual THEN 'Make the column with GENERATED ALWAYS AS (…) STORED, or name an ordinary column.'
+                 ELSE 'Make it an AFTER trigger: with ''on_copy=reject'' that refuses rows as well.' END);
+    END LOOP;
 END $$;
-COMMENT ON FUNCTION copymatch.check_trigger_owner() IS 'event trigger: flagging triggers are made by the owner of their table';
-REVOKE ALL ON FUNCTION copymatch.check_trigger_owner() FROM PUBLIC;
-CREATE EVENT TRIGGER copymatch_trigger_owner ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION copymatch.check_trigger_owner();
-COMMENT ON EVENT TRIGGER copymatch_trigger_owner IS 'flagging triggers are made by the owner of their table';
+COMMENT ON FUNCTION copymatch.check_flagging_trigger() IS 'event trigger: flagging triggers are made by the owner of their table, and name no column of which they would see no value';
+REVOKE ALL ON FUNCTION copymatch.check_flagging_trigger() FROM PUBLIC;
+CREATE EVENT TRIGGER copymatch_check_flagging_trigger ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION copymatch.check_flagging_trigger();
+COMMENT ON EVENT TRIGGER copymatch_check_flagging_trigger IS 'flagging triggers are made by the owner of their table, and name no column of which they would see no value';
 
 CREATE FUNCTION @extschema@.copy_create_flagging(relation regclass, image text, key text, reference_set text, uploader text DEFAULT NULL, mode text DEFAULT NULL,
                                      on_copy text DEFAULT NULL, verdict text DEFAULT NULL, on_bad_image text DEFAULT NULL, notify boolean DEFAULT NULL,

@@ -38,16 +38,39 @@ def test_stored_generated_columns_serve_an_after_trigger(fresh_db, mode):
     ]
 
 
+def becomes_generated(db, column: str, kind: str) -> None:
+    """An ordinary column of the uploads is replaced by a generated one of its name."""
+    source = "original" if column == "image" else "name"
+    db.execute(f"ALTER TABLE uploads DROP COLUMN {column}")
+    db.execute(
+        f"ALTER TABLE uploads ADD COLUMN {column} {'bytea' if column == 'image' else 'text'} GENERATED ALWAYS AS ({source}) {kind}"
+    )
+
+
+def ordinary(db) -> None:
+    """The generated columns of the uploads become ordinary ones."""
+    db.execute("ALTER TABLE uploads DROP COLUMN image, DROP COLUMN key, DROP COLUMN uploader")
+    db.execute("ALTER TABLE uploads ADD COLUMN image bytea, ADD COLUMN key text, ADD COLUMN uploader text")
+
+
 def test_stored_generated_column_in_a_before_trigger_is_refused_by_name(fresh_db, sqlstate):
+    """When the trigger is made, and at the first upload where the column became one later."""
     uploads(fresh_db, "STORED")
-    fresh_db.execute(
+    create = (
         "CREATE TRIGGER flag BEFORE INSERT ON uploads FOR EACH ROW "
         "EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'on_copy=reject')"
     )
-    with sqlstate("0A000") as error:
+    with sqlstate("0A000") as made:
+        fresh_db.execute(create)
+    ordinary(fresh_db)
+    fresh_db.execute(create)
+    becomes_generated(fresh_db, "image", "STORED")
+    with sqlstate("0A000") as uploaded:
         fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
-    assert 'column "image" of relation "uploads"' in str(error.value)
-    assert "AFTER" in error.value.diag.message_hint
+    for error in (made, uploaded):
+        assert 'column "image" of relation "uploads"' in str(error.value)
+        assert "AFTER" in error.value.diag.message_hint
+    assert made.value.diag.message_primary == uploaded.value.diag.message_primary
 
 
 @virtual
@@ -61,20 +84,33 @@ def test_stored_generated_column_in_a_before_trigger_is_refused_by_name(fresh_db
 )
 @pytest.mark.parametrize("mode", ["on_copy=flag", "mode=async"])
 def test_virtual_generated_columns_are_refused_by_name(fresh_db, sqlstate, image, key, option, named, mode):
+    """When the trigger is made, and at the first upload where the column became one later."""
     uploads(fresh_db, "VIRTUAL")
-    fresh_db.execute(
+    create = (
         "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW "
         f"EXECUTE FUNCTION copy_flag('{image}', '{key}', 'licensed', '{mode}', '{option}')"
     )
     if mode == "mode=async" and named == "uploader":  # read by a query, later
+        fresh_db.execute(create)
         fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
         fresh_db.execute("CALL copy_process_queue()")
         assert fresh_db.execute("SELECT uploader FROM copymatch.finding").fetchall() == [("ANN",)]
         return
-    with sqlstate("0A000") as error:
+    with sqlstate("0A000") as made:
+        fresh_db.execute(create)
+    with sqlstate("0A000") as called:
+        options = {option.split("=")[0]: option.split("=")[1], mode.split("=")[0]: mode.split("=")[1]}
+        more = ", ".join(f"{name} => '{value}'" for name, value in options.items())
+        fresh_db.execute(f"SELECT copy_create_flagging('uploads', '{image}', '{key}', 'licensed', {more})")
+    ordinary(fresh_db)
+    fresh_db.execute(create)
+    becomes_generated(fresh_db, named, "VIRTUAL")
+    with sqlstate("0A000") as uploaded:
         fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
-    assert f'column "{named}" of relation "uploads"' in str(error.value)
-    assert "STORED" in error.value.diag.message_hint
+    for error in (made, called, uploaded):
+        assert f'column "{named}" of relation ' in str(error.value) and "virtual" in str(error.value)
+        assert "STORED" in error.value.diag.message_hint
+    assert made.value.diag.message_primary == uploaded.value.diag.message_primary
 
 
 @pytest.mark.parametrize("kind", ["STORED", pytest.param("VIRTUAL", marks=virtual)])

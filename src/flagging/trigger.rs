@@ -361,7 +361,7 @@ fn column(trigger: &pg_sys::TriggerData, name: &str) -> Result<i32, Failure> {
         b's' if before => Err(column_failure(
             trigger,
             name,
-            "is generated, so that a BEFORE trigger sees no value of it",
+            "is a generated column, of which a BEFORE trigger sees no value",
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         )
         .hint("Make it an AFTER trigger: with 'on_copy=reject' that refuses rows as well.")),
