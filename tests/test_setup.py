@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -193,6 +195,64 @@ def test_a_pg_config_tells_its_major_and_is_named_where_it_cannot_be(open_folder
     assert result.returncode != 0 and "has no C headers" in result.stdout
     result = packages(PG_CONFIG=str(made), PG_BINDINGS="pgrx")
     assert result.returncode == 0 and "postgresql-18" not in result.stdout
+
+
+def copied_scripts(folder: pathlib.Path) -> pathlib.Path:
+    """The scripts in a tree of their own, which they take for the clone."""
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "copymatch.control", folder)
+    return folder / "scripts"
+
+
+def test_a_build_is_told_of_the_wanted_major_alone(open_folder):
+    """pgrx looks at every pg_config that its file names: one of a PostgreSQL that was removed would end the build."""
+    scripts = copied_scripts(open_folder)
+    program = open_folder / "bin" / "pg_config"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\ncase $1 in --version) echo PostgreSQL 18.4 ;; *) dirname $0 ;; esac\n")
+    program.chmod(0o755)
+    config = open_folder / "target" / "pgrx" / "18" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[configs]\npg13 = "/usr/lib/postgresql/13/bin/pg_config"\npg18 = "/nowhere/pg_config"\n')
+    subprocess.run(
+        [str(scripts / "build.sh"), "--configure"],
+        env=os.environ | {"COPYMATCH_LOCAL": str(open_folder / "local"), "PG_MAJOR": "", "PG_CONFIG": str(program)},
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert config.read_text().splitlines() == ["[configs]", f'pg18 = "{program}"']
+
+
+def test_a_target_folder_of_another_debian_is_compiled_anew(open_folder):
+    scripts = copied_scripts(open_folder)
+    pinned = re.search(r"^PGRX_VERSION=(\S+)", (scripts / "env.sh").read_text(), re.MULTILINE).group(1)
+    program = open_folder / "bin" / "cargo-pgrx"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho cargo-pgrx {pinned}\n")
+    program.chmod(0o755)
+    target = open_folder / "target"
+    kept = [target / "debug" / "old", target / "release" / "old"]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    environment = os.environ | {"CARGO_TARGET_DIR": str(target), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+    def tools() -> str:
+        return subprocess.run(
+            [str(scripts / "tools.sh")],
+            env=environment,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    assert tools() == "" and all(path.exists() for path in kept)
+    assert tools() == "" and all(path.exists() for path in kept)
+    (target / ".built-on").write_text("debian 99\n")
+    assert "was compiled on debian 99" in tools()
+    assert not any(path.exists() for path in kept)
+    assert tools() == ""
 
 
 def test_the_extension_installs_into_any_schema(new_db, connect):
