@@ -16,8 +16,10 @@ export SHORT GPU PG_CONFIG PG_BINDINGS DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CON
 export ORT_DISABLE_TELEMETRY := 1
 
 PYTHON_ENV := $(COPYMATCH_LOCAL)/venv/bin/python
+# What the matrix set up a moment ago is tested as it is (AS_SET_UP=yes), without another look whether it is to be compiled.
+SETUP := $(if $(AS_SET_UP),,setup)
 # Any command after this sees the private server as its default one.
-WITH_SERVER := export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
+WITH_SERVER := scripts/cluster.sh start; export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
 .PHONY: help setup demo test torture bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-strangers calibrate-verification eval-model eval-foreign eval-baselines \
 	bare-root matrix check-versions
@@ -33,11 +35,11 @@ help: ## list these targets
 setup: ## build and install into a private PostgreSQL below .local, start it
 	@scripts/setup.sh
 
-demo: setup ## find edited photographs' originals with copy_match; writes an HTML page
+demo: $(SETUP) ## find edited photographs' originals with copy_match; writes an HTML page
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) demo/demo.py --check $(ARGS)
 
-test: setup ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files; T=--crates)
+test: $(SETUP) ## run all tests (T=name: those whose name contains it; T="tests/a.py tests/b.py": these files; T=--crates)
 	@scripts/photographs.sh
 	@scripts/node.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)

@@ -81,18 +81,32 @@ def counts(said: str, suite: str) -> str:
 
 
 def here(major: str) -> str:
-    """Sets a major up on this machine, for its tests or for pg_upgrade's: the seconds that it took, or "failed"."""
+    """Sets a major up on this machine, for its tests or for pg_upgrade's: the seconds that it took, or "failed".
+
+    Builds of two majors replace each other in cargo's folder: what this commit has installed is not compiled once more.
+    """
+    stamp = log(major, "setup-here").with_suffix(".stamp")
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", ".", ":!docs"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    if not changed.stdout and stamp.exists():
+        done, took = stamp.read_text().split()
+        if done == commit():
+            return f"{took} s"
+    stamp.unlink(missing_ok=True)
     try:
         ready, seconds, _ = run(major, "setup-here", ["make", "setup"], **server_environment(major))
     except subprocess.CalledProcessError:  # its package could not be fetched; the program has said why
         return "failed"
+    if ready and not changed.stdout:
+        stamp.write_text(f"{commit()} {seconds:.0f}")
     return f"{seconds:.0f} s" if ready else "failed"
 
 
 def place(major: str) -> tuple[list[str], dict[str, str]]:
     """What runs one of make's targets where this major is, and with which environment."""
     if major not in SUITES:
-        return ["make"], server_environment(major)
+        return ["make"], server_environment(major) | {"AS_SET_UP": "yes"}
     environment = {"BARE_SUITE": SUITES[major], "BARE_ROOT": str(ROOTS / major), "BARE_KEEP": "1", "PG_MAJOR": major}
     environment["BARE_PACKAGES"] = f"postgresql-{major}-pgvector"
     return [str(ROOT / "scripts" / "bare-root.sh")], environment
@@ -225,7 +239,6 @@ def main(majors: list[str], steps: list[str]) -> int:
         print("matrix: 17 and 18 run in roots of their own, which needs root, or ROOTS=no", file=sys.stderr)
         return 2
     rows = {major: Row(major) for major in majors}
-    ready_here = set()
 
     if "setup" in steps:
         # 15 first: 14's build takes inline functions from its.
@@ -233,11 +246,10 @@ def main(majors: list[str], steps: list[str]) -> int:
             here("15")
         for major in sorted(majors, key=lambda major: (major != "15", majors.index(major))):
             rows[major].start(in_root(major) if major in SUITES else here(major))
-            ready_here |= {major} - set(SUITES)
     tested = [major for major in majors if rows[major].ready]
     if "pg_upgrade" in steps:
         # Every major here, before the first pg_upgrade: it starts from those that the private folder has.
-        for major in sorted({"15", *tested} - ready_here, key=lambda major: (major != "15", int(major))):
+        for major in sorted({"15", *tested}, key=lambda major: (major != "15", int(major))):
             here(major)
         for major in tested:
             rows[major].set(pg_upgrade=upgrades(major))
