@@ -40,7 +40,16 @@ def test_ivf_rebuilt_holds_the_same_rows(db, command):
     assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
 
 
-@pytest.mark.parametrize("command", ["REINDEX INDEX t_ivf", "REINDEX INDEX CONCURRENTLY t_ivf", "VACUUM FULL t", "DROP INDEX t_ivf; CREATE INDEX t_ivf ON t USING ivf (d vector_cosine_ops)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        "REINDEX INDEX t_ivf",
+        "REINDEX INDEX CONCURRENTLY t_ivf",
+        "VACUUM FULL t",
+        "DROP INDEX t_ivf; CREATE INDEX t_ivf ON t USING ivf (d vector_cosine_ops)",
+        "DROP INDEX t_ivf; CREATE INDEX CONCURRENTLY t_ivf ON t USING ivf (d vector_cosine_ops)",
+    ],
+)
 def test_ivf_built_from_temporary_files_whose_last_block_is_short(db, command):
     """Rows beyond maintenance_work_mem go through files that are read in blocks of many rows; hardly a file ends with one."""
     vectors = clustered(9001, 128)
