@@ -14,6 +14,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import strangers  # noqa: E402
 
+# Pillow's own font, on every machine: the letters decide what there is to compare.
+strangers.FONTS = Path("/nowhere")
+
 
 def encoded(image, kind: str = "PNG", **options) -> bytes:
     out = io.BytesIO()
@@ -57,12 +60,16 @@ def test_a_set_keeps_a_sketch_beside_every_descriptor(db):
 
 
 def test_a_copy_is_verified_and_the_boxes_say_where(db):
-    original = strangers.draw("maps", 4, 3)
-    found = best(db, encoded(strangers.copies(original, 4)["crop"], "JPEG", quality=70))
-    assert (found["reference"], found["verdict"], found["verified"]) == ("4", "copy", True), found
-    assert found["inliers"] >= 8 and found["agreement"] > 0.5
-    left, top, width, height = found["region"]["image"]
-    assert width > 0.7 and height > 0.7 and left >= 0 and top >= 0, found["region"]
+    verdicts = []
+    for number in range(12):
+        original = strangers.draw("maps", number, 3)
+        found = best(db, encoded(strangers.copies(original, number)["crop"], "JPEG", quality=70))
+        assert (found["reference"], found["verified"]) == (str(number), True), found
+        assert found["inliers"] >= 8 and found["agreement"] > 0.5
+        left, top, width, height = found["region"]["image"]
+        assert width > 0.7 and height > 0.7 and left >= 0 and top >= 0, found["region"]
+        verdicts.append(found["verdict"])
+    assert set(verdicts) <= {"copy", "review"} and verdicts.count("copy") >= 11, verdicts
 
 
 def test_a_stranger_of_the_same_kind_is_no_copy(db):
