@@ -30,6 +30,8 @@ const REFINED: usize = 3;
 const ROUGH: f64 = 4.0;
 const ROUGH_PART: f64 = 0.1;
 const ROUGH_MOST: f64 = 24.0;
+/// Radians that two matches of one motion may be turned apart.
+const MOST_TURN: f64 = 0.45;
 /// Pixels that a place may lie off the refined transforms.
 const ROUNDS: [f64; 4] = [12.0, 8.0, 5.0, 4.0];
 /// A place within this is the same place.
@@ -66,15 +68,24 @@ pub(crate) fn matches(
         let Some(at) = row.iter().position(|&distance| distance == least) else {
             continue;
         };
+        if least >= best_of[at].0 {
+            continue;
+        }
         let place = &reference[at];
-        // A second angle of the same place is no rival.
-        let second = row
-            .iter()
-            .zip(reference)
-            .filter(|(_, other)| (other.x - place.x).abs() > 2.0 || (other.y - place.y).abs() > 2.0)
-            .map(|(&distance, _)| distance)
-            .fold(u8::MAX, u8::min);
-        if f32::from(least) <= RATIO * f32::from(second) && least < best_of[at].0 {
+        // Few are nearly as near; a second angle of the same place is no rival.
+        let rival = |distance: u8| f32::from(least) > RATIO * f32::from(distance);
+        let rivals = (least..=u8::MAX).find(|&distance| !rival(distance)).unwrap_or(u8::MAX);
+        let near: usize = row
+            .chunks(usize::from(u8::MAX))
+            .map(|part| usize::from(part.iter().map(|&distance| u8::from(distance < rivals)).sum::<u8>()))
+            .sum();
+        let unique = near <= 1
+            || row
+                .iter()
+                .zip(reference)
+                .filter(|(distance, _)| **distance < rivals)
+                .all(|(_, other)| (other.x - place.x).abs() <= 2.0 && (other.y - place.y).abs() <= 2.0);
+        if unique {
             best_of[at] = (least, number as u32);
         }
     }
@@ -96,21 +107,22 @@ pub(crate) fn matches(
 
 /// The motion that most matches bear out; `None` where not even three agree on a sensible one.
 pub(crate) fn motion(matches: &[Match]) -> Option<Motion> {
-    let mut ranked: Vec<(usize, usize)> = matches
-        .iter()
+    let mut ranked: Vec<(usize, usize)> = borne_out(matches)
+        .into_iter()
         .enumerate()
-        .map(|(at, seed)| (matches.iter().filter(|other| agrees(seed, other)).count(), at))
+        .map(|(at, count)| (count, at))
         .filter(|(count, _)| *count >= 3)
         .collect();
     ranked.sort_by_key(|&(count, at)| (std::cmp::Reverse(count), at));
     let mut best: Option<Motion> = None;
-    let mut seeds: Vec<usize> = Vec::new();
+    let mut seeds: Vec<Seed> = Vec::new();
     for (_, at) in ranked {
         // What an earlier hypothesis holds already leads to the same.
-        if seeds.iter().any(|&seed| agrees(&matches[seed], &matches[at])) {
+        if seeds.iter().any(|seed| seed.agrees(&matches[at])) {
             continue;
         }
-        let near: Vec<&Match> = matches.iter().filter(|other| agrees(&matches[at], other)).collect();
+        let seed = Seed::of(&matches[at]);
+        let near: Vec<&Match> = matches.iter().filter(|other| seed.agrees(other)).collect();
         if let Some(found) = refined(matches, &matches[at], &near)
             && best
                 .as_ref()
@@ -118,12 +130,50 @@ pub(crate) fn motion(matches: &[Match]) -> Option<Motion> {
         {
             best = Some(found);
         }
-        seeds.push(at);
+        seeds.push(seed);
         if seeds.len() == REFINED {
             break;
         }
     }
     best.filter(|best| best.inliers.len() >= 3)
+}
+
+/// For each match how many bear it out, itself among them. Only those that are turned alike are looked at.
+fn borne_out(matches: &[Match]) -> Vec<usize> {
+    let whole = 2.0 * std::f64::consts::PI;
+    let mut by_turn: Vec<(f64, usize)> = matches
+        .iter()
+        .enumerate()
+        .map(|(at, one)| (one.turn.rem_euclid(whole), at))
+        .collect();
+    by_turn.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Once around and as far beyond each end as turns may differ, and by what the last digits lose.
+    let reach = MOST_TURN + 1e-6;
+    let below = by_turn
+        .iter()
+        .filter(|one| one.0 >= whole - reach)
+        .map(|one| (one.0 - whole, one.1));
+    let beyond = by_turn
+        .iter()
+        .filter(|one| one.0 <= reach)
+        .map(|one| (one.0 + whole, one.1));
+    let around: Vec<(f64, usize)> = below.chain(by_turn.iter().copied()).chain(beyond).collect();
+    let (mut first, mut end) = (0, 0);
+    let mut counts = vec![0; matches.len()];
+    for &(turn, at) in &by_turn {
+        while around[first].0 < turn - reach {
+            first += 1;
+        }
+        while end < around.len() && around[end].0 <= turn + reach {
+            end += 1;
+        }
+        let seed = Seed::of(&matches[at]);
+        counts[at] = around[first..end]
+            .iter()
+            .filter(|(_, other)| seed.agrees(&matches[*other]))
+            .count();
+    }
+    counts
 }
 
 /// The similarity transform of one match.
@@ -139,27 +189,44 @@ fn similarity(seed: &Match) -> Affine {
     }
 }
 
-/// Whether a match lies where another says, turned and scaled as that is.
-fn agrees(seed: &Match, other: &Match) -> bool {
-    let ratio = other.scale / seed.scale;
-    if !(0.6..1.67).contains(&ratio) {
-        return false;
+/// A match that says where others must lie.
+struct Seed<'a> {
+    one: &'a Match,
+    cos: f64,
+    sin: f64,
+}
+
+impl<'a> Seed<'a> {
+    fn of(one: &'a Match) -> Self {
+        Self {
+            one,
+            cos: libm::cos(one.turn) * one.scale,
+            sin: libm::sin(one.turn) * one.scale,
+        }
     }
-    let whole = 2.0 * std::f64::consts::PI;
-    let turn = (other.turn - seed.turn).abs() % whole;
-    if turn.min(whole - turn) > 0.45 {
-        return false;
+
+    /// Whether a match lies where this one says, turned and scaled as it is.
+    fn agrees(&self, other: &Match) -> bool {
+        let Self { one, cos, sin } = *self;
+        let ratio = other.scale / one.scale;
+        if !(0.6..1.67).contains(&ratio) {
+            return false;
+        }
+        let whole = 2.0 * std::f64::consts::PI;
+        let mut turn = (other.turn - one.turn).abs();
+        if turn >= whole {
+            turn %= whole;
+        }
+        if turn.min(whole - turn) > MOST_TURN {
+            return false;
+        }
+        let (dx, dy) = (other.reference.0 - one.reference.0, other.reference.1 - one.reference.1);
+        let (x, y) = (one.query.0 + cos * dx - sin * dy, one.query.1 + sin * dx + cos * dy);
+        let (u, v) = (x - other.query.0, y - other.query.1);
+        let far = (dx * dx + dy * dy).sqrt() * one.scale;
+        let allowed = (ROUGH + ROUGH_PART * far).min(ROUGH_MOST);
+        u * u + v * v <= allowed * allowed
     }
-    let (dx, dy) = (
-        other.reference.0 - seed.reference.0,
-        other.reference.1 - seed.reference.1,
-    );
-    let (cos, sin) = (libm::cos(seed.turn) * seed.scale, libm::sin(seed.turn) * seed.scale);
-    let (x, y) = (seed.query.0 + cos * dx - sin * dy, seed.query.1 + sin * dx + cos * dy);
-    let (u, v) = (x - other.query.0, y - other.query.1);
-    let far = (dx * dx + dy * dy).sqrt() * seed.scale;
-    let allowed = (ROUGH + ROUGH_PART * far).min(ROUGH_MOST);
-    u * u + v * v <= allowed * allowed
 }
 
 /// From the matches of a hypothesis to an affine transform, and to all matches that lie on it.
@@ -238,4 +305,39 @@ fn distinct<'a>(held: impl Iterator<Item = &'a Match>) -> Vec<Match> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn those_turned_alike_are_all_that_bear_a_match_out(
+            drawn in prop::collection::vec(((0.0..400.0, 0.0..400.0), (0.0..400.0, 0.0..400.0), 0.3f64..3.0, -7.0f64..7.0), 0..80),
+            moved in prop::collection::vec((0.0..400.0, 0.0..400.0, -0.6f64..0.6), 0..40),
+        ) {
+            let mut all: Vec<Match> = drawn
+                .into_iter()
+                .map(|(query, reference, scale, turn)| Match { query, reference, scale, turn })
+                .collect();
+            // Some under one motion, turned by half a circle, where angles wrap.
+            all.extend(moved.into_iter().map(|(x, y, off)| Match {
+                query: (400.0 - x, 400.0 - y),
+                reference: (x, y),
+                scale: 1.0,
+                turn: std::f64::consts::PI + off,
+            }));
+            let each: Vec<usize> = all
+                .iter()
+                .map(|seed| {
+                    let seed = Seed::of(seed);
+                    all.iter().filter(|other| seed.agrees(other)).count()
+                })
+                .collect();
+            prop_assert_eq!(borne_out(&all), each);
+        }
+    }
 }
