@@ -41,8 +41,25 @@ pub(crate) fn features(
     most: usize,
     should_stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Feature>, ImageError> {
-    let space = ScaleSpace::of(picture, should_stop)?;
-    let chosen = spread(space.extrema(should_stop)?, most, picture);
+    // The finest scale does not take all.
+    let space = ScaleSpace::of(picture, usize::MAX, should_stop)?;
+    described(&space, picture, most, (2 * most).div_ceil(3), should_stop)
+}
+
+/// As [`features`], of the picture's finest scales alone.
+pub(crate) fn finest(picture: &Plane, most: usize, should_stop: &dyn Fn() -> bool) -> Result<Vec<Feature>, ImageError> {
+    let space = ScaleSpace::of(picture, 1, should_stop)?;
+    described(&space, picture, most, most, should_stop)
+}
+
+fn described(
+    space: &ScaleSpace,
+    picture: &Plane,
+    most: usize,
+    most_fine: usize,
+    should_stop: &dyn Fn() -> bool,
+) -> Result<Vec<Feature>, ImageError> {
+    let chosen = spread(space.extrema(should_stop)?, most, most_fine, picture);
     let windows = windows();
     let mut found = Vec::with_capacity(most);
     for (number, extremum) in chosen.iter().enumerate() {
@@ -69,8 +86,8 @@ pub(crate) fn features(
     Ok(found)
 }
 
-/// The strongest, so that neither one part of the picture nor the finest scale takes all.
-fn spread(mut all: Vec<Extremum>, most: usize, picture: &Plane) -> Vec<Extremum> {
+/// The strongest, so that no part of the picture takes all, and the finest scale not more than `most_fine`.
+fn spread(mut all: Vec<Extremum>, most: usize, most_fine: usize, picture: &Plane) -> Vec<Extremum> {
     all.sort_by(|a, b| {
         b.response
             .total_cmp(&a.response)
@@ -87,7 +104,7 @@ fn spread(mut all: Vec<Extremum>, most: usize, picture: &Plane) -> Vec<Extremum>
         let part = |at: f32, length: usize| ((at * scale / length as f32 * PARTS as f32) as usize).min(PARTS - 1);
         let place = part(extremum.y, picture.height) * PARTS + part(extremum.x, picture.width);
         let fine = extremum.octave == 0;
-        if taken[place] >= quota || fine && 3 * finest >= 2 * most || chosen.len() >= most {
+        if taken[place] >= quota || fine && finest >= most_fine || chosen.len() >= most {
             left.push(extremum);
             continue;
         }
@@ -234,6 +251,16 @@ fn cut(values: &[f32; CELLS * CELLS * DIRECTIONS]) -> Code {
 }
 
 impl Feature {
+    /// The feature in a picture that is larger by this factor.
+    pub(crate) fn scaled(&self, by: f32) -> Self {
+        Self {
+            x: (self.x + 0.5) * by - 0.5,
+            y: (self.y + 0.5) * by - 0.5,
+            size: self.size * by,
+            ..*self
+        }
+    }
+
     /// The feature of the mirrored picture, left and right exchanged, of this width.
     pub(crate) fn mirrored(&self, width: usize) -> Self {
         let mut code = [0; 16];

@@ -46,37 +46,28 @@ impl Plane {
         let sum = weights[0] + 2.0 * weights[1..].iter().sum::<f32>();
         weights.iter_mut().for_each(|weight| *weight /= sum);
 
-        let mut across = vec![0.0; self.values.len()];
-        let mut padded = vec![0.0; self.width + 2 * radius];
-        for (row, out) in self
-            .values
-            .chunks_exact(self.width)
-            .zip(across.chunks_exact_mut(self.width))
-        {
-            padded[..radius].fill(row[0]);
-            padded[radius..radius + self.width].copy_from_slice(row);
-            padded[radius + self.width..].fill(row[self.width - 1]);
-            scaled(out, &padded[radius..radius + self.width], weights[0]);
-            for (tap, &weight) in weights.iter().enumerate().skip(1) {
-                let (before, after) = (
-                    &padded[radius - tap..][..self.width],
-                    &padded[radius + tap..][..self.width],
-                );
-                add_both(out, before, after, weight);
-            }
-        }
+        // Rows smoothed across, as many as one row of the result needs.
+        let (width, held) = (self.width, 2 * radius + 1);
+        let mut across = vec![0.0; held * width];
+        let mut next = 0;
+        let mut padded = vec![0.0; width + 2 * radius];
         let mut values = vec![0.0; self.values.len()];
-        let row = |y: usize| &across[y * self.width..][..self.width];
-        for (y, out) in values.chunks_exact_mut(self.width).enumerate() {
-            scaled(out, row(y), weights[0]);
-            for (tap, &weight) in weights.iter().enumerate().skip(1) {
-                add_both(
-                    out,
-                    row(y.saturating_sub(tap)),
-                    row((y + tap).min(self.height - 1)),
-                    weight,
-                );
+        for (y, out) in values.chunks_exact_mut(width).enumerate() {
+            while next <= (y + radius).min(self.height - 1) {
+                let row = &self.values[next * width..][..width];
+                padded[..radius].fill(row[0]);
+                padded[radius..radius + width].copy_from_slice(row);
+                padded[radius + width..].fill(row[width - 1]);
+                let out = &mut across[next % held * width..][..width];
+                weighed(out, &weights, |tap| {
+                    (&padded[radius - tap..][..width], &padded[radius + tap..][..width])
+                });
+                next += 1;
             }
+            let row = |y: usize| &across[y % held * width..][..width];
+            weighed(out, &weights, |tap| {
+                (row(y.saturating_sub(tap)), row((y + tap).min(self.height - 1)))
+            });
         }
         Self { values, ..*self }
     }
@@ -90,22 +81,34 @@ impl Plane {
         }
         Self { width, height, values }
     }
-
-    /// This less another of the same size.
-    pub(crate) fn minus(&self, other: &Self) -> Self {
-        let values = self.values.iter().zip(&other.values).map(|(a, b)| a - b).collect();
-        Self { values, ..*self }
-    }
 }
 
-fn scaled(out: &mut [f32], from: &[f32], weight: f32) {
-    for (out, value) in out.iter_mut().zip(from) {
-        *out = value * weight;
-    }
-}
+/// Places that are summed at a time, in registers.
+const LANES: usize = 16;
 
-fn add_both(out: &mut [f32], one: &[f32], other: &[f32], weight: f32) {
-    for ((out, a), b) in out.iter_mut().zip(one).zip(other) {
-        *out += (a + b) * weight;
+/// The sum of the rows that `of` gives for each tap, one to either side, by the taps' weights; for tap 0 the first row alone.
+fn weighed<'a>(out: &mut [f32], weights: &[f32], of: impl Fn(usize) -> (&'a [f32], &'a [f32])) {
+    let (centre, _) = of(0);
+    let whole = out.len() / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let mut sum = [0.0_f32; LANES];
+        for (sum, value) in sum.iter_mut().zip(&centre[at..at + LANES]) {
+            *sum = value * weights[0];
+        }
+        for (tap, &weight) in weights.iter().enumerate().skip(1) {
+            let (one, other) = of(tap);
+            for ((sum, a), b) in sum.iter_mut().zip(&one[at..at + LANES]).zip(&other[at..at + LANES]) {
+                *sum += (a + b) * weight;
+            }
+        }
+        out[at..at + LANES].copy_from_slice(&sum);
+    }
+    for at in whole..out.len() {
+        let mut sum = centre[at] * weights[0];
+        for (tap, &weight) in weights.iter().enumerate().skip(1) {
+            let (one, other) = of(tap);
+            sum += (one[at] + other[at]) * weight;
+        }
+        out[at] = sum;
     }
 }

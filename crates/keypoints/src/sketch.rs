@@ -19,6 +19,11 @@ pub const PICTURE_SIDE: u32 = 256;
 pub const REFERENCE_FEATURES: usize = 200;
 /// Features of a query.
 pub const QUERY_FEATURES: usize = 500;
+/// Longest side of the picture in which a query is looked at once more, for what is small in it: a reference that covers two thirds
+/// of the query's sides is as large there as in its own sketch.
+pub const FINE_SIDE: u32 = 576;
+/// Features of a query from that, beside the others.
+pub const FINE_FEATURES: usize = 400;
 /// No sketch has more bytes.
 pub const MOST_SKETCH_BYTES: usize = 8192;
 /// The format that is written.

@@ -4,11 +4,11 @@ use imaging::{Image, ImageError};
 use vectors::hamming::{self, Code};
 
 use crate::content::{Cells, Content, Pyramid, content};
-use crate::features::{Feature, features};
+use crate::features::{Feature, features, finest};
 use crate::grey::Grey;
 use crate::motion::{Match, Motion, matches, motion};
 use crate::plane::Plane;
-use crate::sketch::{QUERY_FEATURES, SKETCH_SIDE, Sketch, SketchError, THUMBNAIL, at_most};
+use crate::sketch::{FINE_FEATURES, FINE_SIDE, QUERY_FEATURES, SKETCH_SIDE, Sketch, SketchError, THUMBNAIL, at_most};
 use crate::transform::Affine;
 
 /// Fewer features than this agree by chance, too: the content is not looked at.
@@ -90,9 +90,12 @@ impl Query {
     /// # Errors
     /// [`ImageError::Cancelled`] once `should_stop` says so.
     pub fn of(image: &Image, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
-        let working = Grey::of(&at_most(image, SKETCH_SIDE)?);
-        let plane = Plane::of(working.width, working.height, &working.pixels);
-        let plain = features(&plane, QUERY_FEATURES, should_stop)?;
+        let plane = plane_of(image, SKETCH_SIDE)?;
+        let mut plain = features(&plane, QUERY_FEATURES, should_stop)?;
+        let fine = plane_of(image, FINE_SIDE)?;
+        let by = plane.width as f32 / fine.width as f32;
+        let found = finest(&fine, FINE_FEATURES, should_stop)?;
+        plain.extend(found.iter().map(|feature| feature.scaled(by)));
         let mirrored = plain.iter().map(|feature| feature.mirrored(plane.width)).collect();
         let small = Grey::of(&imaging::resize(
             image,
@@ -300,6 +303,11 @@ fn shrunk(transform: &Affine, x: f64, y: f64) -> Affine {
         e: transform.e * y,
         f: (transform.f + 0.5) * y - 0.5,
     }
+}
+
+fn plane_of(image: &Image, longest: u32) -> Result<Plane, ImageError> {
+    let grey = Grey::of(&at_most(image, longest)?);
+    Ok(Plane::of(grey.width, grey.height, &grey.pixels))
 }
 
 /// Where a place of the reference's thumbnail lies in the query's, for each of the eight ways to lay it: bit 0 mirrors left and
