@@ -32,6 +32,7 @@ CREATE FUNCTION @extschema@.copy_background(descriptor @extschema@.vector, model
 COMMENT ON FUNCTION @extschema@.copy_background(@extschema@.vector, text) IS 'mean inner product of a descriptor with its nearest background descriptors (m of descriptor stretching): high means that many unrelated pictures look like it';
 
 CREATE FUNCTION copymatch.compare_sketches(image bytea, model text, sketches bytea[])
-    RETURNS TABLE (place integer, inliers integer, compared integer, agreement double precision, ground double precision)
+    RETURNS TABLE (place integer, inliers integer, compared integer, agreement double precision, uncovered double precision,
+        ground double precision)
     AS 'MODULE_PATHNAME', 'compare_sketches_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 50;
-COMMENT ON FUNCTION copymatch.compare_sketches(bytea, text, bytea[]) IS 'what verification finds of an image (decoded as for the model) and some sketches, in numbers, a row for each sketch of this version''s format: its place in the array, from 1, inliers, cells compared, share of these that agree, and ground, the share of the reference that is of one tone (high for drawn pictures). Weights of verification are fitted to these. Reads its arguments only';
+COMMENT ON FUNCTION copymatch.compare_sketches(bytea, text, bytea[]) IS 'what verification finds of an image (decoded as for the model) and some sketches, in numbers, a row for each sketch of this version''s format: its place in the array, from 1, inliers, cells compared, share of these that agree, share of those that agree apart from the largest block of others (at most a quarter: what something laid over the picture may hide), and ground, the share of the reference that is of one tone (high for drawn pictures). Weights of verification are fitted to these. Reads its arguments only';

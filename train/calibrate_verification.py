@@ -69,15 +69,15 @@ def others(values):
 
 
 def part(name: str, drawn: bool, answers: list) -> Part:
-    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared, agreement, ground)."""
+    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared, agreement, uncovered, ground)."""
     shape = (len(answers), NEIGHBOURS)
-    similarity, inliers, compared, agreement, ground = np.full(shape, -1.0), *(np.zeros(shape) for _ in range(4))
+    similarity, inliers, compared, agreement, uncovered, ground = np.full(shape, -1.0), *(np.zeros(shape) for _ in range(5))
     present, true = np.zeros(shape, bool), np.zeros(shape, bool)
     background = np.array([m for _, _, m, _ in answers])[:, None]
     for at, (_, truth, _, rows) in enumerate(answers):
-        for place, (reference, alike, count, cells, agrees, plain) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
+        for place, (reference, alike, count, cells, agrees, clear, plain) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
             similarity[at, place], inliers[at, place], compared[at, place] = alike, np.log1p(count), cells
-            agreement[at, place], ground[at, place] = agrees, plain
+            agreement[at, place], uncovered[at, place], ground[at, place] = agrees, clear, plain
             present[at, place], true[at, place] = True, reference == truth
     falling = -np.sort(-similarity, 1)
     fifth = np.where(similarity >= falling[:, 4:5], falling[:, 5:6], falling[:, 4:5])
@@ -247,7 +247,7 @@ class Server:
                 SELECT f.* FROM query q, copymatch.compare_sketches(q.image, (SELECT name FROM copymatch.models WHERE is_default),
                     (SELECT array_agg(sketch ORDER BY place) FROM ranked)) f WHERE q.name = %(name)s)
             SELECT copy_background(q.descriptor), r.name, r.similarity, coalesce(f.inliers, 0), coalesce(f.compared, 0),
-                   coalesce(f.agreement, 0), coalesce(f.ground, 0)
+                   coalesce(f.agreement, 0), coalesce(f.uncovered, 0), coalesce(f.ground, 0)
             FROM query q CROSS JOIN ranked r LEFT JOIN found f ON f.place = r.place
             WHERE q.name = %(name)s"""
 

@@ -8,7 +8,7 @@ use crate::embed::decoded;
 use crate::failure::{Failure, boundary, should_stop};
 use crate::interrupts;
 
-/// Of each sketch its place, from 1, inliers, compared cells, agreement and ground; a sketch of another format has no row.
+/// Of each sketch its place, from 1, inliers, compared cells, agreement, agreement of what nothing covers, and ground; a sketch of another format has no row.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
 fn compare_sketches(
@@ -22,6 +22,7 @@ fn compare_sketches(
         name!(inliers, i32),
         name!(compared, i32),
         name!(agreement, f64),
+        name!(uncovered, f64),
         name!(ground, f64),
     ),
 > {
@@ -37,6 +38,7 @@ fn compare_sketches(
                     PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
                     format!("sketch {place}: {error}"),
                 )
+                .hint("Make it anew by copy_sketch, or leave it out.")
             };
             let sketch = match Sketch::parse(bytes) {
                 Ok(sketch) => sketch,
@@ -50,6 +52,7 @@ fn compare_sketches(
                 number(found.inliers),
                 number(found.compared),
                 found.agreement(),
+                found.uncovered(),
                 sketch.ground().map_err(damaged)?,
             ));
         }

@@ -22,6 +22,8 @@ pub(crate) struct Content {
     pub(crate) compared: usize,
     /// Of these, those that agree.
     pub(crate) agreed: usize,
+    /// Of those that do not agree, the most that lie side by side: what one thing laid over the picture hides.
+    pub(crate) block: usize,
     /// Smallest box around the cells that agree, in parts of the reference: left, top, right, bottom.
     pub(crate) bounds: Option<[f64; 4]>,
 }
@@ -101,8 +103,10 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine, mut
     let mut warped = vec![f32::NAN; cell * cell];
     let mut shifted = vec![0.0; cell * cell];
     let drawn = cells.is_some();
+    let across = picture.width.div_ceil(cell);
+    let mut differs = vec![false; across * picture.height.div_ceil(cell)];
     if let Some(cells) = &mut cells {
-        cells.columns = picture.width.div_ceil(cell);
+        cells.columns = across;
         cells.all.clear();
     }
     for top in (0..picture.height).step_by(cell) {
@@ -180,7 +184,10 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine, mut
                     break;
                 }
             }
-            if say(if agrees { Said::Agrees } else { Said::Differs }) == Said::Agrees && counts {
+            say(if agrees { Said::Agrees } else { Said::Differs });
+            if !agrees {
+                differs[top / cell * across + left / cell] = counts;
+            } else if counts {
                 result.agreed += 1;
                 let bounds = result.bounds.get_or_insert(here);
                 *bounds = [
@@ -192,7 +199,35 @@ pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine, mut
             }
         }
     }
+    result.block = largest_block(&mut differs, across);
     result
+}
+
+/// The most marked cells that hang together, corners included. The marks are used up.
+fn largest_block(marked: &mut [bool], across: usize) -> usize {
+    let down = marked.len() / across;
+    let mut largest = 0;
+    let mut waiting = Vec::new();
+    for first in 0..marked.len() {
+        if !std::mem::take(&mut marked[first]) {
+            continue;
+        }
+        waiting.push(first);
+        let mut count = 0;
+        while let Some(at) = waiting.pop() {
+            count += 1;
+            let (x, y) = (at % across, at / across);
+            for v in y.saturating_sub(1)..(y + 2).min(down) {
+                for u in x.saturating_sub(1)..(x + 2).min(across) {
+                    if std::mem::take(&mut marked[v * across + u]) {
+                        waiting.push(v * across + u);
+                    }
+                }
+            }
+        }
+        largest = largest.max(count);
+    }
+    largest
 }
 
 /// Standard deviation of the places that are numbers.
@@ -240,4 +275,28 @@ fn correlation(one: &[f32], other: &[f32]) -> f32 {
         return 0.0;
     }
     (ab - a * b / n) / (va * vb).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_hangs_together_by_sides_and_corners_and_ends_at_the_edge() {
+        let marks = |picture: &str| {
+            picture
+                .bytes()
+                .filter(|one| *one != b' ')
+                .map(|one| one == b'#')
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(largest_block(&mut marks("##.. ..#. #..# ...#"), 4), 5);
+        assert_eq!(
+            largest_block(&mut marks("...# #... ...."), 4),
+            1,
+            "the next row begins at the other side"
+        );
+        assert_eq!(largest_block(&mut marks("...."), 4), 0);
+        assert_eq!(largest_block(&mut marks("####"), 1), 4);
+    }
 }

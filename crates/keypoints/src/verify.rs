@@ -37,6 +37,8 @@ pub struct Evidence {
     pub compared: usize,
     /// Of these, those with the same content.
     pub agreed: usize,
+    /// Of those without, the most that lie side by side.
+    pub block: usize,
     /// Whether the query shows the reference mirrored.
     pub mirrored: bool,
     /// The box of the query that shows the reference, in parts of its sides: left, top, width, height.
@@ -54,6 +56,16 @@ impl Evidence {
             return 0.0;
         }
         self.agreed as f64 / self.compared as f64
+    }
+
+    /// As [`Evidence::agreement`], of the cells apart from the largest block of those that do not agree, as far as that is no more than
+    /// a quarter of all: something may have been laid over the picture.
+    pub fn uncovered(&self) -> f64 {
+        let hidden = self.block.min(self.compared / 4);
+        if self.agreement() == 0.0 {
+            return 0.0;
+        }
+        self.agreed as f64 / (self.compared - hidden) as f64
     }
 
     /// Share of the reference that the query shows with the same content, 0 to 1.
@@ -217,6 +229,7 @@ impl Query {
             evidence.structured = found.structured;
             evidence.compared = found.compared;
             evidence.agreed = found.agreed;
+            evidence.block = found.block;
             evidence.mirrored = mirrored;
             let transform = in_parts(
                 &transform,

@@ -211,6 +211,66 @@ fn a_cancelled_sketch_ends_at_once() {
     assert!(Query::of(&scene(9, 300, 220), &|| true).is_err());
 }
 
+/// Rows of small signs, five dots by three each, as dense as a page of text.
+fn small_print(seed: u64, width: u32, height: u32) -> Image {
+    let mut chance = random(seed);
+    let mut pixels = vec![250; (width * height * 3) as usize];
+    for top in (40..height - 40).step_by(22) {
+        for left in (40..width - 40).step_by(9) {
+            if chance(6) == 0 {
+                continue;
+            }
+            for dot in 0..15 {
+                if chance(2) == 0 {
+                    continue;
+                }
+                let (x, y) = (left + dot % 3 * 2, top + dot / 3 * 2);
+                for (x, y) in [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)] {
+                    pixels[((y * width + x) * 3) as usize..][..3].fill(30);
+                }
+            }
+        }
+    }
+    Image::new(width, height, pixels).unwrap()
+}
+
+#[test]
+fn small_print_is_found_in_a_page_of_which_it_covers_less_than_half() {
+    let (width, height) = (620, 860);
+    let print = small_print(1, width, height);
+    let (wide, high) = (width * 3 / 2, height * 7 / 5);
+    let mut page = vec![40; (wide * high * 3) as usize];
+    for y in 0..height {
+        let (from, to) = ((y * width * 3) as usize, (((y + 150) * wide + 90) * 3) as usize);
+        page[to..to + (width * 3) as usize].copy_from_slice(&print.pixels()[from..from + (width * 3) as usize]);
+    }
+    let page = Image::new(wide, high, page).unwrap();
+    let page = resize(&page, wide * 2 / 3, high * 2 / 3, Filter::Lanczos).unwrap();
+    let found = evidence(&page, &print);
+    assert!(found.inliers >= 30 && found.is_shown(), "{found:?}");
+    let other = evidence(&page, &small_print(2, width, height));
+    assert!(!other.is_shown(), "{other:?}");
+}
+
+#[test]
+fn a_banner_hides_one_block_and_what_it_leaves_agrees() {
+    let picture = scene(7, 360, 280);
+    let mut pixels = picture.pixels().to_vec();
+    pixels[360 * 110 * 3..360 * 150 * 3].fill(200);
+    let found = evidence(&Image::new(360, 280, pixels).unwrap(), &picture);
+    assert!(found.agreement() < 0.9 && found.uncovered() > 0.97, "{found:?}");
+    // As much, but here and there: no one thing covers that.
+    let mut pixels = picture.pixels().to_vec();
+    for at in 0..24 {
+        let (left, top) = (at % 6 * 60 + 8, at / 6 * 70 + 12);
+        for y in top..top + 30 {
+            pixels[(y * 360 + left) * 3..(y * 360 + left + 30) * 3].fill(200);
+        }
+    }
+    let found = evidence(&Image::new(360, 280, pixels).unwrap(), &picture);
+    assert!(found.uncovered() < found.agreement() + 0.1, "{found:?}");
+}
+
 #[test]
 fn two_halves_of_one_picture_are_not_the_same() {
     let picture = scene(21, 400, 240);
