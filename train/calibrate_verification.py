@@ -41,6 +41,7 @@ MAY_FALL = {"background"}
 THRESHOLDS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
 # As in crates/scoring/src/standing.rs.
 CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.03, 1.8, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
+FEATURES_LEAD, FEATURES, UNCOVERED = (0.4, 0.9), (12, 30), (0.8, 0.9)
 GROUND, DRAWN_AGREES, DRAWN_INLIERS, TEMPLATE, KIND = (0.34, 0.42), (0.9, 0.83), (30, 50), (0.2, 0.4), (0.6, 0.7)
 
 
@@ -84,10 +85,13 @@ def part(name: str, drawn: bool, answers: list) -> Part:
     leads = [similarity - np.maximum(level, background) for level in (others(similarity), fifth)]
     other = others(agreement)
     stands_out = between(agreement - other, (CHANCE, CHANCE + PLAIN / np.sqrt(np.maximum(compared, 1))))
-    columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, inliers - others(inliers), agreement, agreement * stands_out]
+    lead, count = inliers - others(inliers), np.expm1(inliers)
+    features_do = between(lead, FEATURES_LEAD) * between(count, FEATURES) * between(uncovered, UNCOVERED)
+    outstanding = np.maximum(agreement * stands_out, uncovered * features_do)
+    columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, lead, agreement, outstanding]
     alike = between(similarity, ALIKE) * between(agreement, AGREES)
-    drawn_one = between(ground, GROUND) * between(agreement, DRAWN_AGREES) * (1 - between(np.expm1(inliers), DRAWN_INLIERS))
-    drawn_one *= 1 - stands_out * np.maximum(between(other, TEMPLATE), between(others(similarity), KIND))
+    drawn_one = between(ground, GROUND) * between(agreement, DRAWN_AGREES) * (1 - between(count, DRAWN_INLIERS))
+    drawn_one *= 1 - np.maximum(stands_out, features_do) * np.maximum(between(other, TEMPLATE), between(others(similarity), KIND))
     contradicted = np.maximum(alike, drawn_one) * (1 - between(similarity, ITSELF))
     sources = np.array([source for source, *_ in answers])
     known = np.array([truth is not None for _, truth, *_ in answers])

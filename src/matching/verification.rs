@@ -143,6 +143,7 @@ pub fn judge(
                 other_inliers: rivals[0].against(pictures[at]),
                 agreement: one.agreement(),
                 other_agreement: rivals[1].against(pictures[at]),
+                uncovered: one.uncovered(),
                 compared: one.compared as f64,
                 ground: 0.0,
             });

@@ -43,6 +43,9 @@ pub struct Found {
     pub agreement: f64,
     /// The most `agreement` of any other reference.
     pub other_agreement: f64,
+    /// Share of the compared content that agrees apart from the largest block that does not, 0 to 1: at least `agreement`, and more
+    /// where something was laid over the picture.
+    pub uncovered: f64,
     /// How many cells of content were compared.
     pub compared: f64,
     /// Share of the reference that is of one tone, 0 to 1: high for drawn pictures (pages, charts, forms), low for photographs.
@@ -54,6 +57,13 @@ pub struct Found {
 /// as so few cells say.
 const CHANCE: f64 = 0.03;
 const PLAIN: f64 = 1.8;
+
+/// A banner over a picture hides content, and most features stay where they were. So a reference stands out by its features, too: by
+/// how much the logarithm of the inliers is above that of any other (the template that forms share has as many in all of them), how
+/// many they are, and how much of the content agrees that no one thing covers; between the first and the second of each.
+const FEATURES_LEAD: [f64; 2] = [0.4, 0.9];
+const FEATURES: [f64; 2] = [12.0, 30.0];
+const UNCOVERED: [f64; 2] = [0.8, 0.9];
 
 /// Where descriptors say that two pictures are all but one, their content must agree in nearly all that both show: between the first
 /// similarity and the second, and between the first agreement and the second, a pair is taken to be contradicted more and more.
@@ -82,14 +92,21 @@ fn between(value: f64, [first, second]: [f64; 2]) -> f64 {
 
 impl Found {
     /// How far the agreement stands out from that with any other reference, 0 to 1.
-    fn stands_out(&self) -> f64 {
+    fn content_stands_out(&self) -> f64 {
         let plain = CHANCE + PLAIN / self.compared.max(1.0).sqrt();
         between(self.agreement - self.other_agreement, [CHANCE, plain])
     }
 
-    /// The agreement as far as it stands out from that with any other reference, 0 to 1.
+    /// How far the features do, 0 to 1.
+    fn features_stand_out(&self) -> f64 {
+        between(self.inliers - self.other_inliers, FEATURES_LEAD)
+            * between(self.inliers.exp_m1(), FEATURES)
+            * between(self.uncovered, UNCOVERED)
+    }
+
+    /// The agreement as far as it, or the features, stand out from those of any other reference, 0 to 1.
     pub fn outstanding(&self) -> f64 {
-        self.agreement * self.stands_out()
+        (self.agreement * self.content_stands_out()).max(self.uncovered * self.features_stand_out())
     }
 
     /// How far the content contradicts descriptors that are so similar, 0 to 1.
@@ -99,7 +116,7 @@ impl Found {
         let drawn = between(self.ground, GROUND)
             * between(self.agreement, DRAWN_AGREES)
             * (1.0 - between(self.inliers.exp_m1(), DRAWN_INLIERS))
-            * (1.0 - self.stands_out() * of_the_kind);
+            * (1.0 - self.content_stands_out().max(self.features_stand_out()) * of_the_kind);
         alike.max(drawn) * (1.0 - between(similarity, ITSELF))
     }
 }
@@ -281,16 +298,19 @@ mod tests {
         #[test]
         fn more_evidence_is_never_less_probable(
             model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0, fifth in -1.0f64..1.0,
-            inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
+            inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, clear in 0.0f64..1.0, others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
             compared in 0.0f64..256.0, ground in 0.0f64..1.0,
         ) {
             let standing = Standing { best, fifth };
-            let found = Found { inliers, agreement, other_inliers: others.0, other_agreement: others.1, compared, ground };
+            let uncovered = agreement + (1.0 - agreement) * clear;
+            let found = Found { inliers, agreement, uncovered, other_inliers: others.0, other_agreement: others.1, compared, ground };
             let odds = model.log_odds(similarity, background, standing, found);
             let more_inliers = Found { inliers: inliers + more, ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_inliers) >= odds - 1e-9);
             let more_agreement = Found { agreement: (agreement + more).min(1.0), ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_agreement) >= odds - 1e-9);
+            let less_covered = Found { uncovered: (uncovered + more).min(1.0), ..found };
+            prop_assert!(model.log_odds(similarity, background, standing, less_covered) >= odds - 1e-9);
             // Of a drawn picture nothing but another of the template tells what the template is.
             let odds_of_photograph = model.log_odds(similarity, background, standing, Found { ground: 0.0, ..found });
             prop_assert!(odds <= odds_of_photograph + 1e-9);
@@ -303,6 +323,34 @@ mod tests {
                 prop_assert!(model.log_odds(similarity + more, background, standing, found) >= odds - 1e-9);
             }
         }
+    }
+
+    #[test]
+    fn under_a_banner_features_stand_out_where_content_does_not() {
+        let screen = Found {
+            inliers: 45.0_f64.ln_1p(),
+            other_inliers: 16.0_f64.ln_1p(),
+            agreement: 0.76,
+            other_agreement: 0.7,
+            uncovered: 0.95,
+            compared: 150.0,
+            ground: 0.6,
+        };
+        assert!(screen.outstanding() > 0.9);
+        assert!(screen.contradicts(0.8, Standing { best: 0.82, fifth: 0.7 }) < 0.05);
+        let template = Found {
+            other_inliers: 40.0_f64.ln_1p(),
+            ..screen
+        };
+        assert!(
+            template.outstanding() < 0.4,
+            "its features are in another reference, too"
+        );
+        let words = Found {
+            uncovered: 0.8,
+            ..screen
+        };
+        assert!(words.outstanding() < 0.4, "what differs lies everywhere");
     }
 
     #[test]
