@@ -372,6 +372,15 @@ def test_ivf_takes_a_bound_in_pgvectors_operator(items):
     assert found == column(items, sql, query, query) and found[0] == 7
 
 
+def test_ivf_on_pgvectors_column_keeps_its_dimensions_where_the_column_loses_them(items):
+    items.execute("CREATE INDEX items_ivf ON items USING ivf (v vector_cosine_ops)")
+    file = one(items, FILE, "items_ivf")
+    items.execute("ALTER TABLE items ALTER v TYPE vector")
+    assert one(items, FILE, "items_ivf") == file
+    items.execute("REINDEX INDEX items_ivf")
+    assert one(items, "SELECT copy_index_dimensions('items_ivf')") == 32
+
+
 @pytest.mark.parametrize("owner", ["public", "copies"])
 def test_ivf_over_bits_orders_by_the_hamming_distance(items, owner):
     items.execute(f"CREATE INDEX items_ivf ON items USING ivf (b {owner}.bit_hamming_ops)")
