@@ -4,10 +4,13 @@ Where the server has pgvector, that; else a stand-in of the same types (pgvector
 """
 
 import itertools
+import pathlib
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
-from conftest import OLDER_MAJORS, _drop, _unused_name
+from conftest import LOCAL, OLDER_MAJORS, _drop, _unused_name
 from pgvector_stand_in import folder, installed
 from pictures import jpeg, png, scene
 from test_ivf_crash import QUICK
@@ -806,11 +809,10 @@ def test_set_schema_of_pgvector_takes_the_classes_along_when_adopted_anew(search
 
 
 @pytest.mark.parametrize("form", ["directory", "custom", "plain"])
-def test_dumped_and_restored(searched, server, new_db, connect, tmp_path, form):
+def test_dumped_and_restored(searched, server, new_db, connect, request, form):
     target = new_db(extension=False)
-    place = server.own(tmp_path)
-    for parent in place.parents[:2]:
-        parent.chmod(0o755)
+    place = server.own(pathlib.Path(tempfile.mkdtemp(prefix="dump-", dir=LOCAL)))
+    request.addfinalizer(lambda: shutil.rmtree(place, ignore_errors=True))
     file = place / "dump"
     server.run("pg_dump", "-d", searched.info.dbname, "-h", server.socket, "-U", "postgres", f"-F{form[0]}", "-f", file)
     if form == "plain":
