@@ -6,6 +6,8 @@
 //! are normalised in double precision and rounded to 22 bits after the point (Pillow, `src/libImaging/Resample.c`).
 //! Libraries that are quicker at large factors take weights of 16 bits, which is a level off here and there.
 
+use resample::Windows;
+
 use crate::poll::Poll;
 use crate::{Image, ImageError, memory};
 
@@ -158,10 +160,6 @@ fn weigh(
     first
 }
 
-fn rounded(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
-}
-
 fn horizontal(
     pixels: &[u8],
     source: usize,
@@ -174,14 +172,13 @@ fn horizontal(
     let mut exact = Vec::new();
     for from in (0..columns).step_by(COLUMNS_AT_ONCE) {
         let to = (from + COLUMNS_AT_ONCE).min(columns);
+        let mut windows = Windows::new();
         let mut weights = Vec::new();
-        let windows: Vec<(usize, std::ops::Range<usize>)> = (from..to)
-            .map(|column| {
-                let start = weights.len();
-                let first = weigh(source, columns, column, kernel, &mut exact, &mut weights);
-                (first, start..weights.len())
-            })
-            .collect();
+        for column in from..to {
+            weights.clear();
+            let first = weigh(source, columns, column, kernel, &mut exact, &mut weights);
+            windows.push(first, &weights);
+        }
         for (number, (row, target)) in pixels
             .chunks_exact(source * 3)
             .zip(result.chunks_exact_mut(columns * 3))
@@ -192,16 +189,7 @@ fn horizontal(
             }
             let (row, _) = row.as_chunks::<3>();
             let (target, _) = target[from * 3..to * 3].as_chunks_mut::<3>();
-            for ((first, range), target) in windows.iter().zip(target) {
-                let weights = &weights[range.clone()];
-                let mut sums = [HALF; 3];
-                for (pixel, weight) in row[*first..*first + weights.len()].iter().zip(weights) {
-                    for (sum, value) in sums.iter_mut().zip(pixel) {
-                        *sum += i32::from(*value) * weight;
-                    }
-                }
-                *target = sums.map(rounded);
-            }
+            resample::across::<PRECISION>(row, &windows, target);
         }
     }
     Ok(result)
@@ -226,12 +214,10 @@ fn vertical(
         // A row may be made of all the others.
         poll.check()?;
         for (line, weight) in pixels[first * stride..].chunks_exact(stride).zip(&weights) {
-            for (sum, value) in sums.iter_mut().zip(line) {
-                *sum += i32::from(*value) * weight;
-            }
+            resample::add(&mut sums, line, *weight);
         }
         for (target, sum) in target.iter_mut().zip(&sums) {
-            *target = rounded(*sum);
+            *target = resample::rounded::<PRECISION>(*sum);
         }
     }
     Ok(result)
