@@ -203,8 +203,12 @@ class Row:
         """What came of a step. Run on another commit than the row's set-up, it has that beside it."""
         for name, text in columns.items():
             self.columns[COLUMNS.index(name)] = text
-        if commit() not in self.columns[-1]:
-            self.columns[-1] += f"; {' and '.join(columns)}: {commit()}"
+        first, *later = self.columns[-1].split("; ")
+        steps = {at: names.split(", ") for names, at in (each.split(": ") for each in later)}
+        steps = {at: [name for name in names if name not in columns] for at, names in steps.items()}
+        if commit() not in first:
+            steps.setdefault(commit(), []).extend(columns)
+        self.columns[-1] = "; ".join([first, *(f"{', '.join(names)}: {at}" for at, names in steps.items() if names)])
         self.write()
 
     def write(self) -> None:
