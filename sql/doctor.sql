@@ -63,7 +63,7 @@ BEGIN
     SELECT * INTO found FROM copymatch.service_status();
     IF found.path = 'session' AND found.state IN ('missing', 'stopped', 'failing') THEN
         RETURN QUERY SELECT "check", subject, 'error', format('the embedding service does not run: %s', found.path_reason),
-            coalesce(found.last_trouble, 'Install copymatch again (copymatch/copymatch-encoder in the library directory); see that max_worker_processes has room.');
+            coalesce(found.last_trouble, 'Install copymatch again (copymatch/copymatch-encoder beside copymatch.so); see that max_worker_processes has room.');
     ELSIF found.path = 'session' THEN
         RETURN QUERY SELECT "check", subject, 'ok', format('each session loads the network for itself: %s', found.path_reason), NULL::text;
     ELSIF found.state <> 'running' THEN

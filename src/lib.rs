@@ -13,6 +13,7 @@ mod explain;
 mod failure;
 mod flagging;
 mod home;
+mod installation;
 mod interrupts;
 mod ivf;
 mod json;

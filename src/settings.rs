@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
+use crate::installation;
+
 /// `copymatch.execution_provider`: where ONNX Runtime runs the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum ExecutionProvider {
@@ -112,7 +114,7 @@ pub fn register() {
     GucRegistry::define_string_guc(
         c"copymatch.onnxruntime_library",
         c"Path of ONNX Runtime's shared library.",
-        c"Empty means copymatch/libonnxruntime.so in PostgreSQL's library directory, where `make install` puts it. Read when a backend first embeds; later changes need a new connection.",
+        c"Empty means copymatch/libonnxruntime.so beside copymatch.so, where `make install` puts it. Read when a backend first embeds; later changes need a new connection.",
         &ONNXRUNTIME_LIBRARY,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
@@ -565,7 +567,7 @@ pub fn onnxruntime_library() -> PathBuf {
         .filter(|path| !path.is_empty())
     {
         Some(path) => PathBuf::from(path),
-        None => library_directory().join("copymatch").join("libonnxruntime.so"),
+        None => installation::file("libonnxruntime.so"),
     }
 }
 
@@ -581,11 +583,5 @@ pub fn image_limits() -> imaging::Limits {
 
 /// The program that the embedding service runs networks in.
 pub fn encoder_program() -> PathBuf {
-    library_directory().join("copymatch").join("copymatch-encoder")
-}
-
-fn library_directory() -> PathBuf {
-    // SAFETY: PostgreSQL fills pkglib_path, a NUL-terminated array, at the start of every process.
-    let path = unsafe { std::ffi::CStr::from_ptr((&raw const pgrx::pg_sys::pkglib_path).cast()) };
-    PathBuf::from(path.to_string_lossy().into_owned())
+    installation::file("copymatch-encoder")
 }
