@@ -22,7 +22,7 @@ SETUP := $(if $(AS_SET_UP),,setup)
 WITH_SERVER := scripts/cluster.sh start; export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
 .PHONY: help setup demo test torture bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-strangers calibrate-verification eval-model eval-foreign eval-baselines \
-	bare-root matrix check-versions
+	bare-root matrix check-versions package package-try sbom
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "copymatch: image copy detection inside PostgreSQL\n" } \
@@ -85,6 +85,15 @@ status: ## is the private server running, and where
 
 install: ## install into the system's PostgreSQL (PG_CONFIG=path: another one; GPU=1: with CUDA)
 	@scripts/packages.sh && scripts/tools.sh && scripts/build.sh --system
+
+package: ## a Debian package for PG_MAJOR below target/debian, checked by lintian
+	@scripts/packages.sh && scripts/tools.sh && scripts/package.sh
+
+package-try: ## install that package into a bare Debian below /var/tmp, search with it, remove it (needs root)
+	@BARE_ROOT=$${BARE_ROOT:-/var/tmp/copymatch-package-$(PG_MAJOR)} exec scripts/bare-root.sh try "$$(scripts/package.sh path)"
+
+sbom: ## the release's bill of materials (CycloneDX), below target/sbom
+	@scripts/sbom.sh
 
 train-smoke: ## the training recipe, every part once on 300 pictures
 	@scripts/train.sh smoke

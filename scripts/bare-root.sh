@@ -10,6 +10,8 @@
 #   bare-root.sh test         only make test (T=… as there)
 #   bare-root.sh demo         only make demo
 #   bare-root.sh packages     only the Debian packages
+#   bare-root.sh package      only make package, of the PG_MAJOR that this Debian has
+#   bare-root.sh try FILE     installs a package made by make package, and nothing else of ours; searches with it; removes it
 #   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); what was there before is removed first
 #   BARE_KEEP=1               but not with this: the packages installed and what was built stay
 #   BARE_SUITE=trixie         another Debian than 12, with PG_MAJOR set to the version that it has
@@ -63,14 +65,16 @@ for program in cargo rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver 
     cp -a "$cargo_home/bin/$program" "$bare/root/.cargo/bin/"
 done
 
-say "copying the sources"
-if [ -z "${BARE_KEEP:-}" ]; then rm -rf "$bare/src"; fi
-mkdir -p "$bare/src"
-(cd "$ROOT" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - 2>/dev/null) |
-    tar -xf - -C "$bare/src"
+if [ "$what" != try ]; then
+    say "copying the sources"
+    if [ -z "${BARE_KEEP:-}" ]; then rm -rf "$bare/src"; fi
+    mkdir -p "$bare/src"
+    (cd "$ROOT" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - 2>/dev/null) |
+        tar -xf - -C "$bare/src"
+fi
 
 inside() { # inside COMMAND…: with nothing of this machine's environment but how to reach the network
-    local keep=()
+    local keep=() name
     for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE PIP_CERT \
         CARGO_HTTP_CAINFO REQUESTS_CA_BUNDLE PIP_INDEX_URL PG_MAJOR T; do
         if [ -n "${!name:-}" ]; then keep+=("$name=${!name}"); fi
@@ -105,6 +109,40 @@ image() {
     wait "$server" || true
 }
 
+# Installs a package as anybody would, with what Debian makes of it: a cluster "main", run by the user postgres.
+try_package() {
+    local file=$1 name cluster=/etc/postgresql/$PG_MAJOR/main
+    name=$(dpkg-deb --field "$file" Package)
+    cp "$file" "$bare/tmp/${name}.deb"
+    cp "$ROOT/scripts/package-try.sql" "$bare/tmp/"
+    say "installing $name into $bare"
+    inside apt-get update -qq
+    inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "/tmp/$name.deb" >"$bare.log" 2>&1 || {
+        tail -n 20 "$bare.log" >&2
+        die "$name was not installed"
+    }
+    inside dpkg --verify "$name"
+    try_library "$cluster" "shared_preload_libraries = ''"
+    try_library "$cluster" "shared_preload_libraries = 'copymatch'"
+    inside env DEBIAN_FRONTEND=noninteractive dpkg --purge "$name" >>"$bare.log" 2>&1
+    if [ -n "$(inside find / -xdev -name '*copymatch*' -not -path '/src/*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/root/*')" ]; then
+        die "files of $name are left"
+    fi
+    say "$name was installed, searched with and removed"
+}
+
+try_library() { # try_library CLUSTER SETTING: a server with this setting, from a package that is installed
+    say "searching with $2"
+    [ -d "$bare$1" ] || inside pg_createcluster "$PG_MAJOR" main >/dev/null
+    printf '%s\n' "$2" >"$bare$1/conf.d/copymatch.conf"
+    inside pg_ctlcluster "$PG_MAJOR" main restart
+    inside setpriv --reuid postgres --regid postgres --init-groups psql -X -q -d postgres \
+        -c 'DROP DATABASE IF EXISTS tried' -c "CREATE DATABASE tried ENCODING 'UTF8' TEMPLATE template0"
+    inside setpriv --reuid postgres --regid postgres --init-groups psql -X -q -d tried -f /tmp/package-try.sql
+    inside pg_ctlcluster "$PG_MAJOR" main stop
+    rm "$bare$1/conf.d/copymatch.conf"
+}
+
 install_make() {
     inside sh -c 'command -v make >/dev/null || { apt-get update -qq && apt-get install -y -qq make >/dev/null; }'
 }
@@ -126,6 +164,11 @@ case $what in
         inside /src/scripts/packages.sh
         more_packages
         ;;
+    package)
+        install_make
+        inside make -C /src package
+        ;;
+    try) try_package "${2:?which package?}" ;;
     setup | test | demo)
         install_make
         if [ "$what" = setup ]; then more_packages; fi
@@ -137,5 +180,5 @@ case $what in
         inside make -C /src demo
         inside make -C /src test
         ;;
-    *) die "unknown part '$what': image, packages, setup, test or demo" ;;
+    *) die "unknown part '$what': image, packages, setup, test, demo, package or try" ;;
 esac

@@ -23,6 +23,8 @@ export ORT_DISABLE_TELEMETRY=1
 # shellcheck disable=SC2034
 PGRX_VERSION=0.18.1
 # shellcheck disable=SC2034
+CYCLONEDX_VERSION=0.5.9
+# shellcheck disable=SC2034
 ONNXRUNTIME_VERSION=1.31.1
 
 QUIET=${QUIET:-}

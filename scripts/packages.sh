@@ -42,7 +42,13 @@ fi
 if [ "${1:-}" = lint ]; then
     command -v shellcheck >/dev/null || need shellcheck "checks the shell scripts"
 fi
-
+# And `make package`.
+if [ "${1:-}" = package ]; then
+    dpkg-query -W libclang-dev >/dev/null 2>&1 || need libclang-dev "Debian's name for it, which the package asks for"
+    command -v dh >/dev/null || need debhelper "lays the package out"
+    command -v dpkg-buildpackage >/dev/null || need dpkg-dev "builds the package"
+    command -v lintian >/dev/null || need lintian "checks the package"
+fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 say "Debian packages to install:"

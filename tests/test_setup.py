@@ -337,27 +337,3 @@ def test_a_wheel_without_the_runtime_is_refused(tmp_path):
     source = wheel(tmp_path / "other-1.0-x.whl", "other/readme.txt")
     with pytest.raises(SystemExit, match="holds no shared library"):
         module("unpack_runtime").main([str(tmp_path), str(source)])
-
-
-@pytest.mark.parametrize(
-    ("expression", "allowed"),
-    [
-        ("MIT", True),
-        ("MIT OR Apache-2.0", True),
-        ("MIT/Apache-2.0", True),
-        ("GPL-3.0-only OR MIT", True),
-        ("GPL-3.0-only AND MIT", False),
-        ("(MIT OR GPL-3.0-only) AND Unicode-3.0", True),
-        ("Apache-2.0 WITH LLVM-exception", True),
-        ("GPL-2.0-only WITH Classpath-exception-2.0", False),
-        ("AGPL-3.0-only", False),
-        ("MIT AND (GPL-3.0-only OR AGPL-3.0-only)", False),
-    ],
-)
-def test_licence_expressions_are_judged_by_their_logic(expression, allowed):
-    assert module("check_dependencies").satisfied(expression) is allowed
-
-
-def test_versions_are_ordered_as_cargo_orders_them():
-    versions = ["0.9.12+spec-1.1.0", "0.10.0", "2.0.0-rc.15", "2.0.0", "10.0.0"]
-    assert sorted(reversed(versions), key=module("check_dependencies").newer) == versions
