@@ -22,7 +22,7 @@ SETUP := $(if $(AS_SET_UP),,setup)
 WITH_SERVER := scripts/cluster.sh start; export COPYMATCH_DSN="$$(scripts/cluster.sh dsn)";
 
 .PHONY: help setup demo test torture bench lint attack fmt psql start stop status install clean distclean train train-smoke train-test eval eval-strangers calibrate-verification eval-model eval-foreign eval-baselines \
-	bare-root matrix check-versions package package-try sbom
+	bare-root matrix check-versions package package-try sbom fuzz test-fast
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "copymatch: image copy detection inside PostgreSQL\n" } \
@@ -44,6 +44,10 @@ test: $(SETUP) ## run all tests (T=name: those whose name contains it; T="tests/
 	@scripts/node.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
 
+test-fast: $(SETUP) ## the crates' tests and the core of those against the server (under two minutes)
+	@scripts/photographs.sh
+	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py --fast
+
 torture: setup ## kills, power loss, full disk, replicas, cancels, endurance, want of memory (20 minutes; SHORT=1: five)
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec scripts/torture.sh
@@ -64,6 +68,9 @@ lint: ## formatting, clippy, dependencies' licences, shell, Python, SQL scripts'
 
 attack: setup ## hostile arguments, headers, pictures, index files, networks for some minutes (ARGS="--seconds 60 calls")
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/attack.py $(ARGS)
+
+fuzz: ## every fuzz target of the crates, SECONDS each (60; T="decode text": only these), from seeds of our own
+	@scripts/tools.sh && exec scripts/fuzz.sh "$(or $(SECONDS),60)" $(T)
 
 fmt: ## format Rust and Python
 	@scripts/python.sh lint

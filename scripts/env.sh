@@ -25,6 +25,8 @@ PGRX_VERSION=0.18.1
 # shellcheck disable=SC2034
 CYCLONEDX_VERSION=0.5.9
 # shellcheck disable=SC2034
+CARGO_FUZZ_VERSION=0.13.2
+# shellcheck disable=SC2034
 ONNXRUNTIME_VERSION=1.31.1
 
 QUIET=${QUIET:-}

@@ -49,6 +49,11 @@ if [ "${1:-}" = package ]; then
     command -v dpkg-buildpackage >/dev/null || need dpkg-dev "builds the package"
     command -v lintian >/dev/null || need lintian "checks the package"
 fi
+# And `make fuzz`.
+if [ "${1:-}" = fuzz ]; then
+    command -v c++ >/dev/null || need g++ "compiles libFuzzer"
+fi
+
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 say "Debian packages to install:"

@@ -132,3 +132,33 @@ def dependency_licence(folder: pathlib.Path, licence: str) -> bool:
 )
 def test_dependencies_are_let_in_by_their_licences(tmp_path, licence, allowed):
     assert dependency_licence(tmp_path, licence) is allowed
+
+
+def test_a_crate_knows_of_the_others_what_the_architecture_says():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| (nothing|(?:`[\w-]+`(?:, )?)+) \| ", page, re.MULTILINE)
+    said = {name: set(re.findall(r"`([\w-]+)`", known)) for name, known in rows}
+    crates = {path.parent.name: tomllib.loads(path.read_text()) for path in ROOT.glob("crates/*/Cargo.toml")}
+    assert said == {
+        name: {other for other in manifest.get("dependencies", {}) if other in crates}
+        for name, manifest in crates.items()
+    }
+
+
+def test_what_goes_into_a_release_is_named_where_a_maintainer_looks():
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    for target in ("make package", "make sbom", "make matrix", "make fuzz"):
+        assert target in guide, target
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert (
+        set(re.findall(r"`make ([a-z-]+)", guide)) | set(re.findall(r"^make ([a-z-]+)", guide, re.MULTILINE)) <= targets
+    )
+
+
+def test_every_fuzz_target_starts_from_seeds_of_ours():
+    folders = sorted(ROOT.glob("crates/*/fuzz"))
+    assert folders
+    for folder in folders:
+        targets = {path.stem for path in (folder / "fuzz_targets").glob("*.rs")}
+        assert targets == {entry["name"] for entry in tomllib.loads((folder / "Cargo.toml").read_text())["bin"]}
+        assert targets == {path.name for path in (folder / "seeds").iterdir() if any(path.iterdir())}
