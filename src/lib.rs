@@ -5,6 +5,7 @@
 
 use pgrx::prelude::*;
 
+mod background;
 mod committing;
 mod context;
 mod embed;
@@ -25,6 +26,7 @@ mod select;
 mod service;
 mod sets;
 mod settings;
+mod shared_memory;
 mod shortage;
 mod tuple;
 mod types;
@@ -67,9 +69,8 @@ pub extern "C-unwind" fn _PG_init() {
     crate::ivf::register();
     // SAFETY: a variable that the postmaster sets while it preloads libraries.
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } && !binary_upgrade() {
-        crate::flagging::request_shared_memory();
+        shared_memory::request();
         crate::flagging::register_workers();
-        crate::service::request_shared_memory();
         crate::service::register();
     }
 }

@@ -10,11 +10,10 @@ mod queue;
 mod report;
 mod trigger;
 mod upload;
-mod wake;
+pub mod wake;
 mod worker;
 
 pub use key::Canonical;
-pub use wake::request_shared_memory;
 pub use worker::register_workers;
 
 pub use guarded::{Ended, subtransaction};

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use pgrx::prelude::*;
 
+use crate::shared_memory::Area;
+
 /// Workers that can be woken at a time; any further ones look by themselves.
 const SLOTS: usize = 64;
 
@@ -22,83 +24,34 @@ struct Slots {
     careful: [AtomicU32; SLOTS],
 }
 
-static SHARED: AtomicPtr<Slots> = AtomicPtr::new(std::ptr::null_mut());
+/// The slots, all free at first, which is what zeroes are to every atomic.
+pub static AREA: Area = Area::new(c"copymatch queue workers", size_of::<Slots>, size_of::<Slots>);
 
 thread_local! {
     static ENQUEUED: Cell<bool> = const { Cell::new(false) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-#[cfg(not(feature = "pg14"))]
-static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
-
-/// Asks for the slots. Called from _PG_init while the postmaster preloads libraries.
-pub fn request_shared_memory() {
-    // SAFETY: the postmaster has one thread while it preloads libraries; hooks are chained as PostgreSQL asks for.
-    unsafe {
-        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
-        pg_sys::shmem_startup_hook = Some(make_slots);
-        #[cfg(feature = "pg14")]
-        pg_sys::RequestAddinShmemSpace(size_of::<Slots>());
-        #[cfg(not(feature = "pg14"))]
-        {
-            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
-            pg_sys::shmem_request_hook = Some(request);
-        }
-    }
-}
-
-#[cfg(not(feature = "pg14"))]
-#[pg_guard]
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: called by the postmaster, once, at the time for requests.
-    unsafe {
-        if let Some(previous) = PREVIOUS_REQUEST {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(size_of::<Slots>());
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn make_slots() {
-    let mut found = false;
-    // SAFETY: called by the postmaster when shared memory is there, again after a crash; the memory is of the size asked for and
-    // zeroed here, which is a valid state of every atomic.
-    unsafe {
-        if let Some(previous) = PREVIOUS_STARTUP {
-            previous();
-        }
-        let slots: *mut Slots =
-            pg_sys::ShmemInitStruct(c"copymatch queue workers".as_ptr(), size_of::<Slots>(), &mut found).cast();
-        if !found {
-            std::ptr::write_bytes(slots, 0, 1);
-        }
-        SHARED.store(slots, Ordering::Release);
-    }
+fn shared() -> Option<&'static Slots> {
+    // SAFETY: the area is of this size and lives as long as the server.
+    AREA.start().map(|start| unsafe { start.cast::<Slots>().as_ref() })
 }
 
 fn slots() -> Option<&'static [Slot; SLOTS]> {
-    // SAFETY: null, or the slots, which live as long as the server.
-    unsafe { SHARED.load(Ordering::Acquire).as_ref() }.map(|slots| &slots.listening)
+    shared().map(|slots| &slots.listening)
 }
 
 /// Whether the preloaded worker of this number could not connect the last time. What is asked here is noted for the next start: a
 /// worker that does connect says so by `connected`.
 pub fn failed_before(worker: usize) -> bool {
-    // SAFETY: null, or the slots, which live as long as the server.
-    let slots = unsafe { SHARED.load(Ordering::Acquire).as_ref() };
-    slots
+    shared()
         .and_then(|slots| slots.careful.get(worker))
         .is_some_and(|careful| careful.swap(1, Ordering::AcqRel) != 0)
 }
 
 /// The preloaded worker of this number is connected, or may try.
 pub fn connected(worker: usize) {
-    // SAFETY: as above.
-    let slots = unsafe { SHARED.load(Ordering::Acquire).as_ref() };
-    if let Some(careful) = slots.and_then(|slots| slots.careful.get(worker)) {
+    if let Some(careful) = shared().and_then(|slots| slots.careful.get(worker)) {
         careful.store(0, Ordering::Release);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::ffi::{CStr, CString};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgrx::PgTryBuilder;
@@ -13,6 +12,7 @@ use pgrx::prelude::*;
 use super::guarded::subtransaction;
 use super::queue::{claim, process, release};
 use super::wake;
+use crate::background::{self, OnTerminate};
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change, select};
@@ -23,8 +23,6 @@ const KIND: &str = "copymatch queue worker";
 const RESTART: Duration = Duration::from_secs(5);
 /// What a worker from shared_preload_libraries has as its argument; others have their database's OID.
 const PRELOADED: u32 = 0;
-
-static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Registers the workers of copymatch.queue_databases. Called from _PG_init while the postmaster preloads libraries.
 pub fn register_workers() {
@@ -194,45 +192,13 @@ fn copy_stop_worker() -> i64 {
     })
 }
 
-/// SIGTERM: cancels the batch under way, whose entries stay in the queue, and ends the loop.
-unsafe extern "C-unwind" fn on_sigterm(_signal: std::ffi::c_int) {
-    STOP.store(true, Ordering::SeqCst);
-    // SAFETY: flags that signal handlers set, and this process's latch, which may be set from a handler.
-    unsafe {
-        pg_sys::QueryCancelPending = 1;
-        pg_sys::InterruptPending = 1;
-        pg_sys::SetLatch(pg_sys::MyLatch);
-    }
-}
-
-/// SIGHUP: the configuration is read again before the next batch.
-unsafe extern "C-unwind" fn on_sighup(_signal: std::ffi::c_int) {
-    // SAFETY: as above.
-    unsafe {
-        pg_sys::ConfigReloadPending = 1;
-        pg_sys::SetLatch(pg_sys::MyLatch);
-    }
-}
-
 /// A worker's process.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn copymatch_queue_worker(argument: pg_sys::Datum) {
     let database = argument.value() as u32;
-    // SAFETY: signals are still blocked; the handlers only set flags and the latch.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        {
-            pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(on_sigterm));
-            pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(on_sighup));
-        }
-        #[cfg(feature = "pg18")]
-        {
-            pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(on_sigterm));
-            pg_sys::pqsignal_be(pg_sys::SIGHUP as i32, Some(on_sighup));
-        }
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
+    // The entries of a batch that is cancelled stay in the queue.
+    background::take_signals(OnTerminate::Cancel);
     if database == PRELOADED {
         let (number, name) = BackgroundWorker::get_extra().split_once(' ').unwrap_or_default();
         let number = number.parse().unwrap_or(usize::MAX);
@@ -249,13 +215,13 @@ pub extern "C-unwind" fn copymatch_queue_worker(argument: pg_sys::Datum) {
         BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(database)), None);
     }
     wake::listen();
-    while !STOP.load(Ordering::SeqCst) {
+    while !background::stopped() {
         let stopped = PgTryBuilder::new(AssertUnwindSafe(|| {
             turn();
             false
         }))
         .catch_others(|error| {
-            if STOP.load(Ordering::SeqCst) {
+            if background::stopped() {
                 return true;
             }
             // PostgreSQL logs the error, ends the process and starts it again after RESTART.
@@ -281,7 +247,7 @@ fn until_there(name: &str) {
     BackgroundWorker::connect_worker_to_spi(None, None);
     let text = CString::new(name).unwrap_or_default();
     let mut wait = RESTART;
-    while !STOP.load(Ordering::SeqCst) {
+    while !background::stopped() {
         let there = BackgroundWorker::transaction(AssertUnwindSafe(|| is_there(&text)));
         if there {
             return;
@@ -333,13 +299,7 @@ fn nap(milliseconds: i64) {
 
 /// One batch, or a nap where there is none.
 fn turn() {
-    // SAFETY: flags and functions of this process, outside any transaction.
-    unsafe {
-        if pg_sys::ConfigReloadPending != 0 {
-            pg_sys::ConfigReloadPending = 0;
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
-        }
-    }
+    background::reload_configuration();
     let worked = batch();
     nap(if worked { 0 } else { settings::queue_naptime() });
     crate::interrupts::process();

@@ -6,10 +6,10 @@ mod child;
 mod client;
 mod reports;
 mod requests;
-mod shared;
+pub mod shared;
 mod status;
 mod supervisor;
 
 pub use client::{Answer, Job, Path, Submitted, bring, has_begun, most_in_flight, path};
-pub use shared::{Shared, request_shared_memory, running_provider};
+pub use shared::{Shared, running_provider};
 pub use supervisor::register;

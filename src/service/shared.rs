@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use service::{Histogram, ModelKey, Slot};
 
 use crate::settings;
+use crate::shared_memory::Area;
 
 /// Models that the views can name at a time.
 pub const MOST_NAMED: usize = 16;
@@ -255,11 +256,12 @@ pub fn now() -> Duration {
     )
 }
 
-static HEADER: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
-
-static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-#[cfg(not(feature = "pg14"))]
-static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+/// Zero is a valid state of every part that is read before it is written; rooms are written before they are read.
+pub static AREA: Area = Area::new(
+    c"copymatch embedding service",
+    || sizes().all + ROOMS_ALIGNMENT,
+    || sizes().rooms + ROOMS_ALIGNMENT,
+);
 
 const ROOMS_ALIGNMENT: usize = 4096;
 
@@ -281,67 +283,13 @@ fn sizes() -> Sizes {
     }
 }
 
-/// Asks for the memory. Called from _PG_init while the postmaster preloads libraries.
-pub fn request_shared_memory() {
-    // SAFETY: the postmaster has one thread while it preloads libraries; hooks are chained as PostgreSQL asks for.
-    unsafe {
-        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
-        pg_sys::shmem_startup_hook = Some(make);
-        #[cfg(feature = "pg14")]
-        pg_sys::RequestAddinShmemSpace(sizes().all + ROOMS_ALIGNMENT);
-        #[cfg(not(feature = "pg14"))]
-        {
-            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
-            pg_sys::shmem_request_hook = Some(request);
-        }
-    }
-}
-
-#[cfg(not(feature = "pg14"))]
-#[pg_guard]
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: called by the postmaster, once, at the time for requests.
-    unsafe {
-        if let Some(previous) = PREVIOUS_REQUEST {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(sizes().all + ROOMS_ALIGNMENT);
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn make() {
-    let mut found = false;
-    // SAFETY: called by the postmaster when shared memory is there, again after a crash, when no other process is left. Zero is a
-    // valid state of every part that is read before it is written; rooms are written before they are read.
-    unsafe {
-        if let Some(previous) = PREVIOUS_STARTUP {
-            previous();
-        }
-        let sizes = sizes();
-        let start = pg_sys::ShmemInitStruct(
-            c"copymatch embedding service".as_ptr(),
-            sizes.all + ROOMS_ALIGNMENT,
-            &mut found,
-        )
-        .cast::<u8>();
-        let start = start.add(start.align_offset(ROOMS_ALIGNMENT));
-        if !found {
-            std::ptr::write_bytes(start, 0, sizes.rooms);
-        }
-        HEADER.store(start, Ordering::Release);
-    }
-}
-
 /// The service's memory; None where the server did not preload the library.
 pub fn shared() -> Option<Shared> {
-    let start = HEADER.load(Ordering::Acquire);
-    if start.is_null() {
-        return None;
-    }
+    let start = AREA.start()?.as_ptr();
     let sizes = sizes();
-    // SAFETY: made above with these sizes; it lives as long as the server. Plain fields are behind UnsafeCell.
+    // SAFETY: an area of these sizes, with room for the alignment; it lives as long as the server. Plain fields are behind UnsafeCell.
     unsafe {
+        let start = start.add(start.align_offset(ROOMS_ALIGNMENT));
         Some(Shared {
             header: &*start.cast::<Header>(),
             places: std::slice::from_raw_parts(start.add(sizes.places).cast::<Place>(), settings::service_slots()),

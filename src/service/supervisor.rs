@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pgrx::PgTryBuilder;
@@ -16,6 +16,7 @@ use service::{Engine, Limits, ModelKey, Ticket};
 
 use super::child::{self, Encoder};
 use super::shared::{Shared, Standing, now, shared};
+use crate::background::{self, OnTerminate};
 use crate::embed::built_in;
 use crate::settings;
 
@@ -34,8 +35,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest nap.
 const NAP: Duration = Duration::from_secs(10);
 
-static STOP: AtomicBool = AtomicBool::new(false);
-
 /// Registers the supervisor. Called from _PG_init while the postmaster preloads libraries.
 pub fn register() {
     // Before recovery is done, so that a standby and a server in crash recovery have it, too: it reads no data.
@@ -49,40 +48,11 @@ pub fn register() {
         .load();
 }
 
-/// SIGTERM: the server shuts down, or somebody ends the supervisor.
-unsafe extern "C-unwind" fn on_sigterm(_signal: std::ffi::c_int) {
-    STOP.store(true, Ordering::SeqCst);
-    // SAFETY: this process's latch, which may be set from a handler.
-    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
-}
-
-/// SIGHUP: the configuration is read again.
-unsafe extern "C-unwind" fn on_sighup(_signal: std::ffi::c_int) {
-    // SAFETY: a flag, and as above.
-    unsafe {
-        pg_sys::ConfigReloadPending = 1;
-        pg_sys::SetLatch(pg_sys::MyLatch);
-    }
-}
-
 /// The supervisor's process.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn copymatch_embedding_service(_argument: pg_sys::Datum) {
-    // SAFETY: signals are still blocked; the handlers only set flags and the latch.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        {
-            pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(on_sigterm));
-            pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(on_sighup));
-        }
-        #[cfg(feature = "pg18")]
-        {
-            pg_sys::pqsignal_be(pg_sys::SIGTERM as i32, Some(on_sigterm));
-            pg_sys::pqsignal_be(pg_sys::SIGHUP as i32, Some(on_sighup));
-        }
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
+    background::take_signals(OnTerminate::Finish);
     let Some(shared) = shared() else { return };
     // SAFETY: the callback lives as long as the library; this process is attached to shared memory.
     unsafe { pg_sys::before_shmem_exit(Some(farewell), pg_sys::Datum::from(0usize)) };
@@ -215,7 +185,7 @@ impl Supervisor {
 
     /// Until the server stops.
     fn work(&mut self) {
-        while !STOP.load(Ordering::SeqCst) {
+        while !background::stopped() {
             self.reload();
             self.keep_encoder();
             self.take_requests();
@@ -229,13 +199,8 @@ impl Supervisor {
     }
 
     fn reload(&mut self) {
-        // SAFETY: a flag that the signal handler sets; the configuration is read as every process of the server reads it.
-        unsafe {
-            if (&raw const pg_sys::ConfigReloadPending).read_volatile() == 0 {
-                return;
-            }
-            pg_sys::ConfigReloadPending = 0;
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        if !background::reload_configuration() {
+            return;
         }
         let changed = self
             .started_with
