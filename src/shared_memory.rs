@@ -1,4 +1,5 @@
-//! Areas of shared memory, which the postmaster makes while it starts: only where copymatch is in shared_preload_libraries.
+//! Areas of shared memory, which the postmaster makes while it starts: only where copymatch is in
+//! shared_preload_libraries.
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -15,8 +16,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// An area of `bytes`, of which PostgreSQL's start, also the one after a crash, finds the first `zeroed` zero. Settings that the
-    /// sizes rest upon do not change while the server runs.
+    /// An area of `bytes`, of which the first `zeroed` are zero when the server starts, also after a crash. Settings that
+    /// the sizes rest upon do not change while the server runs.
     pub const fn new(name: &'static CStr, bytes: fn() -> usize, zeroed: fn() -> usize) -> Self {
         Area {
             name,
@@ -26,7 +27,8 @@ impl Area {
         }
     }
 
-    /// Where it begins, on a cache line; None where the server did not preload the library. It lives as long as the server.
+    /// Where it begins, on a cache line; None where the server did not preload the library. It lives as long as the
+    /// server.
     pub fn start(&self) -> Option<NonNull<u8>> {
         NonNull::new(self.start.load(Ordering::Acquire))
     }
@@ -73,8 +75,8 @@ unsafe extern "C-unwind" fn ask() {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn make() {
-    // SAFETY: called by the postmaster when shared memory is there, again after a crash, when no other process is left. The memory
-    // is of the size asked for.
+    // SAFETY: called by the postmaster when shared memory is there, again after a crash, when no other process is left.
+    // The memory is of the size asked for.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP {
             previous();

@@ -287,7 +287,8 @@ fn sizes() -> Sizes {
 pub fn shared() -> Option<Shared> {
     let start = AREA.start()?.as_ptr();
     let sizes = sizes();
-    // SAFETY: an area of these sizes, with room for the alignment; it lives as long as the server. Plain fields are behind UnsafeCell.
+    // SAFETY: an area of these sizes, with room for the alignment; it lives as long as the server. Plain fields are
+    // behind UnsafeCell.
     unsafe {
         let start = start.add(start.align_offset(ROOMS_ALIGNMENT));
         Some(Shared {
