@@ -35,7 +35,7 @@ def files_of(process: int, name: str) -> set[pathlib.Path]:
 
 
 def test_onnx_runtime_is_found_beside_a_library_outside_of_postgresqls_directory(volume, fresh_cluster):
-    cluster = fresh_cluster(dynamic_library_path=volume / "lib", fsync="off")
+    cluster = fresh_cluster(dynamic_library_path=f"{volume}/lib:$libdir", fsync="off")
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch")
         db.execute("SELECT copy_embed(%s)", [png(scene(1))])
@@ -52,7 +52,7 @@ def test_onnx_runtime_is_found_beside_a_library_outside_of_postgresqls_directory
 def test_a_runtime_that_is_not_beside_the_library_is_missed_where_it_should_be(volume, fresh_cluster):
     """PostgreSQL's own directory has one, which belongs to another copy of the library."""
     shutil.rmtree(volume / "lib" / "copymatch")
-    cluster = fresh_cluster(dynamic_library_path=volume / "lib", fsync="off")
+    cluster = fresh_cluster(dynamic_library_path=f"{volume}/lib:$libdir", fsync="off")
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch")
         with pytest.raises(psycopg.Error) as error:
@@ -61,7 +61,9 @@ def test_a_runtime_that_is_not_beside_the_library_is_missed_where_it_should_be(v
 
 
 def test_the_preloaded_service_runs_the_program_beside_the_library(volume, fresh_cluster):
-    cluster = fresh_cluster(dynamic_library_path=volume / "lib", shared_preload_libraries="copymatch", fsync="off")
+    cluster = fresh_cluster(
+        dynamic_library_path=f"{volume}/lib:$libdir", shared_preload_libraries="copymatch", fsync="off"
+    )
     with cluster.connect() as db:
         db.execute("CREATE EXTENSION copymatch")
         db.execute("SELECT copy_embed(%s)", [png(scene(1))])
