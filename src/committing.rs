@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
+use crate::select::{Parameter, change};
 
 /// A procedure's connection to SPI under which it may commit.
 pub struct Committing;
@@ -41,6 +42,42 @@ impl Committing {
             pg_sys::SPI_commit();
             pg_sys::EnsurePortalSnapshotExists();
         }
+    }
+}
+
+/// That this session works at a job, over all its transactions: what `copymatch.progress` looks for in `pg_locks`.
+pub struct AtWork(pg_sys::LockRelId);
+
+impl AtWork {
+    /// `jobs`: the table of copymatch in which such jobs are recorded. Nobody who reads or writes it waits.
+    pub fn on(jobs: &str) -> Result<AtWork, Failure> {
+        let found = change(
+            "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
+            &[Parameter::of(jobs)],
+            |row| row.required::<pg_sys::Oid>(1),
+        )?;
+        let Some(&table) = found.first() else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("{jobs} does not exist"),
+            ));
+        };
+        let mut lock = pg_sys::LockRelId {
+            relId: table,
+            // SAFETY: reads a variable of this backend.
+            dbId: unsafe { pg_sys::MyDatabaseId },
+        };
+        // SAFETY: given back when the value is dropped.
+        unsafe { pg_sys::LockRelationIdForSession(&mut lock, pg_sys::RowExclusiveLock as i32) };
+        Ok(AtWork(lock))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        // While an ERROR unwinds, too: the end of a subtransaction would leave it.
+        // SAFETY: taken in on(), and given back once. It raises no ERROR.
+        unsafe { pg_sys::UnlockRelationIdForSession(&mut self.0, pg_sys::RowExclusiveLock as i32) };
     }
 }
 

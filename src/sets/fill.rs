@@ -7,7 +7,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::columns;
 use super::owned::{OwnedSet, by_owner, count_by_owner, invalid};
-use crate::committing::Committing;
+use crate::committing::{AtWork, Committing};
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change};
@@ -354,6 +354,7 @@ fn page_and_line(place: &str) -> Result<(i64, i64), Failure> {
 fn copy_fill_set(set: Option<&str>, batch_pages: Option<i32>, fcinfo: pg_sys::FunctionCallInfo) {
     boundary(|| {
         let _session = Committing::begin(fcinfo, "copy_fill_set")?;
+        let _at_work = AtWork::on("copymatch.filling")?;
         let mut place = None;
         loop {
             let next = change(

@@ -9,7 +9,7 @@ use super::columns;
 use super::create::own_calibration;
 use super::fill::LONGEST_BATCH;
 use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner, invalid, null};
-use crate::committing::Committing;
+use crate::committing::{AtWork, Committing};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::matching::gate;
@@ -112,6 +112,7 @@ fn copy_reembed(
 ) {
     boundary(|| {
         let _session = Committing::begin(fcinfo, "copy_reembed")?;
+        let _at_work = AtWork::on("copymatch.reembedding")?;
         change(
             "SELECT FROM copymatch.start_reembed($1, $2, $3, $4)",
             &[
