@@ -77,6 +77,13 @@ DECLARE
     m double precision;
     other double precision;
     same text[];
+    hit record;
+    verifies boolean;
+    compared integer := 0;
+    shown integer := 0;
+    strayed integer := 0;
+    strangers integer := 0;
+    mistaken integer := 0;
     alike jsonb[] := '{}';
     all_m double precision[] := '{}';
     started timestamptz := pg_catalog.clock_timestamp();
@@ -88,6 +95,8 @@ BEGIN
     END IF;
     SELECT * INTO calibration FROM copymatch.calibration c WHERE c.id = chosen.calibration;
     SELECT pg_catalog.array_agg(e.edit ORDER BY e.edit) INTO kinds FROM @extschema@.copy_edits() e;
+    -- What comparing pictures makes of the first of the copies: with their reference there, and as strangers, without it.
+    verifies := chosen.sketch_column IS NOT NULL AND chosen.verify <> 'off' AND calibration.weights ? 'verified';
     similarity := '{}'; background := '{}'; is_copy := '{}'; judged := '{}';
     -- Embedding takes its time: no lock on the references is held meanwhile.
     SELECT r.statement INTO reading FROM copymatch.read_and_release(pg_catalog.format('SELECT copymatch.reference_query(%L)', chosen.name)) AS r(statement text);
@@ -137,6 +146,27 @@ BEGIN
         END IF;
         SELECT f.similarity INTO other FROM copymatch.read_and_release(pg_catalog.format(search, query, 25)) AS f(reference text, similarity double precision, rank integer)
             WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
+        IF verifies AND compared < 500 THEN
+            FOR hit IN SELECT * FROM copymatch.read_and_release(pg_catalog.format(
+                'SELECT s.known, m.reference, m.verdict FROM (VALUES (true, NULL::pg_catalog.text[]), (false, %L)) s(known, without)
+                 CROSS JOIN LATERAL copymatch.match_described(%L, %L, %L, 1, %L, NULL::pg_catalog.text, %L, s.without) m WHERE m.inliers IS NOT NULL',
+                ARRAY[sample.reference] || coalesce(same, '{}'), query, edited, chosen.name, 'auto', chosen.model))
+                    AS m(known boolean, reference text, verdict text) LOOP
+                IF NOT hit.known THEN
+                    strangers := strangers + 1;
+                    mistaken := mistaken + (hit.verdict = 'copy')::integer;
+                    CONTINUE;
+                END IF;
+                compared := compared + 1;
+                IF hit.verdict = 'copy' THEN
+                    IF hit.reference = sample.reference OR hit.reference = ANY (coalesce(same, '{}')) THEN
+                        shown := shown + 1;
+                    ELSE
+                        strayed := strayed + 1;
+                    END IF;
+                END IF;
+            END LOOP;
+        END IF;
         -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees what stands beside a copy.
         IF other IS NULL OR own >= other THEN
             recalled := recalled + 1;
@@ -159,7 +189,8 @@ BEGIN
     evidence := pg_catalog.jsonb_build_object('seed', seed, 'references', available, 'copies', number - refused, 'unrelated', pg_catalog.cardinality(all_m) - (number - refused),
         'refused', refused, 'near_duplicates', duplicates, 'near_duplicate_examples', pg_catalog.to_jsonb(alike), 'strengths', strengths,
         'recall_at_1', recalled / nullif(number - refused, 0)::double precision,
-        'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; background descriptors as queries that are copies of nothing; one half fits the curve, the other sets the thresholds');
+        'verified', CASE WHEN compared > 0 THEN pg_catalog.jsonb_build_object('copies', compared, 'right', shown, 'wrong', strayed, 'strangers', strangers, 'strangers_wrong', mistaken) END,
+        'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; verified: what comparing pictures made of the first of the copies, and of the same without their reference (strangers), by the thresholds of the time; background descriptors as queries that are copies of nothing; one half fits the curve, the other sets the thresholds');
 END $$;
 COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint) IS 'judged pairs without a person: seeded edits of a sample of the set''s references, and background descriptors, each with its best reference';
 
@@ -315,6 +346,14 @@ BEGIN
               pg_catalog.round((fitted#>>'{evidence,threshold_half,copy,precision_at_least}')::numeric, 3)
             USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many pairs in all; or ask for a lower precision or confidence.',
                                            copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence));
+    END IF;
+    IF NOT (fitted->>'verified_held')::boolean THEN
+        RAISE WARNING 'comparing pictures does not suffice on this set to promise a precision of % for verdict copy, only %: % verdicts were right, % wrong', copy_calibrate.copy_precision,
+              pg_catalog.round((fitted#>>'{verified,precision_at_least}')::numeric, 3), fitted#>>'{verified,right}',
+              (fitted#>>'{verified,wrong}')::bigint + (fitted#>>'{verified,strangers_wrong}')::bigint
+            USING HINT = CASE WHEN (fitted#>>'{verified,wrong}')::bigint + (fitted#>>'{verified,strangers_wrong}')::bigint > 0
+                THEN 'References of one kind are taken for each other. A higher copy_probability (copy_alter_set), more references of the kind, or a review of what is flagged there.'
+                ELSE pg_catalog.format('It takes %s such verdicts without an error: more copies.', copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence)) END;
     END IF;
     IF NOT (fitted->>'review_held')::boolean THEN
         RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict review, only %', copy_calibrate.review_precision,

@@ -8,12 +8,12 @@ CREATE FUNCTION @extschema@.copy_match(image bytea, reference_set text DEFAULT c
 COMMENT ON FUNCTION @extschema@.copy_match(bytea, text, integer, integer, text, text, text) IS 'the k references nearest to an image, best first: cosine similarity, mean similarity to the background, score (comparable across images), probability of being a copy, verdict (copy, review, different), and why a match is not raised (explanation). reference_set: a set, a group of sets, or NULL: all sets whose relation the caller may read and whose owner he trusts (a superuser, a role of his, or declared trusted). k NULL: the set''s own number, or 10. skip: leaves out that many, best first, for the next page. views all: the eight orientations and the image without its border too, the best of them for each reference. verify: auto (the picture is compared with the sketches of the nearest references, copymatch.verify_nearest of them, fewer once one is plainly shown, where the set has sketches and the caller may read them), all (with every one of those), off (descriptor and stretching alone), NULL: the set''s own. verified: whether that comparison by itself shows the reference, NULL where it was not made; inliers: local features under one motion; agreement: share of the compared content that is the same; region: the boxes that show the same, [left, top, width, height] in parts of image and reference. min_verdict: copy or review leaves out what is less. NULL image: no rows';
 
 CREATE FUNCTION copymatch.match_described(descriptor @extschema@.vector, image bytea, reference_set text, k integer, verify text, min_verdict text,
-                                          model text DEFAULT NULL)
+                                          model text DEFAULT NULL, without text[] DEFAULT NULL)
     RETURNS TABLE (reference_set text, reference text, rank integer, similarity double precision, background double precision,
                    score double precision, probability double precision, verdict text, explanation text,
                    verified boolean, inliers integer, agreement double precision, region jsonb)
     AS 'MODULE_PATHNAME', 'match_described_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000000 ROWS 10;
-COMMENT ON FUNCTION copymatch.match_described(@extschema@.vector, bytea, text, integer, text, text, text) IS 'copy_match for an image whose descriptor is there already, made by model; without the image, for the descriptor alone';
+COMMENT ON FUNCTION copymatch.match_described(@extschema@.vector, bytea, text, integer, text, text, text, text[]) IS 'copy_match for an image whose descriptor is there already, made by model; without the image, for the descriptor alone. without: keys of references that are searched as if they were not there';
 
 CREATE FUNCTION @extschema@.copy_match_descriptor(descriptor @extschema@.vector, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
                                       model text DEFAULT NULL, skip integer DEFAULT 0)
@@ -33,6 +33,6 @@ COMMENT ON FUNCTION @extschema@.copy_background(@extschema@.vector, text) IS 'me
 
 CREATE FUNCTION copymatch.compare_sketches(image bytea, model text, sketches bytea[])
     RETURNS TABLE (place integer, inliers integer, compared integer, agreement double precision, uncovered double precision,
-        ground double precision)
+        ground double precision, features integer)
     AS 'MODULE_PATHNAME', 'compare_sketches_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 50;
-COMMENT ON FUNCTION copymatch.compare_sketches(bytea, text, bytea[]) IS 'what verification finds of an image (decoded as for the model) and some sketches, in numbers, a row for each sketch of this version''s format: its place in the array, from 1, inliers, cells compared, share of these that agree, share of those that agree apart from the largest block of others (at most a quarter: what something laid over the picture may hide), and ground, the share of the reference that is of one tone (high for drawn pictures). Weights of verification are fitted to these. Reads its arguments only';
+COMMENT ON FUNCTION copymatch.compare_sketches(bytea, text, bytea[]) IS 'what verification finds of an image (decoded as for the model) and some sketches, in numbers, a row for each sketch of this version''s format: its place in the array, from 1, inliers, cells compared, share of these that agree, share of those that agree apart from the largest block of others (at most a quarter: what something laid over the picture may hide), and ground, the share of the reference that is of one tone (high for drawn pictures), and how many features the sketch has. Weights of verification are fitted to these. Reads its arguments only';

@@ -181,6 +181,23 @@ fn fit_pairs(pairs: &Pairs, wanted: &Wanted) -> Result<Value, Failure> {
     }))
 }
 
+/// What comparing pictures was measured to hold: `counts` with the precision at the verdict copy, right of all, its lower bound, and whether
+/// that is what was wanted. None where nothing was compared.
+fn verified(counts: &Value, wanted: &Wanted) -> Option<Value> {
+    let count = |name: &str| counts[name].as_u64().and_then(|count| usize::try_from(count).ok());
+    let right = count("right")?;
+    let all = right + count("wrong")? + count("strangers_wrong")?;
+    let at_least = scoring::lower_bound(right, all, wanted.confidence);
+    let mut verified = counts.clone();
+    verified["precision"] = match all {
+        0 => Value::Null,
+        _ => json!(right as f64 / all as f64),
+    };
+    verified["precision_at_least"] = at_least.into();
+    verified["held"] = (at_least >= wanted.copy_precision).into();
+    Some(verified)
+}
+
 /// Where judged pairs come from. Each is a function of this extension that runs with the caller's rights: nobody hands in pairs
 /// that are said to be something else than they are.
 fn source(name: &str) -> Result<&'static str, Failure> {
@@ -332,7 +349,12 @@ fn record_calibration(
                 format!("labels do not go with source \"{kind}\""),
             ));
         };
-        let fitted = fit_pairs(&pairs, &wanted)?;
+        let mut fitted = fit_pairs(&pairs, &wanted)?;
+        if let Some(verified) = verified(&evidence["verified"], &wanted) {
+            fitted["verified_held"] = verified["held"].clone();
+            fitted["verified"] = verified.clone();
+            evidence["verified"] = verified;
+        }
         if let (Some(all), Some(more)) = (evidence.as_object_mut(), fitted["evidence"].as_object()) {
             all.extend(more.clone());
         }

@@ -113,6 +113,7 @@ fn match_described(
     verify: Option<&str>,
     min_verdict: Option<&str>,
     model: Option<&str>,
+    without: Option<Vec<Option<String>>>,
 ) -> TableIterator<
     'static,
     (
@@ -140,7 +141,8 @@ fn match_described(
         let home = Home::of_type()?;
         let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
         let models = wanted.iter().map(|set| set.model.clone()).collect();
-        let mut sought = Sought::descriptor(descriptor.elements(), models, image);
+        let without = without.unwrap_or_default().into_iter().flatten().collect();
+        let mut sought = Sought::descriptor(descriptor.elements(), models, image).without(without);
         let found = search(&wanted, &home, &page, verify, &mut sought)?;
         Ok(TableIterator::new(found.into_iter().map(with_evidence)))
     })

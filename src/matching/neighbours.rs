@@ -25,8 +25,14 @@ pub struct Neighbour {
 }
 
 /// As many references of `set` as the plan says, nearest to the unit vector `descriptor`, nearest first, without those that its
-/// filter or their status leaves out. What verification compares comes with the same statement: the same snapshot, the same rights.
-pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan) -> Result<Vec<Neighbour>, Failure> {
+/// filter or their status leaves out, and without those of the keys `left_out`. What verification compares comes with the same statement: the same snapshot, the same rights.
+pub fn nearest(
+    set: &ReferenceSet,
+    home: &Home,
+    descriptor: &[f32],
+    plan: &Plan,
+    left_out: &[String],
+) -> Result<Vec<Neighbour>, Failure> {
     let ReferenceSet {
         id,
         oid,
@@ -44,7 +50,7 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan)
     });
     // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that a kept plan is
     // never one of another relation that had the name.
-    let limit = plan.neighbours;
+    let limit = plan.neighbours + left_out.len();
     let distance = format!("r.{column} OPERATOR({schema}.<=>) $1");
     let source = match shards(set)? {
         None => format!("{relation} AS r /* {oid} */ {condition}"),
@@ -74,11 +80,15 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan)
             let Some(distance) = row.get::<f64>(2)?.filter(|distance| !distance.is_nan()) else {
                 return Ok(None);
             };
+            let reference = row.get::<String>(1)?.unwrap_or_default();
+            if left_out.contains(&reference) {
+                return Ok(None);
+            }
             // Of the others the sketch is not even fetched from where it is stored.
             let compared = sketch.is_some() && taken < plan.compared;
             taken += 1;
             Ok(Some(Neighbour {
-                reference: row.get::<String>(1)?.unwrap_or_default(),
+                reference,
                 similarity: 1.0 - distance,
                 descriptor: match compared {
                     // Copied: the row's memory is SPI's.
@@ -92,5 +102,5 @@ pub fn nearest(set: &ReferenceSet, home: &Home, descriptor: &[f32], plan: &Plan)
             }))
         },
     )?;
-    Ok(rows.into_iter().flatten().collect())
+    Ok(rows.into_iter().flatten().take(plan.neighbours).collect())
 }

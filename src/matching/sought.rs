@@ -19,6 +19,8 @@ pub struct Sought<'a> {
     /// The picture as the model of this name takes it.
     decoded: Option<(String, Image)>,
     features: Option<Query>,
+    /// Keys of references that are searched as if they were not there.
+    without: Vec<String>,
     /// Descriptors by model, one for each view.
     embedded: Vec<(String, Vec<Vec<f32>>)>,
 }
@@ -40,6 +42,17 @@ impl<'a> Sought<'a> {
             given: Some((elements, models)),
             ..Sought::default()
         }
+    }
+
+    /// Searches as if the references of these keys were not there.
+    pub fn without(mut self, keys: Vec<String>) -> Self {
+        self.without = keys;
+        self
+    }
+
+    /// Keys of references that are not to be found.
+    pub fn left_out(&self) -> &[String] {
+        &self.without
     }
 
     /// Whether there is a picture to compare.
