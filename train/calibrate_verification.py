@@ -42,6 +42,7 @@ THRESHOLDS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
 # As in crates/scoring/src/standing.rs.
 CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.03, 1.8, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
 FEATURES_LEAD, FEATURES, UNCOVERED = (0.4, 0.9), (12, 30), (0.8, 0.9)
+DRAWN_SHARE, DRAWN_SHARED, DRAWN_UNCOVERED = (0.25, 0.35), (8, 14), (0.88, 0.95)
 GROUND, DRAWN_AGREES, DRAWN_INLIERS, TEMPLATE, KIND = (0.34, 0.42), (0.9, 0.83), (30, 50), (0.2, 0.4), (0.6, 0.7)
 
 
@@ -70,15 +71,16 @@ def others(values):
 
 
 def part(name: str, drawn: bool, answers: list) -> Part:
-    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared, agreement, uncovered, ground)."""
+    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared, agreement, uncovered, ground, features)."""
     shape = (len(answers), NEIGHBOURS)
-    similarity, inliers, compared, agreement, uncovered, ground = np.full(shape, -1.0), *(np.zeros(shape) for _ in range(5))
+    similarity, inliers, compared, agreement, uncovered, ground, held = np.full(shape, -1.0), *(np.zeros(shape) for _ in range(6))
     present, true = np.zeros(shape, bool), np.zeros(shape, bool)
     background = np.array([m for _, _, m, _ in answers])[:, None]
     for at, (_, truth, _, rows) in enumerate(answers):
-        for place, (reference, alike, count, cells, agrees, clear, plain) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
+        for place, (reference, alike, count, cells, agrees, clear, plain, features) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
             similarity[at, place], inliers[at, place], compared[at, place] = alike, np.log1p(count), cells
             agreement[at, place], uncovered[at, place], ground[at, place] = agrees, clear, plain
+            held[at, place] = features
             present[at, place], true[at, place] = True, reference == truth
     falling = -np.sort(-similarity, 1)
     fifth = np.where(similarity >= falling[:, 4:5], falling[:, 5:6], falling[:, 4:5])
@@ -91,6 +93,7 @@ def part(name: str, drawn: bool, answers: list) -> Part:
     columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, lead, agreement, outstanding]
     alike = between(similarity, ALIKE) * between(agreement, AGREES)
     drawn_one = between(ground, GROUND) * between(agreement, DRAWN_AGREES) * (1 - between(count, DRAWN_INLIERS))
+    drawn_one *= 1 - between(count / np.maximum(held, 1), DRAWN_SHARE) * between(count, DRAWN_SHARED) * between(uncovered, DRAWN_UNCOVERED)
     drawn_one *= 1 - np.maximum(stands_out, features_do) * np.maximum(between(other, TEMPLATE), between(others(similarity), KIND))
     contradicted = np.maximum(alike, drawn_one) * (1 - between(similarity, ITSELF))
     sources = np.array([source for source, *_ in answers])
@@ -251,7 +254,7 @@ class Server:
                 SELECT f.* FROM query q, copymatch.compare_sketches(q.image, (SELECT name FROM copymatch.models WHERE is_default),
                     (SELECT array_agg(sketch ORDER BY place) FROM ranked)) f WHERE q.name = %(name)s)
             SELECT copy_background(q.descriptor), r.name, r.similarity, coalesce(f.inliers, 0), coalesce(f.compared, 0),
-                   coalesce(f.agreement, 0), coalesce(f.uncovered, 0), coalesce(f.ground, 0)
+                   coalesce(f.agreement, 0), coalesce(f.uncovered, 0), coalesce(f.ground, 0), coalesce(f.features, 0)
             FROM query q CROSS JOIN ranked r LEFT JOIN found f ON f.place = r.place
             WHERE q.name = %(name)s"""
 

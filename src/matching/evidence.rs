@@ -8,7 +8,7 @@ use crate::embed::decoded;
 use crate::failure::{Failure, boundary, should_stop};
 use crate::interrupts;
 
-/// Of each sketch its place, from 1, inliers, compared cells, agreement, agreement of what nothing covers, and ground; a sketch of another format has no row.
+/// Of each sketch its place, from 1, inliers, compared cells, agreement, agreement of what nothing covers, ground, and features; a sketch of another format has no row.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
 fn compare_sketches(
@@ -24,6 +24,7 @@ fn compare_sketches(
         name!(agreement, f64),
         name!(uncovered, f64),
         name!(ground, f64),
+        name!(features, i32),
     ),
 > {
     boundary(|| {
@@ -54,6 +55,7 @@ fn compare_sketches(
                 found.agreement(),
                 found.uncovered(),
                 sketch.ground().map_err(damaged)?,
+                number(sketch.features()),
             ));
         }
         Ok(TableIterator::new(rows))

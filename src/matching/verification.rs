@@ -145,6 +145,7 @@ pub fn judge(
                 other_agreement: rivals[1].against(pictures[at]),
                 uncovered: one.uncovered(),
                 compared: one.compared as f64,
+                features: compared[at].as_ref().map_or(0.0, |one| one.sketch.features() as f64),
                 ground: 0.0,
             });
             let shown = evidence[at].is_some_and(|one| one.is_shown())

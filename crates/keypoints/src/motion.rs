@@ -57,6 +57,26 @@ pub(crate) fn matches(
         return Vec::new();
     }
     row.resize(codes.len(), 0);
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || matched(kernel, query, reference, codes, row),
+    )
+}
+
+#[inline(always)]
+fn matched(
+    kernel: &HammingKernel,
+    query: &[Feature],
+    reference: &[Feature],
+    codes: &[Code],
+    row: &mut [u8],
+) -> Vec<Match> {
+    // For each distance that the best may have, from which on another is no rival.
+    let no_rival: [u8; MOST_DIFFERENT as usize + 1] = std::array::from_fn(|least| {
+        (0..=u8::MAX)
+            .find(|&other| least as f32 <= RATIO * f32::from(other))
+            .unwrap_or(u8::MAX)
+    });
     // For each of the reference's: distance and which of the query's.
     let mut best_of: Vec<(u8, u32)> = vec![(u8::MAX, 0); reference.len()];
     for (number, feature) in query.iter().enumerate() {
@@ -65,7 +85,7 @@ pub(crate) fn matches(
         if least > MOST_DIFFERENT {
             continue;
         }
-        let Some(at) = row.iter().position(|&distance| distance == least) else {
+        let Some(at) = memchr::memchr(least, row) else {
             continue;
         };
         if least >= best_of[at].0 {
@@ -73,8 +93,7 @@ pub(crate) fn matches(
         }
         let place = &reference[at];
         // Few are nearly as near; a second angle of the same place is no rival.
-        let rival = |distance: u8| f32::from(least) > RATIO * f32::from(distance);
-        let rivals = (least..=u8::MAX).find(|&distance| !rival(distance)).unwrap_or(u8::MAX);
+        let rivals = no_rival[usize::from(least)];
         let near: usize = row
             .chunks(usize::from(u8::MAX))
             .map(|part| usize::from(part.iter().map(|&distance| u8::from(distance < rivals)).sum::<u8>()))

@@ -42,27 +42,25 @@ pub(crate) struct Extremum {
 }
 
 impl ScaleSpace {
-    /// At most so many octaves, the finest first.
-    pub(crate) fn of(picture: &Plane, most: usize, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
+    /// All octaves, the finest first.
+    pub(crate) fn of(picture: &Plane, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
         let mut octaves: Vec<Octave> = Vec::new();
-        let given = (FIRST_SIGMA * FIRST_SIGMA - GIVEN_SIGMA * GIVEN_SIGMA).sqrt();
-        let mut base = picture.smoothed(given);
+        let mut base = first(picture);
         loop {
-            let mut smoothed = vec![base];
-            for level in 1..SCALES + 3 {
-                if should_stop() {
-                    return Err(ImageError::Cancelled);
-                }
-                let (before, after) = (sigma_of(level as f32 - 1.0), sigma_of(level as f32));
-                let more = (after * after - before * before).sqrt();
-                smoothed.push(smoothed[level - 1].smoothed(more));
-            }
-            base = smoothed[SCALES].halved();
-            octaves.push(Octave { smoothed });
-            if octaves.len() >= most || base.width.min(base.height) < LEAST_SIDE {
+            let octave = Octave::of(base, SCALES, should_stop)?;
+            base = octave.smoothed[SCALES].halved();
+            octaves.push(octave);
+            if base.width.min(base.height) < LEAST_SIDE {
                 return Ok(Self { octaves });
             }
         }
+    }
+
+    /// So many of the finest scales alone, at most an octave's.
+    pub(crate) fn finest(picture: &Plane, scales: usize, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
+        Ok(Self {
+            octaves: vec![Octave::of(first(picture), scales.min(SCALES), should_stop)?],
+        })
     }
 
     /// Every extremum that stands out, in no particular order but always the same.
@@ -77,15 +75,37 @@ impl ScaleSpace {
     }
 }
 
+/// The picture as the first of its scales shows it.
+fn first(picture: &Plane) -> Plane {
+    picture.smoothed((FIRST_SIGMA * FIRST_SIGMA - GIVEN_SIGMA * GIVEN_SIGMA).sqrt())
+}
+
 fn sigma_of(level: f32) -> f32 {
     FIRST_SIGMA * libm::exp2f(level / SCALES as f32)
 }
 
-/// Rows of the differences that are compared at a time, and differences of an octave's smoothed pictures.
+/// Rows of the differences that are compared at a time.
 const ROWS: usize = 3;
-const DIFFERENCES: usize = SCALES + 2;
 
 impl Octave {
+    fn of(base: Plane, scales: usize, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
+        let mut smoothed = vec![base];
+        for level in 1..scales + 3 {
+            if should_stop() {
+                return Err(ImageError::Cancelled);
+            }
+            let (before, after) = (sigma_of(level as f32 - 1.0), sigma_of(level as f32));
+            let more = (after * after - before * before).sqrt();
+            smoothed.push(smoothed[level - 1].smoothed(more));
+        }
+        Ok(Self { smoothed })
+    }
+
+    /// Scales at which extrema are looked for.
+    fn scales(&self) -> usize {
+        self.smoothed.len() - 3
+    }
+
     fn size(&self) -> (usize, usize) {
         (self.smoothed[0].width, self.smoothed[0].height)
     }
@@ -103,15 +123,17 @@ impl Octave {
     ) -> Result<(), ImageError> {
         const BORDER: usize = 5;
         let (width, height) = self.size();
-        let mut held = vec![0.0_f32; ROWS * DIFFERENCES * width];
-        let at = |level: usize, y: usize| (y % ROWS * DIFFERENCES + level) * width;
+        let differences = self.smoothed.len() - 1;
+        let mut held = vec![0.0_f32; ROWS * differences * width];
+        let at = |level: usize, y: usize| (y % ROWS * differences + level) * width;
+        let mut around = Surroundings::of(width);
         let mut next = BORDER - 1;
         for y in BORDER..height.saturating_sub(BORDER) {
             if y % 64 == 0 && should_stop() {
                 return Err(ImageError::Cancelled);
             }
             while next <= y + 1 {
-                for level in 0..DIFFERENCES {
+                for level in 0..differences {
                     let [below, above] =
                         [level, level + 1].map(|one| &self.smoothed[one].values[next * width..][..width]);
                     let out = &mut held[at(level, next)..][..width];
@@ -121,27 +143,21 @@ impl Octave {
                 }
                 next += 1;
             }
-            for level in 1..=SCALES {
-                let rows = [level, level - 1, level + 1]
-                    .map(|level| [y, y - 1, y + 1].map(|y| &held[at(level, y)..][..width]));
-                let [[here, above, below], others @ ..] = rows;
-                for x in BORDER..width.saturating_sub(BORDER) {
-                    let value = here[x];
-                    if value.abs() < 0.8 * LEAST_RESPONSE {
-                        continue;
-                    }
-                    let sign = if value > 0.0 { 1.0 } else { -1.0 };
-                    let value = value * sign;
-                    // Of two equals neither is taken: what repeats exactly is no landmark.
-                    let beaten =
-                        |row: &[f32]| row[x - 1] * sign < value && row[x] * sign < value && row[x + 1] * sign < value;
-                    if here[x - 1] * sign < value
-                        && here[x + 1] * sign < value
-                        && beaten(above)
-                        && beaten(below)
-                        && others.iter().flatten().all(|row| beaten(row))
-                    {
-                        found(level, x, y);
+            for level in 1..=self.scales() {
+                let rows = [level - 1, level, level + 1]
+                    .map(|level| [y - 1, y, y + 1].map(|y| &held[at(level, y)..][..width]));
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || surroundings(rows, &mut around),
+                );
+                let middle = BORDER..width.saturating_sub(BORDER);
+                let stands_out = |x: usize| around.stands_out(rows[1][1][x], x);
+                for from in middle.clone().step_by(LANES) {
+                    let until = (from + LANES).min(middle.end);
+                    if (from..until).fold(false, |any, x| any | stands_out(x)) {
+                        (from..until)
+                            .filter(|&x| stands_out(x))
+                            .for_each(|x| found(level, x, y));
                     }
                 }
             }
@@ -179,7 +195,7 @@ impl Octave {
                     let scale = level as f32 + ds;
                     Extremum {
                         octave: number,
-                        level: (f32::round(scale) as usize).clamp(1, SCALES + 1),
+                        level: (f32::round(scale) as usize).clamp(1, self.scales() + 1),
                         x: x as f32 + dx,
                         y: y as f32 + dy,
                         sigma: sigma_of(scale),
@@ -193,9 +209,71 @@ impl Octave {
             };
             x = step(x, dx, width - 1)?;
             y = step(y, dy, height - 1)?;
-            level = step(level, ds, SCALES + 1)?;
+            level = step(level, ds, self.scales() + 1)?;
         }
         None
+    }
+}
+
+/// Places of a row that are looked at together.
+const LANES: usize = 32;
+
+/// Of each place of a row the most and the least of its 26 neighbours.
+struct Surroundings {
+    /// Of the nine of its column, which is also a neighbour's column.
+    most_of_column: Vec<f32>,
+    least_of_column: Vec<f32>,
+    most: Vec<f32>,
+    least: Vec<f32>,
+}
+
+impl Surroundings {
+    fn of(width: usize) -> Self {
+        let row = || vec![0.0; width];
+        Self {
+            most_of_column: row(),
+            least_of_column: row(),
+            most: row(),
+            least: row(),
+        }
+    }
+
+    /// Whether a value is above or below all of its neighbours, and not faint. Of two equals neither is: what repeats exactly is no
+    /// landmark.
+    #[inline(always)]
+    fn stands_out(&self, value: f32, x: usize) -> bool {
+        const LEAST: f32 = 0.8 * LEAST_RESPONSE;
+        (value >= LEAST) & (value > self.most[x]) | (value <= -LEAST) & (value < self.least[x])
+    }
+}
+
+/// Fills what the places of the middle row of the middle level are surrounded by; the first and the last place are left.
+#[inline(always)]
+fn surroundings(rows: [[&[f32]; 3]; 3], out: &mut Surroundings) {
+    let width = out.most.len();
+    let most = |a: f32, b: f32| if a > b { a } else { b };
+    let least = |a: f32, b: f32| if a < b { a } else { b };
+    let [[a, b, c], [d, here, e], [f, g, h]] = rows.map(|level| level.map(|row| &row[..width]));
+    let (most_of, least_of) = (&mut out.most_of_column[..width], &mut out.least_of_column[..width]);
+    let (high, low) = (&mut out.most[..width], &mut out.least[..width]);
+    for x in 0..width {
+        let all = [a[x], b[x], c[x], d[x], e[x], f[x], g[x], h[x]];
+        high[x] = most(
+            most(most(all[0], all[1]), most(all[2], all[3])),
+            most(most(all[4], all[5]), most(all[6], all[7])),
+        );
+        low[x] = least(
+            least(least(all[0], all[1]), least(all[2], all[3])),
+            least(least(all[4], all[5]), least(all[6], all[7])),
+        );
+        most_of[x] = most(high[x], here[x]);
+        least_of[x] = least(low[x], here[x]);
+    }
+    for ((high, before), after) in high[1..].iter_mut().zip(&*most_of).zip(&most_of[2..]) {
+        *high = most(*high, most(*before, *after));
+    }
+    for ((low, before), after) in low[1..].iter_mut().zip(&*least_of).zip(&least_of[2..]) {
+        *low = least(*low, least(*before, *after));
     }
 }
 
@@ -214,4 +292,50 @@ fn solve(m: [[f32; 3]; 3], r: [f32; 3]) -> Option<[f32; 3]> {
         det(m[0], r, m[2]) / whole,
         det(m[0], m[1], r) / whole,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_stands_out_is_above_or_below_all_its_neighbours(
+            (width, height) in (8usize..50, 8usize..30), seed in any::<u64>(), scales in 1usize..=SCALES,
+        ) {
+            let mut state = seed | 1;
+            let mut level = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                // Few levels: equals are common.
+                (state % 6) as f32
+            };
+            let smoothed = (0..scales + 3)
+                .map(|_| Plane { width, height, values: (0..width * height).map(|_| level()).collect() })
+                .collect();
+            let octave = Octave { smoothed };
+            let mut found = Vec::new();
+            octave.look(&|| false, |level, x, y| found.push((level, x, y))).expect("not cancelled");
+            let mut sought = Vec::new();
+            for y in 5..height.saturating_sub(5) {
+                for level in 1..=scales {
+                    for x in 5..width.saturating_sub(5) {
+                        let value = octave.difference(level, x, y);
+                        let near = (0..27).filter(|&at| at != 13).map(|at: usize| {
+                            octave.difference(level + at / 9 - 1, x + at % 3 - 1, y + at / 3 % 3 - 1)
+                        });
+                        let above = near.clone().all(|other| value > other) && value > 0.0;
+                        let below = near.clone().all(|other| value < other) && value < 0.0;
+                        if value.abs() >= 0.8 * LEAST_RESPONSE && (above || below) {
+                            sought.push((level, x, y));
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(found, sought);
+        }
+    }
 }

@@ -262,26 +262,5 @@ fn small_picture(image: &Image) -> Result<Vec<u8>, ImageError> {
 
 /// CRC-32 as in PNG.
 fn checksum(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut at = 0;
-        while at < 256 {
-            let mut word = at as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                word = if word & 1 == 1 {
-                    0xEDB8_8320 ^ word >> 1
-                } else {
-                    word >> 1
-                };
-                bit += 1;
-            }
-            table[at] = word;
-            at += 1;
-        }
-        table
-    };
-    !bytes
-        .iter()
-        .fold(!0, |sum, &byte| TABLE[usize::from(sum as u8 ^ byte)] ^ sum >> 8)
+    crc32fast::hash(bytes)
 }

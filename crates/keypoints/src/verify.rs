@@ -14,7 +14,7 @@ use crate::transform::Affine;
 /// Fewer features than this agree by chance, too: the content is not looked at.
 const LEAST_INLIERS: usize = 5;
 /// Correlation of the thumbnails from which the whole frames are tried as they lie on one another.
-const LEAST_ALIKE: f32 = 0.5;
+const LEAST_ALIKE: f32 = 0.7;
 /// Cells that must be compared before their agreement counts.
 const LEAST_COMPARED: usize = 6;
 

@@ -48,6 +48,8 @@ pub struct Found {
     pub uncovered: f64,
     /// How many cells of content were compared.
     pub compared: f64,
+    /// How many features of the reference could be found.
+    pub features: f64,
     /// Share of the reference that is of one tone, 0 to 1: high for drawn pictures (pages, charts, forms), low for photographs.
     pub ground: f64,
 }
@@ -85,6 +87,12 @@ const DRAWN_INLIERS: [f64; 2] = [30.0, 50.0];
 const TEMPLATE: [f64; 2] = [0.2, 0.4];
 const KIND: [f64; 2] = [0.6, 0.7];
 
+/// Nor does it need to where a good part of the reference's features lie where they should, which those of a template alone never are
+/// (between these shares of all, and these numbers), and the content agrees that no one thing covers (between these agreements).
+const DRAWN_SHARE: [f64; 2] = [0.25, 0.35];
+const DRAWN_SHARED: [f64; 2] = [8.0, 14.0];
+const DRAWN_UNCOVERED: [f64; 2] = [0.88, 0.95];
+
 /// How far a value is from the first bound to the second, 0 to 1.
 fn between(value: f64, [first, second]: [f64; 2]) -> f64 {
     ((value - first) / (second - first)).clamp(0.0, 1.0)
@@ -109,6 +117,14 @@ impl Found {
         (self.agreement * self.content_stands_out()).max(self.uncovered * self.features_stand_out())
     }
 
+    /// How far so many of the reference's features are found as a template alone never gives, 0 to 1.
+    fn features_abound(&self) -> f64 {
+        let count = self.inliers.exp_m1();
+        between(count / self.features.max(1.0), DRAWN_SHARE)
+            * between(count, DRAWN_SHARED)
+            * between(self.uncovered, DRAWN_UNCOVERED)
+    }
+
     /// How far the content contradicts descriptors that are so similar, 0 to 1.
     fn contradicts(&self, similarity: f64, standing: Standing) -> f64 {
         let of_the_kind = between(self.other_agreement, TEMPLATE).max(between(standing.best, KIND));
@@ -116,6 +132,7 @@ impl Found {
         let drawn = between(self.ground, GROUND)
             * between(self.agreement, DRAWN_AGREES)
             * (1.0 - between(self.inliers.exp_m1(), DRAWN_INLIERS))
+            * (1.0 - self.features_abound())
             * (1.0 - self.content_stands_out().max(self.features_stand_out()) * of_the_kind);
         alike.max(drawn) * (1.0 - between(similarity, ITSELF))
     }
@@ -299,11 +316,11 @@ mod tests {
         fn more_evidence_is_never_less_probable(
             model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0, fifth in -1.0f64..1.0,
             inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, clear in 0.0f64..1.0, others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
-            compared in 0.0f64..256.0, ground in 0.0f64..1.0,
+            compared in 0.0f64..256.0, (features, ground) in (0.0f64..200.0, 0.0f64..1.0),
         ) {
             let standing = Standing { best, fifth };
             let uncovered = agreement + (1.0 - agreement) * clear;
-            let found = Found { inliers, agreement, uncovered, other_inliers: others.0, other_agreement: others.1, compared, ground };
+            let found = Found { inliers, agreement, uncovered, other_inliers: others.0, other_agreement: others.1, compared, features, ground };
             let odds = model.log_odds(similarity, background, standing, found);
             let more_inliers = Found { inliers: inliers + more, ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_inliers) >= odds - 1e-9);
@@ -334,6 +351,7 @@ mod tests {
             other_agreement: 0.7,
             uncovered: 0.95,
             compared: 150.0,
+            features: 190.0,
             ground: 0.6,
         };
         assert!(screen.outstanding() > 0.9);
@@ -427,6 +445,22 @@ mod tests {
                 ..form
             }) > 0.99,
             "the form with a banner across: its features are where they were"
+        );
+        let drawing = Found {
+            features: 60.0,
+            uncovered: 0.97,
+            ..form
+        };
+        assert!(
+            probability(drawing) > 0.99,
+            "a drawing of few lines with a banner across: two fifths of its features are where they were"
+        );
+        assert!(
+            probability(Found {
+                features: 140.0,
+                ..drawing
+            }) < 0.75,
+            "of a form as many belong to the template"
         );
         assert!(
             probability(Found {
