@@ -44,7 +44,7 @@ test: $(SETUP) ## run all tests (T=name: those whose name contains it; T="tests/
 	@scripts/node.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py $(T)
 
-test-fast: $(SETUP) ## the crates' tests and the core of those against the server (under two minutes)
+test-fast: $(SETUP) ## the crates' tests and the core of those against the server (aim: under two minutes on two free cores)
 	@scripts/photographs.sh
 	@$(WITH_SERVER) exec $(PYTHON_ENV) scripts/run_tests.py --fast
 
