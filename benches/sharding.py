@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""A set over two foreign partitions against the same rows in one local table: searches a second, with one client and with eight, and
-what part of the ten nearest both find. All databases are one server's, so that this shows what asking
-shards costs, not what more machines give.
+"""A set over two foreign partitions against the same rows in one local table: searches a second, with one client and with eight,
+what part of the ten nearest both find, and the bytes that cross to the shards and back. All databases are one server's, so that this
+shows what asking shards costs, not what more machines give.
 
     make bench-sharding ARGS="--rows 20000"
 """
 
 import argparse
+import contextlib
 import os
+import pathlib
+import socket
 import statistics
+import tempfile
 import threading
 import time
 
@@ -48,9 +52,10 @@ def prepare(dsn: str, rows: np.ndarray) -> psycopg.Connection:
             shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
         load(coordinator, "whole", part, 1 + (number - 1) * half, number)
         info = coordinator.info
+        together = ", parallel_commit 'true'" if info.server_version >= 150000 else ""
         coordinator.execute(
             f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}',"
-            f" dbname '{DATABASES[number - 1]}', extensions 'copymatch', async_capable 'true');"
+            f" dbname '{DATABASES[number - 1]}', extensions 'copymatch', async_capable 'true'{together});"
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user '{info.user}');"
             f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number}"
             " OPTIONS (table_name 'refs')"
@@ -88,6 +93,50 @@ def searches(dsn: str, name: str, queries: list[str], clients: int, seconds: flo
     return len(every) / seconds, every
 
 
+def forward(source: socket.socket, target: socket.socket, counted: list[int], way: int) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            counted[way] += len(data)
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def relay(listener: socket.socket, path: str, counted: list[int]) -> None:
+    """Takes connections for the server at `path` and counts the bytes to it and from it."""
+    with contextlib.suppress(OSError):
+        while True:
+            near, _ = listener.accept()
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(path)
+            for way, ends in enumerate(((near, far), (far, near))):
+                threading.Thread(target=forward, args=(*ends, counted, way), daemon=True).start()
+
+
+def bytes_a_search(db: psycopg.Connection, queries: list[str]) -> tuple[float, float]:
+    """Bytes that a search sends to both shards, and gets from them, by way of a socket that counts."""
+    host, name = db.info.host, f".s.PGSQL.{db.info.port}"
+    with tempfile.TemporaryDirectory(prefix="copymatch-relay-") as folder:
+        pathlib.Path(folder).chmod(0o755)
+        counted = [0, 0]
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{folder}/{name}")
+        pathlib.Path(folder, name).chmod(0o777)
+        listener.listen()
+        threading.Thread(target=relay, args=(listener, f"{host}/{name}", counted), daemon=True).start()
+        for number in (1, 2):
+            db.execute(f"ALTER SERVER s{number} OPTIONS (SET host '{folder}')")
+        db.execute(SEARCH, [queries[0], "refs"])
+        before = list(counted)
+        for query in queries:
+            db.execute(SEARCH, [query, "refs"])
+        sent, got = ((now - then) / len(queries) for now, then in zip(counted, before, strict=True))
+        for number in (1, 2):
+            db.execute(f"ALTER SERVER s{number} OPTIONS (SET host '{host}')")
+        db.execute("SELECT postgres_fdw_disconnect_all()")
+        listener.close()
+    return sent, got
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=40_000)
@@ -107,6 +156,8 @@ def main() -> None:
         found = [[int(row[0]) for row in db.execute(SEARCH, [query, name]).fetchall()] for query in queries]
         recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, nearest.tolist(), strict=True)])
         print(f"{name}: recall@10 {recall:.3f}")
+    sent, got = bytes_a_search(db, queries)
+    print(f"a search sends the shards {sent:.0f} bytes and gets {got:.0f}")
     print("| clients | local: a second, p50, p99 in ms | two shards | ratio |\n|---|---|---|---|")
     for clients in (1, 8):
         told, rates = {}, {"whole": [], "refs": []}

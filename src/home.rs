@@ -138,7 +138,7 @@ thread_local! {
 }
 
 /// An error that says what to do in the time between the installation of another version and the update of the database.
-fn check_version() -> Result<(), Failure> {
+pub fn check_version() -> Result<(), Failure> {
     // SAFETY: reads a variable of this backend; scripts of the extension may call what is not yet complete.
     if IS_THE_LIBRARYS.get() || unsafe { pg_sys::creating_extension } {
         return Ok(());

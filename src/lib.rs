@@ -26,6 +26,7 @@ mod select;
 mod service;
 mod sets;
 mod settings;
+mod sharding;
 mod shared_memory;
 mod shortage;
 mod tuple;
@@ -57,7 +58,8 @@ extension_sql_file!("../sql/verification.sql", name = "verification", requires =
 extension_sql_file!("../sql/dropped.sql", name = "dropped", requires = ["verification"]);
 extension_sql_file!("../sql/check.sql", name = "check", requires = ["dropped"]);
 extension_sql_file!("../sql/pgvector.sql", name = "pgvector", requires = ["check"]);
-extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["pgvector"]);
+extension_sql_file!("../sql/shards.sql", name = "shards", requires = ["pgvector"]);
+extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["shards"]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["doctor"]);
 
 /// Runs when PostgreSQL loads the library.

@@ -231,6 +231,7 @@ ALTER TABLE copymatch.reference_set
         CONSTRAINT reference_set_verify_check CHECK (verify OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'all']));
 DROP FUNCTION @extschema@.copy_create_set(text, regclass, text, name, name, text, text, boolean, text, integer, boolean);
 DROP FUNCTION @extschema@.copy_match(bytea, text, integer, integer, text);
+DROP FUNCTION @extschema@.copy_match_descriptor(@extschema@.vector, text, integer, text, integer);
 DROP FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer);
 DROP FUNCTION copymatch.match_rows(regclass, text, name, text, integer);
 DROP FUNCTION @extschema@.copy_evaluate(regclass, text, integer);

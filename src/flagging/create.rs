@@ -12,6 +12,7 @@ use crate::home::Home;
 use crate::record::Record;
 use crate::rights::as_role;
 use crate::select::{Parameter, change, select};
+use crate::sharding::citus;
 
 /// Bytes of a name in PostgreSQL.
 const LONGEST_NAME: usize = 63;
@@ -60,6 +61,12 @@ fn copy_create_flagging(
         let options = Options::parse(&arguments).map_err(|error| invalid_options(&error))?;
         let trigger = trigger_name.map_or_else(|| name_for(set), str::to_owned);
         let uploads = table(relation, trigger, arguments, options)?;
+        citus::refuse(
+            relation,
+            &uploads.name,
+            "it takes no trigger",
+            "Keep uploads in a table of the coordinator's own, or search with copy_match in the statement that stores the upload.",
+        )?;
         uploads.check()?;
         as_role(uploads.owner, || references(set).map(|_| ()))?;
         let home = Home::of(fcinfo)?;

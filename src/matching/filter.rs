@@ -27,6 +27,14 @@ pub struct Filter {
     pub beyond: bool,
 }
 
+/// A filter that is about to run.
+pub struct Settled {
+    /// Its text, which means the same under every search path.
+    pub text: String,
+    /// Whether it means the same in every other database, session and moment, too.
+    pub portable: bool,
+}
+
 /// The trigger on copymatch.reference_set asks here, for what a superuser writes by hand.
 #[pg_extern(sql = false)]
 fn settle_filter(relation: pg_sys::Oid, filter: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
@@ -63,7 +71,7 @@ fn current_filter(set: i64) -> Option<String> {
             .next()
             .map(|(relation, filter, beyond)| {
                 gate::locked(relation);
-                Ok(format!("({})", settle(relation, &filter, beyond)?))
+                Ok(format!("({})", settle(relation, &filter, beyond)?.text))
             })
             .transpose()
     })
@@ -78,14 +86,14 @@ pub fn check(relation: pg_sys::Oid, text: &str) -> Result<Filter, Failure> {
     match parsed.is_plain() {
         // Under PostgreSQL's own path: no better-fitting operator of the session's comes in.
         Ok(()) => Ok(Filter {
-            text: parsed.written(false)?,
+            text: parsed.settled(false)?.text,
             beyond: false,
         }),
         Err(failure) if !free => Err(failure),
         Err(_) => {
             drop(pinned);
             Ok(Filter {
-                text: parsed.written(true)?,
+                text: parsed.settled(true)?.text,
                 beyond: true,
             })
         }
@@ -93,7 +101,7 @@ pub fn check(relation: pg_sys::Oid, text: &str) -> Result<Filter, Failure> {
 }
 
 /// A filter that is about to run. `beyond`: a superuser set it, and it uses more than an owner may.
-pub fn settle(relation: pg_sys::Oid, text: &str, beyond: bool) -> Result<String, Failure> {
+pub fn settle(relation: pg_sys::Oid, text: &str, beyond: bool) -> Result<Settled, Failure> {
     let _pinned = PinnedPath::new();
     let parsed = Parsed::of(relation, text)?;
     if !beyond {
@@ -101,7 +109,7 @@ pub fn settle(relation: pg_sys::Oid, text: &str, beyond: bool) -> Result<String,
             failure.hint("Set it again with copy_alter_set(name, filter => …); what is not allowed there only a superuser may set.")
         })?;
     }
-    parsed.written(beyond)
+    parsed.settled(beyond)
 }
 
 /// A filter's text, parsed but not analysed: no name in it has been looked up.
@@ -127,7 +135,7 @@ impl Parsed {
         unsafe { Plain::over(self.relation).judge(self.tree) }
     }
 
-    fn written(&self, beyond: bool) -> Result<String, Failure> {
+    fn settled(&self, beyond: bool) -> Result<Settled, Failure> {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         // SAFETY: the relation is open while the condition is analysed; errors of PostgreSQL unwind and release what is held. The
         // analysis may write into the parser's tree: it gets a copy.
@@ -141,13 +149,17 @@ impl Parsed {
             let condition = pg_sys::transformExpr(state, tree, EXPR_KIND_INDEX_PREDICATE);
             let condition = pg_sys::coerce_to_boolean(state, condition, c"filter".as_ptr());
             pg_sys::assign_expr_collations(state, condition);
-            let written = if pg_sys::contain_volatile_functions(condition) {
+            let immutable = !pg_sys::contain_mutable_functions(condition);
+            let settled = if pg_sys::contain_volatile_functions(condition) {
                 Err(refused("it calls a volatile function"))
             } else {
-                Writer::new(self.relation, beyond).write(condition)
+                let mut writer = Writer::new(self.relation, beyond);
+                let text = writer.write(condition);
+                let portable = immutable && writer.everywhere && !beyond;
+                text.map(|text| Settled { text, portable })
             };
             pg_sys::table_close(opened, lock);
-            written
+            settled
         }
     }
 }

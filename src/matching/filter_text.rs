@@ -14,6 +14,8 @@ pub struct Writer {
     relation: pg_sys::Oid,
     /// Whether it may use what did not come with PostgreSQL.
     beyond: bool,
+    /// Whether all types that it met came with PostgreSQL: another database has them.
+    pub everywhere: bool,
     /// The subjects of the CASE expressions around the present node.
     subjects: Vec<String>,
 }
@@ -23,6 +25,7 @@ impl Writer {
         Writer {
             relation,
             beyond,
+            everywhere: true,
             subjects: Vec::new(),
         }
     }
@@ -193,7 +196,8 @@ impl Writer {
         }
     }
 
-    fn admit(&self, oid: pg_sys::Oid) -> Result<(), Failure> {
+    fn admit(&mut self, oid: pg_sys::Oid) -> Result<(), Failure> {
+        self.everywhere &= is_built_in(oid);
         if self.beyond || is_plain_type(oid) || is_enum(oid) {
             return Ok(());
         }

@@ -69,6 +69,7 @@ fn copy_match_image(
     views: Option<&str>,
     verify: Option<&str>,
     min_verdict: Option<&str>,
+    partial: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -97,6 +98,7 @@ fn copy_match_image(
         };
         let home = Home::of(fcinfo)?;
         let mut sought = Sought::picture(image, views);
+        sought.partial = partial.unwrap_or(false);
         let found = search(&sets(reference_set, &home)?, &home, &page, verify, &mut sought)?;
         Ok(TableIterator::new(found.into_iter().map(with_evidence)))
     })
@@ -114,6 +116,7 @@ fn match_described(
     min_verdict: Option<&str>,
     model: Option<&str>,
     without: Option<Vec<Option<String>>>,
+    partial: Option<bool>,
 ) -> TableIterator<
     'static,
     (
@@ -143,6 +146,7 @@ fn match_described(
         let models = wanted.iter().map(|set| set.model.clone()).collect();
         let without = without.unwrap_or_default().into_iter().flatten().collect();
         let mut sought = Sought::descriptor(descriptor.elements(), models, image).without(without);
+        sought.partial = partial.unwrap_or(false);
         let found = search(&wanted, &home, &page, verify, &mut sought)?;
         Ok(TableIterator::new(found.into_iter().map(with_evidence)))
     })
@@ -156,6 +160,7 @@ fn copy_match_descriptor(
     k: Option<i32>,
     model: Option<&str>,
     skip: Option<i32>,
+    partial: Option<bool>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -180,6 +185,7 @@ fn copy_match_descriptor(
         let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
         let models = wanted.iter().map(|set| set.model.clone()).collect();
         let mut sought = Sought::descriptor(descriptor.elements(), models, None);
+        sought.partial = partial.unwrap_or(false);
         let found = search(&wanted, &home, &page, Some(Verify::Off), &mut sought)?;
         Ok(TableIterator::new(found.into_iter().map(without_evidence)))
     })

@@ -88,7 +88,7 @@ thread_local! {
     static WARNED: RefCell<HashSet<String>> = RefCell::default();
 }
 
-/// Counts what this backend has heard of changes of relations, schemas, types and roles. Whatever was found under a lock still holds
+/// Counts what this backend has heard of changes of relations, schemas, types, roles and foreign servers. Whatever was found under a lock still holds
 /// where this has not moved since and the lock is held again.
 pub fn changes() -> u64 {
     watch_invalidations();
@@ -107,6 +107,7 @@ fn watch_invalidations() {
             pg_sys::SysCacheIdentifier::TYPEOID,
             pg_sys::SysCacheIdentifier::AUTHOID,
             pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM,
+            pg_sys::SysCacheIdentifier::FOREIGNSERVEROID,
         ] {
             pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(entry_changed), pg_sys::Datum::from(0usize));
         }

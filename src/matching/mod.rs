@@ -11,13 +11,14 @@ mod reference_key;
 mod remembered;
 mod search;
 mod sets;
-mod shards;
 mod sought;
 mod status;
 mod verification;
 mod views;
 
-pub use remembered::remember_sets;
+pub use neighbours::{Neighbour, nearest_here};
+pub use remembered::{is_known_down, remember_agreement, remember_down, remember_sets};
 pub use search::{Match, search};
 pub use sets::ReferenceSet;
-pub use verification::Verify;
+pub use status::in_use;
+pub use verification::{Plan, Verify};

@@ -4,12 +4,16 @@
 use pgrx::spi::quote_identifier;
 
 use super::sets::ReferenceSet;
-use super::shards::{each_nearest, shards};
-use super::status::Searching;
+use super::sought::Sought;
+use super::status::{Searching, in_use};
 use super::verification::Plan;
+use crate::embed::catalogue::Model;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::select::{Parameter, select_qualified};
+use crate::sharding;
+use crate::sharding::citus;
+use crate::sharding::parts::{Part, parts};
 use crate::types::Vector;
 
 /// A reference and its cosine similarity to the query, −1 to 1.
@@ -25,25 +29,133 @@ pub struct Neighbour {
 }
 
 /// As many references of `set` as the plan says, nearest to the unit vector `descriptor`, nearest first, without those that its
-/// filter or their status leaves out, and without those of the keys `left_out`. What verification compares comes with the same statement: the same snapshot, the same rights.
+/// filter or their status leaves out, and without those of the keys that it is searched without. What verification compares comes with
+/// the same statement, or from the same snapshot: with the same rights.
 pub fn nearest(
+    set: &ReferenceSet,
+    model: &Model,
+    home: &Home,
+    descriptor: &[f32],
+    plan: &Plan,
+    sought: &Sought,
+) -> Result<Vec<Neighbour>, Failure> {
+    let ReferenceSet {
+        oid,
+        relation,
+        condition,
+        ..
+    } = set;
+    let (left_out, partial) = (sought.left_out(), sought.partial);
+    let Some(parts) = parts(*oid)? else {
+        if set.watched && citus::spreads(*oid)? {
+            return spread(set, home, descriptor, plan, left_out);
+        }
+        return run(
+            set,
+            home,
+            descriptor,
+            plan,
+            left_out,
+            &format!("{relation} AS r /* {} */ {condition}", u32::from(*oid)),
+        );
+    };
+    if let Some(found) = sharding::nearest(set, &parts, model, home, descriptor, plan, left_out, partial)? {
+        return Ok(found);
+    }
+    sharding::as_planned(set, &parts, home, descriptor, plan, left_out, partial)
+}
+
+/// As [`nearest`], of some parts of the set's relation, by one statement: each is planned for its own nearest.
+pub fn nearest_here(
+    set: &ReferenceSet,
+    home: &Home,
+    descriptor: &[f32],
+    plan: &Plan,
+    left_out: &[String],
+    parts: &[&Part],
+) -> Result<Vec<Neighbour>, Failure> {
+    // Plain columns, from which the key and the distance are made above.
+    let sketch = set.sketch.as_ref().filter(|_| plan.compared > 0);
+    let columns = set
+        .columns
+        .iter()
+        .map(|column| format!("r.{}", quote_identifier(column)));
+    let columns = columns
+        .chain(sketch.map(|sketch| format!("r.{sketch}")))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let (condition, limit) = (&set.condition, plan.neighbours + left_out.len());
+    let distance = distance(set, home);
+    let each = parts
+        .iter()
+        .map(|Part { name, oid, .. }| {
+            let oid = u32::from(*oid);
+            format!("(SELECT {columns} FROM {name} AS r /* {oid} */ {condition} ORDER BY {distance} LIMIT {limit})")
+        })
+        .collect::<Vec<_>>()
+        .join(" UNION ALL ");
+    run(
+        set,
+        home,
+        descriptor,
+        plan,
+        left_out,
+        &format!("({each}) AS r /* {} */", u32::from(set.oid)),
+    )
+}
+
+/// Where Citus spreads the rows: its workers do not know which references are out of use. They are left out here, and more are asked
+/// for where that leaves too few.
+fn spread(
     set: &ReferenceSet,
     home: &Home,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
 ) -> Result<Vec<Neighbour>, Failure> {
+    let condition = set
+        .filter
+        .as_ref()
+        .map_or(String::new(), |filter| format!("WHERE ({filter})"));
+    let source = format!("{} AS r /* {} */ {condition}", set.relation, u32::from(set.oid));
+    let mut wider = *plan;
+    loop {
+        let all = run(set, home, descriptor, &wider, left_out, &source)?;
+        let exhausted = all.len() < wider.neighbours;
+        let mut found = Vec::new();
+        for neighbour in all {
+            if in_use(set.id, &neighbour.reference)? {
+                found.push(neighbour);
+            }
+        }
+        if exhausted || found.len() >= plan.neighbours {
+            found.truncate(plan.neighbours);
+            return Ok(found);
+        }
+        wider.neighbours *= 4;
+    }
+}
+
+fn distance(set: &ReferenceSet, home: &Home) -> String {
+    format!("r.{} OPERATOR({}.<=>) $1", set.descriptor, home.schema)
+}
+
+/// Reads neighbours from `source`, which goes by the alias `r`.
+fn run(
+    set: &ReferenceSet,
+    home: &Home,
+    descriptor: &[f32],
+    plan: &Plan,
+    left_out: &[String],
+    source: &str,
+) -> Result<Vec<Neighbour>, Failure> {
     let ReferenceSet {
         id,
-        oid,
-        relation,
         key,
         descriptor: column,
-        condition,
         ..
     } = set;
     let schema = &home.schema;
-    let oid = u32::from(*oid);
     let sketch = set.sketch.as_ref().filter(|_| plan.compared > 0);
     let more = sketch.map_or(String::new(), |sketch| {
         format!(", r.{column}::{schema}.vector, r.{sketch}")
@@ -51,23 +163,7 @@ pub fn nearest(
     // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that a kept plan is
     // never one of another relation that had the name.
     let limit = plan.neighbours + left_out.len();
-    let distance = format!("r.{column} OPERATOR({schema}.<=>) $1");
-    let source = match shards(set)? {
-        None => format!("{relation} AS r /* {oid} */ {condition}"),
-        Some(parts) => {
-            // Plain columns, from which the key and the distance are made here: a part that computes more is not read asynchronously.
-            let columns = set
-                .columns
-                .iter()
-                .map(|column| format!("r.{}", quote_identifier(column)));
-            let columns = columns
-                .chain(sketch.map(|sketch| format!("r.{sketch}")))
-                .collect::<Vec<_>>()
-                .join(", ");
-            let parts = each_nearest(&parts, &columns, condition, &distance, limit);
-            format!("({parts}) AS r /* {oid} */")
-        }
-    };
+    let distance = distance(set, home);
     let sql =
         format!("SELECT {key}, ({distance})::pg_catalog.float8{more} FROM {source} ORDER BY {distance} LIMIT {limit}");
     let _searching = Searching::begin(*id);

@@ -9,7 +9,6 @@ use pgrx::prelude::*;
 
 use super::gate;
 use super::sets::ReferenceSet;
-use super::shards::Shard;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
 
@@ -59,11 +58,16 @@ pub struct Remembered {
     pub flagging: HashMap<Option<String>, Found>,
     /// Models by set.
     pub models: HashMap<Option<String>, Model>,
-    /// Parts of sets with foreign partitions, by set; None where a set is asked as a whole.
-    pub shards: HashMap<Option<String>, Option<Rc<Vec<Shard>>>>,
+    /// On a shard: name and hash of the model of a relation's column, where a set keeps it.
+    pub agreements: HashMap<Option<String>, Option<Named>>,
+    /// Servers that did not answer, by set.
+    pub down: HashMap<Option<String>, Rc<HashSet<String>>>,
     /// References out of use, by set; None where they are too many to keep.
     pub out_of_use: HashMap<Option<String>, Option<Rc<HashSet<String>>>>,
 }
+
+/// Name of a model, and the hash of its weights where the user may see it.
+pub type Named = (String, Option<String>);
 
 /// Sets, and what was known of changes when their relations were locked.
 #[derive(Clone)]
@@ -125,4 +129,31 @@ pub fn remember<V: Clone>(
         }
     });
     Ok(value)
+}
+
+/// On a shard: the model of a relation's column, looked up once in a snapshot.
+pub fn remember_agreement(
+    key: &str,
+    look_up: impl FnOnce() -> Result<Option<Named>, Failure>,
+) -> Result<Option<Named>, Failure> {
+    remember(|last| &mut last.agreements, Some(key), look_up)
+}
+
+/// Whether this statement has asked a server for a set in vain. The next one tries again.
+pub fn is_known_down(set: &str, server: &str) -> bool {
+    let known = remember(|last| &mut last.down, Some(set), || Ok(Rc::default()));
+    known.is_ok_and(|known| known.contains(server))
+}
+
+/// See [`is_known_down`].
+pub fn remember_down(set: &str, server: &str) {
+    if is_known_down(set, server) {
+        return;
+    }
+    LAST.with_borrow_mut(|last| {
+        if let Some((_, remembered)) = last {
+            let known = remembered.down.entry(Some(set.to_owned())).or_default();
+            Rc::make_mut(known).insert(server.to_owned());
+        }
+    });
 }

@@ -192,7 +192,7 @@ fn match_in(
 ) -> Result<Vec<Match>, Failure> {
     let background = background_similarity(model, descriptor, set.calibration.neighbours())?;
     let plan = plan(set, verify, sought.has_picture(), k);
-    let neighbours = nearest(set, home, descriptor, &plan, sought.left_out())?;
+    let neighbours = nearest(set, model, home, descriptor, &plan, sought)?;
     let query = match plan.compared > 0 && neighbours.iter().any(|one| one.sketch.is_some()) {
         true => sought.features(model)?,
         false => None,

@@ -42,6 +42,14 @@ pub struct ReferenceSet {
     pub calibration: Calibration,
     /// Quoted name of the column with the sketches, where there is one that the current user may read.
     pub sketch: Option<String>,
+    /// Name of that column.
+    pub sketch_column: Option<String>,
+    /// The filter alone.
+    pub filter: Option<String>,
+    /// Whether the filter means the same in another database.
+    pub portable: bool,
+    /// Whether some references may be out of use.
+    pub watched: bool,
     /// What a search does that does not say.
     pub verify: Verify,
     background_sha256: Vec<u8>,
@@ -439,12 +447,17 @@ impl Recorded {
             .sketch_column
             .as_ref()
             .filter(|column| column_type(self.oid, column) == Some(pg_sys::BYTEAOID) && may_read(self.oid, column))
-            .map(pgrx::spi::quote_identifier);
+            .cloned();
         // A set's own thresholds go before its calibration's.
         let calibration = calibration.with_thresholds(self.copy_probability, self.review_probability);
+        let filter = self.filter()?;
         Ok(ReferenceSet {
-            condition: self.condition()?,
-            sketch,
+            condition: self.condition(filter.as_ref()),
+            sketch: sketch.as_ref().map(pgrx::spi::quote_identifier),
+            sketch_column: sketch,
+            portable: filter.as_ref().is_none_or(|filter| filter.portable),
+            filter: filter.map(|filter| filter.text),
+            watched: self.has_status,
             verify: Verify::named(Some(&self.verify))?.unwrap_or(Verify::Auto),
             id: self.id,
             name: self.name,
@@ -461,12 +474,18 @@ impl Recorded {
     }
 
     /// A filter is data: it is judged whenever it is about to run, whatever wrote it and whatever became of the columns since.
-    fn condition(&self) -> Result<String, Failure> {
+    fn filter(&self) -> Result<Option<filter::Settled>, Failure> {
+        let settle = |text: &String| {
+            filter::settle(self.oid, text, self.filter_beyond)
+                .map_err(|failure| failure.at(format_args!("reference set \"{}\"", self.name)))
+        };
+        self.filter.as_ref().map(settle).transpose()
+    }
+
+    fn condition(&self, filter: Option<&filter::Settled>) -> String {
         let mut parts = Vec::new();
-        if let Some(text) = &self.filter {
-            let filter = filter::settle(self.oid, text, self.filter_beyond)
-                .map_err(|failure| failure.at(format_args!("reference set \"{}\"", self.name)))?;
-            parts.push(format!("({filter})"));
+        if let Some(filter) = filter {
+            parts.push(format!("({})", filter.text));
         }
         if self.has_status {
             // Asked for each row that comes, in the order of the index: k rows are found at any number of references out of use.
@@ -475,11 +494,11 @@ impl Recorded {
                 self.id, self.key
             ));
         }
-        Ok(if parts.is_empty() {
+        if parts.is_empty() {
             String::new()
         } else {
             format!("WHERE {}", parts.join(" AND "))
-        })
+        }
     }
 }
 

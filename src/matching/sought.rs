@@ -14,6 +14,8 @@ use crate::failure::{Failure, should_stop};
 pub struct Sought<'a> {
     picture: Option<&'a [u8]>,
     views: Views,
+    /// Whether shards that do not answer may be left out, with a WARNING.
+    pub partial: bool,
     /// A descriptor that was there already, and the models whose sets it can be compared with.
     given: Option<(&'a [f32], Vec<String>)>,
     /// The picture as the model of this name takes it.

@@ -45,25 +45,35 @@ fn reference_in_use(set: Option<i64>, reference: Option<&str>) -> bool {
         let (Some(set), Some(reference)) = (set, reference) else {
             return Ok(true);
         };
-        let looked_up = || {
-            select(
-                &format!(
-                    "SELECT NOT EXISTS (SELECT FROM copymatch.reference_status x JOIN copymatch.reference_set s ON s.name = x.reference_set \
-                     WHERE s.id = $1 AND x.reference = $2 AND {OUT_OF_USE})"
-                ),
-                &[Parameter::of(set), Parameter::of(reference)],
-                |row| row.required::<bool>(1),
-            )
-            .map(|found| found.contains(&true))
-        };
-        if SEARCHED.with_borrow(|searched| searched.last() != Some(&set)) {
-            return looked_up();
-        }
-        match out_of_use(set)? {
-            Some(known) => Ok(!known.contains(reference)),
-            None => as_extension_owner(looked_up),
-        }
+        judge(set, reference)
     })
+}
+
+fn judge(set: i64, reference: &str) -> Result<bool, Failure> {
+    let looked_up = || {
+        select(
+            &format!(
+                "SELECT NOT EXISTS (SELECT FROM copymatch.reference_status x JOIN copymatch.reference_set s ON s.name = x.reference_set \
+                 WHERE s.id = $1 AND x.reference = $2 AND {OUT_OF_USE})"
+            ),
+            &[Parameter::of(set), Parameter::of(reference)],
+            |row| row.required::<bool>(1),
+        )
+        .map(|found| found.contains(&true))
+    };
+    if SEARCHED.with_borrow(|searched| searched.last() != Some(&set)) {
+        return looked_up();
+    }
+    match out_of_use(set)? {
+        Some(known) => Ok(!known.contains(reference)),
+        None => as_extension_owner(looked_up),
+    }
+}
+
+/// Whether a search in this set may find a reference, whoever searches.
+pub fn in_use(set: i64, reference: &str) -> Result<bool, Failure> {
+    let _searching = Searching::begin(set);
+    judge(set, reference)
 }
 
 fn out_of_use(set: i64) -> Result<Option<Rc<HashSet<String>>>, Failure> {

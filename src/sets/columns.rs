@@ -7,12 +7,13 @@ use super::owned::do_by_owner;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::select::{Parameter, change};
+use crate::sharding::citus;
 
 /// Most elements of a descriptor that is kept in the row: the picture goes to TOAST, and a search reads descriptors without
 /// following pointers.
 const MOST_IN_ROW: i32 = 480;
 
-/// Adds a descriptor column of this type.
+/// Adds a descriptor column of this type. `stored`: chooses how it is stored, too, which Citus does not take.
 pub fn add(
     owner: pg_sys::Oid,
     table: &str,
@@ -20,13 +21,14 @@ pub fn add(
     kind: &str,
     dimensions: i32,
     model: &str,
+    stored: bool,
 ) -> Result<(), Failure> {
     let column = quote_identifier(column);
     do_by_owner(
         owner,
         &format!("ALTER TABLE {table} ADD COLUMN {column} {kind}({dimensions})"),
     )?;
-    if dimensions <= MOST_IN_ROW {
+    if stored && dimensions <= MOST_IN_ROW {
         do_by_owner(
             owner,
             &format!("ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE PLAIN"),
@@ -89,11 +91,13 @@ pub fn sketch(
         owner,
         &format!("ALTER TABLE {table} ADD COLUMN {column_quoted} pg_catalog.bytea"),
     )?;
-    // Most of it is compressed already.
-    do_by_owner(
-        owner,
-        &format!("ALTER TABLE {table} ALTER COLUMN {column_quoted} SET STORAGE EXTERNAL"),
-    )?;
+    if !citus::spreads(relation)? {
+        // Most of it is compressed already.
+        do_by_owner(
+            owner,
+            &format!("ALTER TABLE {table} ALTER COLUMN {column_quoted} SET STORAGE EXTERNAL"),
+        )?;
+    }
     do_by_owner(
         owner,
         &format!(
@@ -139,8 +143,11 @@ pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> R
 }
 
 /// Sees to it that every descriptor column that a set over the table searches is kept by one trigger, however many sets share it. Of
-/// the sets that do, one that is being re-embedded has a trigger in any case.
+/// the sets that do, one that is being re-embedded has a trigger in any case. A table of Citus takes none.
 pub fn serve(home: &Home, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
+    if citus::spreads(relation)? {
+        return Ok(());
+    }
     loop {
         let next = change(
             "SELECT s.id FROM copymatch.reference_set s \

@@ -12,8 +12,9 @@ use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::matching::filter;
 use crate::matching::gate;
-use crate::rights::as_extension_owner;
+use crate::rights::{as_extension_owner, as_role};
 use crate::select::{Parameter, change};
+use crate::sharding::{check, citus};
 
 /// A set to be made.
 struct Wanted<'a> {
@@ -158,6 +159,9 @@ impl Wanted<'_> {
         try_search(owner, table, id)?;
         let embedded = self.embed(home, owner, table, &kind, id, &model, sketch.as_deref())?;
         self.index(owner, table, &kind)?;
+        if matches!(kind.as_str(), "p" | "f") {
+            as_role(owner, || check::warn_of(self.name))?;
+        }
         Ok(embedded)
     }
 
@@ -252,7 +256,18 @@ impl Wanted<'_> {
                     "A view or foreign table must bring its descriptors; a table gets the column from copy_create_set.",
                 ));
             }
-            None => columns::add(owner, table, column, &home.column_type(owner)?, dimensions, model)?,
+            None => {
+                let stored = !citus::spreads(self.relation)?;
+                columns::add(
+                    owner,
+                    table,
+                    column,
+                    &home.column_type(owner)?,
+                    dimensions,
+                    model,
+                    stored,
+                )?;
+            }
             Some(stated) => {
                 needs_descriptors(home, self.relation, column)?;
                 if stated > 0 && stated != dimensions {
@@ -319,6 +334,18 @@ impl Wanted<'_> {
         };
         let count = format!("SELECT pg_catalog.count(*) FROM {table} AS r WHERE {}", kept.missing());
         let waiting = count_by_owner(owner, &count, &[])?;
+        if citus::spreads(self.relation)? {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+                format!("{waiting} images wait to be embedded: relation {table} is one of Citus, which no trigger keeps current"),
+            )
+            .hint(format!(
+                "CALL copy_fill_set({}), now and after new images; or write the descriptor with the row: INSERT … VALUES (…, copy_embed($1)).",
+                quote_literal(self.name)
+            ))
+            .notice();
+            return Ok(0);
+        }
         if waiting == 0 {
             return Ok(0);
         }

@@ -9,8 +9,11 @@ use super::columns;
 use super::owned::{OwnedSet, by_owner, count_by_owner, invalid};
 use crate::committing::{AtWork, Committing};
 use crate::failure::{Failure, boundary};
+use crate::home::Home;
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, change};
+use crate::sharding::citus;
+use crate::types::Vector;
 
 /// After this time a batch ends with the image under way, and is committed.
 pub(super) const LONGEST_BATCH: Duration = Duration::from_secs(2);
@@ -279,10 +282,16 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
         };
         let mut place = Place::parse(place)?;
         let kept = Kept::of(&set)?;
-        let leaves = leaves(&set)?;
         if place.waiting == 0 {
             return Ok(None);
         }
+        if citus::spreads(set.relation)? {
+            place.record(&set)?;
+            let more = spread_batch(&set, &kept, &mut place, started)?;
+            place.record(&set)?;
+            return Ok(more.then(|| place.text()));
+        }
+        let leaves = leaves(&set)?;
         if place.page >= place.end || !leaves.iter().any(|leaf| leaf.oid == place.part) {
             let Some(leaf) = leaves.iter().find(|leaf| leaf.oid > place.part && leaf.pages > 0) else {
                 return Ok(None);
@@ -339,6 +348,109 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
         place.record(&set)?;
         Ok(Some(place.text()))
     })
+}
+
+/// Rows of a table of Citus that a batch reads, images and all.
+const SPREAD_ROWS: i64 = 16;
+
+/// A batch of a table of Citus, which has no places and takes no UPDATE that calls a volatile function: rows are found by their keys,
+/// embedded here, and written one by one. Whether there may be more.
+fn spread_batch(set: &OwnedSet, kept: &Kept, place: &mut Place, started: Instant) -> Result<bool, Failure> {
+    let table = set.table()?;
+    let keys = key_columns(set)?;
+    let Kept {
+        image,
+        descriptor,
+        sketch,
+        ..
+    } = kept;
+    let has = |column: &String| format!("r.{column} IS NOT NULL");
+    let texts: Vec<String> = keys
+        .iter()
+        .map(|(key, _)| format!("r.{key}::pg_catalog.text"))
+        .collect();
+    let order: Vec<String> = keys.iter().map(|(key, _)| format!("r.{key}")).collect();
+    // Those of which nothing can be made stay at the front.
+    let rows = format!(
+        "SELECT ARRAY[{}], r.{image}, {}, {} FROM {table} AS r WHERE {} ORDER BY {} LIMIT {SPREAD_ROWS} OFFSET {}",
+        texts.join(", "),
+        has(descriptor),
+        sketch.as_ref().map_or("true".to_owned(), has),
+        kept.missing(),
+        order.join(", "),
+        place.skipped
+    );
+    let found = by_owner(set.owner, &rows, &[], |row| {
+        Ok((
+            row.required::<Vec<String>>(1)?,
+            row.required::<Vec<u8>>(2)?,
+            row.required::<bool>(3)?,
+            row.required::<bool>(4)?,
+        ))
+    })?;
+    let made = "SELECT d.descriptor, d.sketch FROM copymatch.describe_reference($1, $2, $3, $4, $5, $6) AS d";
+    let of_key: Vec<String> = keys
+        .iter()
+        .zip(1..)
+        .map(|((key, kind), number)| format!("r.{key} OPERATOR(pg_catalog.=) ${number}::{kind}"))
+        .collect();
+    let last = (found.len() as i64) < SPREAD_ROWS;
+    for (number, (key, image, has_descriptor, has_sketch)) in found.iter().enumerate() {
+        let parameters = [
+            Parameter::of(image.as_slice()),
+            Parameter::of(kept.model),
+            Parameter::of(key.join(", ")),
+            Parameter::of(place.waiting),
+            Parameter::of(!has_descriptor),
+            Parameter::of(!has_sketch),
+        ];
+        let described = change(made, &parameters, |row| {
+            // Copied: the row's memory is SPI's.
+            let vector = row.get::<Vector>(1)?.map(|vector| vector.elements().to_vec());
+            Ok((vector, row.get::<Vec<u8>>(2)?))
+        })?;
+        let Some((vector, features)) = described.into_iter().next() else {
+            continue;
+        };
+        let mut parameters: Vec<Parameter> = key.iter().map(|text| Parameter::of(text.as_str())).collect();
+        let mut sets = Vec::new();
+        if let Some(vector) = vector.filter(|_| !has_descriptor) {
+            let vector = Vector::from_elements(&vector);
+            parameters.push(Parameter::typed(vector, Home::of_type()?.vector));
+            sets.push(format!("{descriptor} = ${}", parameters.len()));
+        }
+        if let (Some(features), Some(sketch)) = (features.filter(|_| !has_sketch), sketch) {
+            parameters.push(Parameter::of(features));
+            sets.push(format!("{sketch} = ${}", parameters.len()));
+        }
+        if sets.is_empty() {
+            place.skipped += 1;
+        } else {
+            let write = format!(
+                "UPDATE {table} AS r SET {} WHERE {}",
+                sets.join(", "),
+                of_key.join(" AND ")
+            );
+            by_owner(set.owner, &write, &parameters, |_| Ok(()))?;
+            place.done += 1;
+        }
+        if number + 1 < found.len() && started.elapsed() >= LONGEST_BATCH {
+            return Ok(true);
+        }
+    }
+    Ok(!last)
+}
+
+/// The key's columns, quoted, and their types.
+fn key_columns(set: &OwnedSet) -> Result<Vec<(String, String)>, Failure> {
+    change(
+        "SELECT pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod) \
+         FROM copymatch.reference_set s CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[s.key_column] || s.further_key_columns) WITH ORDINALITY AS u(col, place) \
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped \
+         WHERE s.id = $1 ORDER BY u.place",
+        &[Parameter::of(set.id)],
+        |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),
+    )
 }
 
 fn page_and_line(place: &str) -> Result<(i64, i64), Failure> {

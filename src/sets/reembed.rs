@@ -15,6 +15,7 @@ use crate::home::Home;
 use crate::matching::gate;
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, Row, change};
+use crate::sharding::citus;
 
 /// The record of a re-embedding.
 struct Job {
@@ -196,6 +197,14 @@ fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, cal
             .hint("SET default_transaction_isolation = 'read committed'."));
         }
         let set = OwnedSet::of(set, pg_sys::ShareUpdateExclusiveLock)?;
+        if let Some(table) = &set.table {
+            citus::refuse(
+                set.relation,
+                table,
+                "copy_reembed keeps two columns by triggers, which it does not take",
+                "Make a second set over the table with another descriptor column and the new model, CALL copy_fill_set, then drop the first.",
+            )?;
+        }
         match Job::find(&set)? {
             None => begin(&Home::installed()?, &set, model, calibration)?,
             Some(job) if model.is_some_and(|model| model != job.model) => {
@@ -298,7 +307,7 @@ fn begin(home: &Home, set: &OwnedSet, model: Option<&str>, calibration: Option<i
     )?
     .pop()
     .unwrap_or(home.column_type(set.owner)?);
-    columns::add(set.owner, table, &column, &kind, dimensions, model)?;
+    columns::add(set.owner, table, &column, &kind, dimensions, model, true)?;
     columns::make_trigger(home, set.owner, table, set.id)?;
     let by = caller();
     as_extension_owner(|| {

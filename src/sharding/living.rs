@@ -1,0 +1,98 @@
+//! Asking parts that may be down.
+
+use pgrx::prelude::*;
+
+use super::failing::{again, from_shard, is_down, is_lost, listening, naming};
+use crate::failure::Failure;
+use crate::flagging::subtransaction;
+use crate::matching::{is_known_down, remember_down};
+
+/// What to do where a part does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// An error. Asked within the caller's transaction.
+    Whole,
+    /// An error, too; in a subtransaction, so that a shard which cannot be asked so (the foreign table stands for a
+    /// view) is noticed.
+    First,
+    /// Leave the part out, with a WARNING that names its server.
+    Partial,
+}
+
+/// Runs `run` for the parts, each with the name of its server. None where it was computed here, or cannot be asked
+/// this way.
+pub fn living<T>(
+    set: &str,
+    parts: &[(usize, &str)],
+    attempt: Attempt,
+    mut run: impl FnMut(&[usize]) -> Result<Option<Vec<T>>, Failure>,
+) -> Result<Option<Vec<T>>, Failure> {
+    let servers = |parts: &[(usize, &'_ str)]| -> Vec<String> {
+        let mut names: Vec<String> = parts.iter().map(|(_, server)| (*server).to_owned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let numbers = |parts: &[(usize, &str)]| parts.iter().map(|(number, _)| *number).collect::<Vec<_>>();
+    let names = servers(parts);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // SAFETY: reads a variable of this backend.
+    let parallel = unsafe { pg_sys::IsInParallelMode() };
+    if attempt == Attempt::Partial && parallel {
+        return Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            "partial => true cannot be asked for within a parallel query",
+        )
+        .hint("SET max_parallel_workers_per_gather = 0 for this statement."));
+    }
+    if attempt == Attempt::Whole || parallel {
+        return naming(set, &names, || run(&numbers(parts)));
+    }
+    let mut left: Vec<(usize, &str)> = parts.to_vec();
+    if attempt == Attempt::Partial {
+        left.retain(|(_, server)| !is_known_down(set, server));
+    }
+    match listening(|| subtransaction(|| run(&numbers(&left)))) {
+        Ok(found) => return Ok(found),
+        Err(ended) if from_shard(&ended).is_some_and(|(code, message)| has_no_rows(code, &message)) => return Ok(None),
+        Err(ended) if attempt == Attempt::First || is_down(&ended).is_none() => return Err(again(ended, set, &names)),
+        Err(_) => {}
+    }
+    // Which it was, server by server.
+    let mut found = Vec::new();
+    for server in servers(&left) {
+        let of_server: Vec<(usize, &str)> = left.iter().copied().filter(|(_, of)| *of == server).collect();
+        match listening(|| subtransaction(|| run(&numbers(&of_server)))) {
+            Ok(Some(mut rows)) => found.append(&mut rows),
+            Ok(None) => return Ok(None),
+            Err(ended) => {
+                let Some((code, message)) = is_down(&ended) else {
+                    return Err(again(ended, set, &[&server]));
+                };
+                if is_lost(code) {
+                    // A connection that was lost while it was in use would let the transaction's commit fail.
+                    // postgres_fdw gives it up when it is asked for the next time.
+                    if let Err(ended) = subtransaction(|| run(&numbers(&of_server)))
+                        && from_shard(&ended).is_none()
+                    {
+                        return Err(again(ended, set, &[&server]));
+                    }
+                }
+                remember_down(set, &server);
+                Failure::new(
+                    PgSqlErrorCode::ERRCODE_WARNING,
+                    format!("the answer from reference set \"{set}\" lacks what lies on server \"{server}\""),
+                )
+                .detail(message)
+                .hint("partial => true lets a search go on without shards that do not answer.")
+                .warn();
+            }
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Whether the foreign table stands for a relation whose rows have no place: a view.
+pub fn has_no_rows(code: PgSqlErrorCode, message: &str) -> bool {
+    code == PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN && message.contains("\"ctid\"")
+}
