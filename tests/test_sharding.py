@@ -372,6 +372,8 @@ def test_a_shard_with_an_older_copymatch_or_none_is_refused_and_named(sharded, c
 def test_partial_answers_from_the_living_shards_and_names_the_dead(sharded, warnings):
     whole = [row[0] for row in sharded.execute(NEAREST.format(100, "'whole'")).fetchall()]
     assert [row[0] for row in sharded.execute(PARTIAL.format(100, "refs")).fetchall()] == whole and not warnings
+    filtered = "SELECT copy_create_set('filtered', 'refs', 'id', NULL, 'descriptor', filter => 'now() > ''2020-01-01''::timestamptz')"
+    sharded.execute(filtered)
     sharded.execute("ALTER SERVER s2 OPTIONS (SET dbname 'gone_away'); SELECT postgres_fdw_disconnect_all()")
     with pytest.raises(psycopg.Error) as error:
         sharded.execute(NEAREST.format(100, "'refs'"))
@@ -390,14 +392,12 @@ def test_partial_answers_from_the_living_shards_and_names_the_dead(sharded, warn
     warnings.clear()
     rows = "SELECT count(*) FROM copy_match_table('uploads', 'id', 'descriptor', 'refs', 3, partial => true)"
     assert sharded.execute(rows).fetchone() == (15,) and len(warnings) == 1
-    sharded.execute("SELECT copy_alter_set('refs', filter => 'now() > ''2020-01-01''::timestamptz')")
-    assert [row[0] for row in sharded.execute(PARTIAL.format(100, "refs")).fetchall()] == living
+    assert [row[0] for row in sharded.execute(PARTIAL.format(100, "filtered")).fetchall()] == living
     sharded.execute("ALTER SERVER s1 OPTIONS (SET dbname 'gone_away'); SELECT postgres_fdw_disconnect_all()")
-    sharded.execute("SELECT copy_alter_set('refs', reset => '{filter}')")
     assert len(sharded.execute(PARTIAL.format(100, "refs")).fetchall()) == 10, "what lies here is there"
 
 
-def test_a_shard_killed_mid_query_is_an_error_or_left_out_and_the_transaction_commits(sharded, warnings, server):
+def test_a_shard_killed_in_a_transaction_is_an_error_that_names_it_or_left_out(sharded, warnings, server):
     """The connection goes while the transaction has it in use."""
     with pytest.raises(psycopg.Error) as error, sharded.transaction():
         same(sharded)
@@ -405,14 +405,20 @@ def test_a_shard_killed_mid_query_is_an_error_or_left_out_and_the_transaction_co
         sharded.execute(NEAREST.format(100, "'refs'"))
     assert "shard" in str(error.value) and "s2" in str(error.value)
     same(sharded)
-    with sharded.transaction():
-        same(sharded)
-        kill(server.connect(), sharded.shards[1].info.dbname)
-        found = sharded.execute(PARTIAL.format(100, "refs")).fetchall()
-        assert len(found) == 10 and len(warnings) == 1 and 'server "s2"' in warnings[0][0]
-        sharded.execute("CREATE TABLE kept (i int)")
-    assert sharded.execute("SELECT count(*) FROM kept").fetchone() == (0,), "it was committed"
+    try:
+        with sharded.transaction():
+            same(sharded)
+            kill(server.connect(), sharded.shards[1].info.dbname)
+            found = sharded.execute(PARTIAL.format(100, "refs")).fetchall()
+            assert len(found) == 10 and len(warnings) == 1 and 'server "s2"' in warnings[0][0]
+            sharded.execute("CREATE TABLE kept (i int)")
+        assert sharded.execute("SELECT count(*) FROM kept").fetchone() == (0,), "it was committed"
+    except psycopg.OperationalError as error:
+        # postgres_fdw of 2025 on lets no transaction commit that lost a connection: said at once, not behind the answer.
+        assert 'shard "s2" of reference set "refs" was lost' in error.diag.message_primary
+        assert "Run it again" in error.diag.message_hint
     same(sharded)
+    assert len(sharded.execute(PARTIAL.format(100, "refs")).fetchall()) == 10
 
 
 def test_a_slow_shard_ends_by_its_own_timeout_and_a_cancel_ends_all(sharded, warnings, connect):

@@ -8,7 +8,7 @@ use shards::Wanted;
 use super::answer::report;
 use super::ask::{About, Ask, ask, hex};
 use super::failing::{from_shard, is_down, is_lost, is_older_or_none};
-use super::living::has_no_rows;
+use super::living::{give_up, has_no_rows};
 use super::parts::{Foreign, Part, leaves};
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
@@ -195,6 +195,7 @@ impl Checked {
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "the name of a reference set is NULL",
             )
+            .hint("SELECT name FROM copymatch.reference_sets lists them.")
         })?;
         let found = change(
             "SELECT s.relation::pg_catalog.oid, s.descriptor_column::pg_catalog.text, \
@@ -374,7 +375,6 @@ impl Checked {
             finding.reachable = Some(!is_lost(code));
             finding.found(Status::Error, format!("does not answer: {message}"), None);
             if is_lost(code) {
-                // See living(): postgres_fdw gives up a lost connection when it is asked for again.
                 let part = finding.part.clone();
                 let asks = [Ask {
                     part: &part,
@@ -382,11 +382,9 @@ impl Checked {
                     wanted: Wanted::Report,
                     payload: 0,
                 }];
-                if let Err(ended) = subtransaction(|| ask(&self.about(), &asks, &[Vec::new()]))
-                    && from_shard(&ended).is_none()
-                {
-                    ended.again();
-                }
+                give_up(&self.name, &foreign.server, || {
+                    ask(&self.about(), &asks, &[Vec::new()]).map(|_| ())
+                })?;
             }
             return Ok(());
         }

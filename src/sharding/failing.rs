@@ -124,6 +124,12 @@ pub fn from_shard(ended: &Ended) -> Option<(PgSqlErrorCode, String)> {
     report_of(error).map(|report| (report.sql_error_code(), report.message().to_owned()))
 }
 
+/// Whether postgres_fdw keeps a lost connection: one that the transaction had in use, which then cannot be committed.
+pub fn is_stuck(ended: &Ended) -> bool {
+    let Ended::Raised(error) = ended else { return false };
+    report_of(error).is_some_and(|report| report.function_name() == Some("pgfdw_reject_incomplete_xact_state_change"))
+}
+
 /// The error that ended a subtransaction, with the shard's name where it came from one.
 pub fn again(ended: Ended, set: &str, servers: &[&str]) -> Failure {
     match &ended {

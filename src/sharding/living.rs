@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use super::failing::{again, from_shard, is_down, is_lost, listening, naming};
+use super::failing::{again, from_shard, is_down, is_lost, is_stuck, listening, naming};
 use crate::failure::Failure;
 use crate::flagging::subtransaction;
 use crate::matching::{is_known_down, remember_down};
@@ -70,13 +70,7 @@ pub fn living<T>(
                     return Err(again(ended, set, &[&server]));
                 };
                 if is_lost(code) {
-                    // A connection that was lost while it was in use would let the transaction's commit fail.
-                    // postgres_fdw gives it up when it is asked for the next time.
-                    if let Err(ended) = subtransaction(|| run(&numbers(&of_server)))
-                        && from_shard(&ended).is_none()
-                    {
-                        return Err(again(ended, set, &[&server]));
-                    }
+                    give_up(set, &server, || run(&numbers(&of_server)).map(|_| ()))?;
                 }
                 remember_down(set, &server);
                 Failure::new(
@@ -90,6 +84,28 @@ pub fn living<T>(
         }
     }
     Ok(Some(found))
+}
+
+/// A connection that was lost while the transaction had it in use lets the commit fail. postgres_fdw gives it up when it is asked for
+/// the next time; its later releases do not, and then an ERROR now is better than one behind the answer.
+pub fn give_up(set: &str, server: &str, mut ask: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    for last in [false, true] {
+        match subtransaction(&mut ask) {
+            Err(ended) if from_shard(&ended).is_none() => return Err(again(ended, set, &[server])),
+            Err(ended) if last && is_stuck(&ended) => {
+                return Err(Failure::new(
+                    PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+                    format!(
+                        "the connection to shard \"{server}\" of reference set \"{set}\" was lost while this transaction had it in use"
+                    ),
+                )
+                .hint("PostgreSQL lets such a transaction not commit. Run it again: then the shard is left out, if it still does not answer."));
+            }
+            Err(ended) if is_stuck(&ended) => {}
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether the foreign table stands for a relation whose rows have no place: a view.
