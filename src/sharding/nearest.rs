@@ -44,6 +44,7 @@ type Located = (Neighbour, Option<(usize, Place)>);
 
 /// As many neighbours as the plan says, nearest first. None where the shards cannot be asked so: one has no
 /// `extensions` option, the filter means something else there, or a foreign table stands for a view.
+#[allow(clippy::too_many_arguments)]
 pub fn nearest(
     set: &ReferenceSet,
     parts: &[Part],
