@@ -277,12 +277,16 @@ def test_what_comparing_pictures_holds_is_measured_and_not_claimed_where_it_does
     call = "SELECT evidence -> 'verified' FROM copy_calibrate('products', source => 'edits', copies => 80, unrelated => 60, copy_precision => 0.9, confidence => 0.6, apply => false)"
     said = warnings(products)
     (found,) = products.execute(call).fetchone()
-    assert found["copies"] > 60 and found["strangers"] > 60, "those that could be edited, with and without their reference"
+    assert found["copies"] > 60 and found["strangers"] > 60, (
+        "those that could be edited, with and without their reference"
+    )
     assert found["right"] > 30 and found["wrong"] == found["strangers_wrong"] == 0
     assert found["held"] and found["precision"] == 1 and 0.9 <= found["precision_at_least"] < 1
     assert not [text for _, text in said if "comparing pictures" in text]
     # Whatever is nearest is called a copy: strangers, too.
-    products.execute("SELECT copy_alter_set('products', copy_probability => 0.0000001, review_probability => 0.0000001)")
+    products.execute(
+        "SELECT copy_alter_set('products', copy_probability => 0.0000001, review_probability => 0.0000001)"
+    )
     (found,) = products.execute(call).fetchone()
     assert found["strangers_wrong"] > 30 and not found["held"] and found["precision"] < 0.8
     told = [text for severity, text in said if severity == "WARNING" and "comparing pictures does not suffice" in text]
