@@ -119,6 +119,15 @@ def test_generated_image_of_a_set_is_refused_by_name(fresh_db, sqlstate, kind):
     with sqlstate("0A000") as error:
         fresh_db.execute("SELECT copy_create_set('uploads', 'uploads', 'id', 'image')")
     assert 'column "image" of relation' in str(error.value) and "uploads is generated" in str(error.value)
+    # Nor can a set that is there already be given one, as what its image or descriptor is called now.
+    fresh_db.execute("ALTER TABLE uploads ADD COLUMN other vector(256)")
+    fresh_db.execute(f"ALTER TABLE uploads ADD COLUMN computed vector(256) GENERATED ALWAYS AS (other) {kind}")
+    fresh_db.execute("SELECT copy_create_set('named', 'uploads', 'id', 'original')")
+    for argument, column in (("image", "image"), ("descriptor", "computed")):
+        with sqlstate("0A000") as error:
+            fresh_db.execute(f"SELECT copy_set_columns('named', {argument} => '{column}')")
+        assert f'column "{column}" of relation' in str(error.value) and "uploads is generated" in str(error.value)
+    fresh_db.execute("SELECT copy_drop_set('named', drop_descriptors => true)")
     # A view computes them by itself, and has no trigger; the key may be generated.
     fresh_db.execute("SELECT copy_create_set('uploads', 'uploads', 'key', 'original')")
     fresh_db.execute(INSERT, [1, jpeg(scene(1), 70)])
