@@ -51,3 +51,22 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_check_set(text, bigint, boolean) IS 'compares the descriptors of a set with its images, all or a random sample of rows, and writes those that are missing or of another image (mend => false: only counts them). For the owner of the set''s relation';
+
+CREATE FUNCTION @extschema@.copy_undescribed(reference_set text DEFAULT copymatch.default_set(), most integer DEFAULT 1000)
+    RETURNS TABLE (reference text, reason text) LANGUAGE plpgsql STABLE ROWS 100 SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    chosen copymatch.reference_set := copymatch.find_set(copy_undescribed.reference_set);
+BEGIN
+    IF most IS NULL OR most < 1 THEN
+        PERFORM copymatch.refuse('22023', pg_catalog.format('most is %s', coalesce(most::text, 'NULL')),
+            'It is the number of rows to return at most, 1 or more.');
+    END IF;
+    RETURN QUERY EXECUTE pg_catalog.format(
+        'SELECT r.reference, CASE WHEN %L THEN %L WHEN r.image IS NULL THEN %L ELSE coalesce(i.reason, %L) END
+         FROM (%s) AS r LEFT JOIN LATERAL @extschema@.copy_image_info(r.image) AS i ON r.image IS NOT NULL
+         WHERE r.descriptor IS NULL LIMIT %s',
+        chosen.image_column IS NULL, 'the set has no image column to make descriptors of', 'no image',
+        'not embedded yet: CALL copy_fill_set does it', copymatch.reference_query(chosen.name), most);
+END $$;
+COMMENT ON FUNCTION @extschema@.copy_undescribed(text, integer) IS 'references of a set that have no descriptor and are not found, and why: no image, an image that cannot be matched (reason as copy_image_info gives it), or not embedded yet. At most so many rows (most). Reads with the caller''s rights, and decodes these images';

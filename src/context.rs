@@ -13,7 +13,7 @@ unsafe extern "C-unwind" {
 
 /// Functions of the extension's own schema that are written in PL/pgSQL or SQL. `tests/test_wrong_calls.py` compares
 /// with the catalogue.
-const OURS: [&str; 15] = [
+const OURS: [&str; 16] = [
     "copy_adopt_pgvector",
     "copy_calibrate",
     "copy_calibration_report",
@@ -28,6 +28,7 @@ const OURS: [&str; 15] = [
     "copy_precision_recall",
     "copy_quarantine",
     "copy_reopen",
+    "copy_undescribed",
     "copy_use_calibration",
 ];
 

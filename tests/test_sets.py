@@ -106,6 +106,32 @@ def test_making_a_set_embeds_what_is_there_and_reports_what_cannot_be(db):
     db.execute("SELECT copy_drop_set('old')")
 
 
+def test_references_without_a_descriptor_are_told_with_the_reason(db, sqlstate):
+    db.execute("CREATE TABLE mixed (id int PRIMARY KEY, image bytea)")
+    picture = jpeg(scene(1))
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO mixed VALUES (%s, %s)",
+            [(1, picture), (2, None), (3, picture[: len(picture) // 3]), (4, blank())],
+        )
+    db.execute("SELECT copy_create_set('mixed', 'mixed', 'id', 'image', on_bad_image => 'skip')")
+    db.execute("ALTER TABLE mixed DISABLE TRIGGER USER")
+    db.execute("INSERT INTO mixed VALUES (5, %s)", [jpeg(scene(5))])
+    told = dict(db.execute("SELECT * FROM copy_undescribed('mixed')").fetchall())
+    assert set(told) == {"2", "3", "4", "5"}, "not the first: it has one"
+    assert told["2"] == "no image" and told["5"] == "not embedded yet: CALL copy_fill_set does it"
+    words = "SELECT id::text, reason FROM mixed, copy_image_info(image) WHERE id IN (3, 4)"
+    assert dict(db.execute(words).fetchall()) == {number: told[number] for number in ("3", "4")}
+    assert len(db.execute("SELECT * FROM copy_undescribed('mixed', 2)").fetchall()) == 2
+    for most in ("0", "NULL"):
+        with sqlstate("22023"):
+            db.execute(f"SELECT * FROM copy_undescribed('mixed', {most})")
+    db.execute("CREATE ROLE sees_nothing; SET ROLE sees_nothing")
+    with sqlstate("42501"):
+        db.execute("SELECT * FROM copy_undescribed('mixed')")
+    db.execute("RESET ROLE; DROP ROLE sees_nothing; DROP TABLE mixed")
+
+
 def test_large_table_is_filled_in_committed_batches_and_resumed(db, connect, sqlstate):
     db.execute("CREATE TABLE large (id int, image bytea)")
     for number in range(40):

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 use shards::{Near, Pictured, Place, Question, Wanted};
@@ -11,6 +10,7 @@ use shards::{Near, Pictured, Place, Question, Wanted};
 use super::ask::{garbled, hex, this_session};
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
+use crate::json::Json;
 use crate::matching::remember_agreement;
 use crate::matching::{filter, gate};
 use crate::select::{Parameter, select, select_qualified};
@@ -21,10 +21,10 @@ const MOST: usize = 1_000_000;
 
 /// The answer; NULL where the question comes from this session: it was not shipped.
 #[pg_extern(sql = false)]
-fn shard_answer_final(_state: Option<bool>, question: Option<JsonB>, payload: Option<&[u8]>) -> Option<Vec<u8>> {
+fn shard_answer_final(_state: Option<bool>, question: Option<Json>, payload: Option<&[u8]>) -> Option<Vec<u8>> {
     boundary(|| {
         let question: Question = match question {
-            Some(JsonB(value)) => serde_json::from_value(value).map_err(|error| {
+            Some(Json(value)) => serde_json::from_value(value).map_err(|error| {
                 Failure::new(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                     format!("the question to a shard is not valid: {error}"),
