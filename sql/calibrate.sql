@@ -146,7 +146,7 @@ BEGIN
         END IF;
         SELECT f.similarity INTO other FROM copymatch.read_and_release(pg_catalog.format(search, query, 25)) AS f(reference text, similarity double precision, rank integer)
             WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
-        IF verifies AND compared < 500 THEN
+        IF verifies AND number <= 500 THEN
             FOR hit IN SELECT * FROM copymatch.read_and_release(pg_catalog.format(
                 'SELECT s.known, m.reference, m.verdict FROM (VALUES (true, NULL::pg_catalog.text[]), (false, %L)) s(known, without)
                  CROSS JOIN LATERAL copymatch.match_described(%L, %L, %L, 1, %L, NULL::pg_catalog.text, %L, s.without) m WHERE m.inliers IS NOT NULL',
@@ -352,7 +352,7 @@ BEGIN
               pg_catalog.round((fitted#>>'{verified,precision_at_least}')::numeric, 3), fitted#>>'{verified,right}',
               (fitted#>>'{verified,wrong}')::bigint + (fitted#>>'{verified,strangers_wrong}')::bigint
             USING HINT = CASE WHEN (fitted#>>'{verified,wrong}')::bigint + (fitted#>>'{verified,strangers_wrong}')::bigint > 0
-                THEN 'References of one kind are taken for each other. A higher copy_probability (copy_alter_set), more references of the kind, or a review of what is flagged there.'
+                THEN 'Pictures of one kind are taken for each other. Raise copy_probability (copy_alter_set), keep several references of the kind, or have a person look (verdict=review in flagging).'
                 ELSE pg_catalog.format('It takes %s such verdicts without an error: more copies.', copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence)) END;
     END IF;
     IF NOT (fitted->>'review_held')::boolean THEN

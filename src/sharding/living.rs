@@ -108,7 +108,7 @@ pub fn give_up(set: &str, server: &str, mut ask: impl FnMut() -> Result<(), Fail
     Ok(())
 }
 
-/// Whether the foreign table stands for a relation whose rows have no place: a view.
+/// Whether the foreign table stands for a relation whose rows have no place: a view. Each language quotes the column's name its own way.
 pub fn has_no_rows(code: PgSqlErrorCode, message: &str) -> bool {
-    code == PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN && message.contains("\"ctid\"")
+    code == PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN && message.contains("ctid")
 }
