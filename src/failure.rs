@@ -193,7 +193,11 @@ pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
         Ok(Ok(value)) => value,
         Ok(Err(failure)) => failure.raise(),
         Err(payload) => match panic_text(payload.as_ref()) {
-            None => resume_unwind(payload),
+            None => {
+                // It is reported once more on its way, with the lines of whoever called.
+                context::without_ours();
+                resume_unwind(payload)
+            }
             Some(text) => {
                 pgrx::log!("copymatch: panic: {text}");
                 Failure::new(

@@ -60,7 +60,7 @@ def context(db, statement: str) -> str | None:
 def test_an_errors_context_has_the_users_functions_and_none_of_ours(refs):
     calls = [
         "SELECT copy_confirm(77)", "SELECT copy_dismiss(77, 'a note', true)", "SELECT copy_reopen(77)", "SELECT copymatch.dashboard(0)",
-        "SELECT copy_calibrate('nosuch')", "SELECT copy_calibrate('licensed', copies => 1)", "SELECT copy_use_calibration('licensed', 77)",
+        "SELECT copy_calibrate('nosuch')", "SELECT copy_calibrate('licensed', source => 'edits')", "SELECT copy_calibrate('licensed', copies => 1)", "SELECT copy_use_calibration('licensed', 77)",
         "SELECT copy_check_set('licensed', 0)", "SELECT * FROM copy_undescribed('licensed', 0)", "SELECT * FROM copy_evaluate('refs', k => 0)", "SELECT * FROM copy_evaluate('refs')",
         "SELECT * FROM copy_match_table('refs', 'id', 'id')", "SELECT * FROM copy_quarantine(at_least => 0)",
         "SELECT copy_precision_recall('{1}', '{}')", "DELETE FROM copymatch.finding_history",
