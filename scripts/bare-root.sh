@@ -69,6 +69,8 @@ if [ "$what" != try ]; then
     say "copying the sources"
     if [ -z "${BARE_KEEP:-}" ]; then rm -rf "$bare/src"; fi
     mkdir -p "$bare/src"
+    # What the tree no longer has goes; what was built and fetched from it stays.
+    find "$bare/src" -mindepth 1 -maxdepth 1 ! -name .local ! -name target -exec rm -rf {} +
     (cd "$ROOT" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - 2>/dev/null) |
         tar -xf - -C "$bare/src"
 fi

@@ -68,6 +68,31 @@ def test_ivf_built_from_temporary_files_whose_last_block_is_short(db, command):
     assert sorted(find(db, vectors[0], None)) == list(range(9001))
 
 
+def test_ivf_beyond_maintenance_work_mem_is_restored_from_a_dump(server, new_db, connect, request):
+    """What is built from temporary files in one database is built from them again by pg_restore."""
+    source, target = new_db(), new_db(extension=False)
+    db, vectors = connect(source), clustered(9001, 128)
+    make(db, vectors)
+    with connect("postgres") as admin:
+        admin.execute(f"ALTER DATABASE {target} SET maintenance_work_mem = '1MB'")
+        admin.execute(f"ALTER DATABASE {target} SET temp_file_limit = '1MB'")
+    place = server.own(pathlib.Path(tempfile.mkdtemp(prefix="dump-", dir=LOCAL)))
+    request.addfinalizer(lambda: shutil.rmtree(place, ignore_errors=True))
+    file = place / "dump"
+    server.run("pg_dump", "-Fc", "-d", source, "-h", server.socket, "-U", "postgres", "-f", file)
+    restore = ("pg_restore", "-e", "-d", target, "-h", server.socket, "-U", "postgres")
+    # The limit on temporary files shows that the build needs them.
+    with pytest.raises(AssertionError, match="temp_file_limit"):
+        server.run(*restore, file)
+    with connect("postgres") as admin:
+        admin.execute(f"ALTER DATABASE {target} RESET temp_file_limit")
+    server.run(*restore, "--clean", "--if-exists", file)
+    restored = connect(target)
+    assert restored.execute(CHECK, ["t_ivf"]).fetchall() == []
+    use_index(restored)
+    assert sorted(find(restored, vectors[0], None)) == list(range(9001))
+
+
 def test_ivf_create_index_concurrently(db):
     vectors = clustered(2000)
     db.execute("CREATE TABLE t (id int, d vector(32))")

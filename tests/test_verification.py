@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from pathlib import Path
@@ -393,3 +394,17 @@ def test_weights_are_fitted_to_what_a_search_finds(db, sqlstate):
     assert db.execute(of_nothing, [image, [None]]).fetchone() == (0,)
     with sqlstate("XX001"):
         db.execute(of_nothing, [image, [b"no sketch"]])
+
+
+@pytest.mark.parametrize("size", [(1, 300), (2, 700), (3000, 1), (40, 20_000)])
+def test_pictures_of_no_camera_s_shape_are_compared_like_any(db, size):
+    """Read at a fraction of its size, a strip is a line of pixels."""
+    strip = encoded(Image.effect_noise(size, 200))
+    with contextlib.suppress(psycopg.errors.DataException):  # "too little detail", once it is shrunk
+        db.execute("SELECT * FROM copy_match(%s::bytea, 'maps', verify => 'all')", [strip]).fetchall()
+    for first, second in ((strip, "image"), ("image", strip)):
+        pictures = [
+            "(SELECT image FROM maps WHERE id = 0)" if one == "image" else "%s::bytea" for one in (first, second)
+        ]
+        for function in ("copy_explain", "copy_explain_matches"):
+            db.execute(f"SELECT {function}({', '.join(pictures)})", [strip])

@@ -114,7 +114,7 @@ fn maintain(trigger: &pg_sys::TriggerData, home: &Home) -> Result<pg_sys::HeapTu
     };
     // SAFETY: tg_relation is open for the trigger's duration.
     let descriptor = unsafe { (*trigger.tg_relation).rd_att };
-    let image_number = column(trigger, &set.image, &name, is_bytea)?;
+    let image_number = ordinary_column(trigger, &set.image, &name, is_bytea)?;
 
     let image = value(tuple, descriptor, image_number);
     if update && same_image(value(trigger.tg_trigtuple, descriptor, image_number), image) {
@@ -130,7 +130,7 @@ fn maintain(trigger: &pg_sys::TriggerData, home: &Home) -> Result<pg_sys::HeapTu
     // No model has a part in the sketch: the first picture that was decoded will do.
     let mut sketch: Option<Vec<u8>> = None;
     for written in &set.columns {
-        numbers.push(column(trigger, &written.name, &name, |kind| {
+        numbers.push(ordinary_column(trigger, &written.name, &name, |kind| {
             home.holds_descriptors(kind)
         })?);
         let embedded = bytes.map(|bytes| {
@@ -170,7 +170,7 @@ fn maintain(trigger: &pg_sys::TriggerData, home: &Home) -> Result<pg_sys::HeapTu
     if let Some(Ok(number)) = set
         .sketch
         .as_ref()
-        .map(|sketched| column(trigger, sketched, &name, is_bytea))
+        .map(|sketched| ordinary_column(trigger, sketched, &name, is_bytea))
     {
         numbers.push(number);
         let datum = sketch.into_datum();
@@ -276,6 +276,37 @@ fn column(
         }
         Ok(number)
     }
+}
+
+/// As [`column`], of a column that holds what is written into it: one that was replaced by a generated column of its name since the
+/// set was made would be taken for NULL here, and be computed anew over whatever the trigger writes.
+fn ordinary_column(
+    trigger: &pg_sys::TriggerData,
+    name: &str,
+    set: &str,
+    expected: impl Fn(pg_sys::Oid) -> bool,
+) -> Result<i32, Failure> {
+    let number = column(trigger, name, set, expected)?;
+    // SAFETY: tg_relation is open; a look-up in PostgreSQL's caches for a column that is there.
+    let (relation, generated) = unsafe {
+        let generated = pg_sys::get_attgenerated((*trigger.tg_relation).rd_id, number as pg_sys::AttrNumber);
+        (PgRelation::from_pg(trigger.tg_relation), generated)
+    };
+    if generated == 0 {
+        return Ok(number);
+    }
+    Err(Failure::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!(
+            "column \"{name}\" of relation \"{}\", which reference set \"{set}\" names, is a generated column, of which a BEFORE \
+             trigger sees no value",
+            relation.name()
+        ),
+    )
+    .hint(format!(
+        "Name an ordinary column: SELECT copy_set_columns('{}', image => '…', descriptor => '…').",
+        set.replace('\'', "''")
+    )))
 }
 
 fn value(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, number: i32) -> Option<pg_sys::Datum> {

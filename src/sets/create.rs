@@ -110,7 +110,7 @@ impl Wanted<'_> {
             needs_column(self.relation, image, Some("bytea"))?;
         }
         if self.image.is_some() && is_table(&kind) {
-            no_generated_column(self.relation, table, self.image.as_deref(), Some(&self.descriptor))?;
+            no_generated_column(self.relation, table, &[self.image.as_deref(), Some(&self.descriptor)])?;
         }
         self.descriptor_column(home, owner, table, &kind, dimensions, &model)?;
         let sketch = match self.verify {
@@ -477,17 +477,13 @@ fn one<T>(rows: Vec<T>) -> Option<T> {
 }
 
 /// The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value yet, and cannot be given one.
-pub fn no_generated_column(
-    relation: pg_sys::Oid,
-    table: &str,
-    image: Option<&str>,
-    descriptor: Option<&str>,
-) -> Result<(), Failure> {
+pub fn no_generated_column(relation: pg_sys::Oid, table: &str, columns: &[Option<&str>]) -> Result<(), Failure> {
+    let named: Vec<&str> = columns.iter().copied().flatten().collect();
     let generated = one(change(
         "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a \
-             WHERE a.attrelid = $1 AND a.attname IN ($2::pg_catalog.name, $3::pg_catalog.name) AND a.attgenerated <> '' \
-             ORDER BY a.attname = $2::pg_catalog.name DESC LIMIT 1",
-        &[Parameter::of(relation), Parameter::of(image), Parameter::of(descriptor)],
+             WHERE a.attrelid = $1 AND a.attname::pg_catalog.text = ANY ($2) AND a.attnum > 0 AND a.attgenerated <> '' \
+             ORDER BY pg_catalog.array_position($2, a.attname::pg_catalog.text) LIMIT 1",
+        &[Parameter::of(relation), Parameter::of(named)],
         |row| row.required::<String>(1),
     )?);
     let Some(column) = generated else { return Ok(()) };

@@ -42,7 +42,8 @@ fn copy_set_columns(
             other_model(&set, descriptor)?;
         }
         if is_table(&set.kind) {
-            no_generated_column(set.relation, table, image.as_deref(), descriptor.as_deref())?;
+            let named = [image.as_deref(), descriptor.as_deref(), sketch.as_deref()];
+            no_generated_column(set.relation, table, &named)?;
         }
         let key = key.map(|key| key_columns(set.relation, key)).transpose()?;
         as_extension_owner(|| {

@@ -123,6 +123,10 @@ impl Octave {
     ) -> Result<(), ImageError> {
         const BORDER: usize = 5;
         let (width, height) = self.size();
+        // No place of a thinner one has neighbours on all sides.
+        if width.min(height) < 3 {
+            return Ok(());
+        }
         let differences = self.smoothed.len() - 1;
         let mut held = vec![0.0_f32; ROWS * differences * width];
         let at = |level: usize, y: usize| (y % ROWS * differences + level) * width;
