@@ -1,6 +1,6 @@
 //! `copy_edit`: edited copies, for testing one's own pictures, for the demo and for calibration.
 
-use imaging::edit::{self, Edit, EditError};
+use edits::{Edit, EditError};
 use pgrx::prelude::*;
 
 use super::picture;
@@ -19,7 +19,7 @@ fn copy_edit(image: &[u8], edit: &str, strength: f32, seed: i64) -> Vec<u8> {
         let edit: Edit = edit.parse().map_err(invalid)?;
         let image = picture::read(image, None)?;
         let limits = settings::image_limits();
-        edit::apply_within(&image, edit, strength, seed.cast_unsigned(), &limits, &should_stop).map_err(invalid)
+        edits::apply_within(&image, edit, strength, seed.cast_unsigned(), &limits, &should_stop).map_err(invalid)
     })
 }
 

@@ -49,7 +49,7 @@ pub fn detail_until(image: &Image, should_stop: &dyn Fn() -> bool) -> Result<Det
 /// The same of bare pixels: their bytes, width and height.
 pub(crate) fn of_pixels(source: (&[u8], usize, usize), poll: &Poll) -> Result<Detail, ImageError> {
     let side = SIDE as u32;
-    let small = resize::pixels(source, side, side, Filter::Bilinear, poll)?;
+    let small = resize::resize_pixels(source, side, side, Filter::Bilinear, poll)?;
     let luminance: Vec<f32> = small
         .chunks_exact(3)
         .map(|p| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]))

@@ -1,4 +1,4 @@
-//! Pixels to bytes: what the edits, the demo and the tests write.
+//! Pixels to bytes: what edits, the demo and the tests write.
 
 use std::io::{self, Write};
 
@@ -14,11 +14,14 @@ use crate::{Format, Image, ImageError};
 /// # Errors
 /// [`ImageError::Encode`] when a side is longer than 65,535 pixels.
 pub fn encode_jpeg(image: &Image, quality: u8) -> Result<Vec<u8>, ImageError> {
-    jpeg(image, quality, &Poll::new(&|| false))
+    encode_jpeg_until(image, quality, &Poll::new(&|| false))
 }
 
 /// As [`encode_jpeg`]; the poll is asked for every piece that is written.
-pub(crate) fn jpeg(image: &Image, quality: u8, poll: &Poll) -> Result<Vec<u8>, ImageError> {
+///
+/// # Errors
+/// As [`encode_jpeg`]; [`ImageError::Cancelled`] once the poll says so.
+pub fn encode_jpeg_until(image: &Image, quality: u8, poll: &Poll) -> Result<Vec<u8>, ImageError> {
     write(Format::Jpeg, poll, |sink| {
         JpegEncoder::new_with_quality(sink, quality.clamp(1, 100)).write_image(
             image.pixels(),

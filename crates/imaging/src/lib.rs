@@ -1,4 +1,4 @@
-//! Bytes to pixels within limits: decoding, orientation, resizing, edits.
+//! Bytes to pixels within limits: decoding, orientation, resizing.
 //!
 //! ```
 //! use imaging::{DecodeOptions, Filter, Image, decode, encode_png, inspect, resize};
@@ -27,16 +27,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod buffers;
 mod decode;
 mod detail;
-pub mod edit;
 mod encode;
 mod error;
 mod exif;
 mod format;
 mod header;
 mod limits;
-mod memory;
 mod orientation;
 mod picture;
 mod poll;
@@ -45,11 +44,12 @@ mod views;
 
 pub use decode::{DecodeOptions, decode, decode_frame};
 pub use detail::{Detail, detail, detail_until, refusal};
-pub use encode::{encode_grey_jpeg, encode_jpeg, encode_png};
+pub use encode::{encode_grey_jpeg, encode_jpeg, encode_jpeg_until, encode_png};
 pub use error::ImageError;
 pub use format::Format;
 pub use header::{ImageInfo, inspect};
 pub use limits::Limits;
 pub use picture::Image;
-pub use resize::{Filter, resize, resize_until};
+pub use poll::Poll;
+pub use resize::{Filter, resize, resize_pixels, resize_until};
 pub use views::{oriented, without_border};

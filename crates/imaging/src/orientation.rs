@@ -1,7 +1,7 @@
 //! EXIF orientation applied to pixels.
 
 use crate::poll::Poll;
-use crate::{Image, ImageError, memory};
+use crate::{Image, ImageError, buffers};
 
 /// The picture as shown, given the stored one and its orientation 1–8 (EXIF 2.32: where row 0 and column 0 are). Flips
 /// and half turns happen in place; quarter turns and transpositions take a second buffer.
@@ -15,7 +15,7 @@ pub(crate) fn apply(image: Image, orientation: u8, poll: &Poll) -> Result<Image,
         5..=8 => {
             // Shown pixel (x, y) is stored pixel (column, row); 5 and 8 read stored columns left to right, 6 and 7
             // right to left, and so on: each stored row becomes one shown column.
-            let mut shown = memory::zeroed(pixels.len())?;
+            let mut shown = buffers::zeroed(pixels.len())?;
             let (columns_reversed, rows_reversed) = (matches!(orientation, 7 | 8), matches!(orientation, 6 | 7));
             // Tiles keep both sides of the transposition in the cache.
             const TILE: usize = 32;

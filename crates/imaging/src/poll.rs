@@ -13,7 +13,7 @@ use crate::{Format, ImageError};
 pub(crate) const POLL_BYTES: usize = 16 * 1024;
 
 /// The caller's `should_stop`, asked often and remembered once it has said yes.
-pub(crate) struct Poll<'a> {
+pub struct Poll<'a> {
     should_stop: &'a dyn Fn() -> bool,
     stopped: Cell<bool>,
     /// A panic out of `should_stop` itself: the caller's own, so it is carried around the codec and goes on after it.
@@ -21,7 +21,8 @@ pub(crate) struct Poll<'a> {
 }
 
 impl<'a> Poll<'a> {
-    pub(crate) fn new(should_stop: &'a dyn Fn() -> bool) -> Self {
+    /// Of the caller's `should_stop`.
+    pub fn new(should_stop: &'a dyn Fn() -> bool) -> Self {
         Self {
             should_stop,
             stopped: Cell::new(false),
@@ -30,7 +31,7 @@ impl<'a> Poll<'a> {
     }
 
     /// Asks the caller. Once true, always true.
-    pub(crate) fn stopped(&self) -> bool {
+    pub fn stopped(&self) -> bool {
         if !self.stopped.get() {
             match catch_unwind(AssertUnwindSafe(self.should_stop)) {
                 Ok(stop) => self.stopped.set(stop),
@@ -43,7 +44,11 @@ impl<'a> Poll<'a> {
         self.stopped.get()
     }
 
-    pub(crate) fn check(&self) -> Result<(), ImageError> {
+    /// An error once the caller wants to stop.
+    ///
+    /// # Errors
+    /// [`ImageError::Cancelled`].
+    pub fn check(&self) -> Result<(), ImageError> {
         let stopped = self.stopped();
         if let Some(panic) = self.panic.borrow_mut().take() {
             resume_unwind(panic);

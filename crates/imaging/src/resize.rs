@@ -9,7 +9,7 @@
 use resample::Windows;
 
 use crate::poll::Poll;
-use crate::{Image, ImageError, memory};
+use crate::{Image, ImageError, buffers};
 
 /// The kernel of a resize; names and shapes as in Pillow's `Image.Resampling`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,12 +57,15 @@ pub fn resize_until(
     should_stop: &dyn Fn() -> bool,
 ) -> Result<Image, ImageError> {
     let source = (image.pixels(), image.width() as usize, image.height() as usize);
-    let pixels = pixels(source, width, height, filter, &Poll::new(should_stop))?;
+    let pixels = resize_pixels(source, width, height, filter, &Poll::new(should_stop))?;
     Image::new(width, height, pixels)
 }
 
-/// The same on bare pixels: their bytes, width and height.
-pub(crate) fn pixels(
+/// As [`resize_until`], on bare pixels: their bytes (RGB, row-major), width and height.
+///
+/// # Errors
+/// As [`resize_until`].
+pub fn resize_pixels(
     (pixels, source, old_height): (&[u8], usize, usize),
     width: u32,
     height: u32,
@@ -98,7 +101,7 @@ pub(crate) fn pixels(
             vertical(pixels, columns, old_height, rows, &kernel, poll)
         }
         Some(narrowed) => Ok(narrowed),
-        None => memory::copy(pixels),
+        None => buffers::copy(pixels),
     }
 }
 
@@ -168,7 +171,7 @@ fn horizontal(
     kernel: &Kernel,
     poll: &Poll,
 ) -> Result<Vec<u8>, ImageError> {
-    let mut result = memory::zeroed(columns * rows * 3)?;
+    let mut result = buffers::zeroed(columns * rows * 3)?;
     let mut exact = Vec::new();
     for from in (0..columns).step_by(COLUMNS_AT_ONCE) {
         let to = (from + COLUMNS_AT_ONCE).min(columns);
@@ -204,7 +207,7 @@ fn vertical(
     poll: &Poll,
 ) -> Result<Vec<u8>, ImageError> {
     let stride = columns * 3;
-    let mut result = memory::zeroed(stride * rows)?;
+    let mut result = buffers::zeroed(stride * rows)?;
     let (mut exact, mut weights) = (Vec::new(), Vec::new());
     let mut sums = vec![0; stride];
     for (row, target) in result.chunks_exact_mut(stride).enumerate() {
@@ -231,7 +234,7 @@ fn nearest(
 ) -> Result<Vec<u8>, ImageError> {
     let columns = places(old_width as u32, width);
     let (source, _) = pixels.as_chunks::<3>();
-    let mut result = memory::with_room(width as usize * height as usize * 3)?;
+    let mut result = buffers::with_room(width as usize * height as usize * 3)?;
     for (number, row) in places(old_height as u32, height).into_iter().enumerate() {
         if number.is_multiple_of(POLL_ROWS) {
             poll.check()?;

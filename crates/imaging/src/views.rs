@@ -1,7 +1,7 @@
 //! Other views of one picture: its eight orientations, and itself without a border.
 
 use crate::poll::Poll;
-use crate::{Image, ImageError, memory, orientation};
+use crate::{Image, ImageError, buffers, orientation};
 
 /// A pixel differs from the border's colour when a channel is further away than this; compression stays within it.
 const TOLERANCE: i32 = 24;
@@ -16,7 +16,7 @@ const LEAST_LEFT: f32 = 0.2;
 /// # Errors
 /// [`ImageError::OutOfMemory`].
 pub fn oriented(image: &Image, orientation: u8) -> Result<Image, ImageError> {
-    let copy = Image::new(image.width(), image.height(), memory::copy(image.pixels())?)?;
+    let copy = Image::new(image.width(), image.height(), buffers::copy(image.pixels())?)?;
     orientation::apply(copy, orientation, &Poll::new(&|| false))
 }
 

@@ -4,7 +4,6 @@ mod pictures;
 
 use std::cell::Cell;
 
-use imaging::edit::{self, Edit, EditError};
 use imaging::{DecodeOptions, Filter, ImageError, decode, encode_jpeg, encode_png};
 use pictures::scene;
 
@@ -78,32 +77,6 @@ fn a_large_jpeg_is_polled_all_along() {
     let jpeg = encode_jpeg(&image, 90).unwrap();
     assert!(polls(&jpeg, None) >= jpeg.len() / 20_000, "once per 16 KiB or so");
     assert!(polls(&jpeg, Some(100)) >= 1500 / 16, "once per row of blocks");
-}
-
-#[test]
-fn every_edit_ends_soon_after_it_is_told_to() {
-    let image = scene(1600, 1200, 4);
-    for edit in Edit::ALL {
-        let work = |at: usize| {
-            let polls = Cell::new(0);
-            let should_stop = || {
-                polls.set(polls.get() + 1);
-                polls.get() >= at
-            };
-            let limits = imaging::Limits::default();
-            let result = edit::apply_within(&image, edit, 0.6, 3, &limits, &should_stop);
-            (result, polls.get())
-        };
-        let (whole, polls) = work(usize::MAX);
-        assert!(whole.is_ok());
-        // At least every quarter of a million pixels, in the edit and in the encoder.
-        assert!(polls >= 8, "{edit} is polled only {polls} times");
-        for at in [1, polls / 3, polls / 2, polls - 1] {
-            let (result, after) = work(at.max(1));
-            assert_eq!(result, Err(EditError::Image(ImageError::Cancelled)), "{edit}");
-            assert!(after - at.max(1) <= 1, "{edit} goes on for {} polls", after - at.max(1));
-        }
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Both pictures side by side under their names: what agrees in full colour within a line, the rest faded; and what that comes to.
 
-use imaging::edit::{Line, letter};
+use edits::{Line, letter};
 use imaging::{Image, ImageError};
 
 use crate::explain::Explanation;

@@ -1,6 +1,6 @@
 //! What agrees and what does not, on pictures that the edits of crate `imaging` make.
 
-use imaging::edit::{Edit, apply_within};
+use edits::{Edit, apply_within};
 use imaging::{DecodeOptions, Image, ImageError, Limits, decode};
 use keypoints::{Explanation, draw, explain};
 

@@ -4,7 +4,7 @@
 //! in, would otherwise hide what follows from every search. Structure is [`crate::detail`]'s score.
 
 use super::Input;
-use crate::{Image, ImageError, detail, memory};
+use crate::{Image, ImageError, buffers, detail};
 
 /// Frames looked at, at most.
 const MAX_FRAMES: u32 = 32;
@@ -45,7 +45,7 @@ impl<'a> Chooser<'a> {
             self.first = score;
         }
         match &mut self.best {
-            None => self.best = Some((1, score, memory::copy(pixels)?)),
+            None => self.best = Some((1, score, buffers::copy(pixels)?)),
             Some((number, most, best)) => {
                 // The first one keeps its place while it has a fair part of what is found.
                 let least = if *number == 1 { self.first / LEAST_PART } else { *most };

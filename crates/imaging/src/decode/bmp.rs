@@ -2,7 +2,7 @@
 
 use super::{Input, matte};
 use crate::header::bmp::{Compression, Layout, layout};
-use crate::{Format, Image, ImageError, memory};
+use crate::{Format, Image, ImageError, buffers};
 
 /// Rows between two polls.
 const POLL_ROWS: usize = 64;
@@ -10,7 +10,7 @@ const POLL_ROWS: usize = 64;
 pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let layout = layout(input.bytes)?;
     let (width, height) = (input.header.width as usize, input.header.height as usize);
-    let mut pixels = memory::zeroed(width * height * 3)?;
+    let mut pixels = buffers::zeroed(width * height * 3)?;
     let data = input.bytes.get(layout.data..).unwrap_or(&[]);
     match layout.compression {
         Compression::None | Compression::Masks => rows(input, &layout, data, &mut pixels)?,

@@ -5,7 +5,7 @@ use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, DisposalMethod, Me
 use super::Input;
 use super::animation::Chooser;
 use crate::poll::Source;
-use crate::{Format, Image, ImageError, memory};
+use crate::{Format, Image, ImageError, buffers};
 
 pub(super) fn decode(input: &Input) -> Result<(Image, u32), ImageError> {
     let size = (input.header.width, input.header.height);
@@ -20,7 +20,7 @@ pub(super) fn decode(input: &Input) -> Result<(Image, u32), ImageError> {
     let mut canvas = Canvas {
         width: size.0 as usize,
         height: size.1 as usize,
-        pixels: memory::zeroed(size.0 as usize * size.1 as usize * 3)?,
+        pixels: buffers::zeroed(size.0 as usize * size.1 as usize * 3)?,
         matte: input.options.matte,
     };
     canvas.pixels.as_chunks_mut::<3>().0.fill(canvas.matte);
@@ -107,7 +107,7 @@ impl Canvas {
 
     fn save(&self, place: [usize; 4]) -> Result<Vec<u8>, ImageError> {
         let spans = || (0..place[3]).filter_map(|row| self.span(place, row));
-        let mut saved = memory::with_room(spans().map(|span| span.len()).sum())?;
+        let mut saved = buffers::with_room(spans().map(|span| span.len()).sum())?;
         spans().for_each(|span| saved.extend_from_slice(&self.pixels[span]));
         Ok(saved)
     }
@@ -132,7 +132,7 @@ fn lay_next(
         return Ok(None);
     }
     if indices.len() < size {
-        *indices = memory::zeroed(size)?;
+        *indices = buffers::zeroed(size)?;
     }
     decoder
         .read_into_buffer(&mut indices[..size])

@@ -5,7 +5,7 @@ use png::{BlendOp, DecodingError, DisposeOp, Reader, Transformations};
 use super::animation::Chooser;
 use super::{Input, matte};
 use crate::poll::Source;
-use crate::{Format, Image, ImageError, memory};
+use crate::{Format, Image, ImageError, buffers};
 
 pub(super) fn decode(input: &Input) -> Result<(Image, u32), ImageError> {
     let image = default_image(input)?;
@@ -45,9 +45,9 @@ fn further_frames(input: &Input, chooser: &mut Chooser) -> Result<(), ImageError
     let (width, height) = (input.header.width as usize, input.header.height as usize);
     let mut reader = reader(input)?;
     let channels = reader.output_color_type().0.samples();
-    let mut frame = memory::zeroed(width * height * channels)?;
-    let mut canvas = memory::zeroed::<u8>(width * height * 4)?;
-    let mut shown = memory::zeroed(width * height * 3)?;
+    let mut frame = buffers::zeroed(width * height * channels)?;
+    let mut canvas = buffers::zeroed::<u8>(width * height * 4)?;
+    let mut shown = buffers::zeroed(width * height * 3)?;
     let mut is_first = true;
     loop {
         let output = match reader.next_frame(&mut frame) {
@@ -72,7 +72,7 @@ fn further_frames(input: &Input, chooser: &mut Chooser) -> Result<(), ImageError
             control.dispose_op
         };
         let before = match dispose {
-            DisposeOp::Previous => Some(memory::copy(&canvas)?),
+            DisposeOp::Previous => Some(buffers::copy(&canvas)?),
             _ => None,
         };
         for y in 0..size.1 {
@@ -125,9 +125,9 @@ fn default_image(input: &Input) -> Result<Image, ImageError> {
         ));
     }
 
-    let mut pixels = memory::zeroed(width * height * 3)?;
+    let mut pixels = buffers::zeroed(width * height * 3)?;
     if reader.info().interlaced {
-        let mut whole = memory::zeroed(row_bytes * height)?;
+        let mut whole = buffers::zeroed(row_bytes * height)?;
         reader.next_frame(&mut whole).map_err(|error| failure(input, error))?;
         matte::write_rgb(&whole, channels, input.options.matte, &mut pixels);
     } else {

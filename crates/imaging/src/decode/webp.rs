@@ -6,7 +6,7 @@ use super::animation::Chooser;
 use super::{Input, matte, vp8};
 use crate::header::{Fields, MOST_PREFIX_CODES, code_memory};
 use crate::poll::Source;
-use crate::{Format, Image, ImageError, memory};
+use crate::{Format, Image, ImageError, buffers};
 
 pub(super) fn decode(input: &Input) -> Result<(Image, u32), ImageError> {
     let size = (input.header.width, input.header.height);
@@ -19,8 +19,8 @@ pub(super) fn decode(input: &Input) -> Result<(Image, u32), ImageError> {
         return Ok((Image::new(size.0, size.1, picture.into_rgb(input.options.matte))?, 1));
     }
 
-    let mut canvas = memory::zeroed::<u8>(size.0 as usize * size.1 as usize * 4)?;
-    let mut shown = memory::zeroed(size.0 as usize * size.1 as usize * 3)?;
+    let mut canvas = buffers::zeroed::<u8>(size.0 as usize * size.1 as usize * 4)?;
+    let mut shown = buffers::zeroed(size.0 as usize * size.1 as usize * 3)?;
     let mut chooser = Chooser::new(input, size);
     let mut clear = None;
     let frames = file.filter(|(kind, _)| kind == b"ANMF");
@@ -123,14 +123,14 @@ fn picture(
                     other => other,
                 })?;
                 let Some(alpha) = alpha.filter(|_| uses_alpha) else {
-                    let mut pixels = memory::zeroed(3 * count)?;
+                    let mut pixels = buffers::zeroed(3 * count)?;
                     frame.write::<3>(&mut pixels, input.poll)?;
                     return Ok(Picture {
                         pixels,
                         has_alpha: false,
                     });
                 };
-                let mut pixels = memory::zeroed(4 * count)?;
+                let mut pixels = buffers::zeroed(4 * count)?;
                 frame.write::<4>(&mut pixels, input.poll)?;
                 drop(frame);
                 lay_alpha(input, alpha, (width, height), &mut pixels)?;
@@ -148,7 +148,7 @@ fn picture(
 /// A lossless stream through `image-webp`, as a file of its own: RGBA, or RGB where alpha means nothing.
 fn lossless(input: &Input, stream: &[u8], size: (u32, u32), uses_alpha: bool) -> Result<Vec<u8>, ImageError> {
     let says_alpha = stream.get(4).is_some_and(|flags| flags & 0x10 != 0);
-    let mut file = memory::with_room(stream.len() + 21)?;
+    let mut file = buffers::with_room(stream.len() + 21)?;
     file.extend_from_slice(b"RIFF");
     file.extend_from_slice(&(stream.len() as u32 + 12 + (stream.len() as u32 & 1)).to_le_bytes());
     file.extend_from_slice(b"WEBPVP8L");
@@ -172,7 +172,7 @@ fn lossless(input: &Input, stream: &[u8], size: (u32, u32), uses_alpha: bool) ->
     let total = decoder
         .output_buffer_size()
         .ok_or_else(|| input.failure("it is larger than memory"))?;
-    let mut pixels = memory::zeroed(total)?;
+    let mut pixels = buffers::zeroed(total)?;
     decoder.read_image(&mut pixels).map_err(|error| failure(input, error))?;
     input.poll.check()?;
     match (says_alpha, uses_alpha) {
@@ -186,7 +186,7 @@ fn lossless(input: &Input, stream: &[u8], size: (u32, u32), uses_alpha: bool) ->
             Ok(pixels)
         }
         (false, true) => {
-            let mut with_alpha = memory::zeroed::<u8>(total / 3 * 4)?;
+            let mut with_alpha = buffers::zeroed::<u8>(total / 3 * 4)?;
             let (to, _) = with_alpha.as_chunks_mut::<4>();
             for (to, from) in to.iter_mut().zip(pixels.as_chunks::<3>().0) {
                 *to = [from[0], from[1], from[2], 255];
@@ -209,7 +209,7 @@ fn lay_alpha(input: &Input, chunk: &[u8], size: (u32, u32), pixels: &mut [u8]) -
         }
         1 => {
             let packed = (size.0 - 1) | (size.1 - 1) << 14;
-            let mut stream = memory::with_room(data.len() + 5)?;
+            let mut stream = buffers::with_room(data.len() + 5)?;
             stream.push(0x2F);
             stream.extend_from_slice(&packed.to_le_bytes());
             stream.extend_from_slice(data);

@@ -191,10 +191,10 @@ impl Frame {
         for component in &mut self.components {
             let blocks = component.columns * component.rows;
             if self.coding.gathers() {
-                component.coefficients = crate::memory::zeroed(blocks * component.kept_count())?;
-                component.nonzero = crate::memory::zeroed(blocks)?;
+                component.coefficients = crate::buffers::zeroed(blocks * component.kept_count())?;
+                component.nonzero = crate::buffers::zeroed(blocks)?;
             }
-            component.samples = crate::memory::zeroed(blocks * component.across * component.down)?;
+            component.samples = crate::buffers::zeroed(blocks * component.across * component.down)?;
         }
         Ok(self)
     }

@@ -33,7 +33,7 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
             "its frame headers give different sizes",
         ));
     }
-    let mut pixels = crate::memory::zeroed(input.header.pixels() as usize * 3)?;
+    let mut pixels = crate::buffers::zeroed(input.header.pixels() as usize * 3)?;
     decoder
         .decode_into(&mut pixels)
         .map_err(|error| failure(input, error))?;

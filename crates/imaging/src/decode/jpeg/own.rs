@@ -61,7 +61,7 @@ pub(super) fn decode(input: &Stream, halvings: u32) -> Result<Image, ImageError>
     let mut frame = read_scans(input, halvings)?;
     frame.finish_blocks(input.poll)?;
     let (width, height) = (frame.out_width, frame.out_height);
-    let mut pixels = crate::memory::zeroed(width as usize * height as usize * 3)?;
+    let mut pixels = crate::buffers::zeroed(width as usize * height as usize * 3)?;
     colour::write(&frame, &mut pixels, input.poll)?;
     Image::new(width, height, pixels)
 }
@@ -81,7 +81,7 @@ pub(super) fn decode_samples(input: &Stream) -> Result<Samples, ImageError> {
     frame.finish_blocks(input.poll)?;
     let (width, height) = (frame.out_width as usize, frame.out_height as usize);
     let count = frame.components.len();
-    let mut values = crate::memory::zeroed(width * height * count)?;
+    let mut values = crate::buffers::zeroed(width * height * count)?;
     colour::write_samples(&frame, &mut values, input.poll)?;
     Ok(Samples {
         width,

@@ -7,7 +7,7 @@ use fax::maps::{Mode, black, mode, white};
 use fax::{BitReader, Bits};
 
 use crate::poll::Poll;
-use crate::{Format, ImageError, memory};
+use crate::{Format, ImageError, buffers};
 
 const END_OF_LINE: u16 = 1;
 const END_OF_LINE_BITS: u8 = 12;
@@ -34,8 +34,8 @@ pub(super) fn decode(
     target.fill(0);
     let mut reader = Reader { bytes: packed, at: 0 };
     // Places where the colour changes, of the row above and of this one: white to black first.
-    let mut above: Vec<usize> = memory::with_room(columns + 2)?;
-    let mut row: Vec<usize> = memory::with_room(columns + 2)?;
+    let mut above: Vec<usize> = buffers::with_room(columns + 2)?;
+    let mut row: Vec<usize> = buffers::with_room(columns + 2)?;
     for (number, line) in target.chunks_exact_mut(row_bytes).take(rows).enumerate() {
         if number % 64 == 0 {
             poll.check()?;

@@ -11,7 +11,7 @@ mod unpack;
 use self::samples::{Chunk, Converter};
 use super::{Input, jpeg};
 use crate::header::tiff::{Layout, layout};
-use crate::{Format, Image, ImageError, memory};
+use crate::{Format, Image, ImageError, buffers};
 
 pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let layout = layout(input.bytes)?;
@@ -20,7 +20,7 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     let mut picture = Picture {
         width: width as usize,
         height: height as usize,
-        pixels: memory::zeroed(width as usize * height as usize * 3)?,
+        pixels: buffers::zeroed(width as usize * height as usize * 3)?,
     };
     if layout.compression == 6 {
         // The old style, in the one form that says all: a complete stream.
@@ -45,7 +45,7 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
             picture.place(&part, left, top);
         }
     } else {
-        let mut row = memory::zeroed(layout.chunk.0 as usize * 3)?;
+        let mut row = buffers::zeroed(layout.chunk.0 as usize * 3)?;
         for_each_chunk(input, &layout, |chunk, (left, top)| {
             for y in 0..chunk.rows.min(picture.height - top) {
                 if y % 64 == 0 {
@@ -220,7 +220,7 @@ fn for_each_chunk(
         }
     };
     let most = lines(layout.chunk.1 as usize) * row_bytes;
-    let mut unpacked: Vec<Vec<u8>> = (0..planes).map(|_| memory::zeroed(most)).collect::<Result<_, _>>()?;
+    let mut unpacked: Vec<Vec<u8>> = (0..planes).map(|_| buffers::zeroed(most)).collect::<Result<_, _>>()?;
     let chunks = places(layout).count() as u64;
     for (index, (left, top)) in places(layout).enumerate() {
         // The last strip holds the rows that are left; a tile is always whole.
@@ -288,7 +288,7 @@ fn jpeg_stream(layout: &Layout, chunk: &[u8]) -> Result<Vec<u8>, ImageError> {
         .ok_or_else(|| ImageError::corrupt(Format::Tiff, "a JPEG part does not start as one"))?;
     let tables = layout.jpeg_tables.strip_prefix(&[0xFF, 0xD8]).unwrap_or(&[]);
     let tables = tables.strip_suffix(&[0xFF, 0xD9]).unwrap_or(tables);
-    let mut stream = memory::with_room(2 + tables.len() + chunk.len())?;
+    let mut stream = buffers::with_room(2 + tables.len() + chunk.len())?;
     stream.extend_from_slice(&[0xFF, 0xD8]);
     stream.extend_from_slice(tables);
     stream.extend_from_slice(chunk);

@@ -2,7 +2,7 @@
 
 use crate::decode::{jpeg, matte};
 use crate::header::tiff::Layout;
-use crate::{Format, ImageError, memory};
+use crate::{Format, ImageError, buffers};
 
 /// An unpacked strip or tile: all samples together, or a plane for each.
 pub(super) struct Chunk<'a> {
@@ -32,7 +32,7 @@ impl<'a> Converter<'a> {
             matte,
             palette: palette(layout)?,
             range: None,
-            channels: (0..used).map(|_| memory::zeroed(columns)).collect::<Result<_, _>>()?,
+            channels: (0..used).map(|_| buffers::zeroed(columns)).collect::<Result<_, _>>()?,
         })
     }
 

@@ -7,7 +7,7 @@ use weezl::{BitOrder, LzwStatus};
 use super::fax;
 use crate::decode::Input;
 use crate::header::tiff::Layout;
-use crate::{Format, ImageError, memory};
+use crate::{Format, ImageError, buffers};
 
 /// Bytes unpacked between two polls.
 const STEP: usize = 1 << 20;
@@ -24,7 +24,7 @@ pub(super) fn chunk(
     let turned;
     let packed = if layout.reversed_bits {
         // No more than what a chunk may take: what lies behind it is not its own.
-        let mut copy = memory::copy(&packed[..packed.len().min(target.len().saturating_add(1 << 16))])?;
+        let mut copy = buffers::copy(&packed[..packed.len().min(target.len().saturating_add(1 << 16))])?;
         copy.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
         turned = copy;
         &turned
@@ -117,7 +117,7 @@ fn floating(row: &mut [u8], step: usize, size: usize, big_endian: bool) -> Resul
     for at in step..row.len() {
         row[at] = row[at].wrapping_add(row[at - step]);
     }
-    let apart = memory::copy(row)?;
+    let apart = buffers::copy(row)?;
     let count = row.len() / size;
     for (sample, to) in row.chunks_exact_mut(size).enumerate() {
         for (index, byte) in to.iter_mut().enumerate() {

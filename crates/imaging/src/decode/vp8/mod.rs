@@ -15,7 +15,7 @@ use self::bits::Bits;
 use self::filter::Strength;
 use self::tokens::{Contexts, Probabilities, Steps};
 use crate::poll::Poll;
-use crate::{Format, ImageError, memory};
+use crate::{Format, ImageError, buffers};
 
 /// The three planes of a decoded frame, padded to whole macroblocks.
 pub(super) struct Frame {
@@ -33,7 +33,7 @@ impl Plane {
     fn new(stride: usize, rows: usize) -> Result<Self, ImageError> {
         Ok(Self {
             stride,
-            samples: memory::zeroed(stride * rows)?,
+            samples: buffers::zeroed(stride * rows)?,
         })
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn decode(bytes: &[u8], (width, height): (u32, u32), poll: &Poll) -> 
             Plane::new(8 * columns, 8 * rows)?,
         ],
     };
-    let mut strengths: Vec<Strength> = memory::with_room(columns * rows)?;
+    let mut strengths: Vec<Strength> = buffers::with_room(columns * rows)?;
     let mut above = vec![Contexts::default(); columns];
     // Modes of the subblocks above, four to a macroblock.
     let mut modes_above = vec![predict::B_DC; 4 * columns];

@@ -1,8 +1,8 @@
 //! Emoji-like overlays, drawn here as vector shapes: faces, hearts, stars, speech bubbles, suns.
 
-use super::canvas::Canvas;
-use super::path::Path;
-use super::random::Random;
+use crate::canvas::Canvas;
+use crate::path::Path;
+use crate::random::Random;
 
 const YELLOW: [u8; 3] = [255, 205, 60];
 const AMBER: [u8; 3] = [240, 160, 30];

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use imaging::Image;
-//! use imaging::edit::{Edit, apply};
+//! use edits::{Edit, apply};
 //!
 //! let picture = Image::new(64, 48, vec![90; 64 * 48 * 3])?;
 //! let jpeg = apply(&picture, "meme".parse::<Edit>()?, 0.4, 7)?;
@@ -23,6 +23,8 @@
 //!   within [`Limits::max_pixels`], within [`Limits::max_memory`] ÷ 16 bytes, and at most the larger of four times the
 //!   original's and 2²⁰ pixels. A picture that would break these is scaled first.
 //! - **No thread is started, nothing panics**, whatever the size of the picture.
+
+#![forbid(unsafe_code)]
 
 mod blur;
 mod canvas;
@@ -45,8 +47,8 @@ use std::str::FromStr;
 
 use self::canvas::Canvas;
 use self::random::Random;
-use crate::poll::Poll;
-use crate::{DecodeOptions, Filter, Image, ImageError, Limits, decode, encode, resize};
+use imaging::Poll;
+use imaging::{DecodeOptions, Filter, Image, ImageError, Limits, decode, encode_jpeg_until, resize_pixels};
 
 /// A line of text on a picture, in pixels of it.
 #[derive(Clone, Copy, Debug)]
@@ -316,7 +318,7 @@ pub fn apply(image: &Image, edit: Edit, strength: f32, seed: u64) -> Result<Vec<
     apply_within(image, edit, strength, seed, &Limits::default(), &|| false)
 }
 
-/// As [`apply`], with a result that [`crate::decode`] accepts under `limits` as far as its size goes. `should_stop` is
+/// As [`apply`], with a result that [`imaging::decode`] accepts under `limits` as far as its size goes. `should_stop` is
 /// polled in every edit and while the result is encoded, every quarter of a million pixels at least.
 ///
 /// # Errors
@@ -336,7 +338,7 @@ pub fn apply_within(
     } else {
         (edited(image, edit, strength, seed, limits, &poll)?, OUTPUT_QUALITY)
     };
-    Ok(encode::jpeg(&edited, quality, &poll)?)
+    Ok(encode_jpeg_until(&edited, quality, &poll)?)
 }
 
 /// Edits a picture and returns its pixels, so that edits chain without loss between them.
@@ -387,7 +389,7 @@ fn edited(
             canvas
         }
         Edit::Jpeg => {
-            let bytes = encode::jpeg(&canvas.into_image()?, jpeg_quality(strength), poll)?;
+            let bytes = encode_jpeg_until(&canvas.into_image()?, jpeg_quality(strength), poll)?;
             let unlimited = Limits {
                 max_bytes: u64::MAX,
                 max_pixels: u64::MAX,
@@ -481,7 +483,7 @@ fn prepare<'p>(
     }
     let source = (image.pixels(), image.width() as usize, image.height() as usize);
     Ok(Canvas {
-        pixels: resize::pixels(source, width, height, Filter::Bicubic, poll)?,
+        pixels: resize_pixels(source, width, height, Filter::Bicubic, poll)?,
         width: width as usize,
         height: height as usize,
         poll,

@@ -1,10 +1,10 @@
 //! Edits that put something around the picture: the screen of a phone or a browser, a caption band.
 
-use super::EditError;
-use super::canvas::Canvas;
-use super::lettering::{self, Typeface};
-use super::path::Path;
-use super::random::Random;
+use crate::EditError;
+use crate::canvas::Canvas;
+use crate::lettering::{self, Typeface};
+use crate::path::Path;
+use crate::random::Random;
 
 /// Colours of an interface.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 //! Edits that bend the picture: rotation by any angle and perspective, both as one plane homography.
 
-use super::EditError;
-use super::canvas::Canvas;
-use super::random::Random;
+use crate::EditError;
+use crate::canvas::Canvas;
+use crate::random::Random;
 
 /// A plane homography, row-major: (x, y) ↦ (ax + by + c, dx + ey + f) / (gx + hy + i).
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 
 use ttf_parser::{Face, OutlineBuilder};
 
-use super::canvas::Canvas;
-use super::path::Path;
-use super::random::Random;
+use crate::canvas::Canvas;
+use crate::path::Path;
+use crate::random::Random;
 
 /// What people write on pictures: short, of different lengths, in scripts that both typefaces draw.
 const PHRASES: [&str; 32] = [

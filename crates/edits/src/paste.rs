@@ -1,10 +1,10 @@
 //! Edits that put the picture onto another one.
 
-use super::EditError;
-use super::canvas::Canvas;
-use super::random::Random;
-use super::scenery;
-use super::warp;
+use crate::EditError;
+use crate::canvas::Canvas;
+use crate::random::Random;
+use crate::scenery;
+use crate::warp;
 
 /// Pastes onto a synthetic scene of about the same area, whose shape moves from the picture's own to 4:3, 1:1, 3:4 or
 /// 16:9 as the strength grows.

@@ -5,12 +5,12 @@
 //! A Statistical Study of a Scale-Invariant Dead Leaves Model", IJCV 41, 2001). Over them lies a sum of octaves of value
 //! noise with amplitudes falling as 1/f, for texture within the shapes.
 
-use super::EditError;
-use super::blur;
-use super::canvas::Canvas;
-use super::path::Path;
-use super::random::Random;
-use crate::poll::Poll;
+use crate::EditError;
+use crate::blur;
+use crate::canvas::Canvas;
+use crate::path::Path;
+use crate::random::Random;
+use imaging::Poll;
 
 /// The scene is drawn at most this long and enlarged from there: descriptors see a few hundred pixels.
 const LONGEST_DRAWN: f64 = 640.0;

@@ -1,8 +1,8 @@
 //! The buffer that edits draw on: RGB8, row-major, sides counted in `usize`.
 
-use super::{EditError, MIN_SIDE};
-use crate::poll::Poll;
-use crate::{Filter, Image, memory};
+use crate::{EditError, MIN_SIDE};
+use imaging::Poll;
+use imaging::{Filter, Image, buffers};
 
 /// Pixels worked on between two polls.
 const POLL_PIXELS: usize = 1 << 18;
@@ -22,7 +22,7 @@ impl<'p> Canvas<'p> {
         Ok(Self {
             width: image.width() as usize,
             height: image.height() as usize,
-            pixels: memory::copy(image.pixels())?,
+            pixels: buffers::copy(image.pixels())?,
             poll,
         })
     }
@@ -38,7 +38,7 @@ impl<'p> Canvas<'p> {
     }
 
     /// Whether work on row `y` is in vain: asked every so many pixels. Whoever is told so leaves the picture as it is;
-    /// the edit ends with [`crate::ImageError::Cancelled`].
+    /// the edit ends with [`imaging::ImageError::Cancelled`].
     pub(super) fn stops_at(&self, y: usize) -> bool {
         y.is_multiple_of((POLL_PIXELS / self.width).max(1)) && self.poll.stopped()
     }
@@ -53,7 +53,7 @@ impl<'p> Canvas<'p> {
         let mut canvas = Self {
             width,
             height,
-            pixels: memory::zeroed(3 * width * height)?,
+            pixels: buffers::zeroed(3 * width * height)?,
             poll,
         };
         if colour != [0; 3] {
@@ -99,13 +99,13 @@ impl<'p> Canvas<'p> {
     pub(super) fn resized_exactly(&self, width: u32, height: u32) -> Result<Self, EditError> {
         let (width, height) = (width.max(1), height.max(1));
         if (width as usize, height as usize) == (self.width, self.height) {
-            return Ok(self.with_pixels(memory::copy(&self.pixels)?));
+            return Ok(self.with_pixels(buffers::copy(&self.pixels)?));
         }
         let source = (&self.pixels[..], self.width, self.height);
         Ok(Self {
             width: width as usize,
             height: height as usize,
-            pixels: crate::resize::pixels(source, width, height, Filter::Bicubic, self.poll)?,
+            pixels: imaging::resize_pixels(source, width, height, Filter::Bicubic, self.poll)?,
             poll: self.poll,
         })
     }

@@ -1,11 +1,11 @@
 //! Edits that move whole pixels or resample along the axes: crop, quarter turn, flips, resize, aspect, pad.
 
-use super::EditError;
-use super::MIN_SIDE;
-use super::blur;
-use super::canvas::Canvas;
-use super::random::Random;
-use crate::memory;
+use crate::EditError;
+use crate::MIN_SIDE;
+use crate::blur;
+use crate::canvas::Canvas;
+use crate::random::Random;
+use imaging::buffers;
 
 /// Keeps one window whose area is 1 − 0.9·strength of the picture, its aspect ratio off by at most 2^(±strength/2).
 pub(super) fn crop<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random) -> Result<Canvas<'p>, EditError> {
@@ -18,7 +18,7 @@ pub(super) fn crop<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random) 
     let height = side(canvas.height, kept.sqrt() / stretch);
     let left = random.below(canvas.width - width + 1);
     let top = random.below(canvas.height - height + 1);
-    let mut pixels = memory::with_room(3 * width * height)?;
+    let mut pixels = buffers::with_room(3 * width * height)?;
     for y in top..top + height {
         pixels.extend_from_slice(&canvas.row(y)[3 * left..3 * (left + width)]);
     }
@@ -70,7 +70,7 @@ pub(super) fn flip(mut canvas: Canvas<'_>) -> Canvas<'_> {
 
 /// Mirrors top and bottom.
 pub(super) fn flip_vertical<'p>(canvas: &Canvas<'p>) -> Result<Canvas<'p>, EditError> {
-    let mut pixels = memory::with_room(canvas.pixels.len())?;
+    let mut pixels = buffers::with_room(canvas.pixels.len())?;
     for y in (0..canvas.height).rev() {
         pixels.extend_from_slice(canvas.row(y));
     }

@@ -5,9 +5,9 @@
 //! "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering", SSVM 2011, section 3). Integer
 //! arithmetic on 8.8 fixed-point values, so that every machine gets the same pixels.
 
-use super::EditError;
-use super::canvas::Canvas;
-use crate::memory;
+use crate::EditError;
+use crate::canvas::Canvas;
+use imaging::buffers;
 
 const PASSES: usize = 3;
 /// Bytes of a row that the vertical passes take along together, so that a cache line is used whole.
@@ -63,8 +63,8 @@ pub(super) fn gaussian(canvas: &mut Canvas, sigma: f64) -> Result<(), EditError>
     let filter = ExtendedBox::for_sigma(sigma);
     let row_bytes = 3 * canvas.width;
     let longest = row_bytes.max(canvas.height * STRIP.min(row_bytes));
-    let mut line: Vec<u16> = memory::zeroed(longest)?;
-    let mut spare: Vec<u16> = memory::zeroed(longest)?;
+    let mut line: Vec<u16> = buffers::zeroed(longest)?;
+    let mut spare: Vec<u16> = buffers::zeroed(longest)?;
     for y in 0..canvas.height {
         if canvas.stops_at(y) {
             return Ok(());

@@ -1,6 +1,10 @@
 //! What the edits promise, on every edit and on awkward sizes.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
+
+use imaging::resize;
 
 use super::*;
 
@@ -78,7 +82,7 @@ fn an_unknown_edit_is_refused_with_the_list_of_edits() {
 
 #[test]
 fn the_manual_describes_every_edit_as_the_code_does() {
-    let manual = include_str!("../../EDITS.md");
+    let manual = include_str!("../EDITS.md");
     for edit in Edit::ALL {
         let seeded = if edit.is_seeded() { "yes" } else { "no" };
         let row = format!(
@@ -130,7 +134,7 @@ fn a_side_longer_than_a_jpeg_can_hold_is_shortened() {
     let image = picture(70_000, 1);
     for edit in Edit::ALL {
         let bytes = apply(&image, edit, 0.4, 3).unwrap_or_else(|error| panic!("{edit}: {error}"));
-        assert!(crate::inspect(&bytes, &LIMITS).is_ok(), "{edit}");
+        assert!(imaging::inspect(&bytes, &LIMITS).is_ok(), "{edit}");
     }
 }
 
@@ -151,7 +155,7 @@ fn results_stay_within_the_callers_limits() {
             assert!(result.width() * result.height() <= 20_000, "{edit}: {result:?}");
             let bytes = apply_within(&image, edit, 0.9, 5, &limits, &|| false)
                 .unwrap_or_else(|error| panic!("{edit}: {error}"));
-            let info = crate::inspect(&bytes, &limits).unwrap_or_else(|error| panic!("{edit}: {error}"));
+            let info = imaging::inspect(&bytes, &limits).unwrap_or_else(|error| panic!("{edit}: {error}"));
             assert_eq!((info.width, info.height), (result.width(), result.height()), "{edit}");
         }
     }
@@ -432,5 +436,31 @@ proptest! {
             image = edited(&image, Edit::ALL[which], strength, seed);
         }
         prop_assert!(image.width() >= MIN_SIDE && image.height() >= MIN_SIDE);
+    }
+}
+
+#[test]
+fn every_edit_ends_soon_after_it_is_told_to() {
+    let image = picture(1600, 1200);
+    for edit in Edit::ALL {
+        let work = |at: usize| {
+            let polls = Cell::new(0);
+            let should_stop = || {
+                polls.set(polls.get() + 1);
+                polls.get() >= at
+            };
+            let limits = imaging::Limits::default();
+            let result = apply_within(&image, edit, 0.6, 3, &limits, &should_stop);
+            (result, polls.get())
+        };
+        let (whole, polls) = work(usize::MAX);
+        assert!(whole.is_ok());
+        // At least every quarter of a million pixels, in the edit and in the encoder.
+        assert!(polls >= 8, "{edit} is polled only {polls} times");
+        for at in [1, polls / 3, polls / 2, polls - 1] {
+            let (result, after) = work(at.max(1));
+            assert_eq!(result, Err(EditError::Image(ImageError::Cancelled)), "{edit}");
+            assert!(after - at.max(1) <= 1, "{edit} goes on for {} polls", after - at.max(1));
+        }
     }
 }

@@ -3,7 +3,10 @@
 use crate::ImageError;
 
 /// `count` zeros. The pages come zeroed from the system and are touched only when they are written.
-pub(crate) fn zeroed<T: Default + Clone>(count: usize) -> Result<Vec<T>, ImageError> {
+///
+/// # Errors
+/// [`ImageError::OutOfMemory`].
+pub fn zeroed<T: Default + Clone>(count: usize) -> Result<Vec<T>, ImageError> {
     // `vec![0; n]` is the only safe way to zeroed pages and aborts when there are none; so the same request is made
     // fallibly first and given back. Nothing runs in between.
     std::hint::black_box(with_room::<T>(count)?);
@@ -11,7 +14,10 @@ pub(crate) fn zeroed<T: Default + Clone>(count: usize) -> Result<Vec<T>, ImageEr
 }
 
 /// An empty buffer with room for `count` elements.
-pub(crate) fn with_room<T>(count: usize) -> Result<Vec<T>, ImageError> {
+///
+/// # Errors
+/// [`ImageError::OutOfMemory`].
+pub fn with_room<T>(count: usize) -> Result<Vec<T>, ImageError> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(count).map_err(|_| ImageError::OutOfMemory {
         bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
@@ -20,7 +26,10 @@ pub(crate) fn with_room<T>(count: usize) -> Result<Vec<T>, ImageError> {
 }
 
 /// A copy of `source`.
-pub(crate) fn copy<T: Copy>(source: &[T]) -> Result<Vec<T>, ImageError> {
+///
+/// # Errors
+/// [`ImageError::OutOfMemory`].
+pub fn copy<T: Copy>(source: &[T]) -> Result<Vec<T>, ImageError> {
     let mut copy = with_room(source.len())?;
     copy.extend_from_slice(source);
     Ok(copy)

@@ -1,7 +1,7 @@
 //! Edits that lose detail without moving anything: noise and pixelise. (Blur is in `blur`, JPEG in the parent.)
 
-use super::canvas::Canvas;
-use super::random::Random;
+use crate::canvas::Canvas;
+use crate::random::Random;
 
 /// Adds Gaussian noise with a standard deviation of 70·strength grey levels, independent per channel. One grain is
 /// 1/480 of the shorter side (at least a pixel), so that a large photograph is not merely averaged clean on its way to

@@ -1,7 +1,7 @@
 //! Edits of colour: jitter and grey. Both are one affine map of the colour cube, in 16-bit fixed point.
 
-use super::canvas::{Canvas, luma};
-use super::random::Random;
+use crate::canvas::{Canvas, luma};
+use crate::random::Random;
 
 const ONE: f64 = 65_536.0;
 /// Luma weights of ITU-R BT.601.

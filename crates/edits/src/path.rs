@@ -1,6 +1,6 @@
 //! Vector shapes and their antialiased filling: letters, emoji, interface elements.
 
-use super::canvas::Canvas;
+use crate::canvas::Canvas;
 
 /// Scan lines per pixel row; along the row, coverage is exact.
 const SUBROWS: usize = 4;
