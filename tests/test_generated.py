@@ -184,3 +184,14 @@ def test_sketch_column_that_becomes_generated_keeps_nobody_from_writing(fresh_db
     assert fresh_db.execute(
         "SELECT reference, verified FROM copy_match(%s::bytea, 'licensed')", [jpeg(scene(1), 70)]
     ).fetchall() == [("1", None)]
+
+
+def test_set_without_images_may_name_a_generated_descriptor(fresh_db):
+    """No trigger writes it."""
+    fresh_db.execute(
+        "CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256), "
+        "computed vector(256) GENERATED ALWAYS AS (descriptor) STORED)"
+    )
+    fresh_db.execute("SELECT copy_create_set('licensed', 'refs', 'id', NULL)")
+    fresh_db.execute("SELECT copy_set_columns('licensed', descriptor => 'computed')")
+    assert fresh_db.execute("SELECT descriptor_column FROM copymatch.reference_sets").fetchone() == ("computed",)

@@ -41,7 +41,8 @@ fn copy_set_columns(
             needs_descriptors(&Home::of(fcinfo)?, set.relation, descriptor)?;
             other_model(&set, descriptor)?;
         }
-        if is_table(&set.kind) {
+        // As copy_create_set has it: what no trigger writes may be generated.
+        if is_table(&set.kind) && set.image.is_some() {
             let named = [image.as_deref(), descriptor.as_deref(), sketch.as_deref()];
             no_generated_column(set.relation, table, &named)?;
         }
