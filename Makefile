@@ -11,7 +11,7 @@ ifneq ($(PG_CONFIG),)
 export PG_MAJOR ?= $(shell "$(PG_CONFIG)" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
 endif
 export PG_MAJOR ?= 15
-export SHORT GPU PG_CONFIG PG_BINDINGS DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CONFIG BENCHMARK MODEL
+export SHORT GPU PG_CONFIG PG_BINDINGS DESTDIR TRAIN_PYTHON TRAIN_DATA TRAIN_CHAIN BENCHMARK MODEL
 # ONNX Runtime's Linux wheels would otherwise report the models that they run.
 export ORT_DISABLE_TELEMETRY := 1
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The training recipe's commands, in order, with their places filled in. train/README.md says what each one does.
+# The training recipe's commands with their places filled in. What makes a model, in which order, stands in train/chain.yaml.
 #
 #   train.sh smoke   every part of the recipe on 300 pictures: the machinery runs
 #   train.sh test    the package's own tests
@@ -10,7 +10,7 @@
 #
 #   TRAIN_PYTHON   a Python that has what requirements-train.txt lists (default: .local/train-venv, made on first use)
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
-#   TRAIN_CONFIG   configurations of `train`, each starting from the one before (default: those of the default model)
+#   TRAIN_CHAIN    the steps of `train` (default train/chain.yaml, the default model's)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
 #   TRAIN_MIRROR   folder with train/configs/tables/sources.yaml's repositories as OWNER+NAME/repo, git directories; without it the foreign pictures are drawn ones
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
@@ -19,11 +19,6 @@ cd "$ROOT"
 data=${TRAIN_DATA:-../shared/data}
 benchmark=${BENCHMARK:-../shared/bench/detection}
 runs=train/configs
-# default-middle and default train nothing: they are the weights of the run before, whitened anew. Where a run before the last is named
-# in `blend_after`, the next starts from its own head and the whitened one, made one.
-config=${TRAIN_CONFIG:-$runs/small.yaml $runs/small-anneal.yaml $runs/small-again.yaml $runs/default-128.yaml $runs/default-middle.yaml $runs/default-160.yaml $runs/default.yaml $runs/default-long.yaml $runs/default-small-windows.yaml $runs/default-two-looks.yaml $runs/default-two-looks-anneal.yaml}
-untrained=" default-middle default "
-blend_after=" default default-small-windows "
 
 if [ -z "${TRAIN_PYTHON:-}" ]; then
     prepare_local
@@ -45,56 +40,17 @@ step() { # step MODULE ARGUMENTS…
     "$TRAIN_PYTHON" -m "copymatch_train.$1" "${@:2}"
 }
 need_data() { [ -e "$data/train.csv" ] || die "no training pictures in $data; set TRAIN_DATA"; }
-checkpoint() { printf 'train/runs/%s/checkpoint.pt\n' "$(basename "$1" .yaml)"; }
-
-whitened() { printf 'train/runs/%s/whitened.pt\n' "$(basename "$1" .yaml)"; }
-blended() { printf 'train/runs/%s/blended.pt\n' "$(basename "$1" .yaml)"; }
-fit() { step fit "$1" "$(dirname "$(checkpoint "$1")")"; }
-whiten() { # whiten CONFIG RUN: CONFIG's network with the weights of RUN's checkpoint
-    if [ ! "$(whitened "$1")" -nt "$(checkpoint "$2")" ]; then
-        mkdir -p "$(dirname "$(whitened "$1")")"
-        step whiten "$1" "$(checkpoint "$2")" "$(whitened "$1")"
-    fi
-}
+chain() { step chain "$1" --data "$data" "${@:2}"; }
 
 case ${1:-} in
     smoke)
         need_data
-        [ -e train/runs/pictures-smoke/index.json ] || step pictures "$data" train/runs/pictures-smoke --limit 300
-        rm -rf train/runs/smoke
-        fit train/configs/smoke.yaml
-        step export train/configs/smoke.yaml train/runs/smoke-model --checkpoint "$(checkpoint smoke)"
+        chain train/chain-smoke.yaml --model train/runs/smoke-model --from smoke
         ;;
     test) "$TRAIN_PYTHON" -m pytest -q train/tests ;;
     train)
         need_data
-        model=${MODEL:-train/runs/model}
-        [ -e train/runs/pictures/index.json ] || step pictures "$data" train/runs/pictures
-        # Each run starts from the weights, as they are or whitened, of the one before.
-        for last in $config; do
-            if [ "${untrained#* "$(basename "$last" .yaml)" }" = "$untrained" ]; then
-                fit "$last"
-                trained=$last
-            fi
-            whiten "$last" "$trained"
-            if [ "${blend_after#* "$(basename "$last" .yaml)" }" != "$blend_after" ] && [ ! "$(blended "$last")" -nt "$(whitened "$last")" ]; then
-                step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
-            fi
-        done
-        if [ -n "${TRAIN_CONFIG:-}" ]; then
-            # The last run's own head and the whitened one, made one.
-            step blend "$last" "$(checkpoint "$trained")" "$(whitened "$last")" "$(blended "$last")"
-            exported=$last finished=$(blended "$last")
-        else
-            # After default-two-looks-anneal the head is best as trained; what is common to many pictures is subtracted.
-            exported=$runs/default-negatives.yaml finished=train/runs/default-negatives/negatives.pt
-            mkdir -p "$(dirname "$finished")"
-            step fill_negatives "$exported" "$(checkpoint "$trained")" "$finished"
-        fi
-        step export "$exported" "$model" --checkpoint "$finished"
-        step simplify "$model"
-        step background "$exported" "$model"
-        step calibrate "$exported" "$model"
+        chain "${TRAIN_CHAIN:-train/chain.yaml}" --model "${MODEL:-train/runs/model}"
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
