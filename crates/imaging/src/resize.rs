@@ -6,7 +6,9 @@
 //! are normalised in double precision and rounded to 22 bits after the point (Pillow, `src/libImaging/Resample.c`).
 //! Libraries that are quicker at large factors take weights of 16 bits, which is a level off here and there.
 
-use resample::Windows;
+use std::array;
+
+use resample::{ROWS_AT_ONCE, Windows};
 
 use crate::poll::Poll;
 use crate::{Image, ImageError, buffers};
@@ -182,17 +184,25 @@ fn horizontal(
             let first = weigh(source, columns, column, kernel, &mut exact, &mut weights);
             windows.push(first, &weights);
         }
-        for (number, (row, target)) in pixels
-            .chunks_exact(source * 3)
-            .zip(result.chunks_exact_mut(columns * 3))
-            .enumerate()
-        {
-            if number.is_multiple_of(POLL_ROWS) {
+        let blocks = pixels.chunks(source * 3 * ROWS_AT_ONCE);
+        let results = result.chunks_mut(columns * 3 * ROWS_AT_ONCE);
+        for (number, (block, results)) in blocks.zip(results).enumerate() {
+            if (number * ROWS_AT_ONCE).is_multiple_of(POLL_ROWS) {
                 poll.check()?;
             }
-            let (row, _) = row.as_chunks::<3>();
-            let (target, _) = target[from * 3..to * 3].as_chunks_mut::<3>();
-            resample::across::<PRECISION>(row, &windows, target);
+            let mut rows = block.chunks_exact(source * 3).map(|row| row.as_chunks().0);
+            let mut targets = results
+                .chunks_exact_mut(columns * 3)
+                .map(|target| target[from * 3..to * 3].as_chunks_mut().0);
+            if rows.len() == ROWS_AT_ONCE && targets.len() == ROWS_AT_ONCE {
+                let rows: [_; ROWS_AT_ONCE] = array::from_fn(|_| rows.next().unwrap_or_default());
+                let targets = array::from_fn(|_| targets.next().unwrap_or_default());
+                resample::across::<PRECISION>(rows, &windows, targets);
+            } else {
+                for (row, target) in rows.zip(targets) {
+                    resample::across_one::<PRECISION>(row, &windows, target);
+                }
+            }
         }
     }
     Ok(result)

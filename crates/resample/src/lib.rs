@@ -16,15 +16,46 @@ pub type Pixel = [u8; 3];
 pub struct Windows {
     spans: Vec<Span>,
     weights: Vec<i32>,
-    /// The weights once more, two pixels' at a time and each three times, as a register of eight takes them.
-    pairs: Vec<[i32; 8]>,
+    /// The weights once more, as registers take them.
+    quads: Vec<Quad>,
 }
 
 #[derive(Debug)]
 struct Span {
     first: usize,
     weights: std::ops::Range<usize>,
-    pairs: std::ops::Range<usize>,
+    /// None where a weight is too large to be cut in two.
+    quads: std::ops::Range<usize>,
+}
+
+/// Four pixels' weights, cut in two so that each part is multiplied in 16 bits: weight = 2^[`LOW_BITS`] · high + low.
+/// Two pixels' side by side, once for each colour; then the other two pixels'.
+#[derive(Debug)]
+struct Quad {
+    high: [i16; 16],
+    low: [i16; 16],
+}
+
+/// Bits of a weight's lower part.
+const LOW_BITS: u32 = 11;
+
+impl Quad {
+    /// Of up to four weights; None where one is too large.
+    fn new(weights: &[i32]) -> Option<Self> {
+        let mut quad = Quad {
+            high: [0; 16],
+            low: [0; 16],
+        };
+        for (place, weight) in weights.iter().enumerate() {
+            let high = i16::try_from(weight >> LOW_BITS).ok()?;
+            let low = i16::try_from(weight & ((1 << LOW_BITS) - 1)).ok()?;
+            for colour in 0..3 {
+                let lane = place / 2 * 8 + colour * 2 + place % 2;
+                (quad.high[lane], quad.low[lane]) = (high, low);
+            }
+        }
+        Some(quad)
+    }
 }
 
 impl Windows {
@@ -35,16 +66,19 @@ impl Windows {
 
     /// Adds the window of the next pixel.
     pub fn push(&mut self, first: usize, weights: &[i32]) {
-        let (from, pairs) = (self.weights.len(), self.pairs.len());
+        let (from, quads) = (self.weights.len(), self.quads.len());
         self.weights.extend_from_slice(weights);
-        self.pairs.extend(weights.chunks(2).map(|two| {
-            let (one, other) = (two[0], two.get(1).copied().unwrap_or(0));
-            [one, one, one, other, other, other, 0, 0]
-        }));
+        for four in weights.chunks(4) {
+            let Some(quad) = Quad::new(four) else {
+                self.quads.truncate(quads);
+                break;
+            };
+            self.quads.push(quad);
+        }
         self.spans.push(Span {
             first,
             weights: from..self.weights.len(),
-            pairs: pairs..self.pairs.len(),
+            quads: quads..self.quads.len(),
         });
     }
 
@@ -59,16 +93,39 @@ impl Windows {
     }
 }
 
-/// Writes for each window the weighted sum of its pixels in `row`, plus half of 2^`bits`, divided by that and cut to a byte.
+/// Rows that [`across`] takes at once: each weight is loaded once for all of them.
+pub const ROWS_AT_ONCE: usize = 4;
+
+/// Writes for each row and window the weighted sum of the window's pixels, plus half of 2^`BITS`, divided by that and cut to a byte.
 ///
 /// # Panics
-/// Where a window reaches beyond the row, or `target` has another length than there are windows.
-pub fn across<const BITS: u32>(row: &[Pixel], windows: &Windows, target: &mut [Pixel]) {
+/// Where a window reaches beyond a row, or a target has another length than there are windows.
+pub fn across<const BITS: u32>(
+    rows: [&[Pixel]; ROWS_AT_ONCE],
+    windows: &Windows,
+    mut targets: [&mut [Pixel]; ROWS_AT_ONCE],
+) {
+    for target in &targets {
+        assert_eq!(windows.len(), target.len(), "one window for each pixel");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if avx2::available() {
+        return avx2::across::<BITS, _>(rows, windows, targets);
+    }
+    for (row, target) in rows.into_iter().zip(&mut targets) {
+        scalar::across::<BITS>(row, windows, target);
+    }
+}
+
+/// As [`across`], of a single row.
+///
+/// # Panics
+/// As there.
+pub fn across_one<const BITS: u32>(row: &[Pixel], windows: &Windows, target: &mut [Pixel]) {
     assert_eq!(windows.len(), target.len(), "one window for each pixel");
     #[cfg(target_arch = "x86_64")]
     if avx2::available() {
-        avx2::across::<BITS>(row, windows, target);
-        return;
+        return avx2::across::<BITS, 1>([row], windows, [target]);
     }
     scalar::across::<BITS>(row, windows, target);
 }
@@ -104,20 +161,28 @@ mod tests {
     proptest! {
         #[test]
         fn every_loop_gives_what_the_scalar_one_gives(
-            row in prop::collection::vec(any::<[u8; 3]>(), 1..60),
-            drawn in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(-500_000..500_000_i32, 1..9)), 0..40),
+            rows in prop::collection::vec(any::<[[u8; 3]; 4]>(), 1..60),
+            drawn in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(-500_000..500_000_i32, 1..23)), 0..40),
             weight in -4_000_000..4_000_000_i32,
         ) {
+            let rows: [Vec<Pixel>; 4] = std::array::from_fn(|number| rows.iter().map(|four| four[number]).collect());
+            let row = &rows[0];
             let mut windows = Windows::new();
             for (first, weights) in &drawn {
                 let first = first.index(row.len());
                 let reach = (row.len() - first).min(weights.len());
                 windows.push(first, &weights[..reach]);
             }
-            let (mut found, mut wanted) = (vec![[0; 3]; windows.len()], vec![[0; 3]; windows.len()]);
-            across::<BITS>(&row, &windows, &mut found);
-            scalar::across::<BITS>(&row, &windows, &mut wanted);
-            prop_assert_eq!(found, wanted);
+            let slices = rows.each_ref().map(Vec::as_slice);
+            let mut four: [Vec<Pixel>; 4] = std::array::from_fn(|_| vec![[0; 3]; windows.len()]);
+            across::<BITS>(slices, &windows, four.each_mut().map(Vec::as_mut_slice));
+            for (row, found) in rows.iter().zip(&four) {
+                let (mut single, mut wanted) = (vec![[0; 3]; windows.len()], vec![[0; 3]; windows.len()]);
+                across_one::<BITS>(row, &windows, &mut single);
+                scalar::across::<BITS>(row, &windows, &mut wanted);
+                prop_assert_eq!(found, &wanted);
+                prop_assert_eq!(single, wanted);
+            }
 
             let bytes = row.as_flattened();
             let (mut found, mut wanted) = (vec![7; bytes.len()], vec![7; bytes.len()]);
@@ -128,10 +193,48 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_weights_and_ones_too_large_to_be_cut_in_two_are_exact() {
+        let row: Vec<Pixel> = (0..40_u8).map(|x| [x, 255 - x, x.wrapping_mul(7)]).collect();
+        for weights in [
+            vec![
+                (i32::from(i16::MAX) << LOW_BITS) + 2047,
+                i32::from(i16::MIN) << LOW_BITS,
+                -1,
+                1,
+            ],
+            vec![
+                i32::from(i16::MAX) << (LOW_BITS + 1),
+                5,
+                -(i32::from(i16::MAX) << (LOW_BITS + 1)),
+                1 << 20,
+                9,
+            ],
+        ] {
+            let mut windows = Windows::new();
+            windows.push(0, &weights);
+            windows.push(1, &[1 << 22]);
+            let (mut found, mut wanted) = ([[0; 3]; 2], [[0; 3]; 2]);
+            across_one::<BITS>(&row, &windows, &mut found);
+            for (pixel, target) in wanted.iter_mut().enumerate() {
+                let weights = if pixel == 0 { &weights[..] } else { &[1 << 22] };
+                for (colour, target) in target.iter_mut().enumerate() {
+                    let products = weights
+                        .iter()
+                        .zip(&row[pixel..])
+                        .map(|(weight, p)| i64::from(*weight) * i64::from(p[colour]));
+                    let sum = (products.sum::<i64>() + (1 << (BITS - 1))) as i32;
+                    *target = rounded::<BITS>(sum);
+                }
+            }
+            assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "range")]
     fn a_window_beyond_the_row_is_refused() {
         let mut windows = Windows::new();
         windows.push(1, &[1, 1]);
-        across::<BITS>(&[[0; 3]; 2], &windows, &mut [[0; 3]; 1]);
+        across_one::<BITS>(&[[0; 3]; 2], &windows, &mut [[0; 3]; 1]);
     }
 }

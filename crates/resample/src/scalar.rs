@@ -10,10 +10,10 @@ pub(crate) fn across<const BITS: u32>(row: &[Pixel], windows: &Windows, target: 
 
 pub(crate) fn one<const BITS: u32>(row: &[Pixel], windows: &Windows, span: &Span) -> Pixel {
     let weights = &windows.weights[span.weights.clone()];
-    let mut sums = [1 << (BITS - 1); 3];
+    let mut sums = [1_i32 << (BITS - 1); 3];
     for (pixel, weight) in row[span.first..span.first + weights.len()].iter().zip(weights) {
         for (sum, value) in sums.iter_mut().zip(pixel) {
-            *sum += i32::from(*value) * weight;
+            *sum = sum.wrapping_add(i32::from(*value).wrapping_mul(*weight));
         }
     }
     sums.map(rounded::<BITS>)
