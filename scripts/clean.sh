@@ -8,13 +8,13 @@ if [ ! -e "$LOCAL" ]; then
     exit 0
 fi
 [ -e "$LOCAL/.copymatch" ] || die "$LOCAL was not made by copymatch's set-up; not removing it"
-for data in "$LOCAL"/data-*; do
+for data in "$LOCAL"/data-* "$LOCAL"/beside/*/data-*; do
     case $data in
         *.new | *'*') continue ;;
     esac
-    PG_CONFIG='' PG_MAJOR=${data##*-} "$ROOT/scripts/cluster.sh" stop
+    COPYMATCH_LOCAL=$(dirname "$data") PG_CONFIG='' PG_MAJOR=${data##*-} "$ROOT/scripts/cluster.sh" stop
 done
-for name in "$LOCAL"/socket-dir*; do
+for name in "$LOCAL"/socket-dir* "$LOCAL"/beside/*/socket-dir*; do
     socket_dir=$(cat "$name" 2>/dev/null || true)
     case $socket_dir in
         /tmp/copymatch-??????) rm -rf "$socket_dir" ;;

@@ -33,6 +33,8 @@ CORE = [
         "release",
     )
 ]
+#: Processes that run tests side by side, each with a server of its own: tests wait more than they compute.
+WORKERS = int(os.environ.get("TEST_WORKERS") or len(os.sched_getaffinity(0)) + 1)
 CARGO_TOTAL = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 
 
@@ -83,6 +85,9 @@ def run_pytest(name: str, files: list[str]) -> Totals:
     command = [sys.executable, "-m", "pytest", *(files or ["tests"]), "-q", "--tb=short", "-ra"]
     if name:
         command += ["-k", name]
+    elif WORKERS > 1 and len(files) != 1:
+        # A file's tests stay together: they share what its fixtures made.
+        command += ["--numprocesses", str(min(WORKERS, len(files) or WORKERS)), "--dist", "loadfile"]
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         status = subprocess.call([*command, f"--junitxml={report.name}"], cwd=ROOT, stdin=subprocess.DEVNULL)
         if status == 5 and name:  # no test of that name here

@@ -27,6 +27,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCAL = pathlib.Path(os.environ.get("COPYMATCH_LOCAL") or ROOT / ".local").resolve()
 MAJOR = os.environ.get("PG_MAJOR", "15")
+#: Which of several processes that run tests side by side (pytest-xdist) this is; each has a server of its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 #: The majors up to this one that have the extension in the private folder: what pg_upgrade can start from.
 MAJORS = sorted(
     {path.parts[len(LOCAL.parts) + 3] for path in LOCAL.glob("pgsql/lib/postgresql/*/lib/**/copymatch.so")}, key=int
@@ -75,17 +77,27 @@ class Installation:
 
 
 class Server(Installation):
-    """The private server that `make setup` made and every test shares."""
+    """The private server that `make setup` made and every test shares; where tests run side by side, one for each process."""
 
     def __init__(self):
         super().__init__()
-        environment = os.environ | {"COPYMATCH_LOCAL": str(LOCAL), "QUIET": "1"}
-        script = str(ROOT / "scripts" / "cluster.sh")
-        subprocess.run([script, "start"], check=True, env=environment, stdin=subprocess.DEVNULL)
-        dsn = subprocess.run([script, "dsn"], check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
-        self.socket = psycopg.conninfo.conninfo_to_dict(dsn)["host"]
-        self.data = LOCAL / f"data-{MAJOR}"
-        self.log = LOCAL / "log" / f"postgresql-{MAJOR}.log"
+        self.local = LOCAL
+        if WORKER:
+            self.local = LOCAL / "beside" / WORKER
+            self.local.mkdir(parents=True, exist_ok=True)
+            if not (self.local / "pgsql").exists():
+                (self.local / "pgsql").symlink_to(self.prefix)
+        self.script("start")
+        self.socket = psycopg.conninfo.conninfo_to_dict(self.script("dsn"))["host"]
+        self.data = self.local / f"data-{MAJOR}"
+        self.log = self.local / "log" / f"postgresql-{MAJOR}.log"
+
+    def script(self, action: str) -> str:
+        """What cluster.sh says to an action."""
+        environment = os.environ | {"COPYMATCH_LOCAL": str(self.local), "QUIET": "1"}
+        command = [str(ROOT / "scripts" / "cluster.sh"), action]
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+        return subprocess.run(command, check=True, env=environment, **options).stdout
 
     def dsn(self, database: str = "postgres", **more) -> str:
         """A libpq connection string."""
@@ -208,8 +220,11 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def server() -> Server:
-    return Server()
+def server():
+    server = Server()
+    yield server
+    if WORKER:
+        server.script("stop")
 
 
 @pytest.fixture(scope="session")

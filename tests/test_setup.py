@@ -109,7 +109,7 @@ def test_the_cluster_is_durable_and_checks_its_pages(db):
 
 def test_starting_a_running_cluster_changes_nothing(server):
     before = postmaster(server.data)
-    assert script("cluster.sh", "start").stdout == ""
+    assert script("cluster.sh", "start", local=server.local).stdout == ""
     assert postmaster(server.data) == before
 
 
