@@ -65,6 +65,7 @@ static SERVICE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 static MODEL_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static DEVICE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static DEVICE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(0);
+static TENSORRT_FP16: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(250);
 static MAX_IMAGE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512 * 1024);
@@ -271,6 +272,14 @@ fn register_service_settings() {
         1024 * 1024,
         GucContext::Sighup,
         GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_bool_guc(
+        c"copymatch.tensorrt_fp16",
+        c"Whether TensorRT may compute networks in half precision.",
+        c"A model whose descriptors then differ from its manifest's by more than that allows is refused.",
+        &TENSORRT_FP16,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
 }
 
@@ -547,6 +556,11 @@ pub fn model_memory() -> u64 {
 /// The setting of `copymatch.device`.
 pub fn device() -> i32 {
     DEVICE.get()
+}
+
+/// The setting of `copymatch.tensorrt_fp16`.
+pub fn tensorrt_fp16() -> bool {
+    TENSORRT_FP16.get()
 }
 
 /// The setting of `copymatch.device_memory`, in bytes.

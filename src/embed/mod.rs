@@ -13,8 +13,8 @@ mod sketch;
 
 pub use functions::{count_progress, embed_each, embed_one, embed_views, named};
 pub use picture::read;
-pub use session::{Urgency, encoder_failure, with_background};
-pub use sketch::{decoded, descriptor_of};
+pub use session::{Stream, Urgency, encoder_failure, input_side, with_background};
+pub use sketch::{decoded, descriptor_of, sketch_of};
 
 /// Manifest and weights of the model that the library carries.
 pub fn built_in() -> (&'static str, &'static [u8]) {

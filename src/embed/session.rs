@@ -156,6 +156,8 @@ pub fn load_encoder(
         threads,
         device: settings::device(),
         device_memory: settings::device_memory(),
+        fp16: settings::tensorrt_fp16(),
+        arena: false,
     };
     match weights {
         Weights::BuiltIn(weights) => Encoder::load_verified(weights, manifest, &options),

@@ -49,6 +49,7 @@ impl Encoder {
             lanes: settings::service_threads(),
             device: settings::device(),
             device_memory: settings::device_memory(),
+            fp16: settings::tensorrt_fp16(),
             regions: regions(),
             input,
             output,

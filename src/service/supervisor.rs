@@ -375,11 +375,12 @@ fn check_interrupts() {
 /// What a change of starts the process anew.
 fn process_settings() -> (usize, usize, String) {
     let text = format!(
-        "{} {:?} {} {}",
+        "{} {:?} {} {} {}",
         settings::onnxruntime_library().display(),
         settings::execution_provider(),
         settings::device(),
-        settings::device_memory()
+        settings::device_memory(),
+        settings::tensorrt_fp16()
     );
     (settings::service_threads(), settings::service_batch(), text)
 }

@@ -6,8 +6,10 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::columns;
+use super::described::Describing;
 use super::owned::{OwnedSet, by_owner, count_by_owner, invalid};
 use crate::committing::{AtWork, Committing};
+use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::rights::as_extension_owner;
@@ -69,38 +71,34 @@ impl Kept<'_> {
         }
     }
 
-    /// Makes what the row at $1 lacks: how many were (one, or none where somebody else was quicker), and how many have an image of which
-    /// nothing can be made. Such a row is not written: it would come again behind the place that the fill has reached.
-    fn one_row(&self, part: &str, total: i64) -> String {
+    /// What [`Describing`] reads of the row at $1.
+    fn reading(&self, part: &str) -> String {
         let Kept {
             image, descriptor, key, ..
         } = self;
-        let (model, missing) = (quote_literal(self.model), self.missing());
-        let here = format!("r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND {missing}");
-        let (made, set) = match &self.sketch {
-            None => (
-                format!(
-                    "SELECT r.ctid, copymatch.embed_reference(r.{image}, {model}, {key}, {total}::pg_catalog.int8) AS descriptor, \
-                     NULL::pg_catalog.bytea AS sketch FROM ONLY {part} AS r WHERE {here}"
-                ),
-                format!("{descriptor} = m.descriptor"),
-            ),
-            Some(sketch) => (
-                format!(
-                    "SELECT r.ctid, d.descriptor, d.sketch FROM ONLY {part} AS r CROSS JOIN LATERAL copymatch.describe_reference(\
-                     r.{image}, {model}, {key}, {total}::pg_catalog.int8, r.{descriptor} IS NULL, r.{sketch} IS NULL) AS d WHERE {here}"
-                ),
-                format!(
-                    "{descriptor} = coalesce(r.{descriptor}, m.descriptor), {sketch} = coalesce(r.{sketch}, m.sketch)"
-                ),
-            ),
-        };
+        let no_sketch = self
+            .sketch
+            .as_ref()
+            .map_or("false".to_owned(), |sketch| format!("r.{sketch} IS NULL"));
         format!(
-            "WITH made AS MATERIALIZED ({made}), \
-             written AS (UPDATE ONLY {part} AS r SET {set} FROM made m \
-                 WHERE r.ctid OPERATOR(pg_catalog.=) m.ctid AND {missing} AND (m.descriptor IS NOT NULL OR m.sketch IS NOT NULL) RETURNING 1) \
-             SELECT (SELECT pg_catalog.count(*) FROM written), \
-                 (SELECT pg_catalog.count(*) FROM made m WHERE m.descriptor IS NULL AND m.sketch IS NULL)"
+            "SELECT r.{image}::pg_catalog.bytea, {key}, r.{descriptor} IS NULL, {no_sketch} FROM ONLY {part} AS r \
+             WHERE r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND {}",
+            self.missing()
+        )
+    }
+
+    /// What writes it. A row with an image of which nothing can be made is not written: it would come again behind the place that
+    /// the fill has reached.
+    fn writing(&self, part: &str) -> String {
+        let Kept { descriptor, .. } = self;
+        let sketch = self
+            .sketch
+            .as_ref()
+            .map_or(String::new(), |sketch| format!(", {sketch} = coalesce(r.{sketch}, $3)"));
+        format!(
+            "UPDATE ONLY {part} AS r SET {descriptor} = coalesce(r.{descriptor}, $2){sketch} \
+             WHERE r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND {} RETURNING 1",
+            self.missing()
         )
     }
 }
@@ -308,7 +306,8 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
              AND r.ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND {} LIMIT $3",
             kept.missing()
         );
-        let one = kept.one_row(part, place.waiting);
+        let (reading, writing) = (kept.reading(part), kept.writing(part));
+        let model = Model::find(Some(kept.model))?;
         let in_time = || started.elapsed() < LONGEST_BATCH;
         // Pages without work are passed over at once.
         while place.page < place.end && in_time() {
@@ -324,18 +323,17 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
                 |row| row.required::<String>(1),
             )?;
             let last = rows.len().saturating_sub(1);
+            let mut describing = Describing::new(&model, place.waiting)?;
             for (number, row) in rows.iter().enumerate() {
-                let outcome = by_owner(set.owner, &one, &[Parameter::of(row.as_str())], |row| {
-                    Ok((row.required::<i64>(1)?, row.required::<i64>(2)?))
-                })?;
-                for (embedded, skipped) in outcome {
-                    place.done += embedded;
-                    place.skipped += skipped;
-                }
+                describing.add(&set, &reading, row)?;
                 (place.page, place.line) = page_and_line(row)?;
                 if number < last && !in_time() {
                     break;
                 }
+            }
+            place.skipped += describing.refused;
+            for described in describing.finish()? {
+                place.done += described.write(&set, &writing)?;
             }
             let complete = (rows.len() as i64) < MOST_ROWS && in_time();
             if complete || rows.is_empty() {

@@ -8,6 +8,7 @@
 mod alter;
 mod columns;
 mod create;
+mod described;
 mod drop;
 mod fill;
 mod groups;

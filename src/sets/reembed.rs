@@ -7,9 +7,11 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::columns;
 use super::create::own_calibration;
+use super::described::Describing;
 use super::fill::LONGEST_BATCH;
 use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner, invalid, null};
 use crate::committing::{AtWork, Committing};
+use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::home::Home;
 use crate::matching::gate;
@@ -433,30 +435,30 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
                     let sketch = quote_identifier(sketch);
                     (
                         format!("r.{sketch} IS NULL"),
-                        format!(", {sketch} = coalesce(r.{sketch}, e.sketch)"),
+                        format!(", {sketch} = coalesce(r.{sketch}, $3)"),
                     )
                 });
             // A row whose image cannot be embedded is not written: it would come again behind the place that the pass has reached.
-            let one = format!(
-                "WITH embedded AS MATERIALIZED (SELECT r.ctid, d.descriptor, d.sketch FROM ONLY {part} AS r \
-                     CROSS JOIN LATERAL copymatch.describe_reference(r.{image}, {}, {}, {}::pg_catalog.int8, true, {lacking}) AS d \
-                     WHERE r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND r.{new} IS NULL), \
-                 written AS (UPDATE ONLY {part} AS r SET {new} = e.descriptor{sketched} FROM embedded e \
-                     WHERE r.ctid OPERATOR(pg_catalog.=) e.ctid AND r.{new} IS NULL AND e.descriptor IS NOT NULL RETURNING 1) \
-                 SELECT pg_catalog.count(*) FROM written",
-                quote_literal(&job.model),
-                set.key,
-                job.total.unwrap_or(0)
+            let here = format!("r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND r.{new} IS NULL");
+            let reading = format!(
+                "SELECT r.{image}::pg_catalog.bytea, {}, true, {lacking} FROM ONLY {part} AS r WHERE {here} AND r.{image} IS NOT NULL",
+                set.key
             );
+            let writing = format!("UPDATE ONLY {part} AS r SET {new} = $2{sketched} WHERE {here} RETURNING 1");
             rows.sort_by_key(|place| tid(place));
+            let model = Model::find(Some(&job.model))?;
+            let mut describing = Describing::new(&model, job.total.unwrap_or(0))?;
             for row in rows {
-                let filled = count_by_owner(set.owner, &one, &[Parameter::of(row.as_str())])?;
-                job.done += filled;
-                job.done_in_pass += filled;
+                describing.add(&set, &reading, &row)?;
                 job.position = row;
                 if started.elapsed() >= LONGEST_BATCH {
                     break;
                 }
+            }
+            for described in describing.finish()? {
+                let filled = described.write(&set, &writing)?;
+                job.done += filled;
+                job.done_in_pass += filled;
             }
         } else {
             job.state = "indexing".to_owned();

@@ -78,6 +78,8 @@ impl Models {
                 threads: 1,
                 device: setup.device,
                 device_memory: setup.device_memory,
+                fp16: setup.fp16,
+                arena: true,
             },
             lanes: setup.lanes.max(1),
             loaded: RwLock::new(HashMap::new()),

@@ -45,6 +45,8 @@ fn main() {
         threads: 1,
         device: 0,
         device_memory: 0,
+        fp16: false,
+        arena: false,
     };
     let load = || {
         let weights = std::fs::read(folder.join("model.onnx")).expect("a model");

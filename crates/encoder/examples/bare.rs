@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         threads: 1,
         device: 0,
         device_memory: 0,
+        fp16: false,
+        arena: false,
     };
     let mut encoder = Encoder::load(&weights, manifest, &options)?;
     for batch in batches {

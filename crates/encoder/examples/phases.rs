@@ -35,6 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         threads: 1,
         device: 0,
         device_memory: 0,
+        fp16: false,
+        arena: false,
     };
     let mut encoder = Encoder::load(&weights, manifest, &options)?;
     println!("file,width,height,decode_full_ms,decode_reduced_ms,resize_ms,embed_decoded_ms");

@@ -12,6 +12,8 @@
 //!     threads: 1,
 //!     device: 0,
 //!     device_memory: 0,
+//!     fp16: false,
+//!     arena: false,
 //! };
 //! let mut encoder = Encoder::load(&weights, manifest, &options)?;
 //! # let images: Vec<imaging::Image> = Vec::new();

@@ -39,6 +39,8 @@ pub struct Setup {
     pub device: i32,
     /// Bytes of its memory that may be taken; 0: as many as there are.
     pub device_memory: usize,
+    /// Whether TensorRT may compute in half precision.
+    pub fp16: bool,
     /// Runs under way at a time.
     pub regions: usize,
     /// Bytes of a run's input.

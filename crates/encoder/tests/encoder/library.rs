@@ -18,6 +18,8 @@ fn load_with(library: &Path, provider: Provider, threads: usize) -> Result<Encod
         threads,
         device: 0,
         device_memory: 0,
+        fp16: false,
+        arena: false,
     };
     Encoder::load(&weights, manifest(&weights, 2, &[16]), &options)
 }

@@ -30,6 +30,8 @@ pub fn options() -> RuntimeOptions {
         threads: 1,
         device: 0,
         device_memory: 0,
+        fp16: false,
+        arena: false,
     }
 }
 
