@@ -1,14 +1,17 @@
--- What bare-root.sh runs against an installed package: the extension is made, and finds a picture again by an edited copy.
+-- What bare-root.sh runs against an installed package: the extension is made, and finds a
+-- picture again by an edited copy.
 \set ON_ERROR_STOP on
 \set VERBOSITY terse
 CREATE EXTENSION copymatch;
 
 -- A bitmap of 240 × 180 pixels, another for every seed: waves under a grid.
 CREATE FUNCTION picture(seed int) RETURNS bytea LANGUAGE sql AS $$
-    SELECT decode('424d76fa0100000000003600000028000000f0000000b400000001001800' || '0000000040fa0100130b0000130b00000000000000000000'
+    SELECT decode('424d76fa0100000000003600000028000000f0000000b400000001001800'
+        || '0000000040fa0100130b0000130b00000000000000000000'
         || string_agg(lpad(to_hex(greatest(0, least(255, (
                 128 + 50 * sin(x / (9.0 + seed) + c) + 50 * cos(y / (7.0 + 2 * seed) - c * seed)
-                + 60 * ((x / (20 + 3 * seed) + y / (15 + 2 * seed) + c) % 2))::int))), 2, '0'), '' ORDER BY y, x, c), 'hex')
+                + 60 * ((x / (20 + 3 * seed) + y / (15 + 2 * seed) + c) % 2))::int))), 2, '0'), '' ORDER BY y, x, c),
+                    'hex')
     FROM generate_series(0, 179) y, generate_series(0, 239) x, generate_series(0, 2) c
 $$;
 

@@ -63,8 +63,9 @@ def statements(text: str) -> list[str]:
 
 
 def plain(statement: str) -> str:
-    """The statement without comments and line ends, and without the schema of the extension, which 0.1.0 and 0.2.0 left out."""
-    words = re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", statement)).strip()
+    """The statement without comments, line ends and the schema of the extension, which 0.1.0 and 0.2.0 left out."""
+    words = re.sub(r"'\s*\n\s*'", "", re.sub(r"--[^\n]*", "", statement))
+    words = re.sub(r"\( | (?=\))", lambda match: match.group().strip(), re.sub(r"\s+", " ", words)).strip()
     if "$" not in words:
         words = words.replace("@extschema@.", "")
         words = re.sub(r"(COMMUTATOR|NEGATOR) = (?:OPERATOR\((\S+)\)|'(\S+)')", r"\1 = \2\3", words)

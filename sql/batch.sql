@@ -1,14 +1,17 @@
 -- A whole table against a set, in one statement.
 CREATE FUNCTION copymatch.say_progress(total bigint, what text) RETURNS void
     AS 'MODULE_PATHNAME', 'say_progress_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS 'counts one piece of the running statement''s work; every few seconds a NOTICE says how much is done, the rate and the remaining time';
+COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS
+    'counts one piece of the running statement''s work; every few seconds a NOTICE says how much is done, the '
+    'rate and the remaining time';
 
-CREATE FUNCTION copymatch.match_rows(uploads regclass, key text, source name, set_name text, wanted integer, verify text, min_verdict text,
-                                     partial boolean)
-    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
-                   score double precision, probability double precision, verdict text, explanation text,
-                   verified boolean, inliers integer, agreement double precision, region jsonb) LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION copymatch.match_rows(
+    uploads regclass, key text, source name, set_name text, wanted integer, verify text, min_verdict text,
+    partial boolean)
+    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision,
+        background double precision, score double precision, probability double precision, verdict text,
+        explanation text, verified boolean, inliers integer, agreement double precision, region jsonb)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(set_name);
@@ -18,7 +21,8 @@ DECLARE
     total bigint;
 BEGIN
     IF uploads IS NULL OR match_rows.key IS NULL OR source IS NULL THEN
-        PERFORM copymatch.refuse('22004', 'copy_match_table needs a relation, its key and the column with its images or descriptors',
+        PERFORM copymatch.refuse('22004',
+            'copy_match_table needs a relation, its key and the column with its images or descriptors',
             'copy_match_table(''uploads'', ''id'', ''image'', ''licensed'')');
     END IF;
     keys := copymatch.parse_key(uploads, match_rows.key);
@@ -26,35 +30,51 @@ BEGIN
     SELECT a.atttypid INTO source_type FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = uploads AND a.attname = source AND a.attnum > 0 AND NOT a.attisdropped;
     IF source_type <> 'bytea'::regtype AND NOT copymatch.holds_descriptors(source_type) THEN
-        PERFORM copymatch.refuse('42804', pg_catalog.format('column "%s" of relation %s is of type %s', source, uploads, source_type),
+        PERFORM copymatch.refuse('42804',
+            pg_catalog.format('column "%s" of relation %s is of type %s', source, uploads, source_type),
             pg_catalog.format('It must hold images (bytea) or descriptors (%s).', '@extschema@.vector'::regtype));
     END IF;
     EXECUTE pg_catalog.format('SELECT count(*) FROM %s AS r WHERE r.%I IS NOT NULL', uploads, source) INTO total;
-    -- An image that cannot be matched gives a WARNING that names it, and no rows; embed_reference counts the images itself.
+    -- An image that cannot be matched gives a WARNING that names it, and no rows; embed_reference
+    -- counts the images itself.
     descriptor := CASE WHEN source_type = 'bytea'::regtype
-        THEN pg_catalog.format('copymatch.embed_reference(r.%I, %L, %s, %s)', source, chosen.model, copymatch.key_expression(keys[1], keys[2:]), total)
+        THEN pg_catalog.format('copymatch.embed_reference(r.%I, %L, %s, %s)', source, chosen.model,
+            copymatch.key_expression(keys[1], keys[2:]), total)
         ELSE pg_catalog.format('r.%I::@extschema@.vector', source) END;
     -- OFFSET 0 keeps the inner query one: each row is embedded and counted once.
     RETURN QUERY EXECUTE pg_catalog.format(
-        'SELECT u.key, m.* FROM (SELECT %s AS key, %s AS descriptor, %s AS image%s FROM %s AS r WHERE r.%I IS NOT NULL OFFSET 0) AS u '
-        'CROSS JOIN LATERAL copymatch.match_described(u.descriptor, u.image, $1, $2, $3, $4, NULL::pg_catalog.text, NULL::pg_catalog.text[], $5) AS m',
+        'SELECT u.key, m.* '
+        'FROM (SELECT %s AS key, %s AS descriptor, %s AS image%s FROM %s AS r WHERE r.%I IS NOT NULL OFFSET 0) AS u '
+        'CROSS JOIN '
+        'LATERAL '
+        'copymatch.match_described(u.descriptor, u.image, $1, $2, $3, $4, NULL::pg_catalog.text, '
+        'NULL::pg_catalog.text[], $5) AS m',
         copymatch.key_expression(keys[1], keys[2:]), descriptor,
-        CASE WHEN source_type = 'bytea'::regtype THEN pg_catalog.format('r.%I', source) ELSE 'NULL::pg_catalog.bytea' END,
-        CASE WHEN source_type = 'bytea'::regtype THEN '' ELSE pg_catalog.format(', copymatch.say_progress(%s, ''descriptors matched'')', total) END,
+        CASE WHEN source_type = 'bytea'::regtype THEN pg_catalog.format('r.%I', source)
+            ELSE 'NULL::pg_catalog.bytea' END,
+        CASE WHEN source_type = 'bytea'::regtype THEN ''
+            ELSE pg_catalog.format(', copymatch.say_progress(%s, ''descriptors matched'')', total) END,
         uploads, source)
         USING set_name, wanted, match_rows.verify, match_rows.min_verdict, match_rows.partial;
 END $$;
-COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer, text, text, boolean) IS 'what copy_match_table runs';
+COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer, text, text, boolean) IS
+    'what copy_match_table runs';
 
-CREATE FUNCTION @extschema@.copy_match_table(uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
-                                             verify text DEFAULT NULL, min_verdict text DEFAULT NULL, partial boolean DEFAULT false)
-    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision, background double precision,
-                   score double precision, probability double precision, verdict text, explanation text,
-                   verified boolean, inliers integer, agreement double precision, region jsonb)
+CREATE FUNCTION @extschema@.copy_match_table(
+    uploads regclass, key text, source name, reference_set text DEFAULT copymatch.default_set(), k integer DEFAULT NULL,
+    verify text DEFAULT NULL, min_verdict text DEFAULT NULL, partial boolean DEFAULT false)
+    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision,
+        background double precision, score double precision, probability double precision, verdict text,
+        explanation text, verified boolean, inliers integer, agreement double precision, region jsonb)
     LANGUAGE sql VOLATILE ROWS 10000
 BEGIN ATOMIC
-    SELECT m.upload, m.reference_set, m.reference, m.rank, m.similarity, m.background, m.score, m.probability, m.verdict, m.explanation,
+    SELECT m.upload, m.reference_set, m.reference, m.rank, m.similarity, m.background, m.score, m.probability,
+           m.verdict, m.explanation,
            m.verified, m.inliers, m.agreement, m.region
     FROM copymatch.match_rows($1, $2, $3, $4, $5, $6, $7, $8) AS m;
 END;
-COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer, text, text, boolean) IS 'matches every row of a relation against a set (verify, min_verdict, partial and the last four columns: as in copy_match; of descriptors nothing is verified): key names its key, source its column with images (bytea) or descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';
+COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer, text, text, boolean) IS
+    'matches every row of a relation against a set (verify, min_verdict, partial and the last four columns: as in '
+    'copy_match; of descriptors nothing is verified): key names its key, source its column with images (bytea) or '
+    'descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far '
+    'it is; an image that cannot be matched gives a WARNING and no rows';

@@ -3,45 +3,65 @@
 ALTER TABLE copymatch.calibration
     ADD COLUMN reference_set text,
     ADD COLUMN version integer CONSTRAINT calibration_version_check CHECK (version > 0),
-    ADD COLUMN source text NOT NULL DEFAULT 'model' CONSTRAINT calibration_source_check CHECK (source IN ('model', 'labels', 'findings', 'edits')),
-    ADD COLUMN copy_precision double precision NOT NULL DEFAULT 0.99 CONSTRAINT calibration_copy_precision_check CHECK (copy_precision > 0 AND copy_precision < 1),
-    ADD COLUMN review_precision double precision NOT NULL DEFAULT 0.90 CONSTRAINT calibration_review_precision_check CHECK (review_precision > 0 AND review_precision < 1),
-    ADD COLUMN confidence double precision CONSTRAINT calibration_confidence_check CHECK (confidence > 0 AND confidence < 1),
+    ADD COLUMN source text NOT NULL DEFAULT 'model' CONSTRAINT calibration_source_check
+        CHECK (source IN ('model', 'labels', 'findings', 'edits')),
+    ADD COLUMN copy_precision double precision NOT NULL DEFAULT 0.99 CONSTRAINT calibration_copy_precision_check
+        CHECK (copy_precision > 0 AND copy_precision < 1),
+    ADD COLUMN review_precision double precision NOT NULL DEFAULT 0.90 CONSTRAINT calibration_review_precision_check
+        CHECK (review_precision > 0 AND review_precision < 1),
+    ADD COLUMN confidence double precision CONSTRAINT calibration_confidence_check
+        CHECK (confidence > 0 AND confidence < 1),
     ADD CONSTRAINT calibration_set_version_check CHECK ((reference_set IS NULL) = (version IS NULL)),
     ADD CONSTRAINT calibration_set_version UNIQUE (reference_set, version);
-COMMENT ON COLUMN copymatch.calibration.reference_set IS 'the set for which copy_calibrate made it; NULL: the model''s own';
+COMMENT ON COLUMN copymatch.calibration.reference_set IS
+    'the set for which copy_calibrate made it; NULL: the model''s own';
 COMMENT ON COLUMN copymatch.calibration.version IS 'number among those of its set, from 1';
-COMMENT ON COLUMN copymatch.calibration.source IS 'what it was made from: the model''s training, labels, reviewed findings, or edits of the set''s references';
+COMMENT ON COLUMN copymatch.calibration.source IS
+    'what it was made from: the model''s training, labels, reviewed findings, or edits of the set''s references';
 COMMENT ON COLUMN copymatch.calibration.copy_precision IS 'precision wanted of the verdict copy';
 COMMENT ON COLUMN copymatch.calibration.review_precision IS 'precision wanted of the verdicts copy and review together';
-COMMENT ON COLUMN copymatch.calibration.confidence IS 'confidence with which the thresholds hold it on the evidence; NULL: not bounded';
+COMMENT ON COLUMN copymatch.calibration.confidence IS
+    'confidence with which the thresholds hold it on the evidence; NULL: not bounded';
 ALTER TABLE copymatch.calibration ENABLE ROW LEVEL SECURITY;
 CREATE POLICY read_all ON copymatch.calibration FOR SELECT USING (true);
 COMMENT ON POLICY read_all ON copymatch.calibration IS 'calibrations are no secret';
 
-CREATE FUNCTION copymatch.fit_calibration(similarity double precision[], background double precision[], is_copy boolean[], judged boolean[],
-                                          copy_precision double precision, review_precision double precision, confidence double precision) RETURNS jsonb
-    AS 'MODULE_PATHNAME', 'fit_calibration_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.fit_calibration(double precision[], double precision[], boolean[], boolean[], double precision, double precision, double precision) IS 'logistic fit of is_copy over similarity and background on the pairs that are not judged, and on those that are the lowest thresholds whose precision is at least the one asked for with this confidence (Clopper and Pearson''s lower bound); with evidence';
+CREATE FUNCTION copymatch.fit_calibration(
+    similarity double precision[], background double precision[], is_copy boolean[], judged boolean[],
+    copy_precision double precision, review_precision double precision, confidence double precision)
+    RETURNS jsonb AS 'MODULE_PATHNAME', 'fit_calibration_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.fit_calibration(
+    double precision[], double precision[], boolean[], boolean[], double precision, double precision,
+    double precision) IS
+    'logistic fit of is_copy over similarity and background on the pairs that are not judged, and on those that are '
+    'the lowest thresholds whose precision is at least the one asked for with this confidence (Clopper and Pearson''s '
+    'lower bound); with evidence';
 
-CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confidence double precision DEFAULT 0.95) RETURNS bigint
-    AS 'MODULE_PATHNAME', 'labels_needed_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS 'how many judged matches without one error it takes to promise a precision with this confidence';
+CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confidence double precision DEFAULT 0.95)
+    RETURNS bigint AS 'MODULE_PATHNAME', 'labels_needed_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS
+    'how many judged matches without one error it takes to promise a precision with this confidence';
 
-CREATE FUNCTION copymatch.background_of(descriptor @extschema@.vector, model text, neighbours integer) RETURNS double precision
+CREATE FUNCTION copymatch.background_of(descriptor @extschema@.vector, model text, neighbours integer)
+    RETURNS double precision
     AS 'MODULE_PATHNAME', 'background_of_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION copymatch.background_of(@extschema@.vector, text, integer) IS 'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
+COMMENT ON FUNCTION copymatch.background_of(@extschema@.vector, text, integer) IS
+    'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
 
 CREATE FUNCTION copymatch.background_sample(model text, neighbours integer, count integer, seed bigint)
     RETURNS TABLE (descriptor @extschema@.vector, background double precision)
     AS 'MODULE_PATHNAME', 'background_sample_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
-COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS 'a seeded sample of the model''s background descriptors, each with its background similarity to the others: queries that are copies of nothing';
+COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS
+    'a seeded sample of the model''s background descriptors, each with its background similarity to the others: '
+    'queries that are copies of nothing';
 
-CREATE FUNCTION copymatch.owned_set(reference_set text) RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION copymatch.owned_set(reference_set text)
+    RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     chosen copymatch.reference_set := copymatch.find_set(reference_set);
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE')) THEN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = chosen.relation
+            AND pg_catalog.pg_has_role(c.relowner, 'USAGE')) THEN
         PERFORM copymatch.refuse('42501', pg_catalog.format('must own the relation of reference set "%s"', chosen.name),
             'Ask its owner: a set''s calibration decides every verdict on it.');
     END IF;
@@ -50,9 +70,10 @@ END $$;
 COMMENT ON FUNCTION copymatch.owned_set(text) IS 'the record of a set whose calibration the caller may choose';
 
 -- Pairs of numbers, as arrays. One variable each, because plpgsql appends to such in place.
-CREATE FUNCTION copymatch.edited_pairs(reference_set text, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
-                                       OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[], OUT judged boolean[],
-                                       OUT clamp double precision[], OUT evidence jsonb)
+CREATE FUNCTION copymatch.edited_pairs(
+    reference_set text, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
+    OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[], OUT judged boolean[],
+    OUT clamp double precision[], OUT evidence jsonb)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -90,28 +111,38 @@ DECLARE
     said timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     IF chosen.image_column IS NULL THEN
-        PERFORM copymatch.refuse('55000', pg_catalog.format('reference set "%s" has no image column, so no edited copies can be made', chosen.name),
+        PERFORM copymatch.refuse('55000',
+            pg_catalog.format('reference set "%s" has no image column, so no edited copies can be made', chosen.name),
             'Give labelled pairs: copy_calibrate(reference_set, labels => ''…'').');
     END IF;
     SELECT * INTO calibration FROM copymatch.calibration c WHERE c.id = chosen.calibration;
     SELECT pg_catalog.array_agg(e.edit ORDER BY e.edit) INTO kinds FROM @extschema@.copy_edits() e;
-    -- What comparing pictures makes of the first of the copies: with their reference there, and as strangers, without it.
+    -- What comparing pictures makes of the first of the copies: with their reference there, and
+    -- as strangers, without it.
     verifies := chosen.sketch_column IS NOT NULL AND chosen.verify <> 'off' AND calibration.weights ? 'verified';
     similarity := '{}'; background := '{}'; is_copy := '{}'; judged := '{}';
     -- Embedding takes its time: no lock on the references is held meanwhile.
-    SELECT r.statement INTO reading FROM copymatch.read_and_release(pg_catalog.format('SELECT copymatch.reference_query(%L)', chosen.name)) AS r(statement text);
+    SELECT r.statement INTO reading
+        FROM copymatch.read_and_release(pg_catalog.format('SELECT copymatch.reference_query(%L)',
+            chosen.name)) AS r(statement text);
     SELECT c.number INTO available FROM copymatch.read_and_release(
-        pg_catalog.format('SELECT count(*) FROM (%s) r WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL', reading)) AS c(number bigint);
+        pg_catalog.format('SELECT count(*) FROM (%s) r WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL',
+            reading)) AS c(number bigint);
     IF available < 40 THEN
-        PERFORM copymatch.refuse('55000', pg_catalog.format('reference set "%s" has %s references with image and descriptor, too few to calibrate on', chosen.name, available),
+        PERFORM copymatch.refuse('55000',
+            pg_catalog.format('reference set "%s" has %s references with image and descriptor, too few to calibrate on',
+                chosen.name, available),
             'At least 40 are needed; keep the model''s calibration until there are more.');
     END IF;
     -- A small set gives several edits of each reference, a large one a seeded sample.
-    search := pg_catalog.format('SELECT d.reference, d.similarity, d.rank FROM @extschema@.copy_match_descriptor(%%L::@extschema@.vector, %L, %%s, NULL::pg_catalog.text, 0) d', chosen.name);
+    search := pg_catalog.format('SELECT d.reference, d.similarity, d.rank '
+                                'FROM @extschema@.copy_match_descriptor(%%L::@extschema@.vector, %L, %%s, '
+                                'NULL::pg_catalog.text, 0) d', chosen.name);
     per_reference := pg_catalog.ceil(copies::double precision / available)::integer;
     FOR sample IN SELECT * FROM copymatch.read_and_release(pg_catalog.format(
         'SELECT s.reference, s.image, s.descriptor, s.place, n.n FROM (
-             SELECT r.*, row_number() OVER (ORDER BY hashtextextended(r.reference, %2$s), r.reference) AS place FROM (%1$s) r
+             SELECT r.*, row_number() OVER (ORDER BY hashtextextended(r.reference, %2$s), r.reference) AS place
+             FROM (%1$s) r
              WHERE r.image IS NOT NULL AND r.descriptor IS NOT NULL) s, generate_series(1, %3$s) n
          WHERE s.place <= %4$s ORDER BY n.n, s.place LIMIT %4$s', reading, seed, per_reference, copies))
              AS s(reference text, image bytea, descriptor @extschema@.vector, place bigint, n integer) LOOP
@@ -124,13 +155,16 @@ BEGIN
         BEGIN
             made := sample.reference || ':' || sample.n;
             chance := pg_catalog.hashtextextended(made, seed + 1) & 9223372036854775807;
-            edited := @extschema@.copy_edit(sample.image, kinds[1 + chance % pg_catalog.cardinality(kinds)], strengths[1 + number % 3], chance);
+            edited := @extschema@.copy_edit(sample.image, kinds[1 + chance % pg_catalog.cardinality(kinds)],
+                strengths[1 + number % 3], chance);
             -- A third is edited twice, as people do.
             IF chance / 64 % 3 = 0 THEN
-                edited := @extschema@.copy_edit(edited, kinds[1 + chance / 4096 % pg_catalog.cardinality(kinds)], strengths[1 + number % 3], chance);
+                edited := @extschema@.copy_edit(edited, kinds[1 + chance / 4096 % pg_catalog.cardinality(kinds)],
+                    strengths[1 + number % 3], chance);
             END IF;
             query := @extschema@.copy_embed(edited, chosen.model);
-        EXCEPTION WHEN data_exception OR invalid_binary_representation OR program_limit_exceeded OR feature_not_supported THEN
+        EXCEPTION WHEN data_exception OR invalid_binary_representation OR program_limit_exceeded
+            OR feature_not_supported THEN
             refused := refused + 1;
             CONTINUE;
         END;
@@ -138,18 +172,24 @@ BEGIN
         m := copymatch.background_of(query, chosen.model, calibration.neighbours);
         all_m := all_m || m;
         -- The nearest reference that is not the same picture again.
-        SELECT pg_catalog.array_agg(d.reference) INTO same FROM copymatch.read_and_release(pg_catalog.format(search, sample.descriptor, 20)) AS d(reference text, similarity double precision, rank integer)
+        SELECT pg_catalog.array_agg(d.reference) INTO same
+            FROM copymatch.read_and_release(pg_catalog.format(search, sample.descriptor, 20)) AS d(reference text,
+                similarity double precision, rank integer)
             WHERE d.similarity >= edited_pairs.duplicate_similarity AND d.reference <> sample.reference;
         duplicates := duplicates + coalesce(pg_catalog.cardinality(same), 0);
         IF same IS NOT NULL AND pg_catalog.cardinality(alike) < 20 AND sample.n = 1 THEN
             alike := alike || pg_catalog.jsonb_build_object('reference', sample.reference, 'same', same);
         END IF;
-        SELECT f.similarity INTO other FROM copymatch.read_and_release(pg_catalog.format(search, query, 25)) AS f(reference text, similarity double precision, rank integer)
+        SELECT f.similarity INTO other
+            FROM copymatch.read_and_release(pg_catalog.format(search, query, 25)) AS f(reference text,
+                similarity double precision, rank integer)
             WHERE f.reference <> sample.reference AND f.reference <> ALL (coalesce(same, '{}')) ORDER BY f.rank LIMIT 1;
         IF verifies AND number <= 500 THEN
             FOR hit IN SELECT * FROM copymatch.read_and_release(pg_catalog.format(
-                'SELECT s.known, m.reference, m.verdict FROM (VALUES (true, NULL::pg_catalog.text[]), (false, %L)) s(known, without)
-                 CROSS JOIN LATERAL copymatch.match_described(%L, %L, %L, 1, %L, NULL::pg_catalog.text, %L, s.without) m WHERE m.inliers IS NOT NULL',
+                'SELECT s.known, m.reference, m.verdict
+                 FROM (VALUES (true, NULL::pg_catalog.text[]), (false, %L)) s(known, without)
+                 CROSS JOIN LATERAL copymatch.match_described(%L, %L, %L, 1, %L, NULL::pg_catalog.text, %L, s.without) m
+                 WHERE m.inliers IS NOT NULL',
                 ARRAY[sample.reference] || coalesce(same, '{}'), query, edited, chosen.name, 'auto', chosen.model))
                     AS m(known boolean, reference text, verdict text) LOOP
                 IF NOT hit.known THEN
@@ -167,39 +207,57 @@ BEGIN
                 END IF;
             END LOOP;
         END IF;
-        -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees what stands beside a copy.
+        -- As a user meets it: the best match, right or wrong; the half that fits the curve also sees
+        -- what stands beside a copy.
         IF other IS NULL OR own >= other THEN
             recalled := recalled + 1;
-            similarity := similarity || own; background := background || m; is_copy := is_copy || true; judged := judged || (sample.place % 2 = 0);
+            similarity := similarity || own; background := background || m; is_copy := is_copy || true;
+            judged := judged || (sample.place % 2 = 0);
         END IF;
         IF other IS NOT NULL AND (own < other OR sample.place % 2 = 1) THEN
-            similarity := similarity || other; background := background || m; is_copy := is_copy || false; judged := judged || (sample.place % 2 = 0);
+            similarity := similarity || other; background := background || m; is_copy := is_copy || false;
+            judged := judged || (sample.place % 2 = 0);
         END IF;
     END LOOP;
     -- The background's pictures are none of the references: the tail of false positives.
     FOR sample IN SELECT b.descriptor, b.background, f.similarity, pg_catalog.row_number() OVER () AS place
                   FROM copymatch.background_sample(chosen.model, calibration.neighbours, unrelated, seed) b,
-                       LATERAL (SELECT f.similarity FROM @extschema@.copy_match_descriptor(b.descriptor, chosen.name, 1, NULL::text, 0) f ORDER BY f.rank LIMIT 1) f LOOP
+                       LATERAL (SELECT f.similarity
+                           FROM @extschema@.copy_match_descriptor(b.descriptor, chosen.name, 1, NULL::text, 0) f
+                           ORDER BY f.rank LIMIT 1) f LOOP
         all_m := all_m || sample.background;
         similarity := similarity || sample.similarity; background := background || sample.background;
         is_copy := is_copy || false; judged := judged || (sample.place % 2 = 0);
     END LOOP;
     SELECT ARRAY[greatest(pg_catalog.percentile_cont(0.01) WITHIN GROUP (ORDER BY u.m), 0.001),
-                 least(greatest(pg_catalog.percentile_cont(0.99) WITHIN GROUP (ORDER BY u.m), 0.001), 1)] INTO clamp FROM pg_catalog.unnest(all_m) AS u(m);
-    evidence := pg_catalog.jsonb_build_object('seed', seed, 'references', available, 'copies', number - refused, 'unrelated', pg_catalog.cardinality(all_m) - (number - refused),
-        'refused', refused, 'near_duplicates', duplicates, 'near_duplicate_examples', pg_catalog.to_jsonb(alike), 'strengths', strengths,
+                 least(greatest(pg_catalog.percentile_cont(0.99) WITHIN GROUP (ORDER BY u.m), 0.001), 1)] INTO clamp
+                     FROM pg_catalog.unnest(all_m) AS u(m);
+    evidence := pg_catalog.jsonb_build_object('seed', seed, 'references', available, 'copies', number - refused,
+        'unrelated', pg_catalog.cardinality(all_m) - (number - refused),
+        'refused', refused, 'near_duplicates', duplicates, 'near_duplicate_examples', pg_catalog.to_jsonb(alike),
+        'strengths', strengths,
         'recall_at_1', recalled / nullif(number - refused, 0)::double precision,
-        'verified', CASE WHEN compared > 0 THEN pg_catalog.jsonb_build_object('copies', compared, 'right', shown, 'wrong', strayed, 'strangers', strangers, 'strangers_wrong', mistaken) END,
-        'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; verified: what comparing pictures made of the first of the copies, and of the same without their reference (strangers), by the thresholds of the time; background descriptors as queries that are copies of nothing; one half fits the curve, the other sets the thresholds');
+        'verified', CASE WHEN compared > 0
+            THEN pg_catalog.jsonb_build_object('copies', compared, 'right', shown, 'wrong', strayed, 'strangers',
+                strangers, 'strangers_wrong', mistaken) END,
+        'note', 'edits of the set''s own references by copy_edit, a third of them edited twice; top-1 neighbours; '
+                'verified: what comparing pictures made of the first of the copies, and of the same without their '
+                'reference (strangers), by the thresholds of the time; background descriptors as queries that are '
+                'copies of nothing; one half fits the curve, the other sets the thresholds');
 END $$;
-COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint) IS 'judged pairs without a person: seeded edits of a sample of the set''s references, and background descriptors, each with its best reference';
+COMMENT ON FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint) IS
+    'judged pairs without a person: seeded edits of a sample of the set''s references, and background descriptors, '
+    'each with its best reference';
 
-CREATE FUNCTION copymatch.labelled_references(reference_set text, keys text[]) RETURNS TABLE (reference text, descriptor @extschema@.vector)
+CREATE FUNCTION copymatch.labelled_references(reference_set text, keys text[])
+    RETURNS TABLE (reference text, descriptor @extschema@.vector)
     AS 'MODULE_PATHNAME', 'labelled_references_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 10000 ROWS 1000;
-COMMENT ON FUNCTION copymatch.labelled_references(text, text[]) IS 'references of a set by their keys, read with the rights of the owner of its relation, which the caller must have';
+COMMENT ON FUNCTION copymatch.labelled_references(text, text[]) IS
+    'references of a set by their keys, read with the rights of the owner of its relation, which the caller must have';
 
-CREATE FUNCTION copymatch.labelled_pairs(reference_set text, labels regclass, OUT similarity double precision[], OUT background double precision[],
-                                         OUT is_copy boolean[], OUT judged boolean[], OUT evidence jsonb)
+CREATE FUNCTION copymatch.labelled_pairs(
+    reference_set text, labels regclass, OUT similarity double precision[], OUT background double precision[],
+    OUT is_copy boolean[], OUT judged boolean[], OUT evidence jsonb)
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -210,47 +268,67 @@ DECLARE
     taken bigint;
 BEGIN
     PERFORM copymatch.require_column(labels, 'is_copy', 'boolean');
-    SELECT c.number INTO total FROM copymatch.read_and_release(pg_catalog.format('SELECT count(*) FROM %s', labels)) AS c(number bigint);
+    SELECT c.number INTO total
+        FROM copymatch.read_and_release(pg_catalog.format('SELECT count(*) FROM %s', labels)) AS c(number bigint);
     IF copymatch.has_column(labels, 'similarity') THEN
         PERFORM copymatch.require_column(labels, 'background', NULL);
-        pairs := pg_catalog.format('SELECT l.similarity::double precision AS similarity, l.background::double precision AS background, l.is_copy, %s AS reference FROM %s l',
-                                   CASE WHEN copymatch.has_column(labels, 'reference') THEN 'copymatch.key_text(l.reference)' ELSE 'NULL::pg_catalog.text' END, labels);
+        pairs := pg_catalog.format('SELECT l.similarity::double precision AS similarity, l.background::double '
+                                   'precision AS background, l.is_copy, %s AS reference FROM %s l',
+                                   CASE WHEN copymatch.has_column(labels, 'reference')
+                                       THEN 'copymatch.key_text(l.reference)' ELSE 'NULL::pg_catalog.text' END, labels);
     ELSE
-        IF NOT copymatch.has_column(labels, 'reference') OR NOT (copymatch.has_column(labels, 'image') OR copymatch.has_column(labels, 'descriptor')) THEN
+        IF NOT copymatch.has_column(labels, 'reference')
+                OR NOT (copymatch.has_column(labels, 'image') OR copymatch.has_column(labels, 'descriptor')) THEN
             PERFORM copymatch.refuse('42703', pg_catalog.format('relation %s does not hold labels', labels),
-                'Columns: similarity, background, is_copy (as copy_match gave them); or image (or descriptor), reference (the key), is_copy.');
+                'Columns: similarity, background, is_copy (as copy_match gave them); or image (or descriptor), '
+                'reference (the key), is_copy.');
         END IF;
         -- Embedding takes its time: once for each label, and no lock on labels or references is held meanwhile.
         described := CASE WHEN copymatch.has_column(labels, 'descriptor')
-            THEN pg_catalog.format('SELECT copymatch.key_text(l.reference) AS reference, l.is_copy, l.descriptor FROM %s l', labels)
-            ELSE pg_catalog.format('SELECT l.reference, l.is_copy, copymatch.embed_query(l.image, %L, l.reference, %s) AS descriptor
-                                    FROM copymatch.read_and_release(%L) AS l(reference text, is_copy boolean, image bytea)', chosen.model, total,
-                                   pg_catalog.format('SELECT copymatch.key_text(l.reference), l.is_copy, l.image FROM %s l', labels)) END;
+            THEN pg_catalog.format('SELECT copymatch.key_text(l.reference) AS reference, l.is_copy, l.descriptor '
+                                   'FROM %s l', labels)
+            ELSE pg_catalog.format('SELECT l.reference, l.is_copy,
+                                    copymatch.embed_query(l.image, %L, l.reference, %s) AS descriptor
+                                    FROM copymatch.read_and_release(%L) AS l(reference text, is_copy boolean,
+                                        image bytea)', chosen.model, total,
+                                   pg_catalog.format('SELECT copymatch.key_text(l.reference), l.is_copy, l.image '
+                                       'FROM %s l', labels)) END;
         pairs := pg_catalog.format(
             'WITH d AS MATERIALIZED (%1$s),
-                  r AS MATERIALIZED (SELECT r.reference, r.descriptor FROM copymatch.labelled_references(%2$L, ARRAY(SELECT DISTINCT d.reference FROM d)) r),
+                  r AS MATERIALIZED (SELECT r.reference, r.descriptor
+                  FROM copymatch.labelled_references(%2$L, ARRAY(SELECT DISTINCT d.reference FROM d)) r),
                   p AS MATERIALIZED (SELECT 1 - (r.descriptor OPERATOR(@extschema@.<=>) d.descriptor) AS similarity,
-                                            copymatch.background_of(d.descriptor, %3$L, %4$s) AS background, d.is_copy, d.reference
+                                            copymatch.background_of(d.descriptor, %3$L, %4$s) AS background, d.is_copy,
+                                                d.reference
                                      FROM d JOIN r ON r.reference = d.reference)
              SELECT * FROM p',
-            described, chosen.name, chosen.model, (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration));
+            described, chosen.name, chosen.model,
+            (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration));
     END IF;
     -- By reference where there is one, so that no picture is on both sides; else every second one of each class.
     EXECUTE pg_catalog.format(
-        'SELECT array_agg(h.similarity), array_agg(h.background), array_agg(h.is_copy), array_agg(h.judged), count(*) FROM (
+        'SELECT array_agg(h.similarity), array_agg(h.background), array_agg(h.is_copy), array_agg(h.judged), count(*)
+             FROM (
              SELECT p.similarity, p.background, p.is_copy,
-                    CASE WHEN p.reference IS NULL THEN row_number() OVER (PARTITION BY p.is_copy, p.reference IS NULL ORDER BY md5(p.similarity || '' '' || p.background)) %% 2 = 0
+                    CASE WHEN p.reference IS NULL THEN row_number()
+                        OVER (PARTITION BY p.is_copy, p.reference IS NULL
+                        ORDER BY md5(p.similarity || '' '' || p.background)) %% 2 = 0
                          ELSE dense_rank() OVER (ORDER BY md5(p.reference)) %% 2 = 0 END AS judged
-             FROM (%s) p WHERE p.similarity IS NOT NULL AND p.background IS NOT NULL AND p.is_copy IS NOT NULL) h', pairs)
+             FROM (%s) p WHERE p.similarity IS NOT NULL AND p.background IS NOT NULL AND p.is_copy IS NOT NULL) h',
+                 pairs)
         INTO similarity, background, is_copy, judged, taken;
-    similarity := coalesce(similarity, '{}'); background := coalesce(background, '{}'); is_copy := coalesce(is_copy, '{}'); judged := coalesce(judged, '{}');
-    evidence := pg_catalog.jsonb_build_object('labels', labels::text, 'pairs', taken, 'ignored', greatest(total - taken, 0),
+    similarity := coalesce(similarity, '{}'); background := coalesce(background, '{}');
+    is_copy := coalesce(is_copy, '{}'); judged := coalesce(judged, '{}');
+    evidence := pg_catalog.jsonb_build_object('labels', labels::text, 'pairs', taken, 'ignored',
+        greatest(total - taken, 0),
         'note', 'labelled pairs; one half, by reference where given, fits the curve, the other sets the thresholds');
 END $$;
-COMMENT ON FUNCTION copymatch.labelled_pairs(text, regclass) IS 'judged pairs out of a table of labels; rows with a NULL are ignored';
+COMMENT ON FUNCTION copymatch.labelled_pairs(text, regclass) IS
+    'judged pairs out of a table of labels; rows with a NULL are ignored';
 
-CREATE FUNCTION copymatch.reviewed_pairs(reference_set text, OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[],
-                                         OUT judged boolean[], OUT evidence jsonb)
+CREATE FUNCTION copymatch.reviewed_pairs(
+    reference_set text, OUT similarity double precision[], OUT background double precision[], OUT is_copy boolean[],
+    OUT judged boolean[], OUT evidence jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -260,7 +338,8 @@ DECLARE
 BEGIN
     similarity := '{}'; background := '{}'; is_copy := '{}'; judged := '{}';
     IF pg_catalog.to_regclass('copymatch.finding') IS NOT NULL THEN
-        SELECT coalesce(pg_catalog.array_agg(h.similarity), '{}'), coalesce(pg_catalog.array_agg(h.background), '{}'), coalesce(pg_catalog.array_agg(h.confirmed), '{}'),
+        SELECT coalesce(pg_catalog.array_agg(h.similarity), '{}'), coalesce(pg_catalog.array_agg(h.background), '{}'),
+               coalesce(pg_catalog.array_agg(h.confirmed), '{}'),
                coalesce(pg_catalog.array_agg(h.judged), '{}'), pg_catalog.min(h.decided), pg_catalog.max(h.decided)
             INTO similarity, background, is_copy, judged, earliest, latest
             FROM (SELECT f.similarity, f.background, f.state = 'confirmed' AS confirmed, f.decided,
@@ -269,25 +348,37 @@ BEGIN
                   WHERE f.set_id = chosen.id AND f.model = chosen.model AND f.state IN ('confirmed', 'dismissed')
                     AND f.similarity IS NOT NULL AND f.background IS NOT NULL) h;
     END IF;
-    evidence := pg_catalog.jsonb_build_object('findings', pg_catalog.cardinality(similarity), 'decided', pg_catalog.jsonb_build_array(earliest, latest),
-        'note', 'reviewed findings, which lie above the review threshold of their time: nothing below it is known; one half of the references fits the curve, the other sets the thresholds');
+    evidence := pg_catalog.jsonb_build_object('findings', pg_catalog.cardinality(similarity), 'decided',
+        pg_catalog.jsonb_build_array(earliest, latest),
+        'note', 'reviewed findings, which lie above the review threshold of their time: nothing below it is known; one '
+                'half of the references fits the curve, the other sets the thresholds');
 END $$;
-COMMENT ON FUNCTION copymatch.reviewed_pairs(text) IS 'judged pairs out of the findings of a set that somebody confirmed or dismissed';
+COMMENT ON FUNCTION copymatch.reviewed_pairs(text) IS
+    'judged pairs out of the findings of a set that somebody confirmed or dismissed';
 
-CREATE FUNCTION copymatch.record_calibration(reference_set text, source text, labels regclass, copy_precision double precision, review_precision double precision,
-                                             confidence double precision, copies integer, unrelated integer, duplicate_similarity double precision, seed bigint,
-                                             OUT id bigint, OUT fitted jsonb)
+CREATE FUNCTION copymatch.record_calibration(
+    reference_set text, source text, labels regclass, copy_precision double precision,
+    review_precision double precision, confidence double precision, copies integer, unrelated integer,
+    duplicate_similarity double precision, seed bigint, OUT id bigint, OUT fitted jsonb)
     AS 'MODULE_PATHNAME', 'record_calibration_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION copymatch.record_calibration(text, text, regclass, double precision, double precision, double precision, integer, integer, double precision, bigint) IS 'writer behind copy_calibrate: gathers the pairs with the caller''s rights, fits them, and writes the set''s next calibration as the extension''s owner; the caller must own the set''s relation';
+COMMENT ON FUNCTION copymatch.record_calibration(
+    text, text, regclass, double precision, double precision, double precision, integer, integer, double precision,
+    bigint) IS
+    'writer behind copy_calibrate: gathers the pairs with the caller''s rights, fits them, and writes the set''s next '
+    'calibration as the extension''s owner; the caller must own the set''s relation';
 
 CREATE FUNCTION copymatch.use_calibration(reference_set text, id bigint) RETURNS boolean
     AS 'MODULE_PATHNAME', 'use_calibration_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION copymatch.use_calibration(text, bigint) IS 'writer behind copy_use_calibration: false where the calibration is none of the set''s nor its model''s; the caller must own the set''s relation';
+COMMENT ON FUNCTION copymatch.use_calibration(text, bigint) IS
+    'writer behind copy_use_calibration: false where the calibration is none of the set''s nor its model''s; the '
+    'caller must own the set''s relation';
 
-CREATE FUNCTION @extschema@.copy_calibrate(reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL, copy_precision double precision DEFAULT 0.99,
-                               review_precision double precision DEFAULT 0.90, confidence double precision DEFAULT 0.95, source text DEFAULT NULL,
-                               copies integer DEFAULT 2000, unrelated integer DEFAULT 2000, duplicate_similarity double precision DEFAULT 0.95,
-                               seed bigint DEFAULT 0, apply boolean DEFAULT true)
+CREATE FUNCTION @extschema@.copy_calibrate(
+    reference_set text DEFAULT copymatch.default_set(), labels regclass DEFAULT NULL,
+    copy_precision double precision DEFAULT 0.99, review_precision double precision DEFAULT 0.90,
+    confidence double precision DEFAULT 0.95, source text DEFAULT NULL, copies integer DEFAULT 2000,
+    unrelated integer DEFAULT 2000, duplicate_similarity double precision DEFAULT 0.95, seed bigint DEFAULT 0,
+    apply boolean DEFAULT true)
     RETURNS copymatch.calibration LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -299,14 +390,19 @@ DECLARE
     fitted jsonb;
     confirmed bigint;
 BEGIN
-    IF copy_calibrate.copy_precision IS NULL OR copy_calibrate.review_precision IS NULL OR copy_calibrate.confidence IS NULL OR copies IS NULL OR unrelated IS NULL
+    IF copy_calibrate.copy_precision IS NULL OR copy_calibrate.review_precision IS NULL
+       OR copy_calibrate.confidence IS NULL OR copies IS NULL OR unrelated IS NULL
        OR duplicate_similarity IS NULL OR seed IS NULL OR apply IS NULL THEN
         PERFORM copymatch.refuse('22004', 'an argument of copy_calibrate is NULL',
             'Only labels and source may be NULL.');
     END IF;
-    IF NOT (copy_calibrate.copy_precision > 0 AND copy_calibrate.copy_precision < 1 AND copy_calibrate.review_precision > 0
-            AND copy_calibrate.review_precision <= copy_calibrate.copy_precision AND copy_calibrate.confidence >= 0.5 AND copy_calibrate.confidence < 1) THEN
-        PERFORM copymatch.refuse('22023', pg_catalog.format('copy_precision %s, review_precision %s and confidence %s do not go together', copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence),
+    IF NOT (copy_calibrate.copy_precision > 0 AND copy_calibrate.copy_precision < 1
+            AND copy_calibrate.review_precision > 0
+            AND copy_calibrate.review_precision <= copy_calibrate.copy_precision AND copy_calibrate.confidence >= 0.5
+            AND copy_calibrate.confidence < 1) THEN
+        PERFORM copymatch.refuse('22023',
+            pg_catalog.format('copy_precision %s, review_precision %s and confidence %s do not go together',
+                copy_calibrate.copy_precision, copy_calibrate.review_precision, copy_calibrate.confidence),
             'Above 0 and below 1, review_precision at most copy_precision, confidence at least 0.5.');
     END IF;
     IF copies < 40 OR copies > 1000000 OR unrelated < 40 OR unrelated > 1000000 THEN
@@ -314,8 +410,10 @@ BEGIN
             'Each lies between 40 and 1000000.');
     END IF;
     IF kind NOT IN ('labels', 'findings', 'edits') OR (kind = 'labels') <> (labels IS NOT NULL) THEN
-        PERFORM copymatch.refuse('22023', pg_catalog.format('source is "%s", labels is %s', coalesce(kind, 'NULL'), coalesce(labels::text, 'NULL')),
-            'labels => a table for labelled pairs; source => ''findings'' or ''edits'' without one; neither: findings where enough are reviewed, else edits.');
+        PERFORM copymatch.refuse('22023',
+            pg_catalog.format('source is "%s", labels is %s', coalesce(kind, 'NULL'), coalesce(labels::text, 'NULL')),
+            'labels => a table for labelled pairs; source => ''findings'' or ''edits'' without one; neither: findings '
+            'where enough are reviewed, else edits.');
     END IF;
     -- Findings that the caller may not read are none; asked for by name they are an error.
     IF kind IS NULL AND pg_catalog.to_regclass('copymatch.finding') IS NOT NULL
@@ -331,50 +429,77 @@ BEGIN
         END IF;
         kind := coalesce(kind, 'edits');
         IF copy_calibrate.source IS NULL THEN
-            RAISE NOTICE 'calibrating on %: % findings are confirmed, % dismissed', CASE kind WHEN 'edits' THEN 'edited copies of the references' ELSE 'reviewed findings' END,
+            RAISE NOTICE 'calibrating on %: % findings are confirmed, % dismissed', CASE kind
+                WHEN 'edits' THEN 'edited copies of the references' ELSE 'reviewed findings' END,
                   confirmed, pg_catalog.cardinality(reviewed.is_copy) - confirmed;
         END IF;
     END IF;
-    SELECT * INTO written FROM copymatch.record_calibration(chosen.name, kind, labels, copy_calibrate.copy_precision, copy_calibrate.review_precision,
-                                                            copy_calibrate.confidence, copies, unrelated, duplicate_similarity, seed);
+    SELECT * INTO written FROM copymatch.record_calibration(chosen.name, kind, labels, copy_calibrate.copy_precision,
+                                                            copy_calibrate.review_precision,
+                                                            copy_calibrate.confidence, copies, unrelated,
+                                                            duplicate_similarity, seed);
     fitted := written.fitted;
     IF (fitted->>'reversed')::boolean THEN
-        RAISE WARNING 'in these labels copies are no more alike than others' USING HINT = 'Is is_copy the wrong way round? The similarity was given no weight.';
+        RAISE WARNING 'in these labels copies are no more alike than others'
+            USING HINT = 'Is is_copy the wrong way round? The similarity was given no weight.';
     END IF;
     IF NOT (fitted->>'copy_held')::boolean THEN
-        RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict copy, only %', copy_calibrate.copy_precision,
+        RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict copy, only %',
+              copy_calibrate.copy_precision,
               pg_catalog.round((fitted#>>'{evidence,threshold_half,copy,precision_at_least}')::numeric, 3)
-            USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many pairs in all; or ask for a lower precision or confidence.',
-                                           copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence));
+            USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many '
+                                           'pairs in all; or ask for a lower precision or confidence.',
+                                           copymatch.labels_needed(copy_calibrate.copy_precision,
+                                               copy_calibrate.confidence));
     END IF;
     IF NOT (fitted->>'verified_held')::boolean THEN
-        RAISE WARNING 'comparing pictures does not suffice on this set to promise a precision of % for verdict copy, only %: % verdicts were right, % wrong', copy_calibrate.copy_precision,
+        RAISE WARNING 'comparing pictures does not suffice on this set to promise a precision of % for verdict copy, '
+                      'only %: % verdicts were right, % wrong', copy_calibrate.copy_precision,
               pg_catalog.round((fitted#>>'{verified,precision_at_least}')::numeric, 3), fitted#>>'{verified,right}',
               (fitted#>>'{verified,wrong}')::bigint + (fitted#>>'{verified,strangers_wrong}')::bigint
-            USING HINT = CASE WHEN (fitted#>>'{verified,wrong}')::bigint + (fitted#>>'{verified,strangers_wrong}')::bigint > 0
-                THEN 'Pictures of one kind are taken for each other. Raise copy_probability (copy_alter_set), keep several references of the kind, or have a person look (verdict=review in flagging).'
-                ELSE pg_catalog.format('It takes %s such verdicts without an error: more copies.', copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence)) END;
+            USING HINT = CASE WHEN (fitted#>>'{verified,wrong}')::bigint
+                + (fitted#>>'{verified,strangers_wrong}')::bigint > 0
+                THEN 'Pictures of one kind are taken for each other. Raise copy_probability (copy_alter_set), keep '
+                     'several references of the kind, or have a person look (verdict=review in flagging).'
+                ELSE pg_catalog.format('It takes %s such verdicts without an error: more copies.',
+                    copymatch.labels_needed(copy_calibrate.copy_precision, copy_calibrate.confidence)) END;
     END IF;
     IF NOT (fitted->>'review_held')::boolean THEN
-        RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict review, only %', copy_calibrate.review_precision,
+        RAISE WARNING 'the judged pairs do not suffice to promise a precision of % for verdict review, only %',
+              copy_calibrate.review_precision,
               pg_catalog.round((fitted#>>'{evidence,threshold_half,review,precision_at_least}')::numeric, 3)
-            USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many pairs in all; or ask for a lower precision or confidence.',
-                                           copymatch.labels_needed(copy_calibrate.review_precision, copy_calibrate.confidence));
+            USING HINT = pg_catalog.format('It takes %s copies above the threshold without an error, and twice as many '
+                                           'pairs in all; or ask for a lower precision or confidence.',
+                                           copymatch.labels_needed(copy_calibrate.review_precision,
+                                               copy_calibrate.confidence));
     END IF;
     SELECT * INTO result FROM copymatch.calibration c WHERE c.id = written.id;
     IF (result.evidence->>'near_duplicates')::bigint > 0 THEN
-        RAISE NOTICE 'references of set "%" are near-duplicates of each other (similarity at least %), and were taken for the same picture: % of them met', chosen.name,
+        RAISE NOTICE 'references of set "%" are near-duplicates of each other (similarity at least %), and were taken '
+                     'for the same picture: % of them met', chosen.name,
               duplicate_similarity, result.evidence->>'near_duplicates'
-            USING HINT = 'The calibration''s evidence names some (near_duplicate_examples). Where they are different pictures of one kind, ask for a higher duplicate_similarity: they are what a stranger is taken for.';
+            USING HINT = 'The calibration''s evidence names some (near_duplicate_examples). Where they are different '
+                         'pictures of one kind, ask for a higher duplicate_similarity: they are what a stranger is '
+                         'taken for.';
     END IF;
     IF apply THEN
         PERFORM @extschema@.copy_use_calibration(chosen.name, result.id);
     END IF;
     RETURN result;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_calibrate(text, regclass, double precision, double precision, double precision, text, integer, integer, double precision, bigint, boolean) IS 'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where they suffice, else from seeded edits of the set''s own references (copies) and background descriptors (unrelated). The precision holds where uploads are mixed as the pairs are. References at least duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_calibrate(
+    text, regclass, double precision, double precision, double precision, text, integer, integer, double precision,
+    bigint, boolean) IS
+    'fits the probability of a copy and chooses the thresholds of the verdicts copy and review so that their precision '
+    'is at least the one asked for with this confidence; writes a new, immutable calibration of the set with its '
+    'evidence, and switches the set to it (apply => false: does not). From labels: a table or view with similarity, '
+    'background, is_copy, or image (or descriptor), reference, is_copy. Without labels from reviewed findings where '
+    'they suffice, else from seeded edits of the set''s own references (copies) and background descriptors '
+    '(unrelated). The precision holds where uploads are mixed as the pairs are. References at least '
+    'duplicate_similarity alike count as the same picture. Needs ownership of the set''s relation';
 
-CREATE FUNCTION @extschema@.copy_use_calibration(reference_set text, id bigint) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION @extschema@.copy_use_calibration(reference_set text, id bigint)
+    RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     chosen copymatch.reference_set := copymatch.owned_set(copy_use_calibration.reference_set);
@@ -383,20 +508,25 @@ BEGIN
     IF NOT coalesce(copymatch.use_calibration(chosen.name, copy_use_calibration.id), false) THEN
         SELECT pg_catalog.string_agg(c.id::text, ', ' ORDER BY c.id) INTO known FROM copymatch.calibration c
             WHERE c.model = chosen.model AND (c.reference_set IS NULL OR c.reference_set = chosen.name);
-        PERFORM copymatch.refuse('42704', pg_catalog.format('calibration %s is none of reference set "%s"', copy_use_calibration.id, chosen.name),
+        PERFORM copymatch.refuse('42704',
+            pg_catalog.format('calibration %s is none of reference set "%s"', copy_use_calibration.id, chosen.name),
             'Those for its model are: ' || coalesce(known, 'none') || '.');
     END IF;
     IF chosen.copy_probability IS NOT NULL OR chosen.review_probability IS NOT NULL THEN
-        RAISE WARNING 'reference set "%" has thresholds of its own, which go before those of calibration %', chosen.name, copy_use_calibration.id
+        RAISE WARNING 'reference set "%" has thresholds of its own, which go before those of calibration %',
+            chosen.name, copy_use_calibration.id
             USING HINT = 'Set its copy_probability and review_probability to NULL for the calibration''s.';
     END IF;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_use_calibration(text, bigint) IS 'makes this the calibration of the set: an earlier version, or the model''s own; needs ownership of the set''s relation';
+COMMENT ON FUNCTION @extschema@.copy_use_calibration(text, bigint) IS
+    'makes this the calibration of the set: an earlier version, or the model''s own; needs '
+    'ownership of the set''s relation';
 
-CREATE FUNCTION @extschema@.copy_calibration_report(reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
-    RETURNS TABLE (tier text, calibration bigint, reviewed bigint, confirmed bigint, predicted double precision, observed double precision,
-                   observed_low double precision, observed_high double precision, wanted double precision,
-                   calibration_error double precision, drift boolean, reason text)
+CREATE FUNCTION @extschema@.copy_calibration_report(
+    reference_set text DEFAULT copymatch.default_set(), since timestamptz DEFAULT '-infinity')
+    RETURNS TABLE (tier text, calibration bigint, reviewed bigint, confirmed bigint, predicted double precision,
+        observed double precision, observed_low double precision, observed_high double precision,
+        wanted double precision, calibration_error double precision, drift boolean, reason text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -412,30 +542,48 @@ BEGIN
     WITH judged AS MATERIALIZED (
         SELECT f.verdict, f.probability, f.state = 'confirmed' AS confirmed
         FROM copymatch.finding f
-        WHERE f.set_id = chosen.id AND f.calibration = used.id AND f.state IN ('confirmed', 'dismissed') AND f.verdict IN ('copy', 'review')
+        WHERE f.set_id = chosen.id AND f.calibration = used.id AND f.state IN ('confirmed', 'dismissed')
+          AND f.verdict IN ('copy', 'review')
           AND f.decided >= copy_calibration_report.since),
     tiers AS (
         SELECT t.tier, t.place, t.wanted, j.probability, j.confirmed
-        FROM (VALUES ('copy', 1, used.copy_precision), ('review', 2, NULL::double precision), ('all', 3, used.review_precision)) AS t(tier, place, wanted)
+        FROM (VALUES ('copy', 1, used.copy_precision), ('review', 2, NULL::double precision),
+            ('all', 3, used.review_precision)) AS t(tier, place, wanted)
         LEFT JOIN judged j ON t.tier = 'all' OR j.verdict = t.tier),
     errors AS (
         SELECT b.tier, pg_catalog.sum(b.apart) AS apart
-        FROM (SELECT t.tier, pg_catalog.abs(pg_catalog.sum(t.probability) - pg_catalog.count(*) FILTER (WHERE t.confirmed)) AS apart
-              FROM tiers t WHERE t.probability IS NOT NULL GROUP BY t.tier, least(pg_catalog.floor(t.probability * 10), 9)) b
+        FROM (SELECT t.tier,
+              pg_catalog.abs(pg_catalog.sum(t.probability) - pg_catalog.count(*) FILTER (WHERE t.confirmed)) AS apart
+              FROM tiers t WHERE t.probability IS NOT NULL GROUP BY t.tier,
+                  least(pg_catalog.floor(t.probability * 10), 9)) b
         GROUP BY b.tier),
     figures AS (
-        SELECT t.tier, t.place, t.wanted, pg_catalog.count(t.probability) AS reviewed, pg_catalog.count(*) FILTER (WHERE t.confirmed) AS confirmed, pg_catalog.avg(t.probability) AS predicted
+        SELECT t.tier, t.place, t.wanted, pg_catalog.count(t.probability) AS reviewed, pg_catalog.count(*)
+            FILTER (WHERE t.confirmed) AS confirmed, pg_catalog.avg(t.probability) AS predicted
         FROM tiers t GROUP BY t.tier, t.place, t.wanted),
     bounds AS (
-        SELECT f.*, i.low, i.high, f.confirmed / nullif(f.reviewed, 0)::double precision AS observed, e.apart / nullif(f.reviewed, 0) AS error,
-               CASE WHEN i.high < f.wanted THEN pg_catalog.format('precision is at most %s, and %s was wanted', pg_catalog.round(i.high::numeric, 3), pg_catalog.round(f.wanted::numeric, 3))
-                    WHEN f.predicted > i.high THEN pg_catalog.format('probabilities average %s, and at most %s are copies', pg_catalog.round(f.predicted::numeric, 3), pg_catalog.round(i.high::numeric, 3))
-                    WHEN f.predicted < i.low THEN pg_catalog.format('probabilities average %s, and at least %s are copies', pg_catalog.round(f.predicted::numeric, 3), pg_catalog.round(i.low::numeric, 3))
+        SELECT f.*, i.low, i.high, f.confirmed / nullif(f.reviewed, 0)::double precision AS observed,
+               e.apart / nullif(f.reviewed, 0) AS error,
+               CASE WHEN i.high < f.wanted
+                   THEN pg_catalog.format('precision is at most %s, and %s was wanted',
+                       pg_catalog.round(i.high::numeric, 3), pg_catalog.round(f.wanted::numeric, 3))
+                    WHEN f.predicted > i.high
+                        THEN pg_catalog.format('probabilities average %s, and at most %s are copies',
+                            pg_catalog.round(f.predicted::numeric, 3), pg_catalog.round(i.high::numeric, 3))
+                    WHEN f.predicted < i.low
+                        THEN pg_catalog.format('probabilities average %s, and at least %s are copies',
+                            pg_catalog.round(f.predicted::numeric, 3), pg_catalog.round(i.low::numeric, 3))
                END AS reason
-        FROM figures f CROSS JOIN LATERAL copymatch.proportion_interval(f.confirmed, f.reviewed) i LEFT JOIN errors e ON e.tier = f.tier)
-    SELECT b.tier, used.id, b.reviewed, b.confirmed, b.predicted, b.observed, CASE WHEN b.reviewed > 0 THEN b.low END, CASE WHEN b.reviewed > 0 THEN b.high END,
+        FROM figures f CROSS JOIN LATERAL copymatch.proportion_interval(f.confirmed, f.reviewed) i
+        LEFT JOIN errors e ON e.tier = f.tier)
+    SELECT b.tier, used.id, b.reviewed, b.confirmed, b.predicted, b.observed, CASE WHEN b.reviewed > 0 THEN b.low END,
+           CASE WHEN b.reviewed > 0 THEN b.high END,
            b.wanted, b.error, b.reviewed > 0 AND b.reason IS NOT NULL,
            CASE WHEN b.reviewed = 0 THEN 'nothing reviewed yet' ELSE coalesce(b.reason, 'holds') END
     FROM bounds b ORDER BY b.place;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_calibration_report(text, timestamptz) IS 'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by verdict and for both together, predicted precision (mean probability), observed precision with its 95 % interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval excludes what was wanted or predicted';
+COMMENT ON FUNCTION @extschema@.copy_calibration_report(text, timestamptz) IS
+    'how a set''s present calibration holds on the findings that were made with it and reviewed (since then): by '
+    'verdict and for both together, predicted precision (mean probability), observed precision with its 95 % '
+    'interval, the precision wanted, expected calibration error, and whether it has drifted, and why: the interval '
+    'excludes what was wanted or predicted';

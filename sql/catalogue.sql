@@ -1,11 +1,13 @@
--- The catalogue: models, calibrations, reference sets. Readable by all; a role may register a set over a relation that it owns.
+-- The catalogue: models, calibrations, reference sets. Readable by all; a role may register a set
+-- over a relation that it owns.
 CREATE SCHEMA copymatch;
 COMMENT ON SCHEMA copymatch IS 'catalogue of copymatch: models, calibrations, reference sets';
 GRANT USAGE ON SCHEMA copymatch TO PUBLIC;
 
 CREATE FUNCTION copymatch.refuse(code text, message text, hint text DEFAULT NULL) RETURNS void
     AS 'MODULE_PATHNAME', 'refuse_wrapper' LANGUAGE c VOLATILE PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.refuse(text, text, text) IS 'raises an error with this SQLSTATE, without a CONTEXT of copymatch''s own functions';
+COMMENT ON FUNCTION copymatch.refuse(text, text, text) IS
+    'raises an error with this SQLSTATE, without a CONTEXT of copymatch''s own functions';
 
 CREATE TABLE copymatch.model (
     name              text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
@@ -23,15 +25,19 @@ CREATE TABLE copymatch.model (
 );
 -- Weights do not compress; asking PostgreSQL to try costs seconds.
 ALTER TABLE copymatch.model ALTER COLUMN weights SET STORAGE EXTERNAL, ALTER COLUMN background SET STORAGE EXTERNAL;
-COMMENT ON TABLE copymatch.model IS 'networks that turn images into descriptors; a role may use those that it may SELECT (row-level security on this table grants single models)';
+COMMENT ON TABLE copymatch.model IS
+    'networks that turn images into descriptors; a role may use those that it may SELECT (row-level security on this '
+    'table grants single models)';
 COMMENT ON COLUMN copymatch.model.name IS 'name by which sets and copy_embed refer to the model';
 COMMENT ON COLUMN copymatch.model.version IS 'the manifest''s version';
 COMMENT ON COLUMN copymatch.model.dimensions IS 'number of elements of its descriptors';
 COMMENT ON COLUMN copymatch.model.sha256 IS 'SHA-256 of the weights, checked when they are loaded';
 COMMENT ON COLUMN copymatch.model.manifest IS 'input sizes, normalisation, resize filter, output, parity vectors';
 COMMENT ON COLUMN copymatch.model.weights IS 'the network in ONNX; NULL: built into the extension''s library';
-COMMENT ON COLUMN copymatch.model.background IS 'background descriptors for descriptor stretching (format CMBG); NULL: built in, or none';
-COMMENT ON COLUMN copymatch.model.background_sha256 IS 'SHA-256 of the background descriptors; calibrations are bound to it';
+COMMENT ON COLUMN copymatch.model.background IS
+    'background descriptors for descriptor stretching (format CMBG); NULL: built in, or none';
+COMMENT ON COLUMN copymatch.model.background_sha256 IS
+    'SHA-256 of the background descriptors; calibrations are bound to it';
 COMMENT ON COLUMN copymatch.model.built_in IS 'part of the extension''s library: nothing to dump';
 COMMENT ON COLUMN copymatch.model.created IS 'when it was added';
 COMMENT ON COLUMN copymatch.model.created_by IS 'who added it';
@@ -57,11 +63,13 @@ CREATE TABLE copymatch.calibration (
     CHECK (clamp_low <= clamp_high),
     CHECK (review_probability <= copy_probability)
 );
-COMMENT ON TABLE copymatch.calibration IS 'how similarities of one model become scores, probabilities and verdicts; immutable';
+COMMENT ON TABLE copymatch.calibration IS
+    'how similarities of one model become scores, probabilities and verdicts; immutable';
 COMMENT ON COLUMN copymatch.calibration.id IS 'identifier; 0 is the one built in';
 COMMENT ON COLUMN copymatch.calibration.model IS 'the model whose descriptors it is for';
 COMMENT ON COLUMN copymatch.calibration.background_sha256 IS 'the background descriptors it was measured with';
-COMMENT ON COLUMN copymatch.calibration.neighbours IS 'background descriptors whose inner products with the query are averaged (the paper: 5)';
+COMMENT ON COLUMN copymatch.calibration.neighbours IS
+    'background descriptors whose inner products with the query are averaged (the paper: 5)';
 COMMENT ON COLUMN copymatch.calibration.factor IS 'factor of descriptor stretching (the paper: 2.5)';
 COMMENT ON COLUMN copymatch.calibration.clamp_low IS 'least background similarity that stretching uses';
 COMMENT ON COLUMN copymatch.calibration.clamp_high IS 'greatest background similarity that stretching uses';
@@ -82,14 +90,16 @@ BEGIN
         'Insert a new one.');
 END $$;
 COMMENT ON FUNCTION copymatch.refuse_update() IS 'trigger: rows of this table never change';
-CREATE TRIGGER immutable BEFORE UPDATE ON copymatch.calibration FOR EACH ROW EXECUTE FUNCTION copymatch.refuse_update('calibration');
+CREATE TRIGGER immutable BEFORE UPDATE ON copymatch.calibration
+    FOR EACH ROW EXECUTE FUNCTION copymatch.refuse_update('calibration');
 COMMENT ON TRIGGER immutable ON copymatch.calibration IS 'a verdict once given must stay explainable';
 
 CREATE TABLE copymatch.set_name (
     name     text PRIMARY KEY,
     is_group boolean NOT NULL
 );
-COMMENT ON TABLE copymatch.set_name IS 'the names of sets and groups, which share one namespace; kept by their tables'' triggers';
+COMMENT ON TABLE copymatch.set_name IS
+    'the names of sets and groups, which share one namespace; kept by their tables'' triggers';
 COMMENT ON COLUMN copymatch.set_name.name IS 'the name';
 COMMENT ON COLUMN copymatch.set_name.is_group IS 'whether it is a group''s';
 
@@ -123,51 +133,74 @@ CREATE TABLE copymatch.reference_set (
     verify            text NOT NULL DEFAULT 'auto'
         CONSTRAINT reference_set_verify_check CHECK (verify OPERATOR(pg_catalog.=) ANY (ARRAY['auto', 'off', 'all'])),
     CONSTRAINT reference_set_probability_check
-        CHECK (copy_probability BETWEEN 0 AND 1 AND review_probability BETWEEN 0 AND 1 AND review_probability <= copy_probability)
+        CHECK (copy_probability BETWEEN 0 AND 1 AND review_probability BETWEEN 0 AND 1
+            AND review_probability <= copy_probability)
 );
 CREATE UNIQUE INDEX reference_set_is_default ON copymatch.reference_set (is_default) WHERE is_default;
-COMMENT ON TABLE copymatch.reference_set IS 'reference sets: where references lie, and with which model and calibration they are matched';
+COMMENT ON TABLE copymatch.reference_set IS
+    'reference sets: where references lie, and with which model and calibration they are matched';
 COMMENT ON COLUMN copymatch.reference_set.name IS 'name that copy_match takes';
-COMMENT ON COLUMN copymatch.reference_set.relation IS 'table, partitioned table, view or foreign table with the references';
-COMMENT ON COLUMN copymatch.reference_set.key_column IS 'column that identifies a reference; the first one of a composite key';
-COMMENT ON COLUMN copymatch.reference_set.image_column IS 'bytea column with the image; NULL where only descriptors are kept';
+COMMENT ON COLUMN copymatch.reference_set.relation IS
+    'table, partitioned table, view or foreign table with the references';
+COMMENT ON COLUMN copymatch.reference_set.key_column IS
+    'column that identifies a reference; the first one of a composite key';
+COMMENT ON COLUMN copymatch.reference_set.image_column IS
+    'bytea column with the image; NULL where only descriptors are kept';
 COMMENT ON COLUMN copymatch.reference_set.descriptor_column IS 'vector column with the descriptor';
 COMMENT ON COLUMN copymatch.reference_set.model IS 'model that made the descriptors';
 COMMENT ON COLUMN copymatch.reference_set.calibration IS 'calibration for scores and verdicts';
-COMMENT ON COLUMN copymatch.reference_set.on_bad_image IS 'what the trigger does with an image that cannot be matched: error, or skip (NULL descriptor and a WARNING)';
+COMMENT ON COLUMN copymatch.reference_set.on_bad_image IS
+    'what the trigger does with an image that cannot be matched: error, or skip (NULL descriptor and a WARNING)';
 COMMENT ON COLUMN copymatch.reference_set.is_default IS 'the set that copy_match takes when none is named';
 COMMENT ON COLUMN copymatch.reference_set.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.reference_set.created_by IS 'who made it';
 COMMENT ON COLUMN copymatch.reference_set.further_key_columns IS 'the other columns of a composite key';
-COMMENT ON COLUMN copymatch.reference_set.filter IS 'SQL condition: which rows of the relation belong to the set; NULL: all';
-COMMENT ON COLUMN copymatch.reference_set.k IS 'references that a search returns where the call names no number; NULL: 10';
-COMMENT ON COLUMN copymatch.reference_set.copy_probability IS 'probability from which the verdict is copy; NULL: the calibration''s';
-COMMENT ON COLUMN copymatch.reference_set.review_probability IS 'probability from which the verdict is review; NULL: the calibration''s';
-COMMENT ON COLUMN copymatch.reference_set.negative IS 'templates, logos, blank frames: a copy of one of these explains a match in another set, which is then not raised';
-COMMENT ON COLUMN copymatch.reference_set.negatives IS 'negative sets that apply to this one, by their names when they were chosen; NULL: those whose relation has the same owner';
+COMMENT ON COLUMN copymatch.reference_set.filter IS
+    'SQL condition: which rows of the relation belong to the set; NULL: all';
+COMMENT ON COLUMN copymatch.reference_set.k IS
+    'references that a search returns where the call names no number; NULL: 10';
+COMMENT ON COLUMN copymatch.reference_set.copy_probability IS
+    'probability from which the verdict is copy; NULL: the calibration''s';
+COMMENT ON COLUMN copymatch.reference_set.review_probability IS
+    'probability from which the verdict is review; NULL: the calibration''s';
+COMMENT ON COLUMN copymatch.reference_set.negative IS
+    'templates, logos, blank frames: a copy of one of these explains a match in another set, which is then not raised';
+COMMENT ON COLUMN copymatch.reference_set.negatives IS
+    'negative sets that apply to this one, by their names when they were chosen; NULL: those whose '
+    'relation has the same owner';
 COMMENT ON COLUMN copymatch.reference_set.id IS 'number of the set, which no other set ever gets';
 COMMENT ON COLUMN copymatch.reference_set.negative_ids IS 'numbers of the negative sets that apply to this one';
-COMMENT ON COLUMN copymatch.reference_set.filter_beyond IS 'a superuser set the filter, and it uses functions, operators or types that an owner''s may not';
-COMMENT ON COLUMN copymatch.reference_set.trusted_relation IS 'the relation for which a superuser declared the set trusted';
-COMMENT ON COLUMN copymatch.reference_set.trusted_owner IS 'its owner at that time; where relation or owner is another now, the set is not trusted';
-COMMENT ON COLUMN copymatch.reference_set.sketch_column IS 'bytea column with the references'' sketches, which verification compares; NULL: there is none, and nothing is verified';
-COMMENT ON COLUMN copymatch.reference_set.verify IS 'what a search does that does not say: auto, all or off, see copy_match';
+COMMENT ON COLUMN copymatch.reference_set.filter_beyond IS
+    'a superuser set the filter, and it uses functions, operators or types that an owner''s may not';
+COMMENT ON COLUMN copymatch.reference_set.trusted_relation IS
+    'the relation for which a superuser declared the set trusted';
+COMMENT ON COLUMN copymatch.reference_set.trusted_owner IS
+    'its owner at that time; where relation or owner is another now, the set is not trusted';
+COMMENT ON COLUMN copymatch.reference_set.sketch_column IS
+    'bytea column with the references'' sketches, which verification compares; NULL: there is '
+    'none, and nothing is verified';
+COMMENT ON COLUMN copymatch.reference_set.verify IS
+    'what a search does that does not say: auto, all or off, see copy_match';
 GRANT SELECT ON copymatch.reference_set TO PUBLIC;
 
 -- What a library with this version carries in itself.
 CREATE FUNCTION copymatch.builtin_model(OUT name text, OUT version text, OUT dimensions integer, OUT sha256 bytea,
                                         OUT manifest jsonb, OUT background_sha256 bytea, OUT calibration jsonb)
     AS 'MODULE_PATHNAME', 'builtin_model_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.builtin_model() IS 'the model, background and calibration that the extension''s library carries';
+COMMENT ON FUNCTION copymatch.builtin_model() IS
+    'the model, background and calibration that the extension''s library carries';
 
 INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, background_sha256, built_in)
     SELECT name, version, dimensions, sha256, manifest, background_sha256, true FROM copymatch.builtin_model();
 INSERT INTO copymatch.calibration (id, model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept,
-                                   similarity_weight, background_weight, copy_probability, review_probability, evidence, built_in)
-    SELECT 0, b.name, b.background_sha256, c.neighbours, c.factor, (c.clamp->>0)::float8, (c.clamp->>1)::float8, c.intercept,
+                                   similarity_weight, background_weight, copy_probability, review_probability, evidence,
+                                   built_in)
+    SELECT 0, b.name, b.background_sha256, c.neighbours, c.factor, (c.clamp->>0)::float8, (c.clamp->>1)::float8,
+           c.intercept,
            c.similarity_weight, c.background_weight, c.copy_probability, c.review_probability, c.evidence, true
     FROM copymatch.builtin_model() b,
-         jsonb_to_record(b.calibration) AS c(neighbours int, factor float8, clamp jsonb, intercept float8, similarity_weight float8,
+         jsonb_to_record(b.calibration) AS c(neighbours int, factor float8, clamp jsonb, intercept float8,
+             similarity_weight float8,
              background_weight float8, copy_probability float8, review_probability float8, evidence jsonb);
 
 SELECT pg_catalog.pg_extension_config_dump('copymatch.model', 'WHERE NOT built_in');

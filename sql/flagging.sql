@@ -18,137 +18,194 @@ COMMENT ON COLUMN copymatch.queue.id IS 'identifier';
 COMMENT ON COLUMN copymatch.queue.relation IS 'table of the upload';
 COMMENT ON COLUMN copymatch.queue.key IS 'the upload''s key, column by column, as text';
 COMMENT ON COLUMN copymatch.queue.reference_set IS 'the set of the trigger when it was uploaded';
-COMMENT ON COLUMN copymatch.queue.arguments IS 'the trigger''s arguments when it was uploaded; what counts are those that it has when the entry''s turn comes';
+COMMENT ON COLUMN copymatch.queue.arguments IS
+    'the trigger''s arguments when it was uploaded; what counts are those that it has when the entry''s turn comes';
 COMMENT ON COLUMN copymatch.queue.state IS 'waiting, or failed: given up, until copy_retry_queue or a DELETE';
-COMMENT ON COLUMN copymatch.queue.attempts IS 'tries that failed; one that is under way, or that ended the server, counts double';
+COMMENT ON COLUMN copymatch.queue.attempts IS
+    'tries that failed; one that is under way, or that ended the server, counts double';
 COMMENT ON COLUMN copymatch.queue.enqueued IS 'when it was uploaded';
 COMMENT ON COLUMN copymatch.queue.next_try IS 'not before';
-COMMENT ON COLUMN copymatch.queue.last_error IS 'why the last try did not succeed; where the reason may hold values of rows it is in the server''s log alone';
+COMMENT ON COLUMN copymatch.queue.last_error IS
+    'why the last try did not succeed; where the reason may hold values of rows it is in the server''s log alone';
 COMMENT ON COLUMN copymatch.queue.trigger_relation IS 'the table that the flagging trigger stands on';
-COMMENT ON COLUMN copymatch.queue.trigger_name IS 'the flagging trigger, which says what is read and what it is matched with';
+COMMENT ON COLUMN copymatch.queue.trigger_name IS
+    'the flagging trigger, which says what is read and what it is matched with';
 CREATE INDEX queue_waiting ON copymatch.queue (next_try, id) WHERE state = 'waiting';
 -- Rows come and go: vacuum by their number, not by a part of a table that is empty most of the time.
-ALTER TABLE copymatch.queue SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_insert_scale_factor = 0,
-                                 autovacuum_vacuum_insert_threshold = 100000, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
+ALTER TABLE copymatch.queue SET (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000,
+    autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
 -- Entries come from the trigger and copy_flag_existing alone, and go by copy_clear_queue: nobody writes here.
 GRANT SELECT ON copymatch.queue TO copymatch_reader;
 ALTER TABLE copymatch.queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY reader ON copymatch.queue FOR SELECT
-    USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass) AND NOT pg_catalog.row_security_active(relation::pg_catalog.oid)
+    USING (NOT pg_catalog.row_security_active('copymatch.finding'::pg_catalog.regclass)
+           AND NOT pg_catalog.row_security_active(relation::pg_catalog.oid)
            OR pg_catalog.pg_has_role('copymatch_admin', 'USAGE'));
-COMMENT ON POLICY reader ON copymatch.queue IS 'who sees only some findings, or some rows of the uploads table, does not see which uploads wait; admins, who tend the queue, do';
+COMMENT ON POLICY reader ON copymatch.queue IS
+    'who sees only some findings, or some rows of the uploads table, does not see which uploads wait; '
+    'admins, who tend the queue, do';
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue_id_seq', '');
 
 CREATE FUNCTION @extschema@.copy_flag() RETURNS trigger AS 'MODULE_PATHNAME', 'copy_flag' LANGUAGE c;
-COMMENT ON FUNCTION @extschema@.copy_flag() IS 'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then ''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject refuses them. References are read with the rights of the table''s owner, who makes the trigger';
+COMMENT ON FUNCTION @extschema@.copy_flag() IS
+    'trigger (INSERT OR UPDATE, FOR EACH ROW; arguments: image column, key columns, reference set, then '
+    '''option=value''): flags uploads that resemble a reference. mode=async enqueues them instead, on_copy=reject '
+    'refuses them. References are read with the rights of the table''s owner, who makes the trigger';
 REVOKE ALL ON FUNCTION @extschema@.copy_flag() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_flag() TO copymatch_admin;
 
--- A trigger does not know who made it, and TRIGGER is a privilege that others may have: what it matches with is the owner's to say. Of virtual
--- generated columns a trigger sees no value, of stored ones no BEFORE trigger does. What else is wrong with its arguments the first upload says, and
--- which of its columns became a generated one since.
-CREATE FUNCTION copymatch.check_flagging_trigger() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- A trigger does not know who made it, and TRIGGER is a privilege that others may have: what it matches with is the
+-- owner's to say. Of virtual generated columns a trigger sees no value, of stored ones no BEFORE trigger does. What
+-- else is wrong with its arguments the first upload says, and which of its columns became a generated one since.
+CREATE FUNCTION copymatch.check_flagging_trigger()
+    RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     made record;
     told text[];
     options record;
     generated record;
 BEGIN
-    FOR made IN SELECT t.tgname, t.tgrelid, t.tgtype & 2 <> 0 AS before, c.oid::regclass AS relation, c.relname, c.relowner::regrole AS owner,
+    FOR made IN SELECT t.tgname, t.tgrelid, t.tgtype & 2 <> 0 AS before, c.oid::regclass AS relation, c.relname,
+            c.relowner::regrole AS owner,
                        pg_has_role(c.relowner, 'USAGE') AS owned
-        FROM pg_event_trigger_ddl_commands() d JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+        FROM pg_event_trigger_ddl_commands() d JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass
+        AND t.oid = d.objid
              JOIN pg_class c ON c.oid = t.tgrelid
         WHERE t.tgfoid = '@extschema@.copy_flag()'::regprocedure LOOP
         IF NOT made.owned THEN
-            PERFORM copymatch.refuse('42501', pg_catalog.format('flagging trigger "%s" must be made by the owner of table %s, role %s', made.tgname, made.relation, made.owner),
-                'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls copy_create_flagging.');
+            PERFORM copymatch.refuse('42501',
+                pg_catalog.format('flagging trigger "%s" must be made by the owner of table %s, role %s', made.tgname,
+                    made.relation, made.owner),
+                'References are read with the owner''s rights: GRANT copymatch_admin to the owner, who then calls '
+                'copy_create_flagging.');
         END IF;
-        SELECT f.arguments INTO told FROM copymatch.flag_triggers() f WHERE f.relation = made.relation AND f.name = made.tgname;
+        SELECT f.arguments INTO told FROM copymatch.flag_triggers() f WHERE f.relation = made.relation
+            AND f.name = made.tgname;
         BEGIN
             SELECT o.* INTO options FROM copymatch.flag_options(told) o;
         EXCEPTION WHEN invalid_parameter_value THEN
             CONTINUE;
         END;
         SELECT a.attname, a.attgenerated = 'v' AS is_virtual INTO generated FROM pg_attribute a
-            WHERE a.attrelid = made.tgrelid AND NOT a.attisdropped AND (a.attgenerated = 'v' OR made.before AND a.attgenerated = 's')
+            WHERE a.attrelid = made.tgrelid AND NOT a.attisdropped
+              AND (a.attgenerated = 'v' OR made.before AND a.attgenerated = 's')
               AND (a.attname = options.image OR a.attname = ANY (options.key)
                    OR a.attname = options.uploader AND NOT 'mode=async' = ANY (told)) -- which a query reads, later
             ORDER BY a.attnum LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         PERFORM copymatch.refuse('0A000',
-            pg_catalog.format('column "%s" of relation "%s", which trigger "%s" names, is a %s', generated.attname, made.relname, made.tgname,
+            pg_catalog.format('column "%s" of relation "%s", which trigger "%s" names, is a %s', generated.attname,
+                made.relname, made.tgname,
                 CASE WHEN generated.is_virtual THEN 'virtual generated column, of which triggers see no value'
                      ELSE 'generated column, of which a BEFORE trigger sees no value' END),
-            CASE WHEN generated.is_virtual THEN 'Make the column with GENERATED ALWAYS AS (…) STORED, or name an ordinary column.'
+            CASE WHEN generated.is_virtual
+                THEN 'Make the column with GENERATED ALWAYS AS (…) STORED, or name an ordinary column.'
                  ELSE 'Make it an AFTER trigger: with ''on_copy=reject'' that refuses rows as well.' END);
     END LOOP;
 END $$;
-COMMENT ON FUNCTION copymatch.check_flagging_trigger() IS 'event trigger: flagging triggers are made by the owner of their table, and name no column of which they would see no value';
+COMMENT ON FUNCTION copymatch.check_flagging_trigger() IS
+    'event trigger: flagging triggers are made by the owner of their table, and name no column of '
+    'which they would see no value';
 REVOKE ALL ON FUNCTION copymatch.check_flagging_trigger() FROM PUBLIC;
-CREATE EVENT TRIGGER copymatch_check_flagging_trigger ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION copymatch.check_flagging_trigger();
-COMMENT ON EVENT TRIGGER copymatch_check_flagging_trigger IS 'flagging triggers are made by the owner of their table, and name no column of which they would see no value';
+CREATE EVENT TRIGGER copymatch_check_flagging_trigger ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER')
+    EXECUTE FUNCTION copymatch.check_flagging_trigger();
+COMMENT ON EVENT TRIGGER copymatch_check_flagging_trigger IS
+    'flagging triggers are made by the owner of their table, and name no column of which they would see no value';
 
-CREATE FUNCTION @extschema@.copy_create_flagging(relation regclass, image text, key text, reference_set text, uploader text DEFAULT NULL, mode text DEFAULT NULL,
-                                     on_copy text DEFAULT NULL, verdict text DEFAULT NULL, on_bad_image text DEFAULT NULL, notify boolean DEFAULT NULL,
-                                     k integer DEFAULT NULL, trigger_name text DEFAULT NULL)
+CREATE FUNCTION @extschema@.copy_create_flagging(
+    relation regclass, image text, key text, reference_set text, uploader text DEFAULT NULL, mode text DEFAULT NULL,
+    on_copy text DEFAULT NULL, verdict text DEFAULT NULL, on_bad_image text DEFAULT NULL, notify boolean DEFAULT NULL,
+    k integer DEFAULT NULL, trigger_name text DEFAULT NULL)
     RETURNS text AS 'MODULE_PATHNAME', 'copy_create_flagging_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) IS 'makes the trigger that flags a table''s uploads (AFTER INSERT OR UPDATE, FOR EACH ROW, copy_flag with these options) and checks first what would otherwise fail at the first upload: columns and their types, options, the set, the owner''s right to read it; the trigger''s name';
-REVOKE ALL ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text, boolean, integer, text) TO copymatch_admin;
+COMMENT ON FUNCTION @extschema@.copy_create_flagging(
+    regclass, text, text, text, text, text, text, text, text, boolean, integer, text) IS
+    'makes the trigger that flags a table''s uploads (AFTER INSERT OR UPDATE, FOR EACH ROW, copy_flag with these '
+    'options) and checks first what would otherwise fail at the first upload: columns and their types, options, the '
+    'set, the owner''s right to read it; the trigger''s name';
+REVOKE ALL ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text,
+    boolean, integer, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.copy_create_flagging(regclass, text, text, text, text, text, text, text, text,
+    boolean, integer, text) TO copymatch_admin;
 
-CREATE FUNCTION copymatch.flag_options(arguments text[], OUT image text, OUT key text[], OUT reference_set text, OUT uploader text,
-                                       OUT skip boolean, OUT review boolean, OUT k integer)
+CREATE FUNCTION copymatch.flag_options(
+    arguments text[], OUT image text, OUT key text[], OUT reference_set text, OUT uploader text, OUT skip boolean,
+    OUT review boolean, OUT k integer)
     AS 'MODULE_PATHNAME', 'flag_options_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION copymatch.flag_options(text[]) IS 'reads the arguments of a copy_flag trigger; an error that names what is wrong with them';
+COMMENT ON FUNCTION copymatch.flag_options(text[]) IS
+    'reads the arguments of a copy_flag trigger; an error that names what is wrong with them';
 
-CREATE FUNCTION copymatch.match_upload(relation oid, descriptor @extschema@.vector, reference_set text, model text, k integer, review boolean)
+CREATE FUNCTION copymatch.match_upload(
+    relation oid, descriptor @extschema@.vector, reference_set text, model text, k integer, review boolean)
     RETURNS TABLE (reference text, similarity double precision, background double precision, score double precision,
-                   probability double precision, verdict text)
+        probability double precision, verdict text)
     AS 'MODULE_PATHNAME', 'match_upload_wrapper' LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) IS 'what a descriptor resembles, with the rights of the owner of an uploads table: why was this flagged, or not?';
+COMMENT ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) IS
+    'what a descriptor resembles, with the rights of the owner of an uploads table: why was this flagged, or not?';
 REVOKE ALL ON FUNCTION copymatch.match_upload(oid, @extschema@.vector, text, text, integer, boolean) FROM PUBLIC;
 
 CREATE PROCEDURE @extschema@.copy_process_queue(batch integer DEFAULT NULL, max_batches integer DEFAULT NULL)
     AS 'MODULE_PATHNAME', 'copy_process_queue_wrapper' LANGUAGE c;
-COMMENT ON PROCEDURE @extschema@.copy_process_queue(integer, integer) IS 'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several sessions and workers may do so at a time; not inside a transaction block';
+COMMENT ON PROCEDURE @extschema@.copy_process_queue(integer, integer) IS
+    'works off the queue of uploads, committing every batch, until none is due or max_batches are done; several '
+    'sessions and workers may do so at a time; not inside a transaction block';
 REVOKE ALL ON PROCEDURE @extschema@.copy_process_queue(integer, integer) FROM PUBLIC;
 GRANT EXECUTE ON PROCEDURE @extschema@.copy_process_queue(integer, integer) TO copymatch_admin;
 
-CREATE FUNCTION @extschema@.copy_start_worker() RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION @extschema@.copy_start_worker() IS 'starts a background worker that works off this database''s queue until the server stops or copy_stop_worker ends it; its process id. At most copymatch.queue_max_started at a time';
+CREATE FUNCTION @extschema@.copy_start_worker()
+    RETURNS integer AS 'MODULE_PATHNAME', 'copy_start_worker_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_start_worker() IS
+    'starts a background worker that works off this database''s queue until the server stops or copy_stop_worker ends '
+    'it; its process id. At most copymatch.queue_max_started at a time';
 REVOKE ALL ON FUNCTION @extschema@.copy_start_worker() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_start_worker() TO copymatch_admin;
 
-CREATE FUNCTION @extschema@.copy_stop_worker() RETURNS bigint AS 'MODULE_PATHNAME', 'copy_stop_worker_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION @extschema@.copy_stop_worker() IS 'ends this database''s queue workers, whose unfinished work stays in the queue; those of copymatch.queue_databases are started again by the server; how many';
+CREATE FUNCTION @extschema@.copy_stop_worker()
+    RETURNS bigint AS 'MODULE_PATHNAME', 'copy_stop_worker_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_stop_worker() IS
+    'ends this database''s queue workers, whose unfinished work stays in the queue; those of copymatch.queue_databases '
+    'are started again by the server; how many';
 REVOKE ALL ON FUNCTION @extschema@.copy_stop_worker() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_stop_worker() TO copymatch_admin;
 
-CREATE FUNCTION @extschema@.copy_retry_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_retry_queue_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION @extschema@.copy_retry_queue(regclass) IS 'puts failed entries back into the queue, of one table or of all; their number';
+CREATE FUNCTION @extschema@.copy_retry_queue(relation regclass DEFAULT NULL)
+    RETURNS bigint AS 'MODULE_PATHNAME', 'copy_retry_queue_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_retry_queue(regclass) IS
+    'puts failed entries back into the queue, of one table or of all; their number';
 REVOKE ALL ON FUNCTION @extschema@.copy_retry_queue(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_retry_queue(regclass) TO copymatch_admin;
 
-CREATE FUNCTION @extschema@.copy_clear_queue(relation regclass DEFAULT NULL) RETURNS bigint AS 'MODULE_PATHNAME', 'copy_clear_queue_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION @extschema@.copy_clear_queue(regclass) IS 'forgets failed entries of the queue, of one table or of all; their number';
+CREATE FUNCTION @extschema@.copy_clear_queue(relation regclass DEFAULT NULL)
+    RETURNS bigint AS 'MODULE_PATHNAME', 'copy_clear_queue_wrapper' LANGUAGE c VOLATILE;
+COMMENT ON FUNCTION @extschema@.copy_clear_queue(regclass) IS
+    'forgets failed entries of the queue, of one table or of all; their number';
 REVOKE ALL ON FUNCTION @extschema@.copy_clear_queue(regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_clear_queue(regclass) TO copymatch_admin;
 
-CREATE FUNCTION copymatch.flag_triggers() RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean) LANGUAGE sql STABLE
-    SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION copymatch.flag_triggers()
+    RETURNS TABLE (relation regclass, name name, arguments text[], enabled boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.tgrelid::pg_catalog.regclass, t.tgname,
-           (SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(u.part, 'hex'), pg_catalog.getdatabaseencoding()) ORDER BY u.number)
-            FROM pg_catalog.regexp_split_to_table(pg_catalog.regexp_replace(pg_catalog.encode(t.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ')
+           (SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(u.part, 'hex'),
+               pg_catalog.getdatabaseencoding()) ORDER BY u.number)
+            FROM pg_catalog.regexp_split_to_table(pg_catalog.regexp_replace(pg_catalog.encode(t.tgargs, 'hex'), '(..)',
+                '\1 ', 'g'), '00 ')
                      WITH ORDINALITY AS u(part, number)
             WHERE u.number <= t.tgnargs),
            t.tgenabled <> 'D'
-    FROM pg_catalog.pg_trigger t WHERE t.tgfoid = '@extschema@.copy_flag()'::pg_catalog.regprocedure AND t.tgparentid = 0
+    FROM pg_catalog.pg_trigger t WHERE t.tgfoid = '@extschema@.copy_flag()'::pg_catalog.regprocedure
+    AND t.tgparentid = 0
 $$;
 COMMENT ON FUNCTION copymatch.flag_triggers() IS 'the flagging triggers of this database and what they were told';
 
-CREATE FUNCTION @extschema@.copy_flag_existing(relation regclass, trigger_name text DEFAULT NULL, condition text DEFAULT NULL)
+CREATE FUNCTION @extschema@.copy_flag_existing(
+    relation regclass, trigger_name text DEFAULT NULL, condition text DEFAULT NULL)
     RETURNS bigint AS 'MODULE_PATHNAME', 'copy_flag_existing_wrapper' LANGUAGE c VOLATILE;
-COMMENT ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) IS 'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, when references are new, earlier ones again; condition: SQL over the uploads (alias u), run with your rights, or, where you may act as the table''s owner, with the owner''s; how many';
+COMMENT ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) IS
+    'enqueues uploads that are there already, as their flagging triggers would have: those from before a trigger, or, '
+    'when references are new, earlier ones again; condition: SQL over the uploads (alias u), run with your rights, '
+    'or, where you may act as the table''s owner, with the owner''s; how many';
 REVOKE ALL ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.copy_flag_existing(regclass, text, text) TO copymatch_admin;

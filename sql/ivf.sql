@@ -11,17 +11,21 @@ COMMENT ON ACCESS METHOD ivf IS 'inverted lists of quantised vectors: the neares
 
 CREATE FUNCTION @extschema@.ivf_within(@extschema@.vector, float8) RETURNS boolean
     AS 'MODULE_PATHNAME', 'ivf_within' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.ivf_within(@extschema@.vector, float8) IS 'internal: tells an ivf index a distance bound; always true';
+COMMENT ON FUNCTION @extschema@.ivf_within(@extschema@.vector, float8) IS
+    'internal: tells an ivf index a distance bound; always true';
 
 CREATE FUNCTION @extschema@.ivf_within(@extschema@.halfvec, float8) RETURNS boolean
     AS 'MODULE_PATHNAME', 'ivf_within' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.ivf_within(@extschema@.halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
+COMMENT ON FUNCTION @extschema@.ivf_within(@extschema@.halfvec, float8) IS
+    'internal: tells an ivf index a distance bound; always true';
 
 CREATE OPERATOR @extschema@.<~ (LEFTARG = @extschema@.vector, RIGHTARG = float8, FUNCTION = @extschema@.ivf_within);
-COMMENT ON OPERATOR @extschema@.<~ (@extschema@.vector, float8) IS 'internal: tells an ivf index a distance bound; always true';
+COMMENT ON OPERATOR @extschema@.<~ (@extschema@.vector, float8) IS
+    'internal: tells an ivf index a distance bound; always true';
 
 CREATE OPERATOR @extschema@.<~ (LEFTARG = @extschema@.halfvec, RIGHTARG = float8, FUNCTION = @extschema@.ivf_within);
-COMMENT ON OPERATOR @extschema@.<~ (@extschema@.halfvec, float8) IS 'internal: tells an ivf index a distance bound; always true';
+COMMENT ON OPERATOR @extschema@.<~ (@extschema@.halfvec, float8) IS
+    'internal: tells an ivf index a distance bound; always true';
 
 CREATE FUNCTION @extschema@.ivf_within(bit, float8) RETURNS boolean
     AS 'MODULE_PATHNAME', 'ivf_within' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
@@ -116,25 +120,33 @@ CREATE FUNCTION @extschema@.copy_index_check(
     OUT block bigint, OUT problem text
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_index_check_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
-COMMENT ON FUNCTION @extschema@.copy_index_check(regclass, boolean) IS 'checks an ivf index as amcheck does a btree: one row for each problem with the block where it is, none when the index is sound. heap_agreement also looks for every visible row of the table. For the table''s owner and members of pg_stat_scan_tables';
+COMMENT ON FUNCTION @extschema@.copy_index_check(regclass, boolean) IS
+    'checks an ivf index as amcheck does a btree: one row for each problem with the block where it is, none when the '
+    'index is sound. heap_agreement also looks for every visible row of the table. For the table''s owner and '
+    'members of pg_stat_scan_tables';
 
 CREATE FUNCTION @extschema@.copy_index_stats(
-    index regclass,
-    OUT rows bigint, OUT lists bigint, OUT branches bigint, OUT empty_lists bigint, OUT mean_list float8,
-    OUT longest_list bigint, OUT imbalance float8, OUT free_slots bigint, OUT pages bigint, OUT centroid_pages bigint,
-    OUT scan_pages bigint, OUT refine_pages bigint, OUT bytes bigint, OUT dimensions integer, OUT format_version integer,
-    OUT probes bigint, OUT curve jsonb
-) RETURNS SETOF record
+    index regclass, OUT rows bigint, OUT lists bigint, OUT branches bigint, OUT empty_lists bigint,
+    OUT mean_list float8, OUT longest_list bigint, OUT imbalance float8, OUT free_slots bigint, OUT pages bigint,
+    OUT centroid_pages bigint, OUT scan_pages bigint, OUT refine_pages bigint, OUT bytes bigint, OUT dimensions integer,
+    OUT format_version integer, OUT probes bigint, OUT curve jsonb)
+    RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'copy_index_stats_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
-COMMENT ON FUNCTION @extschema@.copy_index_stats(regclass) IS 'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query probes at the present settings, and the recall measured by number of probes. For the table''s owner and members of pg_stat_scan_tables';
+COMMENT ON FUNCTION @extschema@.copy_index_stats(regclass) IS
+    'what an ivf index is made of: lists and how evenly they are filled (imbalance 1: all alike), slots free for '
+    'inserts (those of removed rows too), pages by kind, the version of the format on disk, the lists that a query '
+    'probes at the present settings, and the recall measured by number of probes. For the table''s owner and '
+    'members of pg_stat_scan_tables';
 
 CREATE FUNCTION @extschema@.copy_index_dimensions(index regclass) RETURNS integer
     AS 'MODULE_PATHNAME', 'copy_index_dimensions_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION @extschema@.copy_index_dimensions(regclass) IS 'the dimensions of the vectors of an ivf index, NULL where it cannot be read. For the table''s owner and members of pg_stat_scan_tables';
+COMMENT ON FUNCTION @extschema@.copy_index_dimensions(regclass) IS
+    'the dimensions of the vectors of an ivf index, NULL where it cannot be read. For the table''s owner and '
+    'members of pg_stat_scan_tables';
 
--- ALTER COLUMN ... TYPE vector takes the column's dimensions away and leaves the index as it is, since its rows are the same. The
--- next rebuild (REINDEX, TRUNCATE, VACUUM FULL, a restore) would not know them any more: the index keeps them as an option of its
--- own. Runs with the rights of who alters the table; the owner of the table owns its indexes.
+-- ALTER COLUMN ... TYPE vector takes the column's dimensions away and leaves the index as it is, since its rows are the
+-- same. The next rebuild (REINDEX, TRUNCATE, VACUUM FULL, a restore) would not know them any more: the index keeps them
+-- as an option of its own. Runs with the rights of who alters the table; the owner of the table owns its indexes.
 CREATE FUNCTION @extschema@.copy_keep_index_dimensions() RETURNS event_trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -159,8 +171,10 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION @extschema@.copy_keep_index_dimensions() IS 'event trigger: an ivf index keeps its dimensions where ALTER TABLE takes them from its column';
+COMMENT ON FUNCTION @extschema@.copy_keep_index_dimensions() IS
+    'event trigger: an ivf index keeps its dimensions where ALTER TABLE takes them from its column';
 
 CREATE EVENT TRIGGER copymatch_keep_index_dimensions ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
     EXECUTE FUNCTION @extschema@.copy_keep_index_dimensions();
-COMMENT ON EVENT TRIGGER copymatch_keep_index_dimensions IS 'an ivf index keeps its dimensions where ALTER TABLE takes them from its column';
+COMMENT ON EVENT TRIGGER copymatch_keep_index_dimensions IS
+    'an ivf index keeps its dimensions where ALTER TABLE takes them from its column';

@@ -1,5 +1,5 @@
--- Roles for people: reader, reviewer, admin, each a member of the one before. They belong to the cluster, not to the database:
--- they are made where they are missing, other databases share them, and DROP EXTENSION leaves them.
+-- Roles for people: reader, reviewer, admin, each a member of the one before. They belong to the cluster, not to the
+-- database: they are made where they are missing, other databases share them, and DROP EXTENSION leaves them.
 DO $$
 DECLARE
     wanted record;
@@ -10,7 +10,8 @@ BEGIN
     FOR wanted IN SELECT * FROM (VALUES
         ('copymatch_reader', 'may read findings, their history, the queue and the reports of copymatch'),
         ('copymatch_reviewer', 'may confirm, dismiss and reopen findings of copymatch'),
-        ('copymatch_admin', 'may set up flagging triggers, work off and mend the queue of copymatch')) AS v(name, purpose) LOOP
+        ('copymatch_admin', 'may set up flagging triggers, work off and mend the queue of copymatch')) AS v(name,
+        purpose) LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = wanted.name) THEN
             BEGIN
                 EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted.name);
@@ -20,10 +21,12 @@ BEGIN
             END;
         END IF;
     END LOOP;
-    -- A role of this name that was there before has what is granted to it below: whoever may act as it is named. A member of
-    -- several is named with the one that may most.
-    FOR role IN SELECT r.oid, r.rolname, r.rolcanlogin, r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls AS more
-                FROM pg_catalog.unnest('{copymatch_admin,copymatch_reviewer,copymatch_reader}'::name[]) WITH ORDINALITY AS u(name, place)
+    -- A role of this name that was there before has what is granted to it below: whoever may act as it is named. A
+    -- member of several is named with the one that may most.
+    FOR role IN SELECT r.oid, r.rolname, r.rolcanlogin, r.rolsuper OR r.rolcreaterole OR r.rolcreatedb
+            OR r.rolreplication OR r.rolbypassrls AS more
+                FROM pg_catalog.unnest('{copymatch_admin,copymatch_reviewer,copymatch_reader}'::name[])
+                    WITH ORDINALITY AS u(name, place)
                 JOIN pg_catalog.pg_roles r ON r.rolname = u.name ORDER BY u.place LOOP
         SELECT pg_catalog.array_agg(m.rolname ORDER BY m.rolname) INTO members FROM pg_catalog.pg_roles m
             WHERE NOT m.rolsuper AND m.oid <> role.oid AND pg_catalog.pg_has_role(m.oid, role.oid, 'MEMBER')
@@ -31,15 +34,18 @@ BEGIN
         IF members IS NOT NULL THEN
             told := told || members;
             RAISE WARNING 'role "%" existed before, and has members: %', role.rolname,
-                (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(u.name), ', ') FROM pg_catalog.unnest(members) AS u(name))
+                (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(u.name), ', ')
+                    FROM pg_catalog.unnest(members) AS u(name))
                 USING DETAIL = 'They now have what copymatch grants to this role in this database.',
                       HINT = pg_catalog.format('Where this is not wanted: REVOKE %I FROM …', role.rolname);
         END IF;
         IF role.rolcanlogin OR role.more THEN
             RAISE WARNING 'role "%" existed before, and may %', role.rolname,
-                CASE WHEN NOT role.more THEN 'log in' WHEN role.rolcanlogin THEN 'log in, and more' ELSE 'more than a role for grants needs' END
+                CASE WHEN NOT role.more THEN 'log in' WHEN role.rolcanlogin THEN 'log in, and more'
+                    ELSE 'more than a role for grants needs' END
                 USING DETAIL = 'It now has what copymatch grants to it in this database.',
-                      HINT = pg_catalog.format('Where this is not wanted: ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS', role.rolname);
+                      HINT = pg_catalog.format('Where this is not wanted: ALTER ROLE %I NOLOGIN NOSUPERUSER '
+                                               'NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS', role.rolname);
         END IF;
     END LOOP;
     IF NOT pg_catalog.pg_has_role('copymatch_reviewer', 'copymatch_reader', 'MEMBER') THEN

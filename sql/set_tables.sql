@@ -9,10 +9,12 @@ CREATE TABLE copymatch.reference_status (
     by            name NOT NULL DEFAULT current_user,
     PRIMARY KEY (reference_set, reference)
 );
-COMMENT ON TABLE copymatch.reference_status IS 'references that searches leave out; those without a row here are in use';
+COMMENT ON TABLE copymatch.reference_status IS
+    'references that searches leave out; those without a row here are in use';
 COMMENT ON COLUMN copymatch.reference_status.reference_set IS 'the set';
 COMMENT ON COLUMN copymatch.reference_status.reference IS 'the reference''s key as text, as copy_match gives it';
-COMMENT ON COLUMN copymatch.reference_status.state IS 'disabled by a person, or quarantined because it matched too much';
+COMMENT ON COLUMN copymatch.reference_status.state IS
+    'disabled by a person, or quarantined because it matched too much';
 COMMENT ON COLUMN copymatch.reference_status.reason IS 'why';
 COMMENT ON COLUMN copymatch.reference_status.until IS 'when it is in use again; NULL: not before copy_enable_reference';
 COMMENT ON COLUMN copymatch.reference_status.since IS 'since when it is out of use';
@@ -20,9 +22,13 @@ COMMENT ON COLUMN copymatch.reference_status.by IS 'who took it out of use';
 ALTER TABLE copymatch.reference_status ENABLE ROW LEVEL SECURITY;
 CREATE FUNCTION copymatch.sees_reference(reference_set text, reference text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'sees_reference_wrapper' LANGUAGE c STABLE PARALLEL RESTRICTED COST 1000;
-COMMENT ON FUNCTION copymatch.sees_reference(text, text) IS 'policy: whether the caller owns the set''s relation, or sees the reference in it; of relations of roles that the caller has no reason to trust: false';
-CREATE POLICY reference_reader ON copymatch.reference_status FOR SELECT USING (copymatch.sees_reference(reference_set, reference));
-COMMENT ON POLICY reference_reader ON copymatch.reference_status IS 'who sees a reference in its relation may see that it is out of use';
+COMMENT ON FUNCTION copymatch.sees_reference(text, text) IS
+    'policy: whether the caller owns the set''s relation, or sees the reference in it; of relations of roles that the '
+    'caller has no reason to trust: false';
+CREATE POLICY reference_reader ON copymatch.reference_status
+    FOR SELECT USING (copymatch.sees_reference(reference_set, reference));
+COMMENT ON POLICY reference_reader ON copymatch.reference_status IS
+    'who sees a reference in its relation may see that it is out of use';
 GRANT SELECT ON copymatch.reference_status TO PUBLIC;
 
 CREATE TABLE copymatch.reference_group (
@@ -39,13 +45,16 @@ COMMENT ON COLUMN copymatch.reference_group.name IS 'name that copy_match takes'
 COMMENT ON COLUMN copymatch.reference_group.members IS 'reference sets, by their names when the group was made';
 COMMENT ON COLUMN copymatch.reference_group.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.reference_group.created_by IS 'who made it';
-COMMENT ON COLUMN copymatch.reference_group.member_ids IS 'numbers of the members, 0 where there was none of that name; NULL: not looked up yet, in a dump of an older version';
+COMMENT ON COLUMN copymatch.reference_group.member_ids IS
+    'numbers of the members, 0 where there was none of that name; NULL: not looked up yet, in '
+    'a dump of an older version';
 COMMENT ON COLUMN copymatch.reference_group.owner IS 'the role that made it and may drop it';
 GRANT SELECT ON copymatch.reference_group TO PUBLIC;
 
 CREATE TABLE copymatch.reembedding (
     reference_set         text PRIMARY KEY REFERENCES copymatch.reference_set ON UPDATE CASCADE ON DELETE CASCADE,
-    state                 text NOT NULL DEFAULT 'filling' CHECK (state IN ('filling', 'indexing', 'switched', 'reverted')),
+    state                 text NOT NULL DEFAULT 'filling'
+        CHECK (state IN ('filling', 'indexing', 'switched', 'reverted')),
     model                 text NOT NULL REFERENCES copymatch.model,
     calibration           bigint NOT NULL REFERENCES copymatch.calibration,
     descriptor_column     name NOT NULL,
@@ -65,9 +74,12 @@ CREATE TABLE copymatch.reembedding (
     updated               timestamptz,
     pid                   integer
 );
-COMMENT ON TABLE copymatch.reembedding IS 'sets that go over to another model: one row from the first CALL copy_reembed to copy_finish_reembed';
+COMMENT ON TABLE copymatch.reembedding IS
+    'sets that go over to another model: one row from the first CALL copy_reembed to copy_finish_reembed';
 COMMENT ON COLUMN copymatch.reembedding.reference_set IS 'the set';
-COMMENT ON COLUMN copymatch.reembedding.state IS 'filling: the new column is being filled; indexing: it is full and waits for its index; switched: searches use it; reverted: searches use the old one again, the new one is kept current';
+COMMENT ON COLUMN copymatch.reembedding.state IS
+    'filling: the new column is being filled; indexing: it is full and waits for its index; switched: searches use it; '
+    'reverted: searches use the old one again, the new one is kept current';
 COMMENT ON COLUMN copymatch.reembedding.model IS 'the new model';
 COMMENT ON COLUMN copymatch.reembedding.calibration IS 'the new calibration';
 COMMENT ON COLUMN copymatch.reembedding.descriptor_column IS 'the new descriptor column';
@@ -76,7 +88,8 @@ COMMENT ON COLUMN copymatch.reembedding.old_calibration IS 'the calibration befo
 COMMENT ON COLUMN copymatch.reembedding.old_descriptor_column IS 'the descriptor column before';
 COMMENT ON COLUMN copymatch.reembedding.total IS 'images when it began; NULL before they are counted';
 COMMENT ON COLUMN copymatch.reembedding.done IS 'images embedded, in committed batches';
-COMMENT ON COLUMN copymatch.reembedding.pass IS 'number of the walk through the table; a pass that finds nothing left is the last';
+COMMENT ON COLUMN copymatch.reembedding.pass IS
+    'number of the walk through the table; a pass that finds nothing left is the last';
 COMMENT ON COLUMN copymatch.reembedding.done_in_pass IS 'images embedded in this pass';
 COMMENT ON COLUMN copymatch.reembedding.part IS 'table or partition that the pass has reached';
 COMMENT ON COLUMN copymatch.reembedding.position IS 'row that the pass has reached';
@@ -126,7 +139,8 @@ BEGIN
         END IF;
     END IF;
     -- A dump of a version that let a group have a set's name: the group makes way.
-    IF NOT grouped AND NEW.created <> now() AND EXISTS (SELECT FROM copymatch.set_name s WHERE s.name = NEW.name AND s.is_group) THEN
+    IF NOT grouped AND NEW.created <> now()
+            AND EXISTS (SELECT FROM copymatch.set_name s WHERE s.name = NEW.name AND s.is_group) THEN
         other := NEW.name || ' (group)';
         UPDATE copymatch.reference_group g SET name = other WHERE g.name = NEW.name;
         RAISE WARNING 'group "%" has the name of a reference set; it is renamed to "%"', NEW.name, other;
@@ -140,8 +154,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION copymatch.keep_name() IS 'trigger: keeps copymatch.set_name';
 REVOKE ALL ON FUNCTION copymatch.keep_name() FROM PUBLIC;
-CREATE TRIGGER name AFTER INSERT OR UPDATE OF name OR DELETE ON copymatch.reference_set FOR EACH ROW EXECUTE FUNCTION copymatch.keep_name();
-CREATE TRIGGER name AFTER INSERT OR UPDATE OF name OR DELETE ON copymatch.reference_group FOR EACH ROW EXECUTE FUNCTION copymatch.keep_name();
+CREATE TRIGGER name AFTER INSERT OR UPDATE OF name OR DELETE ON copymatch.reference_set
+    FOR EACH ROW EXECUTE FUNCTION copymatch.keep_name();
+CREATE TRIGGER name AFTER INSERT OR UPDATE OF name OR DELETE ON copymatch.reference_group
+    FOR EACH ROW EXECUTE FUNCTION copymatch.keep_name();
 COMMENT ON TRIGGER name ON copymatch.reference_set IS 'sets and groups share one namespace';
 COMMENT ON TRIGGER name ON copymatch.reference_group IS 'sets and groups share one namespace';
 
@@ -149,7 +165,9 @@ CREATE FUNCTION copymatch.bind_names() RETURNS trigger LANGUAGE plpgsql SET sear
 BEGIN
     -- Rows of an older version's dump name sets; a set that was made after them is another one, and 0 is none.
     UPDATE copymatch.reference_group g
-        SET member_ids = (SELECT array_agg(coalesce((SELECT s.id FROM copymatch.reference_set s WHERE s.name = m.member AND s.created <= g.created), 0)
+        SET member_ids =
+            (SELECT array_agg(coalesce((SELECT s.id FROM copymatch.reference_set s WHERE s.name = m.member
+                AND s.created <= g.created), 0)
                                            ORDER BY m.place)
                           FROM unnest(g.members) WITH ORDINALITY AS m(member, place)),
             owner = coalesce(g.owner, to_regrole(quote_ident(g.created_by)))
@@ -165,10 +183,13 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION copymatch.bind_names() IS 'trigger: groups, negatives, findings and dismissals of an older version''s dump refer to sets by number from now on';
+COMMENT ON FUNCTION copymatch.bind_names() IS
+    'trigger: groups, negatives, findings and dismissals of an older version''s dump refer to '
+    'sets by number from now on';
 REVOKE ALL ON FUNCTION copymatch.bind_names() FROM PUBLIC;
 CREATE TRIGGER names AFTER INSERT ON copymatch.reference_set FOR EACH STATEMENT EXECUTE FUNCTION copymatch.bind_names();
-CREATE TRIGGER names AFTER INSERT ON copymatch.reference_group FOR EACH STATEMENT EXECUTE FUNCTION copymatch.bind_names();
+CREATE TRIGGER names AFTER INSERT ON copymatch.reference_group FOR EACH STATEMENT
+    EXECUTE FUNCTION copymatch.bind_names();
 COMMENT ON TRIGGER names ON copymatch.reference_set IS 'whoever takes over a dropped set''s name inherits nothing';
 COMMENT ON TRIGGER names ON copymatch.reference_group IS 'whoever takes over a dropped set''s name inherits nothing';
 -- None in a new installation; an update brings its sets and groups.

@@ -5,7 +5,8 @@ COMMENT ON COLUMN copymatch.models.dimensions IS 'number of elements of its desc
 COMMENT ON COLUMN copymatch.models.built_in IS 'part of the extension''s library';
 COMMENT ON COLUMN copymatch.models.sha256 IS 'SHA-256 of the weights in hexadecimal';
 COMMENT ON COLUMN copymatch.models.weight_bytes IS 'size of the weights; NULL: built in';
-COMMENT ON COLUMN copymatch.models.has_background IS 'whether it has background descriptors, without which copy_match does not work with it';
+COMMENT ON COLUMN copymatch.models.has_background IS
+    'whether it has background descriptors, without which copy_match does not work with it';
 COMMENT ON COLUMN copymatch.models.is_default IS 'whether copy_embed takes it where none is named';
 COMMENT ON COLUMN copymatch.models.reference_sets IS 'number of sets that use it';
 COMMENT ON COLUMN copymatch.models.manifest IS 'input sizes, normalisation, resize filter, output, parity vectors';
@@ -13,9 +14,12 @@ COMMENT ON COLUMN copymatch.models.created IS 'when it was added';
 COMMENT ON COLUMN copymatch.models.created_by IS 'who added it';
 
 COMMENT ON COLUMN copymatch.reference_sets.name IS 'name that copy_match takes';
-COMMENT ON COLUMN copymatch.reference_sets.relation IS 'table, partitioned table, view or foreign table with the references';
-COMMENT ON COLUMN copymatch.reference_sets.key_column IS 'column that identifies a reference; the first one of a composite key';
-COMMENT ON COLUMN copymatch.reference_sets.image_column IS 'bytea column with the image; NULL where only descriptors are kept';
+COMMENT ON COLUMN copymatch.reference_sets.relation IS
+    'table, partitioned table, view or foreign table with the references';
+COMMENT ON COLUMN copymatch.reference_sets.key_column IS
+    'column that identifies a reference; the first one of a composite key';
+COMMENT ON COLUMN copymatch.reference_sets.image_column IS
+    'bytea column with the image; NULL where only descriptors are kept';
 COMMENT ON COLUMN copymatch.reference_sets.descriptor_column IS 'vector column with the descriptor';
 COMMENT ON COLUMN copymatch.reference_sets.model IS 'model that made the descriptors';
 COMMENT ON COLUMN copymatch.reference_sets.dimensions IS 'number of elements of the descriptors';
@@ -26,20 +30,30 @@ COMMENT ON COLUMN copymatch.reference_sets.intact IS 'whether the relation still
 COMMENT ON COLUMN copymatch.reference_sets.created IS 'when it was made';
 COMMENT ON COLUMN copymatch.reference_sets.created_by IS 'who made it';
 COMMENT ON COLUMN copymatch.reference_sets.further_key_columns IS 'the other columns of a composite key';
-COMMENT ON COLUMN copymatch.reference_sets.filter IS 'SQL condition: which rows of the relation belong to the set; NULL: all';
-COMMENT ON COLUMN copymatch.reference_sets.k IS 'references that a search returns where the call names no number; NULL: 10';
-COMMENT ON COLUMN copymatch.reference_sets.copy_probability IS 'probability from which the verdict is copy; NULL: the calibration''s';
-COMMENT ON COLUMN copymatch.reference_sets.review_probability IS 'probability from which the verdict is review; NULL: the calibration''s';
-COMMENT ON COLUMN copymatch.reference_sets.negative IS 'whether a copy of one of its references explains a match in another set';
-COMMENT ON COLUMN copymatch.reference_sets.negatives IS 'negative sets that apply to this one; NULL: those whose relation has the same owner';
+COMMENT ON COLUMN copymatch.reference_sets.filter IS
+    'SQL condition: which rows of the relation belong to the set; NULL: all';
+COMMENT ON COLUMN copymatch.reference_sets.k IS
+    'references that a search returns where the call names no number; NULL: 10';
+COMMENT ON COLUMN copymatch.reference_sets.copy_probability IS
+    'probability from which the verdict is copy; NULL: the calibration''s';
+COMMENT ON COLUMN copymatch.reference_sets.review_probability IS
+    'probability from which the verdict is review; NULL: the calibration''s';
+COMMENT ON COLUMN copymatch.reference_sets.negative IS
+    'whether a copy of one of its references explains a match in another set';
+COMMENT ON COLUMN copymatch.reference_sets.negatives IS
+    'negative sets that apply to this one; NULL: those whose relation has the same owner';
 COMMENT ON COLUMN copymatch.reference_sets.id IS 'number of the set, which stays when it is renamed';
-COMMENT ON COLUMN copymatch.reference_sets.trusted IS 'whether a superuser declared it trusted, for its relation and owner as they are now';
-COMMENT ON COLUMN copymatch.reference_sets.sketch_column IS 'bytea column with the references'' sketches, which verification compares; NULL: there is none';
-COMMENT ON COLUMN copymatch.reference_sets.verify IS 'what a search does that does not say: auto, all or off, see copy_match';
+COMMENT ON COLUMN copymatch.reference_sets.trusted IS
+    'whether a superuser declared it trusted, for its relation and owner as they are now';
+COMMENT ON COLUMN copymatch.reference_sets.sketch_column IS
+    'bytea column with the references'' sketches, which verification compares; NULL: there is none';
+COMMENT ON COLUMN copymatch.reference_sets.verify IS
+    'what a search does that does not say: auto, all or off, see copy_match';
 
 COMMENT ON COLUMN copymatch.progress.job IS 'what is under way';
 COMMENT ON COLUMN copymatch.progress.reference_set IS 'the set';
-COMMENT ON COLUMN copymatch.progress.state IS 'how far it has come: see copymatch.reembedding; of copy_fill_set always filling';
+COMMENT ON COLUMN copymatch.progress.state IS
+    'how far it has come: see copymatch.reembedding; of copy_fill_set always filling';
 COMMENT ON COLUMN copymatch.progress.model IS 'the model that embeds';
 COMMENT ON COLUMN copymatch.progress.done IS 'images done: embedded, or skipped';
 COMMENT ON COLUMN copymatch.progress.total IS 'images in all; NULL before they are counted';
@@ -119,7 +133,8 @@ DECLARE
 BEGIN
     IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 150000 THEN
         FOR seen IN SELECT c.relname FROM pg_catalog.pg_class c
-                    WHERE c.relkind OPERATOR(pg_catalog.=) 'v' AND c.relnamespace OPERATOR(pg_catalog.=) 'copymatch'::pg_catalog.regnamespace LOOP
+                    WHERE c.relkind OPERATOR(pg_catalog.=) 'v'
+                    AND c.relnamespace OPERATOR(pg_catalog.=) 'copymatch'::pg_catalog.regnamespace LOOP
             EXECUTE pg_catalog.format('ALTER VIEW copymatch.%I SET (security_invoker = true)', seen.relname);
         END LOOP;
     END IF;
