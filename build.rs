@@ -1,5 +1,5 @@
-//! Hashes the built-in model while the extension is built, so that no connection has to: seven megabytes cost each of them
-//! ten milliseconds. A manifest that belongs to other weights ends the build.
+//! Hashes the built-in model while the extension is built, so that no connection has to: seven megabytes cost each of
+//! them ten milliseconds. A manifest that belongs to other weights ends the build.
 
 use std::fmt::Write as _;
 use std::path::Path;

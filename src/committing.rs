@@ -23,9 +23,13 @@ impl Committing {
                 PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
                 format!("{procedure}() commits every batch and cannot run inside a transaction block"),
             )
-            .hint("CALL it by itself: outside BEGIN … COMMIT, in psql or with a driver's autocommit on, and not from a function."));
+            .hint(
+                "CALL it by itself: outside BEGIN … COMMIT, in psql or with a driver's autocommit on, and not from a \
+                 function.",
+            ));
         }
-        // SAFETY: paired with SPI_finish when the value is dropped; where an ERROR unwinds, the transaction's abort cleans up.
+        // SAFETY: paired with SPI_finish when the value is dropped; where an ERROR unwinds, the
+        // transaction's abort cleans up.
         if unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) } != pg_sys::SPI_OK_CONNECT as i32 {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,

@@ -1,4 +1,5 @@
-//! `copy_explain`: why two pictures match, for a person who has to decide. Over the given bytes only: it reads no table.
+//! `copy_explain`: why two pictures match, for a person who has to decide. Over the given
+//! bytes only: it reads no table.
 
 use imaging::Image;
 use keypoints::Explanation;
@@ -14,7 +15,8 @@ use crate::settings;
 /// What two pictures need at once when they are drawn beside each other.
 const COMPARING_BYTES: usize = 16 * (keypoints::DRAWN_SIDE * keypoints::DRAWN_SIDE) as usize;
 
-/// No side is needed longer: as a picture is read whose sketch is made for the built-in model, so that the evidence is the same.
+/// No side is needed longer: as a picture is read whose sketch is made for the built-in model, so that
+/// the evidence is the same.
 const READ_SIDE: u32 = 256;
 
 #[pg_extern(sql = false)]

@@ -1,4 +1,5 @@
-//! From a crate's error to PostgreSQL's: SQLSTATE, message, detail and hint; and the boundary that every SQL function runs in.
+//! From a crate's error to PostgreSQL's: SQLSTATE, message, detail and hint; and the boundary that
+//! every SQL function runs in.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -185,8 +186,9 @@ impl From<imaging::ImageError> for Failure {
     }
 }
 
-/// Runs the body of an SQL function: its `Failure` becomes an ERROR with SQLSTATE and hint, and a panic (a fault of ours)
-/// becomes an ERROR that does not show its text, which goes to the server's log. PostgreSQL's own errors pass unchanged.
+/// Runs the body of an SQL function: its `Failure` becomes an ERROR with SQLSTATE and hint, and a panic (a
+/// fault of ours) becomes an ERROR that does not show its text, which goes to the server's log. PostgreSQL's
+/// own errors pass unchanged.
 pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
     memory::forget_refused();
     match catch_unwind(AssertUnwindSafe(body)) {

@@ -22,7 +22,8 @@ impl Home {
     /// Finds the home of the function that `fcinfo` calls.
     pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Home, Failure> {
         check_version()?;
-        // SAFETY: fcinfo is valid during the call; the look-ups go through PostgreSQL's system caches, and names are copied out.
+        // SAFETY: fcinfo is valid during the call; the look-ups go through PostgreSQL's system caches,
+        // and names are copied out.
         unsafe {
             let function = (*fcinfo).flinfo.as_ref().map_or(pg_sys::InvalidOid, |info| info.fn_oid);
             let namespace = pg_sys::get_func_namespace(function);
@@ -54,23 +55,26 @@ impl Home {
         }
     }
 
-    /// Whether a column of this type can hold descriptors: it is `vector`, or a base type of which a superuser has declared that it is
-    /// `vector` byte for byte, as extension copymatch_pgvector does of pgvector's.
+    /// Whether a column of this type can hold descriptors: it is `vector`, or a base type of which a superuser has
+    /// declared that it is `vector` byte for byte, as extension copymatch_pgvector does of pgvector's.
     pub fn holds_descriptors(&self, kind: pg_sys::Oid) -> bool {
         // SAFETY: look-ups in the system caches.
         kind == self.vector
             || unsafe { pg_sys::get_typtype(kind) as u8 == b'b' && pg_sys::IsBinaryCoercible(kind, self.vector) }
     }
 
-    /// The type of a new descriptor column of a table of this role's, as SQL names it: pgvector's where that was adopted and he may
-    /// name it, so that whatever else the application does with vectors it does with these.
+    /// The type of a new descriptor column of a table of this role's, as SQL names it: pgvector's where that was
+    /// adopted and he may name it, so that whatever else the application does with vectors it does with these.
     pub fn column_type(&self, owner: pg_sys::Oid) -> Result<String, Failure> {
         let adopted = change(
             "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) FROM pg_catalog.pg_cast c \
-             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e' \
-             JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid \
+             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass AND d.objid = c.oid \
+             AND d.deptype = 'e' \
+             JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass \
+             AND e.oid = d.refobjid \
                   AND e.extname = 'copymatch_pgvector' \
-             JOIN pg_catalog.pg_type t ON t.oid = c.castsource JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+             JOIN pg_catalog.pg_type t ON t.oid = c.castsource JOIN pg_catalog.pg_namespace n \
+             ON n.oid = t.typnamespace \
              WHERE c.casttarget = $1 AND c.castmethod = 'b' AND pg_catalog.has_schema_privilege($2, n.oid, 'USAGE')",
             &[Parameter::of(self.vector), Parameter::of(owner)],
             |row| row.required::<String>(1),
@@ -81,7 +85,8 @@ impl Home {
     /// As [`Home::installed`], by the caches alone.
     pub fn of_type() -> Result<Home, Failure> {
         let vector = Vector::type_oid();
-        // SAFETY: a look-up in the system caches, released after what is needed is copied; the name is palloc'd and copied.
+        // SAFETY: a look-up in the system caches, released after what is needed is copied; the
+        // name is palloc'd and copied.
         let schema = unsafe {
             let tuple =
                 pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, pg_sys::Datum::from(vector));
@@ -112,7 +117,8 @@ impl Home {
         select(
             "SELECT pg_catalog.quote_ident(n.nspname), t.oid FROM pg_catalog.pg_extension e \
              JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
-             JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' WHERE e.extname = 'copymatch'",
+             JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector' \
+             WHERE e.extname = 'copymatch'",
             &[],
             |row| {
                 Ok(Home {
@@ -137,7 +143,8 @@ thread_local! {
     static IS_THE_LIBRARYS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// An error that says what to do in the time between the installation of another version and the update of the database.
+/// An error that says what to do in the time between the installation of another version and
+/// the update of the database.
 pub fn check_version() -> Result<(), Failure> {
     // SAFETY: reads a variable of this backend; scripts of the extension may call what is not yet complete.
     if IS_THE_LIBRARYS.get() || unsafe { pg_sys::creating_extension } {

@@ -1,8 +1,9 @@
-//! What PostgreSQL asks of a backend in the midst of its work: to cancel, to end, to give way to a standby's replay, to take
-//! part in a signal barrier (`DROP DATABASE` waits for every backend's), to look whether its client is still there.
+//! What PostgreSQL asks of a backend in the midst of its work: to cancel, to end, to give way to a
+//! standby's replay, to take part in a signal barrier (`DROP DATABASE` waits for every backend's), to look
+//! whether its client is still there.
 //!
-//! Signal handlers only set flags; CHECK_FOR_INTERRUPTS acts on them. Work of ours that lasts polls [`should_stop`], on the
-//! main thread, between images, bands, rows and steps; what calls PostgreSQL anyway uses [`process`].
+//! Signal handlers only set flags; CHECK_FOR_INTERRUPTS acts on them. Work of ours that lasts polls [`should_stop`], on
+//! the main thread, between images, bands, rows and steps; what calls PostgreSQL anyway uses [`process`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,13 +11,16 @@ use pgrx::prelude::*;
 
 use crate::shortage;
 
-/// Whether [`should_stop`] last said yes for want of memory. By the time it is asked why, what needed the memory may be gone.
+/// Whether [`should_stop`] last said yes for want of memory. By the time it is asked why, what
+/// needed the memory may be gone.
 static STOPPED_SHORT: AtomicBool = AtomicBool::new(false);
 
-/// Whether this statement is to end: PostgreSQL wants it, or memory has run out. Everything else that PostgreSQL asks for is
-/// done here and now; where that is an error (a conflict on a standby, a client that is gone), it unwinds through the caller.
+/// Whether this statement is to end: PostgreSQL wants it, or memory has run out. Everything else that PostgreSQL
+/// asks for is done here and now; where that is an error (a conflict on a standby, a client that is gone), it
+/// unwinds through the caller.
 ///
-/// A cancel and a shutdown are left for [`Failure::raise`](crate::failure::Failure::raise), so that work ends in good order.
+/// A cancel and a shutdown are left for [`Failure::raise`](crate::failure::Failure::raise), so
+/// that work ends in good order.
 pub fn should_stop() -> bool {
     if memory::is_short() {
         STOPPED_SHORT.store(true, Ordering::Relaxed);
@@ -39,8 +43,9 @@ pub fn stopped_short() -> bool {
 
 /// CHECK_FOR_INTERRUPTS, for places where an error may unwind. Also tells that memory has run out.
 ///
-/// A cancel comes last. PostgreSQL's own order is the other way round: it clears the flag that says that there is something
-/// to do, raises the cancel, and what else there was to do waits for the session's next interrupt, which may be hours away.
+/// A cancel comes last. PostgreSQL's own order is the other way round: it clears the flag that says that there
+/// is something to do, raises the cancel, and what else there was to do waits for the session's next
+/// interrupt, which may be hours away.
 pub fn process() {
     if memory::is_short() {
         shortage::failure(None).raise();

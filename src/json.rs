@@ -22,7 +22,10 @@ impl Json {
                 "copymatch cannot read this jsonb",
             )
             .detail(error.to_string())
-            .hint("Numbers must fit into double precision, and at most 127 arrays and objects may lie within one another.")
+            .hint(
+                "Numbers must fit into double precision, and at most 127 arrays and objects may lie within \
+                 one another.",
+            )
         })
     }
 }
@@ -32,7 +35,8 @@ impl FromDatum for Json {
         if is_null {
             return None;
         }
-        // SAFETY: the SQL declaration says that the argument is jsonb; the text is palloc'd and read before it is freed.
+        // SAFETY: the SQL declaration says that the argument is jsonb; the text is palloc'd
+        // and read before it is freed.
         let text = unsafe {
             let output = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
             std::ffi::CStr::from_ptr(output).to_string_lossy()

@@ -77,9 +77,9 @@ pub extern "C-unwind" fn _PG_init() {
     }
 }
 
-/// Whether pg_upgrade runs this server, the old one or the new one. It has read the transaction counters before it copies the
-/// tables: whoever writes in between leaves rows that the new cluster cannot tell the age of. Nothing of ours may start or
-/// write there by itself.
+/// Whether pg_upgrade runs this server, the old one or the new one. It has read the transaction counters before it
+/// copies the tables: whoever writes in between leaves rows that the new cluster cannot tell the age of. Nothing of
+/// ours may start or write there by itself.
 pub(crate) fn binary_upgrade() -> bool {
     // SAFETY: a variable that is set from the command line before any library is loaded.
     unsafe { pg_sys::IsBinaryUpgrade }

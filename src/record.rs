@@ -20,8 +20,8 @@ impl Record {
             .collect();
         let mut nulls: Vec<bool> = columns.iter().map(Option::is_none).collect();
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
-        // SAFETY: fcinfo is this call's; the descriptor is checked to have as many columns as there are datums, whose types are
-        // those of the declaration in sql/.
+        // SAFETY: fcinfo is this call's; the descriptor is checked to have as many columns as there are datums, whose
+        // types are those of the declaration in sql/.
         unsafe {
             let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
             if class != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE

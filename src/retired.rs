@@ -1,5 +1,6 @@
-//! Functions that earlier versions of the extension declared and this one no longer has. Between the new library's installation and
-//! `ALTER EXTENSION copymatch UPDATE` the catalogue still names them: whoever calls one is told what to do.
+//! Functions that earlier versions of the extension declared and this one no longer has. Between the new
+//! library's installation and `ALTER EXTENSION copymatch UPDATE` the catalogue still names them: whoever
+//! calls one is told what to do.
 
 use pgrx::prelude::*;
 

@@ -1,21 +1,23 @@
-//! Whose rights something runs with: the owner's of a relation for what is done to it or on its behalf, as VACUUM and REINDEX do,
-//! and the extension owner's for rows of the catalogue, which nobody else may write.
+//! Whose rights something runs with: the owner's of a relation for what is done to it or on its behalf, as VACUUM and
+//! REINDEX do, and the extension owner's for rows of the catalogue, which nobody else may write.
 
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
 use crate::select::{Parameter, select};
 
-/// Runs `work` as `role`, in a security-restricted operation: code of that role's cannot change the session's state. `work`
-/// names every object with its schema, or runs under a pinned search_path: the role's rights meet no object of the session's choice.
+/// Runs `work` as `role`, in a security-restricted operation: code of that role's cannot change the session's
+/// state. `work` names every object with its schema, or runs under a pinned search_path: the role's rights meet
+/// no object of the session's choice.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let restricted =
         pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_NOFORCE_RLS;
     under(role, restricted, work)
 }
 
-/// Runs `work` as the extension's owner. For statements over tables of schema copymatch alone, whose triggers and policies are the
-/// extension's own, after the caller's right to what they write was checked. Never for anything that a user's code can reach.
+/// Runs `work` as the extension's owner. For statements over tables of schema copymatch alone, whose triggers and
+/// policies are the extension's own, after the caller's right to what they write was checked. Never for anything
+/// that a user's code can reach.
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let owner = select(
         "SELECT e.extowner FROM pg_catalog.pg_extension e WHERE e.extname = 'copymatch'",
@@ -33,7 +35,8 @@ pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, Failure>) -> Resul
     under(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE, work)
 }
 
-/// Runs `work` as the owner of one of the extension's functions, who is the extension's: as `as_extension_owner`, without a query.
+/// Runs `work` as the owner of one of the extension's functions, who is the extension's: as
+/// `as_extension_owner`, without a query.
 pub fn as_owner_of_function<T>(function: pg_sys::Oid, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // SAFETY: the row is copied from before it is released; without one the error below says so.
     let owner = unsafe {

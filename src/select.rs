@@ -51,12 +51,12 @@ pub struct Row {
 }
 
 impl Row {
-    /// Column `number` (from 1), or None where it is NULL. Its type must be `T`'s own: a datum of another type, read as this
-    /// one, would be a wild pointer.
+    /// Column `number` (from 1), or None where it is NULL. Its type must be `T`'s own: a datum of another type, read as
+    /// this one, would be a wild pointer.
     pub fn get<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<Option<T>, Failure> {
         let mut is_null = false;
-        // SAFETY: tuple and descriptor belong to the open SPI connection; out-of-range columns give InvalidOid and NULL; the
-        // datum is read as the type that it is of.
+        // SAFETY: tuple and descriptor belong to the open SPI connection; out-of-range columns give InvalidOid and
+        // NULL; the datum is read as the type that it is of.
         unsafe {
             let actual = pg_sys::SPI_gettypeid(self.descriptor, number);
             if actual != T::type_oid() {
@@ -85,7 +85,8 @@ impl Row {
         }
     }
 
-    /// Column `number`, of whatever type of varying length, copied to where the caller of the statement keeps its values.
+    /// Column `number`, of whatever type of varying length, copied to where the caller of the
+    /// statement keeps its values.
     pub fn copied(&self, number: i32) -> Option<pg_sys::Datum> {
         let mut is_null = false;
         // SAFETY: as for get(); a type of varying length is copied by the length that stands in the value.
@@ -109,7 +110,8 @@ impl Row {
 
 /// A type as SQL names it.
 fn type_name(oid: pg_sys::Oid) -> String {
-    // SAFETY: a look-up in PostgreSQL's caches that answers "???" for what is no type; the string is palloc'd and copied.
+    // SAFETY: a look-up in PostgreSQL's caches that answers "???" for what is no type; the
+    // string is palloc'd and copied.
     unsafe {
         std::ffi::CStr::from_ptr(pg_sys::format_type_be(oid))
             .to_string_lossy()
@@ -132,8 +134,8 @@ pub(crate) struct PinnedPath(i32);
 impl PinnedPath {
     /// Pins it.
     pub(crate) fn new() -> Self {
-        // SAFETY: as fmgr_security_definer does for a function with SET search_path: a level of settings that ends with this
-        // value, or, where PostgreSQL raises, with the (sub)transaction.
+        // SAFETY: as fmgr_security_definer does for a function with SET search_path: a level of settings that ends with
+        // this value, or, where PostgreSQL raises, with the (sub)transaction.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
             pg_sys::set_config_option(
@@ -185,8 +187,8 @@ pub fn select<T>(
     run(sql, parameters, Path::Pinned, true, map)
 }
 
-/// As `select`, under the session's search_path, which functions of users behind views and policies may rely on. `sql` itself
-/// names every object, operator and type with its schema, so that it means the same under every path.
+/// As `select`, under the session's search_path, which functions of users behind views and policies may rely on. `sql`
+/// itself names every object, operator and type with its schema, so that it means the same under every path.
 pub fn select_qualified<T>(
     sql: &str,
     parameters: &[Parameter],
@@ -230,8 +232,8 @@ fn run<T>(
         .collect();
     // Dropped behind SPI_finish.
     let _pinned = (path == Path::Pinned).then(PinnedPath::new);
-    // SAFETY: SPI is connected and finished in pairs (an ERROR unwinds past SPI_finish; transaction abort then cleans up); the
-    // plan has as many parameters as there are datums and nulls; rows are read before SPI_finish frees them.
+    // SAFETY: SPI is connected and finished in pairs (an ERROR unwinds past SPI_finish; transaction abort then cleans
+    // up); the plan has as many parameters as there are datums and nulls; rows are read before SPI_finish frees them.
     unsafe {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
             return Err(internal("SPI_connect", 0));
@@ -275,8 +277,8 @@ fn run<T>(
     }
 }
 
-/// The kept plan of `sql`, prepared at first use. PostgreSQL's plan cache revalidates it after DDL, and by role where row
-/// security applies.
+/// The kept plan of `sql`, prepared at first use. PostgreSQL's plan cache revalidates it after DDL, and by role
+/// where row security applies.
 ///
 /// # Safety
 /// SPI is connected.

@@ -97,7 +97,8 @@ pub fn register() {
     GucRegistry::define_enum_guc(
         c"copymatch.execution_provider",
         c"Where ONNX Runtime runs the network: auto, cpu, cuda or tensorrt.",
-        c"auto takes CUDA where the installed ONNX Runtime has it and a device answers, and falls back to the CPU with one LOG line. The others fail when they cannot be had. copy_runtime() tells which one really runs.",
+        c"auto takes CUDA where the installed ONNX Runtime has it and a device answers, and falls back to the CPU with \
+          one LOG line. The others fail when they cannot be had. copy_runtime() tells which one really runs.",
         &EXECUTION_PROVIDER,
         GucContext::Userset,
         GucFlags::default(),
@@ -115,7 +116,8 @@ pub fn register() {
     GucRegistry::define_string_guc(
         c"copymatch.onnxruntime_library",
         c"Path of ONNX Runtime's shared library.",
-        c"Empty means copymatch/libonnxruntime.so beside copymatch.so, where `make install` puts it. Read when a backend first embeds; later changes need a new connection.",
+        c"Empty means copymatch/libonnxruntime.so beside copymatch.so, where `make install` puts it. Read when a \
+          backend first embeds; later changes need a new connection.",
         &ONNXRUNTIME_LIBRARY,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
@@ -178,7 +180,8 @@ fn register_service_settings() {
     GucRegistry::define_bool_guc(
         c"copymatch.service",
         c"Embed through the server's embedding service.",
-        c"It runs where copymatch is in shared_preload_libraries. off, or without it: each session loads the network for itself. copymatch.service tells which path a session takes.",
+        c"It runs where copymatch is in shared_preload_libraries. off, or without it: each session loads the network \
+          for itself. copymatch.service tells which path a session takes.",
         &SERVICE,
         GucContext::Suset,
         GucFlags::default(),
@@ -186,7 +189,8 @@ fn register_service_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.service_slots",
         c"Images that may be at the embedding service at a time.",
-        c"Each takes copymatch.service_slot_size of shared memory once it is used. Bulk work leaves a quarter of them to others. Whoever finds none free waits for copymatch.service_timeout at most.",
+        c"Each takes copymatch.service_slot_size of shared memory once it is used. Bulk work leaves a quarter of them \
+          to others. Whoever finds none free waits for copymatch.service_timeout at most.",
         &SERVICE_SLOTS,
         4,
         4096,
@@ -196,7 +200,8 @@ fn register_service_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.service_slot_size",
         c"Room for one image as the network takes it, in the embedding service's shared memory.",
-        c"A model whose input is larger (width x height x 3, four bytes each where it takes floats) runs in the sessions themselves.",
+        c"A model whose input is larger (width x height x 3, four bytes each where it takes floats) runs in the \
+          sessions themselves.",
         &SERVICE_SLOT_SIZE,
         64,
         64 * 1024,
@@ -206,7 +211,8 @@ fn register_service_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.service_threads",
         c"Threads on which the embedding service runs networks on the CPU, an image each.",
-        c"0, the default, takes as many as there are processors, eight at most. A change starts the service's process anew.",
+        c"0, the default, takes as many as there are processors, eight at most. A change starts the service's process \
+          anew.",
         &SERVICE_THREADS,
         0,
         256,
@@ -235,7 +241,8 @@ fn register_service_settings() {
     );
     GucRegistry::define_int_guc(
         c"copymatch.service_timeout",
-        c"Longest that one run of the embedding service may take, and that a session waits for a free slot or for the service to come back.",
+        c"Longest that one run of the embedding service may take, and that a session waits for a free slot or for the \
+          service to come back.",
         c"A run that takes longer is an error for those who wait for it, and the service's process is started anew.",
         &SERVICE_TIMEOUT,
         100,
@@ -288,7 +295,8 @@ fn register_index_settings() {
     GucRegistry::define_float_guc(
         c"copymatch.target_recall",
         c"The part of the ten nearest neighbours that a scan of an ivf index is to find.",
-        c"From it and from what was measured when the index was built or last vacuumed follows how many lists are probed. Higher finds more and takes longer. copy_index_stats shows what was measured.",
+        c"From it and from what was measured when the index was built or last vacuumed follows how many lists are \
+          probed. Higher finds more and takes longer. copy_index_stats shows what was measured.",
         &TARGET_RECALL,
         0.5,
         1.0,
@@ -307,8 +315,11 @@ fn register_index_settings() {
     );
     GucRegistry::define_enum_guc(
         c"copymatch.iterative_scan",
-        c"What a scan of an ivf index does when more rows are asked for than the probed lists hold: off, relaxed_order or strict_order.",
-        c"A filter may leave too few rows for a LIMIT. relaxed_order probes further lists until there are enough; their rows may be nearer than some given before. strict_order leaves such rows out. off ends the scan with the probed lists.",
+        c"What a scan of an ivf index does when more rows are asked for than the probed lists hold: off, relaxed_order \
+          or strict_order.",
+        c"A filter may leave too few rows for a LIMIT. relaxed_order probes further lists until there are enough; \
+          their rows may be nearer than some given before. strict_order leaves such rows out. off ends the scan with \
+          the probed lists.",
         &ITERATIVE_SCAN,
         GucContext::Userset,
         GucFlags::default(),
@@ -316,7 +327,8 @@ fn register_index_settings() {
     GucRegistry::define_bool_guc(
         c"copymatch.rerank",
         c"Order the rows that an ivf index finds by their exact distances.",
-        c"Candidates are read from the table for it. off orders by the distances of the index's six-bit codes, which are near but not exact, and reads only the rows that are returned.",
+        c"Candidates are read from the table for it. off orders by the distances of the index's six-bit codes, which \
+          are near but not exact, and reads only the rows that are returned.",
         &RERANK,
         GucContext::Userset,
         GucFlags::default(),
@@ -324,7 +336,8 @@ fn register_index_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.verify_nearest",
         c"Nearest references whose pictures a verifying search compares with the query.",
-        c"More find copies that the descriptor ranks low, at a fraction of a millisecond each. A search for more references than this compares all of them.",
+        c"More find copies that the descriptor ranks low, at a fraction of a millisecond each. A search for more \
+          references than this compares all of them.",
         &VERIFY_NEAREST,
         1,
         1000,
@@ -348,7 +361,8 @@ fn register_queue_settings() {
     GucRegistry::define_string_guc(
         c"copymatch.queue_databases",
         c"Databases, separated by commas, whose queues background workers work off.",
-        c"Read at the server's start where copymatch is in shared_preload_libraries. Elsewhere copy_start_worker() starts one, or CALL copy_process_queue() does the work.",
+        c"Read at the server's start where copymatch is in shared_preload_libraries. Elsewhere copy_start_worker() \
+          starts one, or CALL copy_process_queue() does the work.",
         &QUEUE_DATABASES,
         GucContext::Sighup,
         GucFlags::default(),
@@ -356,7 +370,8 @@ fn register_queue_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.queue_workers",
         c"Background workers for each database of copymatch.queue_databases.",
-        c"Read at the server's start. Each takes one of max_worker_processes and runs the network on copymatch.threads threads.",
+        c"Read at the server's start. Each takes one of max_worker_processes and runs the network on copymatch.threads \
+          threads.",
         &QUEUE_WORKERS,
         0,
         64,
@@ -366,7 +381,8 @@ fn register_queue_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.queue_naptime",
         c"How long an idle queue worker waits before it looks again.",
-        c"Where copymatch is in shared_preload_libraries, commits wake the workers at once; the time then matters for retries alone.",
+        c"Where copymatch is in shared_preload_libraries, commits wake the workers at once; the time then matters for \
+          retries alone.",
         &QUEUE_NAPTIME,
         10,
         3_600_000,
@@ -406,7 +422,8 @@ fn register_queue_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.queue_time_limit",
         c"Time that one upload in the queue may take.",
-        c"To be read, and to be embedded and matched. One that takes longer counts as a failed try, and the others of its trigger wait for copymatch.queue_retry_delay, so that they do not stall other tables.",
+        c"To be read, and to be embedded and matched. One that takes longer counts as a failed try, and the others of \
+          its trigger wait for copymatch.queue_retry_delay, so that they do not stall other tables.",
         &QUEUE_TIME_LIMIT,
         10,
         3_600_000,
@@ -416,7 +433,8 @@ fn register_queue_settings() {
     GucRegistry::define_int_guc(
         c"copymatch.queue_max_started",
         c"Queue workers that copy_start_worker() may have running at a time, in all databases together.",
-        c"Each takes one of max_worker_processes, which parallel queries and others need as well. Workers of copymatch.queue_databases do not count.",
+        c"Each takes one of max_worker_processes, which parallel queries and others need as well. Workers of \
+          copymatch.queue_databases do not count.",
         &QUEUE_MAX_STARTED,
         0,
         64,

@@ -16,8 +16,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// An area of `bytes`, of which the first `zeroed` are zero when the server starts, also after a crash. Settings that
-    /// the sizes rest upon do not change while the server runs.
+    /// An area of `bytes`, of which the first `zeroed` are zero when the server starts, also after a crash. Settings
+    /// that the sizes rest upon do not change while the server runs.
     pub const fn new(name: &'static CStr, bytes: fn() -> usize, zeroed: fn() -> usize) -> Self {
         Area {
             name,

@@ -21,8 +21,10 @@ static EARLIER: OnceLock<libc::sigaction> = OnceLock::new();
 /// The error for a shortage; `bytes` of the piece that was wanted, where that is known.
 pub fn failure(bytes: Option<usize>) -> Failure {
     memory::recovered();
-    let failure = Failure::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory")
-        .hint("The server's limits (ulimit -v, LimitAS, overcommit) leave this session too little; smaller images, fewer of them at once, or less maintenance_work_mem need less.");
+    let failure = Failure::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory").hint(
+        "The server's limits (ulimit -v, LimitAS, overcommit) leave this session too little; smaller images, fewer of \
+         them at once, or less maintenance_work_mem need less.",
+    );
     match bytes {
         Some(bytes) => failure.detail(format!("Failed on request of size {bytes}.")),
         None => failure,
@@ -57,8 +59,8 @@ pub fn guard() {
     });
 }
 
-/// Rust calls abort() right after an allocation was refused, between two statements of ordinary code, so that what a signal
-/// handler must not do can be done here. Every other abort() goes on as it would.
+/// Rust calls abort() right after an allocation was refused, between two statements of ordinary code, so that what a
+/// signal handler must not do can be done here. Every other abort() goes on as it would.
 extern "C-unwind" fn on_abort(signal: c_int) {
     let bytes = memory::refused();
     // SAFETY: system calls; the message's format and its argument agree. errfinish does not return from FATAL.

@@ -1,4 +1,5 @@
-//! Columns of a row in hand, as triggers and cursors get it. A value is read as what its column's type is, or not at all.
+//! Columns of a row in hand, as triggers and cursors get it. A value is read as what its
+//! column's type is, or not at all.
 
 use std::ffi::{CStr, CString};
 
@@ -49,13 +50,14 @@ impl Tuple {
         }
     }
 
-    /// Whether a column of variable length has the same stored bytes in both rows: an UPDATE that leaves it alone keeps its TOAST
-    /// pointer.
+    /// Whether a column of variable length has the same stored bytes in both rows: an UPDATE that leaves it
+    /// alone keeps its TOAST pointer.
     pub fn same_stored(&self, other: &Tuple, number: i32) -> bool {
         let stored = |tuple: &Tuple| {
             tuple.datum(number).map(|datum| {
                 let pointer: *const pg_sys::varlena = datum.cast_mut_ptr();
-                // SAFETY: a varlena of a tuple, as `is_varlena` says; its header tells how many bytes there are, whatever its storage.
+                // SAFETY: a varlena of a tuple, as `is_varlena` says; its header tells how many bytes there
+                // are, whatever its storage.
                 unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), pgrx::varsize_any(pointer)) }
             })
         };

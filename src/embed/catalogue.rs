@@ -144,7 +144,8 @@ impl Model {
     /// Columns of the model's row in the catalogue.
     fn stored<T>(&self, columns: &str, read: impl FnMut(&Row) -> Result<T, Failure>) -> Result<T, Failure> {
         let lengths = select(
-            "SELECT (coalesce(pg_catalog.octet_length(m.weights), 0) + coalesce(pg_catalog.octet_length(m.background), 0))::pg_catalog.int8 \
+            "SELECT (coalesce(pg_catalog.octet_length(m.weights), 0) + coalesce(pg_catalog.octet_length(m.background), \
+             0))::pg_catalog.int8 \
              FROM copymatch.model m WHERE m.name = $1",
             &[Parameter::of(self.name.as_str())],
             |row| row.required::<i64>(1),

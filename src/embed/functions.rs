@@ -1,4 +1,5 @@
-//! `copy_embed`, its batch form, the bulk form behind reference sets, `copy_runtime`, and the checks behind `copy_add_model`.
+//! `copy_embed`, its batch form, the bulk form behind reference sets, `copy_runtime`, and the
+//! checks behind `copy_add_model`.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -27,8 +28,8 @@ pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
     descriptor_of(&decoded(bytes, model)?, model, Urgency::Interactive)
 }
 
-/// Descriptors of an image's views: its eight orientations, the image as it is first, and the image without its border where
-/// it has one. The network runs on several at once.
+/// Descriptors of an image's views: its eight orientations, the image as it is first, and the image without its border
+/// where it has one. The network runs on several at once.
 pub fn embed_views(image: &Image, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
     let pixels = u64::from(image.width()) * u64::from(image.height());
     let together = usize::try_from(PIXELS_AT_ONCE / pixels.max(1))
@@ -88,7 +89,8 @@ fn copy_embed_batch(images: Option<Array<&[u8]>>, model: Option<&str>) -> Option
     })
 }
 
-/// Descriptors of several images, in their order. An image that cannot be matched has its failure; any other failure ends it all.
+/// Descriptors of several images, in their order. An image that cannot be matched has its failure; any
+/// other failure ends it all.
 pub fn embed_each<'a>(
     images: impl Iterator<Item = &'a [u8]>,
     model: &Model,

@@ -47,7 +47,8 @@ pub unsafe extern "C-unwind" fn copy_maintain_descriptor(fcinfo: pg_sys::Functio
 fn misused() -> Failure {
     Failure::new(
         PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-        "copy_maintain_descriptor must be called as a trigger BEFORE INSERT OR UPDATE, FOR EACH ROW, with a set's name as argument",
+        "copy_maintain_descriptor must be called as a trigger BEFORE INSERT OR UPDATE, FOR EACH ROW, with a set's name \
+         as argument",
     )
     .hint("copy_create_set makes this trigger.")
 }
@@ -71,14 +72,15 @@ struct Column {
     searched: bool,
 }
 
-/// The latest committed state of the catalogue, also where the transaction reads an older one (REPEATABLE READ): a row that it
-/// writes must have every descriptor that the sets have when it commits. The table's lock, which the writer holds, keeps a
-/// re-embedding from starting or switching meanwhile.
+/// The latest committed state of the catalogue, also where the transaction reads an older one (REPEATABLE READ): a row
+/// that it writes must have every descriptor that the sets have when it commits. The table's lock, which the writer
+/// holds, keeps a re-embedding from starting or switching meanwhile.
 struct LatestSnapshot;
 
 impl LatestSnapshot {
     fn push() -> Self {
-        // SAFETY: inside a transaction; popped by pop(), or by the abort of the transaction where an error unwinds past it.
+        // SAFETY: inside a transaction; popped by pop(), or by the abort of the transaction where
+        // an error unwinds past it.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         LatestSnapshot
     }
@@ -190,8 +192,8 @@ fn maintain(trigger: &pg_sys::TriggerData, home: &Home) -> Result<pg_sys::HeapTu
     })
 }
 
-/// The set of this name, over this table or one that it is a partition of: whoever takes over the name of a dropped set gets no
-/// descriptors into another's table.
+/// The set of this name, over this table or one that it is a partition of: whoever takes over the name of a dropped set
+/// gets no descriptors into another's table.
 fn find_set(name: &str, table: pg_sys::Oid) -> Result<Set, Failure> {
     let found = select(
         "SELECT s.image_column::text, s.key_column::text, s.on_bad_image = 'skip', s.descriptor_column::text, s.model, \
@@ -199,7 +201,8 @@ fn find_set(name: &str, table: pg_sys::Oid) -> Result<Set, Failure> {
                 CASE WHEN r.state = 'switched' THEN r.old_model ELSE r.model END, \
                 coalesce(s.sketch_column, (SELECT o.sketch_column FROM copymatch.reference_set o \
                                            WHERE o.relation = s.relation AND o.image_column = s.image_column \
-                                             AND o.descriptor_column = s.descriptor_column AND o.sketch_column IS NOT NULL \
+                                             AND o.descriptor_column = s.descriptor_column \
+                                             AND o.sketch_column IS NOT NULL \
                                            ORDER BY o.name LIMIT 1))::text \
          FROM copymatch.reference_set s LEFT JOIN copymatch.reembedding r ON r.reference_set = s.name \
          WHERE s.name = $1 AND s.image_column IS NOT NULL \
@@ -259,7 +262,8 @@ fn column(
             ),
         )
         .hint(format!(
-            "If it was renamed: SELECT copy_set_columns('{0}', …) with its name now. Else: Drop the set with copy_drop_set('{0}') and make it again with copy_create_set.",
+            "If it was renamed: SELECT copy_set_columns('{0}', …) with its name now. Else: Drop the set with \
+             copy_drop_set('{0}') and make it again with copy_create_set.",
             set.replace('\'', "''")
         ))
     };
@@ -278,8 +282,8 @@ fn column(
     }
 }
 
-/// As [`column`], of a column that holds what is written into it: one that was replaced by a generated column of its name since the
-/// set was made would be taken for NULL here, and be computed anew over whatever the trigger writes.
+/// As [`column`], of a column that holds what is written into it: one that was replaced by a generated column of its
+/// name since the set was made would be taken for NULL here, and be computed anew over whatever the trigger writes.
 fn ordinary_column(
     trigger: &pg_sys::TriggerData,
     name: &str,
@@ -298,8 +302,8 @@ fn ordinary_column(
     Err(Failure::new(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!(
-            "column \"{name}\" of relation \"{}\", which reference set \"{set}\" names, is a generated column, of which a BEFORE \
-             trigger sees no value",
+            "column \"{name}\" of relation \"{}\", which reference set \"{set}\" names, is a generated column, of \
+             which a BEFORE trigger sees no value",
             relation.name()
         ),
     )

@@ -1,5 +1,5 @@
-//! `copy_add_model`, `copy_drop_model`: who may call them needs no rights on the catalogue's tables, which are the extension owner's
-//! to write.
+//! `copy_add_model`, `copy_drop_model`: who may call them needs no rights on the catalogue's tables, which are the
+//! extension owner's to write.
 
 use pgrx::prelude::*;
 use serde_json::Value;
@@ -78,7 +78,8 @@ fn add(
     user: &str,
 ) -> Result<(), Failure> {
     change(
-        "INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, weights, background, background_sha256, created_by)
+        "INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, weights, background,
+         background_sha256, created_by)
          VALUES ($1, $2, $3, $4, $5::pg_catalog.jsonb, $6, $7, $8, $9::pg_catalog.name)",
         &[
             Parameter::of(found.name.as_str()),
@@ -142,7 +143,8 @@ fn drop_model(name: &str) -> Result<(), Failure> {
     let sets = change(
         "SELECT pg_catalog.quote_ident(s.name) FROM copymatch.reference_set s
          WHERE s.model = $1
-            OR EXISTS (SELECT FROM copymatch.reembedding r WHERE r.reference_set = s.name AND $1 IN (r.model, r.old_model))
+            OR EXISTS (SELECT FROM copymatch.reembedding r WHERE r.reference_set = s.name
+         AND $1 IN (r.model, r.old_model))
          ORDER BY s.name",
         &parameter(),
         |row| row.required::<String>(1),

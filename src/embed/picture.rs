@@ -38,8 +38,14 @@ pub fn read_matchable(bytes: &[u8], min_side: u32) -> Result<Image, Failure> {
     let image = read(bytes, Some(min_side))?;
     match imaging::refusal(&detail(&image)?) {
         None => Ok(image),
-        Some(reason) => Err(Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, "the image has too little detail to be matched")
-            .detail(reason)
-            .hint("Blank and nearly blank images resemble each other whatever they come from; copy_image_info(image) measures the detail.")),
+        Some(reason) => Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+            "the image has too little detail to be matched",
+        )
+        .detail(reason)
+        .hint(
+            "Blank and nearly blank images resemble each other whatever they come from; copy_image_info(image) \
+             measures the detail.",
+        )),
     }
 }

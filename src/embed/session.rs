@@ -1,5 +1,5 @@
-//! From images to descriptors: through the embedding service where it runs, else with models that this backend has loaded, on
-//! first use and a bounded number of them.
+//! From images to descriptors: through the embedding service where it runs, else with models that this backend has
+//! loaded, on first use and a bounded number of them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,7 +23,8 @@ const MOST_LOADED: usize = 2;
 /// Images decoded at a time in a batch: enough to keep the network busy, few enough to stay small.
 pub const DECODED_AT_ONCE: usize = 16;
 
-/// Pixels decoded at a time in a batch: images that cannot be read at reduced scale are embedded before more are decoded.
+/// Pixels decoded at a time in a batch: images that cannot be read at reduced scale are
+/// embedded before more are decoded.
 pub const PIXELS_AT_ONCE: u64 = 8_000_000;
 
 /// How often one request brings its model to the service, which may give it up again meanwhile.
@@ -125,7 +126,8 @@ fn fallback_reason(provider: ExecutionProvider, encoder: &Encoder) -> Option<Str
 fn first_in_this_server() -> bool {
     PgTryBuilder::new(|| {
         let mut found = false;
-        // SAFETY: PostgreSQL finds or makes the structure under a lock of its own, which it has released where it raises.
+        // SAFETY: PostgreSQL finds or makes the structure under a lock of its own, which it has
+        // released where it raises.
         unsafe { pg_sys::ShmemInitStruct(c"copymatch fallback".as_ptr(), size_of::<u64>(), &mut found) };
         !found
     })
@@ -253,8 +255,8 @@ fn embed_here(model: &Model, images: &[Image]) -> Result<Vec<Vec<f32>>, Failure>
     })
 }
 
-/// Bulk work: images come one by one, and descriptors are wanted in the end. With the service, images are embedded while the
-/// caller decodes the next ones.
+/// Bulk work: images come one by one, and descriptors are wanted in the end. With the service, images are embedded
+/// while the caller decodes the next ones.
 pub enum Stream<'a> {
     /// With a network of this session's own: some images at a time.
     Here {
@@ -323,7 +325,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Images of one model on their way through the service: several at a time, so that one is prepared while others are embedded.
+/// Images of one model on their way through the service: several at a time, so that one is prepared
+/// while others are embedded.
 pub struct Flight<'a> {
     model: &'a Model,
     prepared: Rc<Prepared>,
@@ -463,7 +466,10 @@ pub fn with_background<T>(model: &Model, work: impl FnOnce(&Background) -> Resul
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("model \"{}\" has no background descriptors", model.name),
         )
-        .hint("copy_add_model takes them; without them descriptors can be compared, but scores are not comparable across images.")),
+        .hint(
+            "copy_add_model takes them; without them descriptors can be compared, but scores are not comparable across \
+             images.",
+        )),
     };
     BACKGROUNDS.with_borrow_mut(|all| {
         if all.len() >= MOST_LOADED {

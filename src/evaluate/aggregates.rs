@@ -1,5 +1,5 @@
-//! `copy_micro_ap` and its relatives: aggregates whose state is a list of predictions, in memory of Rust's that ends with
-//! the aggregate's memory context.
+//! `copy_micro_ap` and its relatives: aggregates whose state is a list of predictions, in memory of Rust's that ends
+//! with the aggregate's memory context.
 
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -131,7 +131,8 @@ impl Tally {
     }
 }
 
-const POSITIVES: &str = "It is the number of true pairs, those that no query found included: the same in every row of a group, and at least the number of rows with is_copy.";
+const POSITIVES: &str = "It is the number of true pairs, those that no query found included: the same in every row of \
+                         a group, and at least the number of rows with is_copy.";
 
 fn invalid(message: String) -> Failure {
     Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
@@ -157,8 +158,8 @@ fn aggregate_context(fcinfo: pg_sys::FunctionCallInfo) -> Result<PgMemoryContext
 /// The state, made at the first row.
 fn tally<'a>(state: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a mut Tally, Failure> {
     let mut context = aggregate_context(fcinfo)?;
-    // SAFETY: an `internal` state of these aggregates is a Tally that lives as long as the aggregate's context, which outlives
-    // the call; PostgreSQL calls with one state at a time.
+    // SAFETY: an `internal` state of these aggregates is a Tally that lives as long as the aggregate's context, which
+    // outlives the call; PostgreSQL calls with one state at a time.
     unsafe {
         Ok(match state.unwrap() {
             Some(datum) => &mut *datum.cast_mut_ptr::<Tally>(),
@@ -277,7 +278,8 @@ fn prediction_micro_ap(from: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Opti
     })
 }
 
-/// The best point, None where recall is undefined or no precision was asked for; the inner None where it is never reached.
+/// The best point, None where recall is undefined or no precision was asked for; the inner None
+/// where it is never reached.
 fn best_point(from: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<Option<OperatingPoint>>, Failure> {
     let Some(tally) = finished(from, fcinfo)? else {
         return Ok(None);
@@ -333,8 +335,8 @@ struct Curve(pg_sys::Datum);
 
 impl Curve {
     fn form(fcinfo: pg_sys::FunctionCallInfo, points: &[OperatingPoint]) -> Result<Curve, Failure> {
-        // SAFETY: fcinfo is this call's, so its function's result type is known; the row type is checked to have the three
-        // columns of which the tuples are formed, and the array to be one of them.
+        // SAFETY: fcinfo is this call's, so its function's result type is known; the row type is checked to have the
+        // three columns of which the tuples are formed, and the array to be one of them.
         unsafe {
             let function = (*fcinfo).flinfo.as_ref().map_or(pg_sys::InvalidOid, |info| info.fn_oid);
             let element = pg_sys::get_element_type(pg_sys::get_func_rettype(function));

@@ -17,8 +17,8 @@ pub extern "C" fn pg_finfo_read_and_release() -> &'static pg_sys::Pg_finfo_recor
     &V1
 }
 
-/// The rows of a query, read to its end and kept (beyond work_mem in a temporary file). It is read in a subtransaction that is taken
-/// back: its locks end with it.
+/// The rows of a query, read to its end and kept (beyond work_mem in a temporary file). It is read in a subtransaction
+/// that is taken back: its locks end with it.
 ///
 /// # Safety
 /// Called by PostgreSQL's function manager.
@@ -55,8 +55,8 @@ impl Rows {
     /// # Safety
     /// `fcinfo` must be that of the call.
     unsafe fn begin(fcinfo: pg_sys::FunctionCallInfo) -> Result<Rows, Failure> {
-        // SAFETY: the tag says whether there is a ReturnSetInfo; the store belongs to the query that calls, and so outlives the
-        // subtransaction.
+        // SAFETY: the tag says whether there is a ReturnSetInfo; the store belongs to the query that calls, and so
+        // outlives the subtransaction.
         unsafe {
             let info = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             if info.is_null()
@@ -84,8 +84,8 @@ impl Rows {
 
     fn read(&self, statement: &str) -> Result<(), Failure> {
         let text = CString::new(statement).map_err(|_| internal("a statement with a NUL byte", 0))?;
-        // SAFETY: SPI is connected and finished in pairs (where an ERROR unwinds, the subtransaction's end cleans up); rows are copied
-        // before they are freed.
+        // SAFETY: SPI is connected and finished in pairs (where an ERROR unwinds, the subtransaction's end cleans up);
+        // rows are copied before they are freed.
         unsafe {
             if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
                 return Err(internal("SPI_connect", 0));
@@ -138,7 +138,8 @@ impl Rows {
     /// # Safety
     /// Row and description must be valid and fit the columns.
     unsafe fn keep(&self, row: pg_sys::HeapTuple, found: pg_sys::TupleDesc) {
-        // SAFETY: the caller vouches for the row. What lies outside of it (TOAST) is fetched: without a lock it may be gone tomorrow.
+        // SAFETY: the caller vouches for the row. What lies outside of it (TOAST) is fetched: without a
+        // lock it may be gone tomorrow.
         unsafe {
             let count = usize::try_from((*found).natts).unwrap_or(0);
             let mut values = vec![pg_sys::Datum::from(0usize); count];

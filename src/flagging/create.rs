@@ -65,7 +65,8 @@ fn copy_create_flagging(
             relation,
             &uploads.name,
             "it takes no trigger",
-            "Keep uploads in a table of the coordinator's own, or search with copy_match in the statement that stores the upload.",
+            "Keep uploads in a table of the coordinator's own, or search with copy_match in the statement that stores \
+             the upload.",
         )?;
         uploads.check()?;
         as_role(uploads.owner, || references(set).map(|_| ()))?;

@@ -34,7 +34,10 @@ fn copy_flag_existing(relation: Option<pg_sys::Oid>, trigger_name: Option<&str>,
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!("the table has no enabled flagging trigger{name}"),
             )
-            .hint("copy_create_flagging, or CREATE TRIGGER … EXECUTE FUNCTION copy_flag(…), says what to match with what."));
+            .hint(
+                "copy_create_flagging, or CREATE TRIGGER … EXECUTE FUNCTION copy_flag(…), says what to match \
+                 with what.",
+            ));
         }
         let root = root_of(relation)?;
         let mut total = 0;
@@ -63,8 +66,8 @@ fn enqueue_all(uploads: &Uploads, root: pg_sys::Oid, condition: Option<&str>) ->
         // On a line of its own, so that a comment in it ends.
         condition.map_or_else(String::new, |condition| format!(" AND ({condition}\n)")),
     );
-    // Who may act as the table's owner does: code that hangs on the table (expressions of its indexes, policies) then runs with the
-    // owner's rights, not with a superuser's. Others read with their own.
+    // Who may act as the table's owner does: code that hangs on the table (expressions of its indexes, policies) then
+    // runs with the owner's rights, not with a superuser's. Others read with their own.
     let own = select(
         "SELECT pg_catalog.pg_has_role($1, 'USAGE')",
         &[Parameter::of(uploads.owner)],
@@ -103,8 +106,8 @@ impl Cursor {
     /// Reads the query's rows a thousand at a time and passes on their keys; how many.
     fn each(&mut self, mut write: impl FnMut(&[Vec<String>]) -> Result<(), Failure>) -> Result<i64, Failure> {
         let mut total = 0;
-        // SAFETY: SPI is connected and finished in pairs (the transaction's abort cleans up where an ERROR unwinds); rows are read before
-        // the table that holds them is freed; the portal is closed at the end.
+        // SAFETY: SPI is connected and finished in pairs (the transaction's abort cleans up where an ERROR unwinds);
+        // rows are read before the table that holds them is freed; the portal is closed at the end.
         unsafe {
             if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
                 return Err(Failure::new(

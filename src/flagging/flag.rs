@@ -1,7 +1,7 @@
 //! An upload compared with the references, and what comes of it: findings, or a refusal.
 //!
-//! References are read with the rights of the uploads table's owner, as foreign keys check theirs: whoever writes an upload need not
-//! be allowed to read the references, and nobody gets at references that the owner may not read.
+//! References are read with the rights of the uploads table's owner, as foreign keys check theirs: whoever writes an
+//! upload need not be allowed to read the references, and nobody gets at references that the owner may not read.
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
@@ -51,8 +51,8 @@ impl References {
     }
 }
 
-/// The references of a trigger's set, as the current role, the owner of the uploads table, may read them: a set of a role whom it
-/// trusts, judged under the relation's lock, which lasts as long as the search that follows.
+/// The references of a trigger's set, as the current role, the owner of the uploads table, may read them: a set of a
+/// role whom it trusts, judged under the relation's lock, which lasts as long as the search that follows.
 pub fn references(name: &str) -> Result<References, Failure> {
     let set = remember_sets(
         |last| &mut last.flagging,
@@ -93,7 +93,8 @@ fn check_readable(set: &str) -> Result<(), Failure> {
         "References are read with the rights of role \"{owner}\", who owns the table of the uploads."
     ))
     .hint(format!(
-        "Who owns the references: GRANT SELECT ON {relation} TO {owner} (and USAGE on its schema). Who writes uploads needs no right on them."
+        "Who owns the references: GRANT SELECT ON {relation} \
+         TO {owner} (and USAGE on its schema). Who writes uploads needs no right on them."
     )))
 }
 
@@ -104,19 +105,20 @@ fn explained(failure: Failure, set: &str) -> Failure {
     }
     failure
         .detail(format!(
-            "References are read with the rights of role \"{}\", who owns the table of the uploads: code that hangs on the references \
-             would run with these.",
+            "References are read with the rights of role \"{}\", who owns the table of the uploads: code that hangs on \
+             the references would run with these.",
             role_name(current_user())
         ))
         .hint(format!(
-            "A superuser can declare the set trusted: SELECT copy_alter_set({}, trusted => true). Or let references and uploads belong to \
+            "A superuser can declare the set trusted: \
+             SELECT copy_alter_set({}, trusted => true). Or let references and uploads belong to \
              one role, or the references to a superuser.",
             quote_literal(set)
         ))
 }
 
-/// The references that an image (None: its descriptor alone) resembles enough to be flagged. One that a negative set explains is not
-/// raised.
+/// The references that an image (None: its descriptor alone) resembles enough to be flagged. One that a negative
+/// set explains is not raised.
 pub fn matches(
     home: &Home,
     descriptor: &[f32],
@@ -177,20 +179,21 @@ pub fn dismissed(named: &Named, reference: &str) -> Result<bool, Failure> {
     Ok(found.contains(&true))
 }
 
-/// The error that refuses an upload. To whom may read the references it says which one and how near; to others it would be a way to
-/// ask a set, upload by upload. Called as the role that writes the upload.
+/// The error that refuses an upload. To whom may read the references it says which one and how near; to others it would
+/// be a way to ask a set, upload by upload. Called as the role that writes the upload.
 pub fn refusal(named: &Named, copy: &Match) -> Failure {
     let readable = select(
         "SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(s.relation::pg_catalog.oid, u.col, 'SELECT')) \
-                AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND NOT pg_catalog.row_security_active(c.oid) \
+                AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
+                AND NOT pg_catalog.row_security_active(c.oid) \
          FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation \
               CROSS JOIN pg_catalog.unnest(pg_catalog.array_prepend(s.key_column, s.further_key_columns)) AS u(col) \
          WHERE s.name = $1 GROUP BY c.oid, c.relnamespace",
         &[Parameter::of(named.set)],
         |row| row.required::<bool>(1),
     );
-    let hint = "The threshold belongs to the set and its calibration (copy_alter_set); copy_disable_reference takes a reference out \
-                of use that anybody may upload.";
+    let hint = "The threshold belongs to the set and its calibration (copy_alter_set); copy_disable_reference takes a \
+                reference out of use that anybody may upload.";
     let Named { upload, set, .. } = named;
     if readable.is_ok_and(|readable| readable == [true]) {
         Failure::new(

@@ -26,8 +26,9 @@ impl Trouble {
         }
     }
 
-    /// PostgreSQL's own error, or that of somebody's function. Its text may hold values of rows, which whoever reads the queue may not
-    /// be allowed to see: only errors about objects and resources are told in full, the others in the server's log.
+    /// PostgreSQL's own error, or that of somebody's function. Its text may hold values of rows, which whoever
+    /// reads the queue may not be allowed to see: only errors about objects and resources are told in full, the
+    /// others in the server's log.
     fn caught(error: &CaughtError) -> Trouble {
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
@@ -101,8 +102,8 @@ fn sqlstate(code: PgSqlErrorCode) -> String {
         .collect()
 }
 
-/// Runs `work` in a subtransaction of its own, within `limit` milliseconds where one is given. Where it fails, what it wrote is taken
-/// back, and the outer transaction goes on. A cancelled statement is not caught.
+/// Runs `work` in a subtransaction of its own, within `limit` milliseconds where one is given. Where it fails, what it
+/// wrote is taken back, and the outer transaction goes on. A cancelled statement is not caught.
 pub fn guarded<T>(limit: Option<i32>, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Trouble> {
     let clock = limit.map(Clock::start);
     match subtransaction(work) {
@@ -150,11 +151,12 @@ fn is_cancel(error: &CaughtError) -> bool {
              if report.sql_error_code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED)
 }
 
-/// Runs `work` in a subtransaction, which is kept where it succeeds and rolled back where it does not, whatever the cause.
+/// Runs `work` in a subtransaction, which is kept where it succeeds and rolled back where it
+/// does not, whatever the cause.
 pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Ended> {
     let mut work = Some(work);
-    // SAFETY: as PL/pgSQL does for a block with an exception clause: memory context and resource owner are those of before again
-    // when the subtransaction is over, either way.
+    // SAFETY: as PL/pgSQL does for a block with an exception clause: memory context and resource owner are those of
+    // before again when the subtransaction is over, either way.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         let callbacks = pg_sys::error_context_stack;
@@ -199,7 +201,8 @@ const ANY_FREE: std::ffi::c_int = 1000;
 static EXPIRED: AtomicBool = AtomicBool::new(false);
 static TIMEOUT: OnceLock<std::ffi::c_int> = OnceLock::new();
 
-/// A time limit on what this process does, until it is dropped: when it is over, the work is cancelled as a statement is.
+/// A time limit on what this process does, until it is dropped: when it is over, the work is
+/// cancelled as a statement is.
 struct Clock(std::ffi::c_int);
 
 impl Clock {

@@ -12,7 +12,8 @@ pub struct Canonical(i32);
 
 impl Canonical {
     pub fn settings() -> Canonical {
-        // SAFETY: a level of settings that ends with this value, or, where PostgreSQL raises, with the (sub)transaction.
+        // SAFETY: a level of settings that ends with this value, or, where PostgreSQL raises,
+        // with the (sub)transaction.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
             for (name, value) in [
@@ -77,10 +78,11 @@ pub fn upload_text(key: &[String]) -> String {
     }
 }
 
-/// The type's own equality, wherever that lives, so that an index can serve it; domains by what they are made of. Types are named
-/// without a modifier: `character` alone would be `character(1)`.
+/// The type's own equality, wherever that lives, so that an index can serve it; domains by what they are made of. Types
+/// are named without a modifier: `character` alone would be `character(1)`.
 const CONDITIONS: &str = "\
-    SELECT pg_catalog.format('%I.%I OPERATOR(%I.%s) $1[%s]::%I.%I', $3, u.col, n.nspname, o.oprname, u.number, tn.nspname, t.typname) \
+    SELECT pg_catalog.format('%I.%I OPERATOR(%I.%s) $1[%s]::%I.%I', $3, u.col, n.nspname, o.oprname, u.number, \
+    tn.nspname, t.typname) \
     FROM pg_catalog.unnest($2) WITH ORDINALITY AS u(col, number) \
     JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attname = u.col AND a.attnum > 0 AND NOT a.attisdropped \
     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace \
@@ -101,7 +103,8 @@ const CONDITIONS: &str = "\
                     ELSE base.oid END AS intype \
         FROM base WHERE base.typtype <> 'd') compared ON true \
     JOIN LATERAL ( \
-        SELECT am.amopopr FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree' \
+        SELECT am.amopopr FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod \
+        AND m.amname = 'btree' \
             JOIN pg_catalog.pg_amop am ON am.amopfamily = c.opcfamily AND am.amoplefttype = c.opcintype \
                  AND am.amoprighttype = c.opcintype AND am.amopstrategy = 3 \
         WHERE c.opcdefault AND c.opcintype = compared.intype LIMIT 1) eq ON true \

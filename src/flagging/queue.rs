@@ -1,7 +1,8 @@
 //! The queue of uploads: how entries come in, and how they are worked off.
 //!
-//! An entry names a trigger and a key, and is no authority beyond that: what is read, what it is matched with and with whose rights
-//! says the trigger, as it stands when the entry's turn comes. The tables are written as the extension's owner.
+//! An entry names a trigger and a key, and is no authority beyond that: what is read, what it is matched
+//! with and with whose rights says the trigger, as it stands when the entry's turn comes. The tables are
+//! written as the extension's owner.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -26,7 +27,8 @@ use crate::types::Vector;
 /// Bytes of images that are held before they are embedded.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a claim adds to an entry's tries. One that fails in order takes one back: a try that ended the server counts double.
+/// What a claim adds to an entry's tries. One that fails in order takes one back: a try that ended
+/// the server counts double.
 const CLAIM: i32 = 2;
 
 /// An entry that is being worked on.
@@ -90,13 +92,14 @@ pub fn enqueue(
     Ok(())
 }
 
-/// Marks the next entries that are due as begun and gives their ids. To be committed before they are worked on, so that one that ends
-/// the server is given up in the end.
+/// Marks the next entries that are due as begun and gives their ids. To be committed before they are worked on, so that
+/// one that ends the server is given up in the end.
 pub fn claim(batch: i32) -> Result<Vec<i64>, Failure> {
     as_extension_owner(|| {
         loop {
             let first = change(
-                "SELECT q.id, q.attempts FROM copymatch.queue q WHERE q.state = 'waiting' AND q.next_try <= pg_catalog.now() \
+                "SELECT q.id, q.attempts FROM copymatch.queue q WHERE q.state = 'waiting' \
+                 AND q.next_try <= pg_catalog.now() \
                  ORDER BY q.next_try, q.id LIMIT 1 FOR UPDATE SKIP LOCKED",
                 &[],
                 |row| Ok((row.required::<i64>(1)?, row.required::<i32>(2)?)),
@@ -108,7 +111,8 @@ pub fn claim(batch: i32) -> Result<Vec<i64>, Failure> {
                 // Begun as often as it may be, and no answer: the server ended each time.
                 change(
                     "UPDATE copymatch.queue SET state = 'failed', \
-                     last_error = coalesce(last_error, 'the server ended each time that this was worked on') WHERE id = $1",
+                     last_error = coalesce(last_error, 'the server ended each time that this was worked on') \
+                     WHERE id = $1",
                     &[Parameter::of(id)],
                     |_| Ok(()),
                 )?;
@@ -147,7 +151,8 @@ fn delay(tries: i32) -> i64 {
     doubled.min(3_600_000)
 }
 
-/// Works claimed entries off: findings and the end of their entries in one transaction. One that fails leaves the others alone.
+/// Works claimed entries off: findings and the end of their entries in one transaction. One that
+/// fails leaves the others alone.
 pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
     let home = Home::installed()?;
     let mut worked = Worked { out_of_memory: false };
@@ -274,7 +279,8 @@ fn flag_batch(home: &Home, batch: Vec<Ready>, slow: &mut Slow, worked: &mut Work
     Ok(())
 }
 
-/// What was found in place of an image begins with the row's own bytes, which readers of the queue need not be allowed to see.
+/// What was found in place of an image begins with the row's own bytes, which readers of the queue
+/// need not be allowed to see.
 fn about_the_image(failure: Failure) -> Trouble {
     const UNKNOWN: &str = "image format not recognised";
     if failure.line().starts_with(UNKNOWN) {
@@ -319,11 +325,12 @@ fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result
 /// Locks claimed entries and reads them, those of one set together.
 fn lock(ids: &[i64]) -> Result<Vec<Entry>, Failure> {
     as_extension_owner(|| {
-        // Another session that looks for entries to claim holds a lock for a moment on those that were due when it began: not a reason
-        // to put them off. One that works on them, after the time set for that, is.
+        // Another session that looks for entries to claim holds a lock for a moment on those that were due when it
+        // began: not a reason to put them off. One that works on them, after the time set for that, is.
         for _ in 0..20 {
             let locked = change(
-                "SELECT q.id FROM copymatch.queue q WHERE q.id = ANY ($1) AND q.state = 'waiting' ORDER BY q.id FOR UPDATE SKIP LOCKED",
+                "SELECT q.id FROM copymatch.queue q WHERE q.id = ANY ($1) AND q.state = 'waiting' \
+                 ORDER BY q.id FOR UPDATE SKIP LOCKED",
                 &[Parameter::of(ids.to_vec())],
                 |row| row.required::<i64>(1),
             )?;
@@ -338,7 +345,8 @@ fn lock(ids: &[i64]) -> Result<Vec<Entry>, Failure> {
             change("SELECT FROM pg_catalog.pg_sleep(0.005)", &[], |_| Ok(()))?;
         }
         change(
-            "SELECT q.id, q.relation::pg_catalog.oid, (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid = coalesce(q.trigger_relation, q.relation)), \
+            "SELECT q.id, q.relation::pg_catalog.oid, (SELECT c.oid FROM pg_catalog.pg_class c \
+             WHERE c.oid = coalesce(q.trigger_relation, q.relation)), \
                     q.trigger_name::pg_catalog.text, q.key, q.arguments \
              FROM copymatch.queue q WHERE q.id = ANY ($1) AND q.state = 'waiting' \
              ORDER BY q.reference_set, q.id FOR UPDATE OF q SKIP LOCKED",
@@ -378,7 +386,8 @@ fn failed(ids: &[i64], trouble: &Trouble, finally: bool) -> Result<(), Failure> 
             "UPDATE copymatch.queue SET last_error = $2, attempts = attempts - $3, \
                  state = CASE WHEN $4 OR attempts - $3 >= $5 THEN 'failed' ELSE 'waiting' END, \
                  next_try = pg_catalog.clock_timestamp() \
-                     + least($6 * pg_catalog.power(2, least(attempts - $3, 20) - 1), 3600000) * interval '1 millisecond' \
+                     + least($6 * pg_catalog.power(2, least(attempts - $3, 20) - 1), \
+                     3600000) * interval '1 millisecond' \
              WHERE id = ANY ($1)",
             &[
                 Parameter::of(ids.to_vec()),
@@ -399,7 +408,8 @@ fn put_off(ids: &[i64], milliseconds: i64) -> Result<(), Failure> {
     as_extension_owner(|| {
         change(
             "UPDATE copymatch.queue SET attempts = greatest(attempts - $2, 0), \
-                 next_try = pg_catalog.clock_timestamp() + $3 * interval '1 millisecond' WHERE id = ANY ($1) AND state = 'waiting'",
+             next_try = pg_catalog.clock_timestamp() + $3 * interval '1 millisecond' WHERE id = ANY ($1) \
+             AND state = 'waiting'",
             &[
                 Parameter::of(ids.to_vec()),
                 Parameter::of(CLAIM),
@@ -421,8 +431,10 @@ fn stalled(entry: &Entry) -> Result<(), Failure> {
     as_extension_owner(|| {
         change(
             "UPDATE copymatch.queue q SET next_try = pg_catalog.clock_timestamp() + $4 * interval '1 millisecond' \
-             WHERE q.id IN (SELECT w.id FROM copymatch.queue w WHERE w.state = 'waiting' AND w.next_try <= pg_catalog.now() \
-                                AND w.trigger_relation = $1 AND w.trigger_name = $2 AND w.id <> $3 FOR UPDATE SKIP LOCKED)",
+             WHERE q.id IN (SELECT w.id FROM copymatch.queue w WHERE w.state = 'waiting' \
+             AND w.next_try <= pg_catalog.now() \
+                                AND w.trigger_relation = $1 AND w.trigger_name = $2 \
+                                AND w.id <> $3 FOR UPDATE SKIP LOCKED)",
             &[
                 Parameter::of(entry.uploads),
                 Parameter::of(entry.trigger.as_deref()),
@@ -478,7 +490,8 @@ fn copy_retry_queue(relation: Option<pg_sys::Oid>) -> i64 {
     boundary(|| {
         as_extension_owner(|| {
             let again = change(
-                "WITH again AS (UPDATE copymatch.queue SET state = 'waiting', attempts = 0, next_try = pg_catalog.now(), last_error = NULL \
+                "WITH again AS (UPDATE copymatch.queue SET state = 'waiting', attempts = 0, \
+                 next_try = pg_catalog.now(), last_error = NULL \
                      WHERE state = 'failed' AND ($1 IS NULL OR relation = $1) RETURNING id) \
                  SELECT pg_catalog.count(*) FROM again",
                 &[Parameter::of(relation)],
@@ -495,7 +508,8 @@ fn copy_clear_queue(relation: Option<pg_sys::Oid>) -> i64 {
     boundary(|| {
         as_extension_owner(|| {
             let gone = change(
-                "WITH gone AS (DELETE FROM copymatch.queue WHERE state = 'failed' AND ($1 IS NULL OR relation = $1) RETURNING id) \
+                "WITH gone AS (DELETE FROM copymatch.queue WHERE state = 'failed' AND ($1 IS NULL OR relation = $1) \
+                 RETURNING id) \
                  SELECT pg_catalog.count(*) FROM gone",
                 &[Parameter::of(relation)],
                 |row| row.required::<i64>(1),

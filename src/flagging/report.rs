@@ -54,8 +54,8 @@ fn small_jpeg(image: &[u8], side: i32) -> Result<Vec<u8>, Failure> {
     Ok(encode_jpeg(&small, QUALITY)?)
 }
 
-/// A row's image as a thumbnail in base64. None where there is no such row, or the caller may not see its image: whatever goes wrong is
-/// a picture not shown.
+/// A row's image as a thumbnail in base64. None where there is no such row, or the caller may not see its image:
+/// whatever goes wrong is a picture not shown.
 #[pg_extern(sql = false)]
 fn thumbnail_of(
     relation: pg_sys::Oid,
@@ -96,7 +96,8 @@ fn thumbnail(
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
               JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
          WHERE c.oid = $1 AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-           AND (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(c.oid, u.col, 'SELECT')) FROM pg_catalog.unnest($2) AS u(col))",
+           AND (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(c.oid, u.col, 'SELECT')) \
+           FROM pg_catalog.unnest($2) AS u(col))",
         &[Parameter::of(relation), Parameter::of(columns)],
         |row| {
             Ok((
@@ -119,8 +120,9 @@ fn thumbnail(
         let _canonical = Canonical::settings();
         select(&statement, &[Parameter::of(values)], |row| row.get::<Vec<u8>>(1))
     };
-    // The reader may read these rows; code that hangs on the table (its key's operators, its indexes) runs with its owner's rights. What a
-    // view or a policy gives depends on the reader, with whose rights its functions run: only where a superuser made it.
+    // The reader may read these rows; code that hangs on the table (its key's operators, its indexes) runs with its
+    // owner's rights. What a view or a policy gives depends on the reader, with whose rights its functions run: only
+    // where a superuser made it.
     let images = if plain {
         as_role(owner, read)?
     } else if by_superuser {

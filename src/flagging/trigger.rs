@@ -1,7 +1,7 @@
 //! `copy_flag`: the trigger that compares uploads with a reference set, at once or through the queue.
 //!
-//! It runs as whoever writes the upload, who needs no right on findings, queue or references: references are read as the owner of the
-//! uploads table, and what is found is written as the extension's owner.
+//! It runs as whoever writes the upload, who needs no right on findings, queue or references: references are read as
+//! the owner of the uploads table, and what is found is written as the extension's owner.
 
 use std::ffi::{CStr, CString};
 
@@ -54,8 +54,10 @@ pub unsafe extern "C-unwind" fn copy_flag(fcinfo: pg_sys::FunctionCallInfo) -> p
 }
 
 fn misused(message: impl Into<String>) -> Failure {
-    Failure::new(PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, message)
-        .hint("CREATE TRIGGER … AFTER INSERT OR UPDATE ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')")
+    Failure::new(PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, message).hint(
+        "CREATE TRIGGER … AFTER INSERT OR UPDATE ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', \
+         'licensed')",
+    )
 }
 
 /// The row that fired the trigger, and what the trigger was told.
@@ -111,7 +113,8 @@ impl<'a> Upload<'a> {
         let options = Options::parse(&arguments).map_err(|error| invalid_options(&error))?;
         if timing == pg_sys::TRIGGER_EVENT_BEFORE && options.on_copy != OnCopy::Reject {
             return Err(misused(
-                "as a BEFORE trigger copy_flag can only refuse rows: the row is not written yet, so that there is nothing to record",
+                "as a BEFORE trigger copy_flag can only refuse rows: the row is not written yet, so that there is \
+                 nothing to record",
             )
             .hint("Make it an AFTER trigger, or add the option 'on_copy=reject'."));
         }
@@ -291,7 +294,8 @@ impl<'a> Upload<'a> {
             "WITH RECURSIVE up AS ( \
                  SELECT t.tgrelid, t.tgname, t.tgparentid FROM pg_catalog.pg_trigger t WHERE t.oid = $1 \
                  UNION ALL \
-                 SELECT t.tgrelid, t.tgname, t.tgparentid FROM up JOIN pg_catalog.pg_trigger t ON t.oid = up.tgparentid) \
+                 SELECT t.tgrelid, t.tgname, t.tgparentid FROM up JOIN pg_catalog.pg_trigger t \
+                 ON t.oid = up.tgparentid) \
              SELECT up.tgrelid, up.tgname::pg_catalog.text, c.relowner \
              FROM up JOIN pg_catalog.pg_class c ON c.oid = up.tgrelid WHERE up.tgparentid = 0",
             &[Parameter::of(definition.tgoid)],
@@ -353,7 +357,8 @@ fn column(trigger: &pg_sys::TriggerData, name: &str) -> Result<i32, Failure> {
             PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
         )
     })?;
-    // PostgreSQL computes stored ones after BEFORE triggers, virtual ones only for queries: a trigger would take them for NULL.
+    // PostgreSQL computes stored ones after BEFORE triggers, virtual ones only for queries: a trigger
+    // would take them for NULL.
     let before = trigger.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_BEFORE;
     // SAFETY: a look-up in PostgreSQL's caches for a column that is there.
     let generated = unsafe { pg_sys::get_attgenerated((*trigger.tg_relation).rd_id, number as pg_sys::AttrNumber) };

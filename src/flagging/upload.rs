@@ -1,4 +1,5 @@
-//! What a flagging trigger says of a table of uploads, and an upload read by its key with the rights of that table's owner.
+//! What a flagging trigger says of a table of uploads, and an upload read by its key with the
+//! rights of that table's owner.
 
 use flagging::{Mode, Options};
 use pgrx::prelude::*;
@@ -102,11 +103,15 @@ impl Uploads {
                     None => "the flagging trigger is gone, or disabled".to_owned(),
                 },
             )
-            .hint("Make or enable the trigger again and call copy_retry_queue(), or forget the entry with copy_clear_queue().")),
+            .hint(
+                "Make or enable the trigger again and call copy_retry_queue(), or forget the entry with \
+                 copy_clear_queue().",
+            )),
         }
     }
 
-    /// Checks that the columns are there and of types that can be used, and gives the condition that finds an upload by its key.
+    /// Checks that the columns are there and of types that can be used, and gives the condition that
+    /// finds an upload by its key.
     pub fn check(&self) -> Result<String, Failure> {
         let columns = select(
             "SELECT a.attname::pg_catalog.text, a.atttypid, a.attgenerated = 'v' FROM pg_catalog.pg_attribute a \
@@ -127,7 +132,8 @@ impl Uploads {
             let Some((_, kind, is_virtual)) = columns.iter().find(|(column, ..)| column == name) else {
                 return Err(self.column_failure(name, PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, "does not exist"));
             };
-            // The trigger looks at image and key; who uploaded, in the asynchronous form, only the query that reads the row.
+            // The trigger looks at image and key; who uploaded, in the asynchronous form, only the
+            // query that reads the row.
             let by_query = self.options.mode == Mode::Async
                 && self.options.uploader.as_ref() == Some(name)
                 && name != &self.options.image
@@ -152,7 +158,8 @@ impl Uploads {
         condition("u", self.relation, &self.name, &self.options.key)
     }
 
-    /// Image and uploader of the upload with this key, as the table's owner may read them; None where it is gone, or its image is.
+    /// Image and uploader of the upload with this key, as the table's owner may read them; None where it
+    /// is gone, or its image is.
     #[allow(clippy::type_complexity)]
     pub fn read(&self, key: &[String]) -> Result<Option<(Vec<u8>, Option<String>)>, Failure> {
         let condition = self.check()?;

@@ -41,8 +41,8 @@ fn slots() -> Option<&'static [Slot; SLOTS]> {
     shared().map(|slots| &slots.listening)
 }
 
-/// Whether the preloaded worker of this number could not connect the last time. What is asked here is noted for the next start: a
-/// worker that does connect says so by `connected`.
+/// Whether the preloaded worker of this number could not connect the last time. What is asked here is noted for the
+/// next start: a worker that does connect says so by `connected`.
 pub fn failed_before(worker: usize) -> bool {
     shared()
         .and_then(|slots| slots.careful.get(worker))
@@ -120,7 +120,8 @@ fn wake() {
         if slot.database.load(Ordering::Acquire) == database {
             let latch = slot.latch.load(Ordering::Acquire);
             if !latch.is_null() {
-                // SAFETY: the latch of a PGPROC, which stays in shared memory; a process that has it by now wakes for nothing.
+                // SAFETY: the latch of a PGPROC, which stays in shared memory; a process that has it
+                // by now wakes for nothing.
                 unsafe { pg_sys::SetLatch(latch) };
             }
         }

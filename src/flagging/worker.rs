@@ -1,5 +1,5 @@
-//! The queue's background workers: from shared_preload_libraries for the databases that copymatch.queue_databases lists, or
-//! started by `copy_start_worker()`.
+//! The queue's background workers: from shared_preload_libraries for the databases that copymatch.queue_databases
+//! lists, or started by `copy_start_worker()`.
 
 use std::ffi::{CStr, CString};
 use std::panic::AssertUnwindSafe;
@@ -77,7 +77,8 @@ fn copy_start_worker() -> i32 {
             )
             .detail("They count in all databases together: background workers are few, and others need some too.")
             .hint(format!(
-                "copy_stop_worker() ends this database's; copymatch.queue_max_started ({most}) is the limit; CALL copy_process_queue() needs no worker."
+                "copy_stop_worker() ends this database's; copymatch.queue_max_started ({most}) is the limit; CALL \
+                 copy_process_queue() needs no worker."
             )));
         }
         let none_free = || {
@@ -203,7 +204,8 @@ pub extern "C-unwind" fn copymatch_queue_worker(argument: pg_sys::Datum) {
         let (number, name) = BackgroundWorker::get_extra().split_once(' ').unwrap_or_default();
         let number = number.parse().unwrap_or(usize::MAX);
         if wake::failed_before(number) {
-            // Whoever connects to a database that is not there ends with FATAL: look for it first. A process connects once.
+            // Whoever connects to a database that is not there ends with FATAL: look for it
+            // first. A process connects once.
             until_there(name);
             wake::connected(number);
             // SAFETY: ends this process as every PostgreSQL process ends; with 1 it is started again.
@@ -232,8 +234,8 @@ pub extern "C-unwind" fn copymatch_queue_worker(argument: pg_sys::Datum) {
             break;
         }
     }
-    // Exit 0 is the end of a worker; any other is started again, unless the server shuts down. The end of the process rolls
-    // back what is open.
+    // Exit 0 is the end of a worker; any other is started again, unless the server shuts down. The end of the
+    // process rolls back what is open.
     let code = if database == PRELOADED { 1 } else { 0 };
     // SAFETY: ends this process in the way every PostgreSQL process ends.
     unsafe { pg_sys::proc_exit(code) };
@@ -261,10 +263,11 @@ fn until_there(name: &str) {
     }
 }
 
-/// Whether there is a database of this name. Read from end to end: without a database of its own a process knows no index.
+/// Whether there is a database of this name. Read from end to end: without a database of its
+/// own a process knows no index.
 fn is_there(name: &CStr) -> bool {
-    // SAFETY: within a transaction; pg_database is one of the relations that every process knows, and its rows begin with their
-    // fixed columns.
+    // SAFETY: within a transaction; pg_database is one of the relations that every process knows, and its rows begin
+    // with their fixed columns.
     unsafe {
         let databases = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
         let scan = pg_sys::table_beginscan_catalog(databases, 0, std::ptr::null_mut());
@@ -305,7 +308,8 @@ fn turn() {
     crate::interrupts::process();
 }
 
-/// Claims a batch and commits that, works it off and commits that: after a crash in between, a claim shows as a failed try.
+/// Claims a batch and commits that, works it off and commits that: after a crash in between, a
+/// claim shows as a failed try.
 fn batch() -> bool {
     report(true);
     let claimed = in_transaction(|| {
@@ -346,20 +350,22 @@ fn batch() -> bool {
     worked
 }
 
-/// Whether what this process is about to do is the extension's: the queue is locked until the transaction's end, is a member of the
-/// installed extension, and of this library's version. Whoever owns the database may make tables and functions of the same names where
-/// the extension is not, or not any more.
+/// Whether what this process is about to do is the extension's: the queue is locked until the transaction's end, is a
+/// member of the installed extension, and of this library's version. Whoever owns the database may make tables and
+/// functions of the same names where the extension is not, or not any more.
 fn is_installed() -> Result<bool, Failure> {
     const QUEUE: &str = "SELECT pg_catalog.to_regclass('copymatch.queue')::pg_catalog.oid";
     let queue = |row: &crate::select::Row| row.get::<pg_sys::Oid>(1);
     let Some(found) = select(QUEUE, &[], queue)?.into_iter().next().flatten() else {
         return Ok(false);
     };
-    // SAFETY: a lock that every writer of the table takes; the relation may be gone meanwhile, which the query below sees.
+    // SAFETY: a lock that every writer of the table takes; the relation may be gone meanwhile,
+    // which the query below sees.
     unsafe { pg_sys::LockRelationOid(found, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
     let member = change(
         "SELECT e.extversion = $2 FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_depend d \
-             ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND d.deptype = 'e' \
+             ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid \
+             AND d.deptype = 'e' \
          WHERE e.extname = 'copymatch' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = $1 \
            AND pg_catalog.to_regclass('copymatch.queue') = $1",
         &[Parameter::of(found), Parameter::of(env!("CARGO_PKG_VERSION"))],

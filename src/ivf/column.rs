@@ -85,7 +85,8 @@ impl Column {
     /// # Safety
     /// `index` must be an open index of this access method.
     pub unsafe fn of(index: pg_sys::Relation) -> Result<Self, Failure> {
-        // SAFETY: an index of this access method has one column; the support function takes an argument that it ignores.
+        // SAFETY: an index of this access method has one column; the support function takes an
+        // argument that it ignores.
         let code = unsafe {
             let procedure = pg_sys::index_getprocinfo(index, 1, KIND_PROCEDURE);
             pg_sys::FunctionCall1Coll(procedure, pg_sys::InvalidOid, pg_sys::Datum::from(0))
@@ -99,7 +100,8 @@ impl Column {
     }
 
     /// The dimensions that the indexed column's or expression's type modifier states, or else the index's own option: a
-    /// column may lose its modifier under an index (`ALTER COLUMN … TYPE vector`), which PostgreSQL does not rebuild then.
+    /// column may lose its modifier under an index (`ALTER COLUMN … TYPE vector`), which
+    /// PostgreSQL does not rebuild then.
     ///
     /// # Errors
     /// None are stated, or more than an index takes.
@@ -118,7 +120,10 @@ impl Column {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 "column does not have dimensions",
             )
-            .hint("An index needs a column type such as vector(256), an expression such as ((descriptor::vector(256))), or WITH (dimensions = 256); ALTER INDEX … SET (dimensions = 256) mends one that is there."));
+            .hint(
+                "An index needs a column type such as vector(256), an expression such as ((descriptor::vector(256))), \
+                 or WITH (dimensions = 256); ALTER INDEX … SET (dimensions = 256) mends one that is there.",
+            ));
         }
         if dimensions > ivf::MAX_DIMENSIONS {
             return Err(Failure::new(

@@ -18,8 +18,9 @@ const IN_MEMORY: f64 = 0.1;
 const QUERY: f64 = 400.0;
 /// Rows that the one-bit kernel scans for what one operator call costs.
 const ROWS_PER_OPERATOR: f64 = 4.0;
-/// The share of the table's rows that lie within a distance bound, which PostgreSQL takes for a third, as for any comparison with an
-/// expression. Who states a bound asks for copies: few rows. Where it is wide, the search still ends with the probed lists.
+/// The share of the table's rows that lie within a distance bound, which PostgreSQL takes for a third, as for any
+/// comparison with an expression. Who states a bound asks for copies: few rows. Where it is wide, the search still
+/// ends with the probed lists.
 const WITHIN_A_BOUND: f64 = 0.005;
 /// A query looks closely at its nearest branches only.
 const BRANCHES_OPENED: f64 = 0.1;

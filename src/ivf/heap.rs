@@ -42,7 +42,8 @@ impl BuildScan {
     /// Calls `each` for every row of the table, and gives the number of rows that PostgreSQL counts as there.
     pub fn every_row(&self, mut each: impl FnMut(Row) -> Result<(), Failure>) -> f64 {
         let mut each: &mut Each<'_> = &mut each;
-        // SAFETY: the relations are open; the state is a pointer to `each`, as `row_found` expects, and outlives the call.
+        // SAFETY: the relations are open; the state is a pointer to `each`, as `row_found`
+        // expects, and outlives the call.
         unsafe {
             pg_sys::table_index_build_scan(
                 self.table,
@@ -108,7 +109,8 @@ unsafe extern "C-unwind" fn row_found(
     state: *mut core::ffi::c_void,
 ) {
     boundary(|| {
-        // SAFETY: the state is what the scan was started with; PostgreSQL passes one value per column, and there is one.
+        // SAFETY: the state is what the scan was started with; PostgreSQL passes one value per
+        // column, and there is one.
         unsafe {
             let each = &mut *state.cast::<&mut Each<'_>>();
             each(Row {

@@ -1,8 +1,8 @@
 //! PostgreSQL's buffers and WAL as the place where the index's pages live.
 //!
-//! A lock or pin that an error finds is left alone: PostgreSQL's own clean-up of the failed transaction releases it, and
-//! has by then reset the counters that releasing it here would need. That is why every drop asks whether the thread is
-//! panicking, which is what an error is on its way through Rust.
+//! A lock or pin that an error finds is left alone: PostgreSQL's own clean-up of the failed transaction releases it,
+//! and has by then reset the counters that releasing it here would need. That is why every drop asks whether the thread
+//! is panicking, which is what an error is on its way through Rust.
 use std::cell::Cell;
 
 use ivf::{LockMode, PAGE_SIZE, Page, PageStore, Result};
@@ -99,8 +99,8 @@ impl Pages {
         } else {
             None
         };
-        // SAFETY: the relation is open, the block exists; a recent buffer is one that PostgreSQL once gave, and it looks
-        // whether the block is still there. The closure owns nothing that an error would have to drop.
+        // SAFETY: the relation is open, the block exists; a recent buffer is one that PostgreSQL once gave, and it
+        // looks whether the block is still there. The closure owns nothing that an error would have to drop.
         let buffer = unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 let buffer = match recent {

@@ -1,7 +1,7 @@
 //! Which buffer a block was last found in: most reads of a search then need no look-up in PostgreSQL's buffer table.
 //!
-//! One small table a backend, for all indexes, direct-mapped. Entries are hints: PostgreSQL compares the buffer's tag when
-//! it pins, and a wrong hint costs no more than the look-up that it would have saved.
+//! One small table a backend, for all indexes, direct-mapped. Entries are hints: PostgreSQL compares the buffer's tag
+//! when it pins, and a wrong hint costs no more than the look-up that it would have saved.
 use std::cell::RefCell;
 
 use pgrx::pg_sys;
@@ -68,15 +68,15 @@ pub(super) fn remember(relation: u32, block: u32, buffer: pg_sys::Buffer) {
     });
 }
 
-/// Brings the lines of a page's bytes, and of its buffer's header, towards the processor's cache. Only a hint: the page is
-/// neither pinned nor read.
+/// Brings the lines of a page's bytes, and of its buffer's header, towards the processor's cache. Only a hint: the page
+/// is neither pinned nor read.
 #[inline]
 pub(super) fn touch(buffer: pg_sys::Buffer, at: usize, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching an address has no effect on the program, whatever the address; the arrays are PostgreSQL's,
-        // and a buffer number that was once valid stays within them.
+        // SAFETY: prefetching an address has no effect on the program, whatever the address; the arrays are
+        // PostgreSQL's, and a buffer number that was once valid stays within them.
         unsafe {
             if buffer <= 0 || buffer > pg_sys::NBuffers {
                 return;

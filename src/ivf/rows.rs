@@ -19,8 +19,8 @@ enum Source {
     },
 }
 
-/// The rows of a table, fetched one by one. PostgreSQL's side of it must be given back with [`end`](Self::end); after an
-/// error PostgreSQL does so itself.
+/// The rows of a table, fetched one by one. PostgreSQL's side of it must be given back with [`end`](Self::end); after
+/// an error PostgreSQL does so itself.
 pub(super) struct Rows {
     fetch: *mut pg_sys::IndexFetchTableData,
     slot: *mut pg_sys::TupleTableSlot,
@@ -34,8 +34,8 @@ pub(super) struct Rows {
 
 impl Rows {
     /// # Safety
-    /// The scan's relations must be open, and its snapshot registered, until [`end`](Self::end). The current memory context must live as
-    /// long.
+    /// The scan's relations must be open, and its snapshot registered, until [`end`](Self::end). The current memory
+    /// context must live as long.
     pub unsafe fn begin(scan: &pg_sys::IndexScanDescData) -> Self {
         // SAFETY: the caller vouches for the scan; an index of this access method has one column, which is an attribute
         // of the table (above 0; a system column has none of our types) or an expression (0).
@@ -89,7 +89,8 @@ impl Rows {
         }
     }
 
-    /// Whether a row's block is one of the table's: PostgreSQL's error for one behind its end would blame the table, not the index.
+    /// Whether a row's block is one of the table's: PostgreSQL's error for one behind its end would blame
+    /// the table, not the index.
     fn is_of_the_table(&mut self, row: Tid) -> bool {
         if row.block() >= self.blocks {
             // SAFETY: the caller of `begin` keeps the table open.

@@ -50,8 +50,8 @@ pub(super) unsafe extern "C-unwind" fn ambeginscan(
     order_bys: core::ffi::c_int,
 ) -> pg_sys::IndexScanDesc {
     boundary(|| {
-        // SAFETY: the index is open as long as the scan lives. All memory is of the current context, in which PostgreSQL
-        // keeps the scan; the arrays are as long as it expects them.
+        // SAFETY: the index is open as long as the scan lives. All memory is of the current context, in which
+        // PostgreSQL keeps the scan; the arrays are as long as it expects them.
         unsafe {
             let scan = pg_sys::RelationGetIndexScan(index, keys, order_bys);
             let count = usize::try_from(order_bys).unwrap_or(0);
@@ -226,8 +226,8 @@ fn slice(_scan: &pg_sys::IndexScanDescData, keys: pg_sys::ScanKey, count: i32) -
     unsafe { std::slice::from_raw_parts(keys, usize::try_from(count).unwrap_or(0)) }
 }
 
-/// The smallest of the distances beyond which nothing is asked for. NaN where one of them is NULL: no row satisfies that.
-/// A distance that is NaN is no bound: PostgreSQL holds every number for less.
+/// The smallest of the distances beyond which nothing is asked for. NaN where one of them is NULL: no row satisfies
+/// that. A distance that is NaN is no bound: PostgreSQL holds every number for less.
 fn bound(scan: &pg_sys::IndexScanDescData) -> Option<f64> {
     slice(scan, scan.keyData, scan.numberOfKeys)
         .iter()

@@ -300,8 +300,8 @@ impl File {
 
     /// Reads as much as there is, at most the buffer's length.
     fn read(&self, buffer: &mut [u8]) -> usize {
-        // Not BufFileReadMaybeEOF, which 16 and later have for it: that allows for a file that ends before a block begins,
-        // and takes a last block that is short for a damaged file.
+        // Not BufFileReadMaybeEOF, which 16 and later have for it: that allows for a file that ends before a block
+        // begins, and takes a last block that is short for a damaged file.
         // SAFETY: the file is open, the buffer has room for its length.
         unsafe { pg_sys::BufFileRead(self.file, buffer.as_mut_ptr().cast(), buffer.len()) }
     }

@@ -70,8 +70,8 @@ impl Drop for Running {
     }
 }
 
-/// Trains centroids on `threads` threads; `progress` is told the part done, of 1000. Where no thread can be started, the
-/// backend trains by itself, and tells nothing meanwhile.
+/// Trains centroids on `threads` threads; `progress` is told the part done, of 1000. Where no thread can be started,
+/// the backend trains by itself, and tells nothing meanwhile.
 pub(super) fn train(
     sample: Sample,
     lists: u32,

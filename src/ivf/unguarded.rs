@@ -1,5 +1,5 @@
-//! The same functions as in `pg_sys`, which there have a guard each against errors. Here one guard of the caller's covers
-//! several, or none is needed.
+//! The same functions as in `pg_sys`, which there have a guard each against errors. Here one guard of the caller's
+//! covers several, or none is needed.
 use pgrx::pg_sys;
 
 #[cfg(any(feature = "pg14", feature = "pg15"))]

@@ -6,8 +6,8 @@ use pgrx::{varatt_is_4b_u, varsize_4b};
 use super::column::Element;
 use crate::failure::Failure;
 
-/// Varlena header, dimensions (int16) and a reserved int16; the elements follow (see `types/datum.rs`). Of `bit`: varlena header, number
-/// of bits (int32), bytes.
+/// Varlena header, dimensions (int16) and a reserved int16; the elements follow (see `types/datum.rs`). Of `bit`:
+/// varlena header, number of bits (int32), bytes.
 const HEADER: usize = 8;
 const DIMENSIONS_AT: usize = 4;
 

@@ -8,7 +8,8 @@ use crate::embed::decoded;
 use crate::failure::{Failure, boundary, should_stop};
 use crate::interrupts;
 
-/// Of each sketch its place, from 1, inliers, compared cells, agreement, agreement of what nothing covers, ground, and features; a sketch of another format has no row.
+/// Of each sketch its place, from 1, inliers, compared cells, agreement, agreement of what nothing covers, ground, and
+/// features; a sketch of another format has no row.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
 fn compare_sketches(

@@ -1,9 +1,11 @@
-//! A set's filter: an SQL condition over the columns of its relation, judged when it is kept and again whenever it is about to run.
+//! A set's filter: an SQL condition over the columns of its relation, judged when it is kept and again
+//! whenever it is about to run.
 //!
-//! Whoever searches a set runs its filter with their own rights. An owner's filter must therefore not be able to do anything but
-//! look at the row. Both the text as parsed and the tree as analysed are held against lists of what is allowed, the first because
-//! analysis itself runs code: a literal goes through the input function of the type that it becomes. What is kept is written from the
-//! tree, every operator, function and type with its schema: it means the same under every search path.
+//! Whoever searches a set runs its filter with their own rights. An owner's filter must therefore not be able to do
+//! anything but look at the row. Both the text as parsed and the tree as analysed are held against lists of what is
+//! allowed, the first because analysis itself runs code: a literal goes through the input function of the type that
+//! it becomes. What is kept is written from the tree, every operator, function and type with its schema: it means
+//! the same under every search path.
 
 use std::ffi::{CStr, CString};
 
@@ -56,7 +58,8 @@ fn current_filter(set: i64) -> Option<String> {
     boundary(|| {
         let found = select(
             "SELECT s.relation::pg_catalog.oid, s.filter, s.filter_beyond FROM copymatch.reference_set s \
-             WHERE s.id = $1 AND s.filter IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relation)",
+             WHERE s.id = $1 AND s.filter IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.pg_class c \
+             WHERE c.oid = s.relation)",
             &[Parameter::of(set)],
             |row| {
                 Ok((
@@ -106,7 +109,10 @@ pub fn settle(relation: pg_sys::Oid, text: &str, beyond: bool) -> Result<Settled
     let parsed = Parsed::of(relation, text)?;
     if !beyond {
         parsed.is_plain().map_err(|failure| {
-            failure.hint("Set it again with copy_alter_set(name, filter => …); what is not allowed there only a superuser may set.")
+            failure.hint(
+                "Set it again with copy_alter_set(name, filter => …); what is not allowed there only a superuser may \
+                 set.",
+            )
         })?;
     }
     parsed.settled(beyond)
@@ -137,8 +143,8 @@ impl Parsed {
 
     fn settled(&self, beyond: bool) -> Result<Settled, Failure> {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        // SAFETY: the relation is open while the condition is analysed; errors of PostgreSQL unwind and release what is held. The
-        // analysis may write into the parser's tree: it gets a copy.
+        // SAFETY: the relation is open while the condition is analysed; errors of PostgreSQL unwind and release what is
+        // held. The analysis may write into the parser's tree: it gets a copy.
         unsafe {
             let opened = pg_sys::table_open(self.relation, lock);
             let state = pg_sys::make_parsestate(std::ptr::null_mut());

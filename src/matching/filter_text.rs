@@ -1,5 +1,5 @@
-//! A filter's text out of its analysed tree, every operator, function and type with its schema. What the lists of `filter_words` do
-//! not have is an error.
+//! A filter's text out of its analysed tree, every operator, function and type with its schema. What the lists of
+//! `filter_words` do not have is an error.
 
 use std::ffi::CString;
 
@@ -95,7 +95,8 @@ impl Writer {
                     let operator = self.operator(expression.opno)?;
                     match self.all(expression.args)?.as_slice() {
                         [left, right] => Ok(format!(
-                            "COALESCE((NOT ({left} {operator} {right})), (NOT (({left} IS NULL) AND ({right} IS NULL))))"
+                            "COALESCE((NOT ({left} {operator} {right})), (NOT (({left} IS NULL) AND ({right} IS \
+                             NULL))))"
                         )),
                         _ => Err(refused("an operator has no operands")),
                     }
@@ -223,8 +224,8 @@ impl Writer {
         if constant.constisnull {
             return Ok(format!("NULL::{name}"));
         }
-        // SAFETY: the output function of the value's type, under settings that its input function reads back; put back below, or
-        // by the abort of the transaction where an error unwinds.
+        // SAFETY: the output function of the value's type, under settings that its input function reads back; put back
+        // below, or by the abort of the transaction where an error unwinds.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
             for (setting, value) in [
@@ -345,7 +346,8 @@ fn schema_name(schema: pg_sys::Oid) -> String {
     quoted(&unsafe { text_of(pg_sys::get_namespace_name(schema)) }.unwrap_or_default())
 }
 
-/// A type with its schema. Not by format_type: the names of the standard's types mean their short forms (bit is bit(1)).
+/// A type with its schema. Not by format_type: the names of the standard's types mean their
+/// short forms (bit is bit(1)).
 fn qualified_type(oid: pg_sys::Oid) -> String {
     // SAFETY: look-ups in the caches; the tuple is released after the copy.
     unsafe {

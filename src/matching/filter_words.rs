@@ -1,5 +1,5 @@
-//! What the text of an owner's filter may say: judged before any name in it is looked up outside PostgreSQL's own schema, and before
-//! any literal becomes a value of a type.
+//! What the text of an owner's filter may say: judged before any name in it is looked up outside PostgreSQL's own
+//! schema, and before any literal becomes a value of a type.
 
 use std::ffi::CString;
 
@@ -11,8 +11,8 @@ use crate::failure::Failure;
 /// OIDs below this one were given by initdb (FirstNormalObjectId, the same in every release).
 const FIRST_NORMAL_OID: u32 = 16384;
 
-/// PostgreSQL's functions that a filter may call: they compute something from their arguments and the clock, and neither run
-/// statements nor look up what a name in a text says.
+/// PostgreSQL's functions that a filter may call: they compute something from their arguments and the clock, and
+/// neither run statements nor look up what a name in a text says.
 const FUNCTIONS: &[&str] = &[
     "abs",
     "age",
@@ -198,9 +198,9 @@ pub fn refused(why: impl std::fmt::Display) -> Failure {
         format!("the filter is not allowed: {why}"),
     )
     .hint(
-        "A filter is an SQL condition over the relation's own columns, such as \"kind = 'logo' AND expires_at > now()\", in \
-         PostgreSQL's own types, operators and plain functions. For more make a generated column and compare that, or make the \
-         set over a view; a superuser may set a filter that goes further.",
+        "A filter is an SQL condition over the relation's own columns, such as \"kind = 'logo' AND expires_at > \
+         now()\", in PostgreSQL's own types, operators and plain functions. For more make a generated column and \
+         compare that, or make the set over a view; a superuser may set a filter that goes further.",
     )
 }
 

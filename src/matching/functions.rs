@@ -240,7 +240,8 @@ impl Page {
         };
         if k.is_some_and(|k| !(1..=MOST_NEIGHBOURS).contains(&k)) {
             let meaning = format!(
-                "k is the number of references to return, 1 to {MOST_NEIGHBOURS}; NULL: the set's own, or {DEFAULT_NEIGHBOURS}."
+                "k is the number of references to return, 1 to {MOST_NEIGHBOURS}; NULL: the set's own, or \
+                 {DEFAULT_NEIGHBOURS}."
             );
             return Err(out_of_range("k", k, &meaning));
         }

@@ -1,9 +1,9 @@
-//! Whose sets are searched without being named: the one gate for members of groups, negative sets, the default set, all sets, and the
-//! sets of triggers and workers.
+//! Whose sets are searched without being named: the one gate for members of groups, negative sets, the default set, all
+//! sets, and the sets of triggers and workers.
 //!
-//! Whoever searches a set runs code of its relation's owner: views, policies, casts, types, index expressions. It is judged by the
-//! owner, never by the look of the relation, and on what the caches say once the relation is locked: a lock keeps everybody from
-//! changing owner, name and columns until the transaction ends.
+//! Whoever searches a set runs code of its relation's owner: views, policies, casts, types, index expressions. It is
+//! judged by the owner, never by the look of the relation, and on what the caches say once the relation is locked: a
+//! lock keeps everybody from changing owner, name and columns until the transaction ends.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -13,8 +13,8 @@ use pgrx::prelude::*;
 
 use crate::failure::Failure;
 
-/// Whether `user` trusts what belongs to `owner`: everybody trusts superusers, who can do all things anyway; a superuser trusts
-/// nobody else, although every role is one of theirs; others trust the roles whose rights they have.
+/// Whether `user` trusts what belongs to `owner`: everybody trusts superusers, who can do all things anyway; a
+/// superuser trusts nobody else, although every role is one of theirs; others trust the roles whose rights they have.
 pub fn trusts(user: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in PostgreSQL's caches, of roles that may be gone.
     unsafe { pg_sys::superuser_arg(owner) || !pg_sys::superuser_arg(user) && pg_sys::has_privs_of_role(user, owner) }
@@ -34,8 +34,8 @@ pub struct Relation {
     pub owner: pg_sys::Oid,
 }
 
-/// Locks a relation against changes of its definition, until the transaction ends, and says what it is under the lock; None where
-/// it is gone.
+/// Locks a relation against changes of its definition, until the transaction ends, and says what it is under the
+/// lock; None where it is gone.
 pub fn locked(relation: pg_sys::Oid) -> Option<Relation> {
     locked_in(relation, pg_sys::AccessShareLock)
 }
@@ -88,8 +88,8 @@ thread_local! {
     static WARNED: RefCell<HashSet<String>> = RefCell::default();
 }
 
-/// Counts what this backend has heard of changes of relations, schemas, types, roles and foreign servers. Whatever was found under a lock still holds
-/// where this has not moved since and the lock is held again.
+/// Counts what this backend has heard of changes of relations, schemas, types, roles and foreign servers. Whatever was
+/// found under a lock still holds where this has not moved since and the lock is held again.
 pub fn changes() -> u64 {
     watch_invalidations();
     CHANGES.get()
@@ -125,8 +125,8 @@ unsafe extern "C-unwind" fn entry_changed(_argument: pg_sys::Datum, _cache: i32,
 /// Most sets that one warning names.
 const MOST_NAMED: usize = 3;
 
-/// One WARNING for all sets that a search left out, and once in a session: whoever makes sets for others to stumble on must not
-/// fill their logs.
+/// One WARNING for all sets that a search left out, and once in a session: whoever makes sets for others to stumble on
+/// must not fill their logs.
 pub fn warn_of(left_out: &[(String, Failure)], what: &str) {
     if left_out.is_empty() {
         return;
@@ -173,7 +173,8 @@ pub fn not_trusted(set: &str, owner: pg_sys::Oid) -> Failure {
         ),
     )
     .hint(format!(
-        "Who trusts that role names the set; a superuser can declare it trusted: SELECT copy_alter_set('{}', trusted => true).",
+        "Who trusts that role names the set; a superuser can declare it trusted: \
+         SELECT copy_alter_set('{}', trusted => true).",
         set.replace('\'', "''")
     ))
 }

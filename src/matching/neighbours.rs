@@ -1,5 +1,5 @@
-//! The nearest references of a descriptor: plain SQL with the caller's rights, so that privileges, row-level security, views,
-//! partitions, foreign tables and whatever index the planner chooses all hold.
+//! The nearest references of a descriptor: plain SQL with the caller's rights, so that privileges, row-level security,
+//! views, partitions, foreign tables and whatever index the planner chooses all hold.
 
 use pgrx::spi::quote_identifier;
 
@@ -28,9 +28,9 @@ pub struct Neighbour {
     pub sketch: Option<Vec<u8>>,
 }
 
-/// As many references of `set` as the plan says, nearest to the unit vector `descriptor`, nearest first, without those that its
-/// filter or their status leaves out, and without those of the keys that it is searched without. What verification compares comes with
-/// the same statement, or from the same snapshot: with the same rights.
+/// As many references of `set` as the plan says, nearest to the unit vector `descriptor`, nearest first, without those
+/// that its filter or their status leaves out, and without those of the keys that it is searched without. What
+/// verification compares comes with the same statement, or from the same snapshot: with the same rights.
 pub fn nearest(
     set: &ReferenceSet,
     model: &Model,
@@ -104,8 +104,8 @@ pub fn nearest_here(
     )
 }
 
-/// Where Citus spreads the rows: its workers do not know which references are out of use. They are left out here, and more are asked
-/// for where that leaves too few.
+/// Where Citus spreads the rows: its workers do not know which references are out of use. They are left out here, and
+/// more are asked for where that leaves too few.
 fn spread(
     set: &ReferenceSet,
     home: &Home,
@@ -160,8 +160,8 @@ fn run(
     let more = sketch.map_or(String::new(), |sketch| {
         format!(", r.{column}::{schema}.vector, r.{sketch}")
     });
-    // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that a kept plan is
-    // never one of another relation that had the name.
+    // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that
+    // a kept plan is never one of another relation that had the name.
     let limit = plan.neighbours + left_out.len();
     let distance = distance(set, home);
     let sql =

@@ -1,5 +1,5 @@
-//! What a search looked up in the catalogue, for the next search under the same snapshot: a statement that matches ten thousand rows
-//! looks up its set once.
+//! What a search looked up in the catalogue, for the next search under the same snapshot: a statement that matches ten
+//! thousand rows looks up its set once.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -80,8 +80,8 @@ thread_local! {
     static LAST: RefCell<Option<(Identity, Remembered)>> = const { RefCell::new(None) };
 }
 
-/// As `remember`, for sets. The locks under which they were judged may have ended with another transaction: they are taken again, and
-/// where anything has changed since, the sets are looked up again.
+/// As `remember`, for sets. The locks under which they were judged may have ended with another transaction: they are
+/// taken again, and where anything has changed since, the sets are looked up again.
 pub fn remember_sets(
     map: fn(&mut Remembered) -> &mut HashMap<Option<String>, Found>,
     key: Option<&str>,
@@ -102,7 +102,8 @@ pub fn remember_sets(
     Ok(remember(map, key, find)?.sets)
 }
 
-/// The value of `key` in one of the maps; `look_up` is asked where it is not there, or was found under another snapshot.
+/// The value of `key` in one of the maps; `look_up` is asked where it is not there, or was
+/// found under another snapshot.
 pub fn remember<V: Clone>(
     map: fn(&mut Remembered) -> &mut HashMap<Option<String>, V>,
     key: Option<&str>,

@@ -47,9 +47,9 @@ pub(super) fn best_first(a: &Match, b: &Match) -> Ordering {
     b.score.total_cmp(&a.score)
 }
 
-/// The `k` best references of `set` for a descriptor by the set's model and the picture that it was made from (None: for the descriptor
-/// alone), best first, with the current user's rights on the references. What `copy_match` returns for the set, without the way
-/// through SQL.
+/// The `k` best references of `set` for a descriptor by the set's model and the picture that it was made from (None:
+/// for the descriptor alone), best first, with the current user's rights on the references. What `copy_match` returns
+/// for the set, without the way through SQL.
 pub fn search(
     home: &Home,
     descriptor: &[f32],
@@ -149,7 +149,8 @@ fn best_of_views(
     Ok(found)
 }
 
-/// A match that is no likelier a copy than the query is one of a negative reference is explained by that one, and not raised.
+/// A match that is no likelier a copy than the query is one of a negative reference is explained by
+/// that one, and not raised.
 fn explain(
     set: &ReferenceSet,
     home: &Home,

@@ -15,7 +15,8 @@ use crate::rights::as_extension_owner;
 use crate::select::{Parameter, Row, change, select};
 use crate::sets::unknown_set;
 
-/// A set that can be searched: its relation is locked against changes, and what is said here holds as long as the lock does.
+/// A set that can be searched: its relation is locked against changes, and what is said here holds
+/// as long as the lock does.
 #[derive(Clone, Debug)]
 pub struct ReferenceSet {
     /// Its number, which no other set ever gets.
@@ -99,13 +100,16 @@ const QUERY: &str = "\
     SELECT s.id, s.name, s.relation::pg_catalog.oid, c.relowner, \
            CASE WHEN c.relhassubclass THEN ( \
                WITH RECURSIVE heir AS (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid \
-                                       UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN heir h ON i.inhparent = h.inhrelid) \
-               SELECT pg_catalog.array_agg(DISTINCT h.relowner) FROM heir JOIN pg_catalog.pg_class h ON h.oid = heir.inhrelid) END, \
+                                       UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN heir h \
+                                       ON i.inhparent = h.inhrelid) \
+               SELECT pg_catalog.array_agg(DISTINCT h.relowner) FROM heir JOIN pg_catalog.pg_class h \
+               ON h.oid = heir.inhrelid) END, \
            CASE WHEN s.trusted_relation = s.relation THEN s.trusted_owner::pg_catalog.oid END, \
            (ARRAY[s.key_column] || s.further_key_columns || ARRAY[s.descriptor_column])::pg_catalog.text[], \
            copymatch.key_expression(s.key_column, s.further_key_columns), pg_catalog.quote_ident(s.descriptor_column), \
            s.descriptor_column::pg_catalog.text, s.filter, s.filter_beyond, \
-           EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = s.name), s.model, s.k, k.background_sha256, \
+           EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = s.name), s.model, s.k, \
+           k.background_sha256, \
            (pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
                 'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
                 'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
@@ -118,8 +122,10 @@ const QUERY: &str = "\
 /// Of a relation that is there, whether the user may read what a search reads.
 const READABLE: &str = "c.oid IS NOT NULL AND pg_catalog.has_schema_privilege($1, c.relnamespace, 'USAGE') \
     AND (pg_catalog.has_table_privilege($1, c.oid, 'SELECT') \
-         OR NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column] || s.further_key_columns) AS u(col) \
-                        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = u.col AND NOT a.attisdropped \
+         OR NOT EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[s.key_column, s.descriptor_column] \
+         || s.further_key_columns) AS u(col) \
+                        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = u.col \
+                        AND NOT a.attisdropped \
                         WHERE a.attnum IS NULL OR NOT pg_catalog.has_column_privilege($1, c.oid, a.attnum, 'SELECT')))";
 
 impl ReferenceSet {
@@ -128,19 +134,22 @@ impl ReferenceSet {
         find(name)?.settle(Choice::Typed)
     }
 
-    /// The set of this name, which the caller did not type: an error unless the current user trusts the relation's owner.
+    /// The set of this name, which the caller did not type: an error unless the current user
+    /// trusts the relation's owner.
     pub fn gated(name: &str) -> Result<ReferenceSet, Failure> {
         find(name)?.settle(Choice::Gated)
     }
 
-    /// The set of this name, or the members of the group of this name. A group of somebody else's was not typed member by member.
+    /// The set of this name, or the members of the group of this name. A group of somebody else's was
+    /// not typed member by member.
     pub fn named(name: &str) -> Result<Vec<ReferenceSet>, Failure> {
         if let Some(set) = recorded("s.name = $2", Parameter::of(name))?.into_iter().next() {
             return Ok(vec![set.settle(Choice::Typed)?]);
         }
         let members = select(
             "SELECT m.id, m.name, g.owner::pg_catalog.oid FROM copymatch.reference_group g, \
-                    ROWS FROM (pg_catalog.unnest(g.member_ids), pg_catalog.unnest(g.members)) WITH ORDINALITY AS m(id, name, place) \
+                    ROWS FROM (pg_catalog.unnest(g.member_ids), pg_catalog.unnest(g.members)) \
+                    WITH ORDINALITY AS m(id, name, place) \
              WHERE g.name = $1 ORDER BY m.place",
             &[Parameter::of(name)],
             |row| {
@@ -165,7 +174,10 @@ impl ReferenceSet {
                             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                             format!("reference set \"{member}\", a member of group \"{name}\", does not exist"),
                         )
-                        .hint("A set made anew under that name is another one: make the group again with copy_drop_group and copy_create_group.")
+                        .hint(
+                            "A set made anew under that name is another one: make the group again with copy_drop_group \
+                             and copy_create_group.",
+                        )
                     })?;
                 let own = owner == Some(current_user());
                 set.settle(if own { Choice::Typed } else { Choice::Gated })
@@ -173,8 +185,8 @@ impl ReferenceSet {
             .collect()
     }
 
-    /// Every set whose relation the caller may read and whose owner he trusts, by name. Negative sets are not searched for copies.
-    /// What cannot be searched is left out, with a WARNING.
+    /// Every set whose relation the caller may read and whose owner he trusts, by name. Negative sets are not searched
+    /// for copies. What cannot be searched is left out, with a WARNING.
     pub fn readable(home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
         let mut left_out = Vec::new();
         let found = usable(
@@ -196,15 +208,16 @@ impl ReferenceSet {
         Ok(found)
     }
 
-    /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner. Sets that
-    /// the caller may not read or does not trust explain nothing.
+    /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner.
+    /// Sets that the caller may not read or does not trust explain nothing.
     pub fn negatives(&self, home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
         let found = recorded(
             &format!(
                 "s.negative AND {READABLE} \
                  AND EXISTS (SELECT FROM copymatch.reference_set p JOIN pg_catalog.pg_class pc ON pc.oid = p.relation \
                              WHERE p.id = $2 AND NOT p.negative \
-                               AND CASE WHEN p.negatives IS NULL THEN c.relowner = pc.relowner ELSE s.id = ANY (p.negative_ids) END) \
+                               AND CASE WHEN p.negatives IS NULL THEN c.relowner = pc.relowner \
+                               ELSE s.id = ANY (p.negative_ids) END) \
                  ORDER BY s.name"
             ),
             Parameter::of(self.id),
@@ -222,7 +235,8 @@ impl ReferenceSet {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
-                    "the calibration of reference set \"{}\" was measured with other background descriptors than those of model \"{}\"",
+                    "the calibration of reference set \"{}\" was measured with other background descriptors than those \
+                     of model \"{}\"",
                     self.name, self.model
                 ),
             )
@@ -281,11 +295,12 @@ fn default_set() -> String {
                 ),
             )
             .detail(
-                "Who does not name it searches it only where its owner is a superuser or (not for superusers) a role of theirs, or \
-                 where a superuser declared it trusted.",
+                "Who does not name it searches it only where its owner is a superuser or (not for superusers) a role \
+                 of theirs, or where a superuser declared it trusted.",
             )
             .hint(format!(
-                "If you trust that role, name the set: reference_set => {0}. A superuser can choose another default with \
+                "If you trust that role, name the set: reference_set => {0}. A superuser can choose another default \
+                 with \
                  copy_default_set, or SELECT copy_alter_set({0}, trusted => true).",
                 pgrx::spi::quote_literal(&set.name)
             ))
@@ -473,7 +488,8 @@ impl Recorded {
         })
     }
 
-    /// A filter is data: it is judged whenever it is about to run, whatever wrote it and whatever became of the columns since.
+    /// A filter is data: it is judged whenever it is about to run, whatever wrote it and whatever
+    /// became of the columns since.
     fn filter(&self) -> Result<Option<filter::Settled>, Failure> {
         let settle = |text: &String| {
             filter::settle(self.oid, text, self.filter_beyond)
@@ -488,7 +504,8 @@ impl Recorded {
             parts.push(format!("({})", filter.text));
         }
         if self.has_status {
-            // Asked for each row that comes, in the order of the index: k rows are found at any number of references out of use.
+            // Asked for each row that comes, in the order of the index: k rows are found at any number
+            // of references out of use.
             parts.push(format!(
                 "copymatch.reference_in_use({}::pg_catalog.int8, {})",
                 self.id, self.key

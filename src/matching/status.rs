@@ -11,7 +11,8 @@ use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
 use crate::select::{Parameter, select};
 
-/// References out of use that are read at once and kept for the rows to come; where there are more, each row is looked up.
+/// References out of use that are read at once and kept for the rows to come; where there are
+/// more, each row is looked up.
 const MOST_KEPT: i64 = 20_000;
 
 const OUT_OF_USE: &str = "(x.until IS NULL OR x.until > pg_catalog.now())";
@@ -53,7 +54,8 @@ fn judge(set: i64, reference: &str) -> Result<bool, Failure> {
     let looked_up = || {
         select(
             &format!(
-                "SELECT NOT EXISTS (SELECT FROM copymatch.reference_status x JOIN copymatch.reference_set s ON s.name = x.reference_set \
+                "SELECT NOT EXISTS (SELECT FROM copymatch.reference_status x JOIN copymatch.reference_set s \
+                 ON s.name = x.reference_set \
                  WHERE s.id = $1 AND x.reference = $2 AND {OUT_OF_USE})"
             ),
             &[Parameter::of(set), Parameter::of(reference)],
@@ -87,7 +89,8 @@ fn out_of_use(set: i64) -> Result<Option<Rc<HashSet<String>>>, Failure> {
             let found = as_extension_owner(|| {
                 select(
                     &format!(
-                        "SELECT x.reference FROM copymatch.reference_status x JOIN copymatch.reference_set s ON s.name = x.reference_set \
+                        "SELECT x.reference FROM copymatch.reference_status x JOIN copymatch.reference_set s \
+                         ON s.name = x.reference_set \
                          WHERE s.id = $1 AND {OUT_OF_USE} LIMIT $2"
                     ),
                     &[Parameter::of(set), Parameter::of(MOST_KEPT + 1)],

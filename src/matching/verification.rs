@@ -1,4 +1,5 @@
-//! The second stage: the query compared with the sketches of its nearest references, and one probability from all that is known.
+//! The second stage: the query compared with the sketches of its nearest references, and one
+//! probability from all that is known.
 
 use keypoints::{Evidence, Query, Sketch, SketchError};
 use pgrx::prelude::*;
@@ -14,8 +15,8 @@ const PLAIN_INLIERS: usize = 40;
 const PLAIN_AGREEMENT: f64 = 0.85;
 const PLAIN_CELLS: usize = 48;
 
-/// Different pictures, those that agree best with the query, of which it is looked up where else they are registered: they are the
-/// rivals that count.
+/// Different pictures, those that agree best with the query, of which it is looked up where else they are registered:
+/// they are the rivals that count.
 const MOST_SHOWN: usize = 2;
 
 /// Agreement beyond that with any other reference from which a reference is said to be shown.
@@ -24,8 +25,8 @@ const OUTSTANDING: f64 = 0.3;
 /// `verify` of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Where the set has sketches and a calibration that weighs what is found; no more references than the answer needs once one is
-    /// plainly shown.
+    /// Where the set has sketches and a calibration that weighs what is found; no more references than the answer needs
+    /// once one is plainly shown.
     Auto,
     /// Descriptor and stretching alone.
     Off,
@@ -95,7 +96,8 @@ pub struct Judgement {
     pub probability: f64,
     /// What that means under the set's thresholds.
     pub verdict: Verdict,
-    /// Comparable between queries: stretched where nothing was weighed but the descriptors, else the probability's log-odds.
+    /// Comparable between queries: stretched where nothing was weighed but the descriptors, else
+    /// the probability's log-odds.
     pub score: f64,
     /// What the pictures have in common; `None`: not compared.
     pub evidence: Option<Evidence>,

@@ -9,8 +9,8 @@ use crate::home::Home;
 use crate::select::{Parameter, change};
 use crate::sharding::citus;
 
-/// Most elements of a descriptor that is kept in the row: the picture goes to TOAST, and a search reads descriptors without
-/// following pointers.
+/// Most elements of a descriptor that is kept in the row: the picture goes to TOAST, and a search reads descriptors
+/// without following pointers.
 const MOST_IN_ROW: i32 = 480;
 
 /// Adds a descriptor column of this type. `stored`: chooses how it is stored, too, which Citus does not take.
@@ -41,8 +41,9 @@ pub fn add(
     )
 }
 
-/// The column with the sketches beside a descriptor column: the one that another set over the same images has, or one of the table's
-/// that is called so, or a new one. None where there is none to be: a view or foreign table brings its sketches, or has none.
+/// The column with the sketches beside a descriptor column: the one that another set over the same images has, or
+/// one of the table's that is called so, or a new one. None where there is none to be: a view or foreign table
+/// brings its sketches, or has none.
 pub fn sketch(
     owner: pg_sys::Oid,
     relation: pg_sys::Oid,
@@ -54,7 +55,8 @@ pub fn sketch(
     let of_another = change(
         "SELECT s.sketch_column::pg_catalog.text FROM copymatch.reference_set s \
          JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attname = s.sketch_column AND NOT a.attisdropped \
-         WHERE s.relation = $1::pg_catalog.regclass AND s.image_column = $2 AND a.atttypid = 'pg_catalog.bytea'::pg_catalog.regtype \
+         WHERE s.relation = $1::pg_catalog.regclass AND s.image_column = $2 \
+         AND a.atttypid = 'pg_catalog.bytea'::pg_catalog.regtype \
          ORDER BY s.created, s.name LIMIT 1",
         &[Parameter::of(relation), Parameter::of(image)],
         |row| row.required::<String>(1),
@@ -123,7 +125,8 @@ pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> R
     )?;
     for (trigger, name) in missing {
         let trigger = quote_identifier(trigger);
-        // Triggers fire in the order of their names: this one must see the image as the table's other triggers leave it.
+        // Triggers fire in the order of their names: this one must see the image as the
+        // table's other triggers leave it.
         do_by_owner(
             owner,
             &format!(
@@ -142,8 +145,8 @@ pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> R
     Ok(())
 }
 
-/// Sees to it that every descriptor column that a set over the table searches is kept by one trigger, however many sets share it. Of
-/// the sets that do, one that is being re-embedded has a trigger in any case. A table of Citus takes none.
+/// Sees to it that every descriptor column that a set over the table searches is kept by one trigger, however many sets
+/// share it. Of the sets that do, one that is being re-embedded has a trigger in any case. A table of Citus takes none.
 pub fn serve(home: &Home, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
     if citus::spreads(relation)? {
         return Ok(());

@@ -129,10 +129,14 @@ impl Wanted<'_> {
         let by = caller();
         let id = as_extension_owner(|| {
             change(
-                "INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, descriptor_column, \
-                     model, calibration, on_bad_image, is_default, filter, filter_beyond, k, negative, created_by, sketch_column, verify) \
-                 VALUES ($1, $2::pg_catalog.regclass, ($3::pg_catalog.text[])[1], ($3::pg_catalog.text[])[2:], $4, $5, $6, $7, $8, \
-                     NOT $9 AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default), $10, $11, $12, $9, $13, $14, \
+                "INSERT INTO copymatch.reference_set (name, relation, key_column, further_key_columns, image_column, \
+                 descriptor_column, \
+                     model, calibration, on_bad_image, is_default, filter, filter_beyond, k, negative, created_by, \
+                     sketch_column, verify) \
+                 VALUES ($1, $2::pg_catalog.regclass, ($3::pg_catalog.text[])[1], ($3::pg_catalog.text[])[2:], $4, $5, \
+                 $6, $7, $8, \
+                     NOT $9 AND NOT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.is_default), $10, $11, $12, \
+                     $9, $13, $14, \
                      CASE WHEN $15 THEN 'auto' ELSE 'off' END) \
                  RETURNING id",
                 &[
@@ -185,7 +189,8 @@ impl Wanted<'_> {
     /// The model, its dimensions and its own calibration: with the caller's rights on models.
     fn model(&self) -> Result<(String, i32, i64), Failure> {
         let found = change(
-            "SELECT m.name, m.dimensions FROM copymatch.models m WHERE CASE WHEN $1 IS NULL THEN m.is_default ELSE m.name = $1 END",
+            "SELECT m.name, m.dimensions FROM copymatch.models m WHERE CASE WHEN $1 IS NULL THEN m.is_default \
+             ELSE m.name = $1 END",
             &[Parameter::of(self.model)],
             |row| Ok((row.required::<String>(1)?, row.required::<i32>(2)?)),
         )?;
@@ -207,10 +212,11 @@ impl Wanted<'_> {
     fn warn_of_key(&self, key: &[String], table: &str) -> Result<(), Failure> {
         let unique = change(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid \
-                            AND i.indpred IS NULL AND i.indexprs IS NULL \
-                            AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) AS u(number) \
-                                            JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.number \
-                                            WHERE a.attname <> ALL ($2::pg_catalog.name[])))",
+             AND i.indpred IS NULL AND i.indexprs IS NULL \
+             AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) AS u(number) \
+                             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid \
+                             AND a.attnum = u.number \
+                             WHERE a.attname <> ALL ($2::pg_catalog.name[])))",
             &[Parameter::of(self.relation), Parameter::of(key.to_vec())],
             |row| row.required::<bool>(1),
         )?;
@@ -274,10 +280,14 @@ impl Wanted<'_> {
                     return Err(Failure::new(
                         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                         format!(
-                            "column \"{column}\" of relation {table} is for {stated} dimensions, and model \"{model}\" makes {dimensions}"
+                            "column \"{column}\" of relation {table} is for {stated} dimensions, and model \"{model}\" \
+                             makes {dimensions}"
                         ),
                     )
-                    .hint("Name another column, descriptor => '…', which a table gets where it has none, or the model whose descriptors these are."));
+                    .hint(
+                        "Name another column, descriptor => '…', which a table gets where it has none, or the model \
+                         whose descriptors these are.",
+                    ));
                 }
             }
         }
@@ -296,7 +306,8 @@ impl Wanted<'_> {
             Some((set, theirs)) => Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!(
-                    "column \"{column}\" of relation {table} has the descriptors of model \"{theirs}\", for reference set \"{set}\""
+                    "column \"{column}\" of relation {table} has the descriptors of model \"{theirs}\", for reference \
+                     set \"{set}\""
                 ),
             )
             .hint("Name another descriptor column, or the same model.")),
@@ -319,7 +330,8 @@ impl Wanted<'_> {
         };
         columns::serve(home, owner, self.relation, table)?;
         let key = one(change(
-            "SELECT copymatch.key_expression(s.key_column, s.further_key_columns) FROM copymatch.reference_set s WHERE s.id = $1",
+            "SELECT copymatch.key_expression(s.key_column, s.further_key_columns) FROM copymatch.reference_set s \
+             WHERE s.id = $1",
             &[Parameter::of(id)],
             |row| row.required::<String>(1),
         )?)
@@ -337,10 +349,14 @@ impl Wanted<'_> {
         if citus::spreads(self.relation)? {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-                format!("{waiting} images wait to be embedded: relation {table} is one of Citus, which no trigger keeps current"),
+                format!(
+                    "{waiting} images wait to be embedded: relation {table} is one of Citus, which no trigger keeps \
+                     current"
+                ),
             )
             .hint(format!(
-                "CALL copy_fill_set({}), now and after new images; or write the descriptor with the row: INSERT … VALUES (…, copy_embed($1)).",
+                "CALL copy_fill_set({}), now and after new images; or write the descriptor with the row: INSERT … \
+                 VALUES (…, copy_embed($1)).",
                 quote_literal(self.name)
             ))
             .notice();
@@ -398,7 +414,8 @@ impl Wanted<'_> {
         if let (Some(image), false) = (&self.image, self.embed) {
             let image = quote_identifier(image);
             let some = format!(
-                "SELECT pg_catalog.count(*) FROM (SELECT FROM {table} WHERE {image} IS NOT NULL AND {column} IS NULL LIMIT 1) AS u"
+                "SELECT pg_catalog.count(*) FROM (SELECT FROM {table} WHERE {image} IS NOT NULL AND {column} IS NULL \
+                 LIMIT 1) AS u"
             );
             if count_by_owner(owner, &some, &[])? > 0 {
                 return Ok(());
@@ -417,8 +434,8 @@ impl Wanted<'_> {
         )?;
         if wanted == [true] {
             let class = self.cosine_class()?;
-            // As the caller: PostgreSQL builds an index with the rights of the table's owner, who need not be allowed to create
-            // something in the table's schema.
+            // As the caller: PostgreSQL builds an index with the rights of the table's owner, who need not be allowed
+            // to create something in the table's schema.
             change(
                 &format!("CREATE INDEX ON {table} USING ivf ({column} {class})"),
                 &[],
@@ -476,7 +493,8 @@ fn one<T>(rows: Vec<T>) -> Option<T> {
     rows.into_iter().next()
 }
 
-/// The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value yet, and cannot be given one.
+/// The trigger that keeps the descriptor is a BEFORE trigger: generated columns have no value
+/// yet, and cannot be given one.
 pub fn no_generated_column(relation: pg_sys::Oid, table: &str, columns: &[Option<&str>]) -> Result<(), Failure> {
     let named: Vec<&str> = columns.iter().copied().flatten().collect();
     let generated = one(change(

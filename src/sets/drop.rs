@@ -18,7 +18,8 @@ fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_
         let home = Home::of(fcinfo)?;
         let mut descriptors = vec![set.descriptor.clone()];
         for (new, old) in change(
-            "SELECT r.descriptor_column::pg_catalog.text, r.old_descriptor_column::pg_catalog.text FROM copymatch.reembedding r \
+            "SELECT r.descriptor_column::pg_catalog.text, r.old_descriptor_column::pg_catalog.text \
+             FROM copymatch.reembedding r \
              WHERE r.reference_set = $1",
             &[Parameter::of(set.name.as_str())],
             |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),
@@ -41,7 +42,8 @@ fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_
         };
         if drop_descriptors {
             let other = change(
-                "SELECT s.name FROM copymatch.reference_set s WHERE s.relation = $1::pg_catalog.regclass AND s.id <> $2 \
+                "SELECT s.name FROM copymatch.reference_set s WHERE s.relation = $1::pg_catalog.regclass \
+                 AND s.id <> $2 \
                      AND s.descriptor_column::pg_catalog.text = ANY ($3) LIMIT 1",
                 &[
                     Parameter::of(set.relation),

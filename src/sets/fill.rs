@@ -60,12 +60,15 @@ impl Kept<'_> {
         match &self.sketch {
             None => format!(
                 "UPDATE {table} AS r SET {descriptor} = \
-                 copymatch.embed_reference(r.{image}, {model}, {key}, {total}::pg_catalog.int8) WHERE {missing}{condition}"
+                 copymatch.embed_reference(r.{image}, {model}, {key}, {total}::pg_catalog.int8) \
+                 WHERE {missing}{condition}"
             ),
             Some(sketch) => format!(
                 "UPDATE {table} AS r SET ({descriptor}, {sketch}) = \
-                 (SELECT coalesce(r.{descriptor}, d.descriptor), coalesce(r.{sketch}, d.sketch) FROM copymatch.describe_reference(\
-                  r.{image}, {model}, {key}, {total}::pg_catalog.int8, r.{descriptor} IS NULL, r.{sketch} IS NULL) AS d) \
+                 (SELECT coalesce(r.{descriptor}, d.descriptor), coalesce(r.{sketch}, d.sketch) \
+                 FROM copymatch.describe_reference(\
+                  r.{image}, {model}, {key}, {total}::pg_catalog.int8, r.{descriptor} IS NULL, \
+                  r.{sketch} IS NULL) AS d) \
                  WHERE {missing}{condition}"
             ),
         }
@@ -87,8 +90,8 @@ impl Kept<'_> {
         )
     }
 
-    /// What writes it. A row with an image of which nothing can be made is not written: it would come again behind the place that
-    /// the fill has reached.
+    /// What writes it. A row with an image of which nothing can be made is not written: it would come again behind the
+    /// place that the fill has reached.
     fn writing(&self, part: &str) -> String {
         let Kept { descriptor, .. } = self;
         let sketch = self
@@ -187,9 +190,11 @@ impl Place {
             change(
                 "INSERT INTO copymatch.filling AS f (reference_set, model, total, done, skipped, pid) \
                  VALUES ($1, $2, $3, $4, $5, pg_catalog.pg_backend_pid()) \
-                 ON CONFLICT ON CONSTRAINT filling_pkey DO UPDATE SET model = excluded.model, total = excluded.total, done = excluded.done, \
+                 ON CONFLICT ON CONSTRAINT filling_pkey DO UPDATE SET model = excluded.model, total = excluded.total, \
+                 done = excluded.done, \
                      skipped = excluded.skipped, pid = excluded.pid, updated = pg_catalog.clock_timestamp(), \
-                     started = CASE WHEN f.total = excluded.total AND excluded.done >= f.done THEN f.started ELSE excluded.started END",
+                     started = CASE WHEN f.total = excluded.total AND excluded.done >= f.done THEN f.started \
+                     ELSE excluded.started END",
                 &[
                     Parameter::of(set.name.as_str()),
                     Parameter::of(set.model.as_str()),
@@ -214,10 +219,13 @@ struct Leaf {
 fn leaves(set: &OwnedSet) -> Result<Vec<Leaf>, Failure> {
     // A table that is no partition tree is its own only leaf.
     change(
-        "SELECT u.leaf, u.name, pg_catalog.pg_relation_size(u.leaf::pg_catalog.regclass) / pg_catalog.current_setting('block_size')::pg_catalog.int8 \
+        "SELECT u.leaf, u.name, pg_catalog.pg_relation_size(u.leaf::pg_catalog.regclass) \
+         / pg_catalog.current_setting('block_size')::pg_catalog.int8 \
          FROM (SELECT c.oid AS leaf, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf))) AS u \
+               WHERE c.relkind = 'r' \
+               AND (c.oid = $1 OR c.oid IN (SELECT p.relid \
+               FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf))) AS u \
          ORDER BY u.leaf",
         &[Parameter::of(set.relation)],
         |row| {
@@ -302,7 +310,8 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
         // First of all: its lock shows who is at work.
         place.record(&set)?;
         let pages_of_rows = format!(
-            "SELECT r.ctid::pg_catalog.text FROM ONLY {part} AS r WHERE r.ctid OPERATOR(pg_catalog.>) $1::pg_catalog.tid \
+            "SELECT r.ctid::pg_catalog.text FROM ONLY {part} AS r \
+             WHERE r.ctid OPERATOR(pg_catalog.>) $1::pg_catalog.tid \
              AND r.ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND {} LIMIT $3",
             kept.missing()
         );
@@ -351,8 +360,8 @@ fn fill_batch(set: Option<&str>, place: Option<&str>, pages: Option<i32>) -> Opt
 /// Rows of a table of Citus that a batch reads, images and all.
 const SPREAD_ROWS: i64 = 16;
 
-/// A batch of a table of Citus, which has no places and takes no UPDATE that calls a volatile function: rows are found by their keys,
-/// embedded here, and written one by one. Whether there may be more.
+/// A batch of a table of Citus, which has no places and takes no UPDATE that calls a volatile function: rows are found
+/// by their keys, embedded here, and written one by one. Whether there may be more.
 fn spread_batch(set: &OwnedSet, kept: &Kept, place: &mut Place, started: Instant) -> Result<bool, Failure> {
     let table = set.table()?;
     let keys = key_columns(set)?;
@@ -443,7 +452,8 @@ fn spread_batch(set: &OwnedSet, kept: &Kept, place: &mut Place, started: Instant
 fn key_columns(set: &OwnedSet) -> Result<Vec<(String, String)>, Failure> {
     change(
         "SELECT pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod) \
-         FROM copymatch.reference_set s CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[s.key_column] || s.further_key_columns) WITH ORDINALITY AS u(col, place) \
+         FROM copymatch.reference_set s CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[s.key_column] \
+         || s.further_key_columns) WITH ORDINALITY AS u(col, place) \
               JOIN pg_catalog.pg_attribute a ON a.attrelid = s.relation AND a.attname = u.col AND NOT a.attisdropped \
          WHERE s.id = $1 ORDER BY u.place",
         &[Parameter::of(set.id)],
@@ -532,7 +542,9 @@ fn missing_indexes(set: &OwnedSet) -> Result<Vec<String>, Failure> {
         "SELECT pg_catalog.format('CREATE INDEX CONCURRENTLY ON %I.%I USING ivf (%I %s)', n.nspname, c.relname, $2, \
                                    copymatch.cosine_class($1, $2)) \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf)) \
+         WHERE c.relkind = 'r' \
+         AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p \
+         WHERE p.isleaf)) \
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i \
                            JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid \
                            JOIN pg_catalog.pg_am m ON m.oid = x.relam AND m.amname = 'ivf' \

@@ -59,7 +59,8 @@ fn sample(set: &OwnedSet) -> Result<Option<(i64, i64)>, Failure> {
     let percent = (100.0 * SAMPLE / rows.first().copied().unwrap_or(0.0).max(1.0)).min(100.0);
     let (image, descriptor) = (quote_identifier(image), quote_identifier(&set.descriptor));
     let statement = format!(
-        "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE r.{image} IS NOT NULL AND r.{descriptor} IS NULL) \
+        "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE r.{image} IS NOT NULL \
+         AND r.{descriptor} IS NULL) \
          FROM {table} AS r TABLESAMPLE pg_catalog.system ({percent})"
     );
     let counts = by_owner(set.owner, &statement, &[], |row| {

@@ -21,7 +21,8 @@ pub fn unknown_set(name: &str) -> Failure {
         format!("reference set \"{name}\" does not exist"),
     );
     let known = select(
-        "SELECT pg_catalog.quote_ident(s.name), pg_catalog.count(*) OVER () FROM copymatch.reference_set s ORDER BY s.name LIMIT $1",
+        "SELECT pg_catalog.quote_ident(s.name), pg_catalog.count(*) OVER () FROM copymatch.reference_set s \
+         ORDER BY s.name LIMIT $1",
         &[Parameter::of(MOST_LISTED as i64)],
         |row| Ok((row.required::<String>(1)?, row.required::<i64>(2)?)),
     );
@@ -137,9 +138,11 @@ pub fn needs_descriptors(home: &Home, relation: pg_sys::Oid, column: &str) -> Re
         "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, NULL), \
                 EXISTS (SELECT FROM pg_catalog.pg_depend d \
                         JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'vector' \
-                        WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = a.atttypid AND d.deptype = 'e' \
+                        WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = a.atttypid \
+                        AND d.deptype = 'e' \
                           AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) \
-         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped",
+         FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 \
+         AND NOT a.attisdropped",
         &[Parameter::of(relation), Parameter::of(column)],
         |row| {
             Ok((
@@ -196,12 +199,13 @@ fn parse_key(relation: Option<pg_sys::Oid>, key: Option<&str>) -> Option<Copied>
     })
 }
 
-/// The columns of a key: one name, or several with commas between; one that has a comma itself in double quotes. An error unless the
-/// relation has them.
+/// The columns of a key: one name, or several with commas between; one that has a comma itself in double quotes. An
+/// error unless the relation has them.
 pub fn key_columns(relation: pg_sys::Oid, key: &str) -> Result<Vec<String>, Failure> {
     let whole = change(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-                        WHERE a.attrelid = $1 AND a.attname::pg_catalog.text = $2 AND a.attnum > 0 AND NOT a.attisdropped)",
+         WHERE a.attrelid = $1 AND a.attname::pg_catalog.text = $2 AND a.attnum > 0 \
+         AND NOT a.attisdropped)",
         &[Parameter::of(relation), Parameter::of(key)],
         |row| row.required::<bool>(1),
     )?;

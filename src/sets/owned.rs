@@ -38,7 +38,8 @@ const QUERY: &str = "\
     SELECT s.id, s.name, s.relation::pg_catalog.oid, coalesce(c.relkind::pg_catalog.text, ''), \
            copymatch.key_expression(s.key_column, s.further_key_columns), s.image_column::pg_catalog.text, \
            s.descriptor_column::pg_catalog.text, s.model, s.calibration, s.negative, \
-           pg_catalog.to_regrole(pg_catalog.quote_ident(s.created_by))::pg_catalog.oid, s.sketch_column::pg_catalog.text, s.verify \
+           pg_catalog.to_regrole(pg_catalog.quote_ident(s.created_by))::pg_catalog.oid, \
+           s.sketch_column::pg_catalog.text, s.verify \
     FROM copymatch.reference_set s LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation WHERE s.name = $1";
 
 impl OwnedSet {
@@ -48,8 +49,8 @@ impl OwnedSet {
         Ok(set)
     }
 
-    /// The set of this name. An error unless the caller has the rights of the owner of its relation, which is locked in this
-    /// mode; a set whose relation is gone belongs to who made it.
+    /// The set of this name. An error unless the caller has the rights of the owner of its relation, which is locked in
+    /// this mode; a set whose relation is gone belongs to who made it.
     pub fn of(name: Option<&str>, mode: u32) -> Result<OwnedSet, Failure> {
         let (set, maker) = find(name, mode)?;
         let owner = if set.table.is_some() { Some(set.owner) } else { maker };
@@ -180,8 +181,8 @@ pub fn invalid(message: impl Into<String>) -> Failure {
     Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
 }
 
-/// Runs a statement over a relation as its owner, under the session's search_path, which his triggers may rely on. It names
-/// everything with its schema.
+/// Runs a statement over a relation as its owner, under the session's search_path, which his triggers may rely on. It
+/// names everything with its schema.
 pub fn by_owner<T>(
     owner: pg_sys::Oid,
     sql: &str,

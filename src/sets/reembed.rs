@@ -1,4 +1,5 @@
-//! Another model for a set, while it is searched: a second descriptor column, filled in committed batches, then a switch.
+//! Another model for a set, while it is searched: a second descriptor column, filled in
+//! committed batches, then a switch.
 
 use std::time::Instant;
 
@@ -45,8 +46,10 @@ impl Job {
     fn find(set: &OwnedSet) -> Result<Option<Job>, Failure> {
         let found = as_extension_owner(|| {
             change(
-                "SELECT r.state, r.model, r.calibration, r.descriptor_column::pg_catalog.text, r.old_model, r.old_calibration, \
-                        r.old_descriptor_column::pg_catalog.text, r.total, r.done, r.pass, r.done_in_pass, r.part::pg_catalog.oid, \
+                "SELECT r.state, r.model, r.calibration, r.descriptor_column::pg_catalog.text, r.old_model, \
+                 r.old_calibration, \
+                        r.old_descriptor_column::pg_catalog.text, r.total, r.done, r.pass, r.done_in_pass, \
+                        r.part::pg_catalog.oid, \
                         coalesce(r.position::pg_catalog.text, '(0,0)') \
                  FROM copymatch.reembedding r WHERE r.reference_set = $1 FOR UPDATE",
                 &[Parameter::of(set.name.as_str())],
@@ -83,7 +86,8 @@ impl Job {
         as_extension_owner(|| {
             change(
                 "UPDATE copymatch.reembedding r SET state = $2, total = $3, done = $4, pass = $5, done_in_pass = $6, \
-                     part = $7::pg_catalog.regclass, position = $8::pg_catalog.tid, updated = pg_catalog.clock_timestamp(), \
+                     part = $7::pg_catalog.regclass, position = $8::pg_catalog.tid, \
+                     updated = pg_catalog.clock_timestamp(), \
                      pid = pg_catalog.pg_backend_pid() \
                  WHERE r.reference_set = $1",
                 &[
@@ -171,8 +175,8 @@ fn copy_reembed(
             format!("reference set \"{set}\" uses model \"{model}\" now"),
         )
         .hint(format!(
-            "copy_finish_reembed({0}) drops the old column; until then copy_revert_reembed({0}) switches back. Thresholds are those \
-             of the new model's calibration until copy_calibrate({0}) makes the set's own.",
+            "copy_finish_reembed({0}) drops the old column; until then copy_revert_reembed({0}) switches back. \
+             Thresholds are those of the new model's calibration until copy_calibrate({0}) makes the set's own.",
             quote_literal(set)
         ))
         .notice();
@@ -204,7 +208,8 @@ fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, cal
                 set.relation,
                 table,
                 "copy_reembed keeps two columns by triggers, which it does not take",
-                "Make a second set over the table with another descriptor column and the new model, CALL copy_fill_set, then drop the first.",
+                "Make a second set over the table with another descriptor column and the new model, CALL \
+                 copy_fill_set, then drop the first.",
             )?;
         }
         match Job::find(&set)? {
@@ -227,7 +232,8 @@ fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, cal
         }
         as_extension_owner(|| {
             change(
-                "UPDATE copymatch.reembedding r SET resumed = pg_catalog.clock_timestamp(), updated = pg_catalog.clock_timestamp(), \
+                "UPDATE copymatch.reembedding r SET resumed = pg_catalog.clock_timestamp(), \
+                 updated = pg_catalog.clock_timestamp(), \
                      done_before = r.done WHERE r.reference_set = $1 AND r.state = 'filling'",
                 &[Parameter::of(set.name.as_str())],
                 |_| Ok(()),
@@ -303,7 +309,8 @@ fn begin(home: &Home, set: &OwnedSet, model: Option<&str>, calibration: Option<i
     let column = free_column(set, model)?;
     // The table is locked for a moment: whoever writes to it afterwards sees the row below, and keeps both columns.
     let kind = change(
-        "SELECT pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2",
+        "SELECT pg_catalog.format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 \
+         AND a.attname = $2",
         &[Parameter::of(set.relation), Parameter::of(set.descriptor.as_str())],
         |row| row.required::<String>(1),
     )?
@@ -314,7 +321,8 @@ fn begin(home: &Home, set: &OwnedSet, model: Option<&str>, calibration: Option<i
     let by = caller();
     as_extension_owner(|| {
         change(
-            "INSERT INTO copymatch.reembedding (reference_set, model, calibration, descriptor_column, old_model, old_calibration, \
+            "INSERT INTO copymatch.reembedding (reference_set, model, calibration, descriptor_column, old_model, \
+             old_calibration, \
                  old_descriptor_column, started_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             &[
                 Parameter::of(set.name.as_str()),
@@ -379,7 +387,9 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
         let leaves = change(
             "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p WHERE p.isleaf)) \
+             WHERE c.relkind = 'r' \
+             AND (c.oid = $1 OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) p \
+             WHERE p.isleaf)) \
              ORDER BY c.oid",
             &[Parameter::of(set.relation)],
             |row| Ok((row.required::<pg_sys::Oid>(1)?, row.required::<String>(2)?)),
@@ -392,8 +402,8 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
         let (new, old) = (quote_identifier(&job.column), quote_identifier(&job.old_column));
         let mut rows = Vec::new();
         while let Some((oid, part)) = leaf(job.part) {
-            // In the order of the table. Whoever could not be embedded in the first pass is not tried again; whoever has the old
-            // descriptor is.
+            // In the order of the table. Whoever could not be embedded in the first pass is not tried again; whoever
+            // has the old descriptor is.
             let again = if job.pass > 1 {
                 format!(" AND r.{old} IS NOT NULL")
             } else {
@@ -402,7 +412,8 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
             rows = by_owner(
                 set.owner,
                 &format!(
-                    "SELECT r.ctid::pg_catalog.text FROM ONLY {part} AS r WHERE r.ctid OPERATOR(pg_catalog.>) $1::pg_catalog.tid \
+                    "SELECT r.ctid::pg_catalog.text FROM ONLY {part} AS r \
+                     WHERE r.ctid OPERATOR(pg_catalog.>) $1::pg_catalog.tid \
                      AND r.{new} IS NULL AND r.{image} IS NOT NULL{again} LIMIT $2"
                 ),
                 &[Parameter::of(job.position.as_str()), Parameter::of(i64::from(batch))],
@@ -438,10 +449,12 @@ fn reembed_batch(set: Option<&str>, batch: Option<i32>) -> bool {
                         format!(", {sketch} = coalesce(r.{sketch}, $3)"),
                     )
                 });
-            // A row whose image cannot be embedded is not written: it would come again behind the place that the pass has reached.
+            // A row whose image cannot be embedded is not written: it would come again behind the place
+            // that the pass has reached.
             let here = format!("r.ctid OPERATOR(pg_catalog.=) $1::pg_catalog.tid AND r.{new} IS NULL");
             let reading = format!(
-                "SELECT r.{image}::pg_catalog.bytea, {}, true, {lacking} FROM ONLY {part} AS r WHERE {here} AND r.{image} IS NOT NULL",
+                "SELECT r.{image}::pg_catalog.bytea, {}, true, {lacking} FROM ONLY {part} AS r WHERE {here} \
+                 AND r.{image} IS NOT NULL",
                 set.key
             );
             let writing = format!("UPDATE ONLY {part} AS r SET {new} = $2{sketched} WHERE {here} RETURNING 1");
@@ -477,7 +490,8 @@ fn tid(place: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// Locks the table against writers and embeds what has one of two descriptors only; says how many images the model refuses.
+/// Locks the table against writers and embeds what has one of two descriptors only; says how many
+/// images the model refuses.
 fn fill_locked(set: &OwnedSet, target: &str, other: &str, model: &str) -> Result<i64, Failure> {
     let (table, image) = (set.table()?, set.image()?);
     let (target, other) = (quote_identifier(target), quote_identifier(other));
@@ -487,11 +501,14 @@ fn fill_locked(set: &OwnedSet, target: &str, other: &str, model: &str) -> Result
     count_by_owner(
         set.owner,
         &format!(
-            "WITH embedded AS MATERIALIZED (SELECT r.tableoid, r.ctid, copymatch.embed_reference(r.{image}, {}, {}, 0::pg_catalog.int8) AS descriptor \
+            "WITH embedded AS MATERIALIZED (SELECT r.tableoid, r.ctid, copymatch.embed_reference(r.{image}, {}, {}, \
+             0::pg_catalog.int8) AS descriptor \
                  FROM {table} AS r WHERE r.{target} IS NULL AND r.{other} IS NOT NULL AND r.{image} IS NOT NULL), \
              written AS (UPDATE {table} AS r SET {target} = e.descriptor FROM embedded e \
-                 WHERE r.tableoid OPERATOR(pg_catalog.=) e.tableoid AND r.ctid OPERATOR(pg_catalog.=) e.ctid AND e.descriptor IS NOT NULL RETURNING 1) \
-             SELECT (SELECT pg_catalog.count(*) FROM embedded) OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM written)",
+                 WHERE r.tableoid OPERATOR(pg_catalog.=) e.tableoid AND r.ctid OPERATOR(pg_catalog.=) e.ctid \
+                 AND e.descriptor IS NOT NULL RETURNING 1) \
+             SELECT (SELECT pg_catalog.count(*) FROM embedded) OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) \
+             FROM written)",
             quote_literal(model),
             set.key
         ),
@@ -513,7 +530,8 @@ fn switch_to(set: &OwnedSet, model: &str, calibration: i64, column: &str, state:
             |_| Ok(()),
         )?;
         change(
-            "UPDATE copymatch.reembedding r SET state = $2, pid = pg_catalog.pg_backend_pid() WHERE r.reference_set = $1",
+            "UPDATE copymatch.reembedding r SET state = $2, pid = pg_catalog.pg_backend_pid() \
+             WHERE r.reference_set = $1",
             &[Parameter::of(set.name.as_str()), Parameter::of(state)],
             |_| Ok(()),
         )
@@ -595,9 +613,12 @@ fn copy_finish_reembed(set: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) {
         let table = set.table()?;
         forget(&set)?;
         let used = change(
-            "SELECT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.relation = $1::pg_catalog.regclass AND s.descriptor_column = $2) \
-                 OR EXISTS (SELECT FROM copymatch.reembedding r JOIN copymatch.reference_set s ON s.name = r.reference_set \
-                            WHERE s.relation = $1::pg_catalog.regclass AND $2 IN (r.descriptor_column, r.old_descriptor_column))",
+            "SELECT EXISTS (SELECT FROM copymatch.reference_set s WHERE s.relation = $1::pg_catalog.regclass \
+             AND s.descriptor_column = $2) \
+                 OR EXISTS (SELECT FROM copymatch.reembedding r JOIN copymatch.reference_set s \
+                 ON s.name = r.reference_set \
+                            WHERE s.relation = $1::pg_catalog.regclass \
+                            AND $2 IN (r.descriptor_column, r.old_descriptor_column))",
             &[Parameter::of(set.relation), Parameter::of(job.old_column.as_str())],
             |row| row.required::<bool>(1),
         )?;
@@ -618,7 +639,8 @@ fn copy_finish_reembed(set: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) {
     })
 }
 
-/// The new column is called as the old one was: queries that name it go on. Searches that waited for this find the set's record anew.
+/// The new column is called as the old one was: queries that name it go on. Searches that waited for this
+/// find the set's record anew.
 fn take_name(set: &OwnedSet, table: &str, job: &Job) -> Result<(), Failure> {
     do_by_owner(
         set.owner,
@@ -643,9 +665,11 @@ fn take_name(set: &OwnedSet, table: &str, job: &Job) -> Result<(), Failure> {
         change(
             "UPDATE copymatch.reembedding r SET \
                  descriptor_column = CASE WHEN r.descriptor_column = $2 THEN $3 ELSE r.descriptor_column END, \
-                 old_descriptor_column = CASE WHEN r.old_descriptor_column = $2 THEN $3 ELSE r.old_descriptor_column END \
+                 old_descriptor_column = CASE WHEN r.old_descriptor_column = $2 THEN $3 \
+                 ELSE r.old_descriptor_column END \
              FROM copymatch.reference_set s \
-             WHERE s.name = r.reference_set AND s.relation = $1::pg_catalog.regclass AND $2 IN (r.descriptor_column, r.old_descriptor_column)",
+             WHERE s.name = r.reference_set AND s.relation = $1::pg_catalog.regclass \
+             AND $2 IN (r.descriptor_column, r.old_descriptor_column)",
             &renamed,
             |_| Ok(()),
         )

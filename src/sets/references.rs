@@ -84,7 +84,8 @@ fn record(
             "INSERT INTO copymatch.reference_status AS s (reference_set, reference, state, reason, until, by) \
              VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT ON CONSTRAINT reference_status_pkey \
-             DO UPDATE SET state = excluded.state, reason = excluded.reason, until = excluded.until, since = excluded.since, by = excluded.by",
+             DO UPDATE SET state = excluded.state, reason = excluded.reason, until = excluded.until, \
+             since = excluded.since, by = excluded.by",
             &[
                 Parameter::of(set.name.as_str()),
                 Parameter::of(reference),
@@ -106,7 +107,8 @@ fn copy_enable_reference(set: Option<&str>, reference: Option<&str>) -> bool {
         let set = OwnedSet::of(set, pg_sys::AccessShareLock)?;
         let gone = as_extension_owner(|| {
             change(
-                "DELETE FROM copymatch.reference_status s WHERE s.reference_set = $1 AND s.reference = $2 RETURNING true",
+                "DELETE FROM copymatch.reference_status s WHERE s.reference_set = $1 AND s.reference = $2 \
+                 RETURNING true",
                 &[Parameter::of(set.name.as_str()), Parameter::of(reference)],
                 |row| row.required::<bool>(1),
             )
@@ -115,8 +117,9 @@ fn copy_enable_reference(set: Option<&str>, reference: Option<&str>) -> bool {
     })
 }
 
-/// The policy of copymatch.reference_status: who may see the reference may see that it is out of use. Asked for whatever the
-/// caller's query reads, so that the sets of strangers are none of its business: their tables' code does not run.
+/// The policy of copymatch.reference_status: who may see the reference may see that it is out of use. Asked
+/// for whatever the caller's query reads, so that the sets of strangers are none of its business: their
+/// tables' code does not run.
 #[pg_extern(sql = false)]
 fn sees_reference(set: Option<&str>, reference: Option<&str>) -> bool {
     boundary(|| {
@@ -124,17 +127,21 @@ fn sees_reference(set: Option<&str>, reference: Option<&str>) -> bool {
             return Ok(false);
         };
         let found = select(
-            "SELECT s.relation::pg_catalog.oid, CASE WHEN s.trusted_relation = s.relation THEN s.trusted_owner::pg_catalog.oid END, \
+            "SELECT s.relation::pg_catalog.oid, CASE WHEN s.trusted_relation = s.relation \
+             THEN s.trusted_owner::pg_catalog.oid END, \
                     copymatch.key_expression(s.key_column, s.further_key_columns), \
                     c.relkind IN ('r', 'p') AND NOT pg_catalog.row_security_active(c.oid), \
                     pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
                     AND (pg_catalog.has_table_privilege(c.oid, 'SELECT') \
                          OR NOT EXISTS (SELECT FROM pg_catalog.unnest(s.key_column || s.further_key_columns) AS u(col) \
-                                        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = u.col AND NOT a.attisdropped \
-                                        WHERE a.attnum IS NULL OR NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))), \
+                                        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
+                                        AND a.attname = u.col AND NOT a.attisdropped \
+                                        WHERE a.attnum IS NULL OR NOT pg_catalog.has_column_privilege(c.oid, a.attnum, \
+                                        'SELECT'))), \
                     NOT EXISTS (SELECT FROM pg_catalog.unnest(s.key_column || s.further_key_columns) AS u(col) \
                                 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-                                                  WHERE a.attrelid = c.oid AND a.attname = u.col AND NOT a.attisdropped)) \
+                                                  WHERE a.attrelid = c.oid AND a.attname = u.col \
+                                                  AND NOT a.attisdropped)) \
              FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation WHERE s.name = $1",
             &[Parameter::of(set)],
             |row: &Row| {
@@ -169,12 +176,14 @@ fn sees_reference(set: Option<&str>, reference: Option<&str>) -> bool {
     })
 }
 
-/// A query whether a relation has the reference $1. A key of one column of PostgreSQL's own types is compared as such, so that its
-/// index serves; others by their text.
+/// A query whether a relation has the reference $1. A key of one column of PostgreSQL's own types is compared as such,
+/// so that its index serves; others by their text.
 fn has_reference(relation: pg_sys::Oid, table: &str, key: &str) -> Result<String, Failure> {
     let column = select(
-        "SELECT a.attname::pg_catalog.text, t.typname::pg_catalog.text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND $2 = 'copymatch.key_text(r.' || pg_catalog.quote_ident(a.attname) || ')' \
+        "SELECT a.attname::pg_catalog.text, t.typname::pg_catalog.text FROM pg_catalog.pg_attribute a \
+         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND $2 = 'copymatch.key_text(r.' \
+         || pg_catalog.quote_ident(a.attname) || ')' \
            AND t.typname IN ('int2', 'int4', 'int8', 'text', 'varchar', 'uuid') AND t.oid < 16384",
         &[Parameter::of(relation), Parameter::of(key)],
         |row| Ok((row.required::<String>(1)?, row.required::<String>(2)?)),

@@ -25,8 +25,10 @@ fn copy_set_columns(
         let column = |name: &CStr| name.to_string_lossy().into_owned();
         let (image, descriptor, sketch) = (image.map(column), descriptor.map(column), sketch.map(column));
         if image.is_none() && descriptor.is_none() && key.is_none() && sketch.is_none() {
-            return Err(invalid("copy_set_columns names no column")
-                .hint("Those that were renamed: copy_set_columns('licensed', image => 'picture', descriptor => '…', key => '…')."));
+            return Err(invalid("copy_set_columns names no column").hint(
+                "Those that were renamed: copy_set_columns('licensed', image => 'picture', descriptor => '…', key => \
+                 '…').",
+            ));
         }
         // Others who make, change or drop sets over the relation wait; readers and writers go on.
         let set = OwnedSet::of(set, pg_sys::ShareUpdateExclusiveLock)?;
@@ -52,7 +54,8 @@ fn copy_set_columns(
                 "UPDATE copymatch.reference_set s SET image_column = coalesce($2, s.image_column), \
                      descriptor_column = coalesce($3, s.descriptor_column), \
                      key_column = coalesce(($4::pg_catalog.text[])[1], s.key_column::pg_catalog.text), \
-                     further_key_columns = CASE WHEN $4 IS NULL THEN s.further_key_columns ELSE ($4::pg_catalog.text[])[2:] END, \
+                     further_key_columns = CASE WHEN $4 IS NULL THEN s.further_key_columns \
+                     ELSE ($4::pg_catalog.text[])[2:] END, \
                      sketch_column = coalesce($5, s.sketch_column) \
                  WHERE s.id = $1",
                 &[
@@ -68,7 +71,8 @@ fn copy_set_columns(
             change(
                 "UPDATE copymatch.reembedding r SET \
                      descriptor_column = CASE WHEN r.descriptor_column = $3 THEN $2 ELSE r.descriptor_column END, \
-                     old_descriptor_column = CASE WHEN r.old_descriptor_column = $3 THEN $2 ELSE r.old_descriptor_column END \
+                     old_descriptor_column = CASE WHEN r.old_descriptor_column = $3 THEN $2 \
+                     ELSE r.old_descriptor_column END \
                  WHERE r.reference_set = $1 AND $2 IS NOT NULL",
                 &[
                     Parameter::of(set.name.as_str()),
@@ -86,7 +90,8 @@ fn copy_set_columns(
 fn other_model(set: &OwnedSet, column: &str) -> Result<(), Failure> {
     let others = change(
         "SELECT s.name, s.model FROM copymatch.reference_set s \
-         WHERE s.relation = $1::pg_catalog.regclass AND s.descriptor_column = $2 AND s.model <> $3 AND s.id <> $4 LIMIT 1",
+         WHERE s.relation = $1::pg_catalog.regclass AND s.descriptor_column = $2 AND s.model <> $3 AND s.id <> $4 \
+         LIMIT 1",
         &[
             Parameter::of(set.relation),
             Parameter::of(column),

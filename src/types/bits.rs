@@ -20,8 +20,8 @@ impl BitString {
     /// # Safety
     /// `datum` must be a non-null value of type `bit` that stays valid as long as the result is used.
     unsafe fn read(datum: pg_sys::Datum) -> Self {
-        // SAFETY: the caller vouches for the datum; pg_detoast_datum returns a varlena with a header of 4 bytes, the same
-        // one where it has that already, and never null.
+        // SAFETY: the caller vouches for the datum; pg_detoast_datum returns a varlena with a header of 4 bytes, the
+        // same one where it has that already, and never null.
         unsafe {
             let given = datum.cast_mut_ptr::<pg_sys::varlena>();
             let start = pg_sys::pg_detoast_datum(given);

@@ -127,10 +127,12 @@ impl<E: SqlElement> Packed<E> {
         self.elements().len()
     }
 
-    /// The elements of a datum that lies uncompressed in memory and is sound, else `None`. Neither allocates nor raises.
+    /// The elements of a datum that lies uncompressed in memory and is sound, else `None`.
+    /// Neither allocates nor raises.
     ///
     /// # Safety
-    /// `datum` must be a non-null varlena that PostgreSQL handed out and that stays valid as long as the result is used.
+    /// `datum` must be a non-null varlena that PostgreSQL handed out and that stays valid as
+    /// long as the result is used.
     #[inline(always)]
     pub(super) unsafe fn in_place<'a>(datum: pg_sys::Datum) -> Option<&'a [E]> {
         // SAFETY: the caller vouches for the varlena; the header is read only after `bytes` shows that it is there, the
@@ -156,7 +158,8 @@ impl<E: SqlElement> Packed<E> {
     /// Raises an ERROR when the value's length and its dimensions disagree.
     ///
     /// # Safety
-    /// `datum` must be a non-null varlena that PostgreSQL handed out and that stays valid as long as the result is used.
+    /// `datum` must be a non-null varlena that PostgreSQL handed out and that stays valid as
+    /// long as the result is used.
     #[inline(always)]
     pub(super) unsafe fn read(datum: pg_sys::Datum, free_copy: bool) -> Self {
         // SAFETY: the caller vouches for the varlena, and pg_detoast_datum returns another that is uncompressed.

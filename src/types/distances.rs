@@ -1,9 +1,9 @@
 //! Distances between two vectors, called once per row of a scan.
 //!
-//! These are PostgreSQL functions by hand instead of `#[pg_extern]`: as long as both operands lie uncompressed in memory,
-//! a call reads two headers and runs the kernel. It catches no panic, because nothing on that way panics, and switches no
-//! memory context, because nothing allocates. What needs detoasting, is damaged or differs in length takes the guarded
-//! way. That saves about 40 ns per row (benches/README.md).
+//! These are PostgreSQL functions by hand instead of `#[pg_extern]`: as long as both operands lie uncompressed in
+//! memory, a call reads two headers and runs the kernel. It catches no panic, because nothing on that way panics, and
+//! switches no memory context, because nothing allocates. What needs detoasting, is damaged or differs in length takes
+//! the guarded way. That saves about 40 ns per row (benches/README.md).
 use half::f16;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;

@@ -1,7 +1,7 @@
 //! What the planner is told of casts that check dimensions: one that has nothing to check needs no call.
 //!
-//! So `ALTER TABLE … TYPE` leaves rows as they are where only the type's name changes, and an expression over a column that is cast
-//! to the type of another extension with the same format still meets the column's index.
+//! So `ALTER TABLE … TYPE` leaves rows as they are where only the type's name changes, and an expression over a column
+//! that is cast to the type of another extension with the same format still meets the column's index.
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -11,7 +11,8 @@ extern "C" fn pg_finfo_dimensions_support() -> &'static pg_sys::Pg_finfo_record 
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// Planner support of functions `(value, type modifier, explicit)` that give the value back, once its dimensions are those asked for.
+/// Planner support of functions `(value, type modifier, explicit)` that give the value back, once its
+/// dimensions are those asked for.
 ///
 /// # Safety
 /// Called by the planner.
@@ -49,7 +50,8 @@ unsafe fn without_check(call: *mut pg_sys::FuncExpr) -> Option<*mut pg_sys::Node
         while (*value).type_ == pg_sys::NodeTag::T_RelabelType {
             value = (*value.cast::<pg_sys::RelabelType>()).arg.cast();
         }
-        // A modifier is the number of dimensions with these types only: the function's own, and those that are them in all but name.
+        // A modifier is the number of dimensions with these types only: the function's own, and those that
+        // are them in all but name.
         let (kind, taken) = (pg_sys::exprType(value), pg_sys::exprType(at(0)));
         let result = (*call).funcresulttype;
         let is_ours = kind == taken || kind == result || pg_sys::IsBinaryCoercible(kind, taken);

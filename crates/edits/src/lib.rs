@@ -318,8 +318,8 @@ pub fn apply(image: &Image, edit: Edit, strength: f32, seed: u64) -> Result<Vec<
     apply_within(image, edit, strength, seed, &Limits::default(), &|| false)
 }
 
-/// As [`apply`], with a result that [`imaging::decode`] accepts under `limits` as far as its size goes. `should_stop` is
-/// polled in every edit and while the result is encoded, every quarter of a million pixels at least.
+/// As [`apply`], with a result that [`imaging::decode`] accepts under `limits` as far as its size goes. `should_stop`
+/// is polled in every edit and while the result is encoded, every quarter of a million pixels at least.
 ///
 /// # Errors
 /// As [`apply`]; [`ImageError::Cancelled`] once `should_stop` says so.

@@ -19,8 +19,8 @@ pub(super) fn paste<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random)
     onto(canvas, scene, strength, random)
 }
 
-/// Pastes onto `other`: the picture's sides are 95 % down to 30 % of what would fill it, at a random place, turned by up
-/// to ±15°·strength.
+/// Pastes onto `other`: the picture's sides are 95 % down to 30 % of what would fill it, at a random place,
+/// turned by up to ±15°·strength.
 pub(super) fn onto<'p>(
     canvas: &Canvas<'p>,
     mut other: Canvas<'p>,

@@ -2,8 +2,8 @@
 //!
 //! Dead leaves: opaque shapes of random colour that hide one another, with sizes distributed as r⁻³, which gives the
 //! scale invariance and the sharp edges of natural images (Lee, Mumford, Huang, "Occlusion Models for Natural Images:
-//! A Statistical Study of a Scale-Invariant Dead Leaves Model", IJCV 41, 2001). Over them lies a sum of octaves of value
-//! noise with amplitudes falling as 1/f, for texture within the shapes.
+//! A Statistical Study of a Scale-Invariant Dead Leaves Model", IJCV 41, 2001). Over them lies a sum of octaves of
+//! value noise with amplitudes falling as 1/f, for texture within the shapes.
 
 use crate::EditError;
 use crate::blur;

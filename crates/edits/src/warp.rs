@@ -66,7 +66,8 @@ impl Homography {
 }
 
 /// Lays `source` over `base`: `forward` maps places in the source to places on the base, both in pixels from the top
-/// left corner. Bilinear, with antialiased edges. The source should be at about its final scale, as nothing is averaged.
+/// left corner. Bilinear, with antialiased edges. The source should be at about its final
+/// scale, as nothing is averaged.
 pub(super) fn lay_over(base: &mut Canvas, source: &Canvas, forward: Homography) {
     let backward = forward.inverse();
     let (w, h) = (source.width as f64, source.height as f64);

@@ -102,7 +102,8 @@ impl Options {
         let key = split_columns(key).ok_or_else(|| {
             OptionError::new(
                 format!("\"{key}\" is no list of key columns"),
-                "One name, or several with commas between: 'tenant,number'. A name with a comma stands in double quotes.",
+                "One name, or several with commas between: 'tenant,number'. A name with a comma stands in double \
+                 quotes.",
             )
         })?;
         let mut options = Options {

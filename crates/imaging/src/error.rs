@@ -29,7 +29,8 @@ pub enum ImageError {
     },
     /// Decoding could need more than [`crate::Limits::max_memory`].
     #[error(
-        "decoding this {format} image of {width}x{height} pixels may need {needed} bytes of memory, more than the limit of {limit}"
+        "decoding this {format} image of {width}x{height} pixels may need {needed} bytes of memory, more than the \
+         limit of {limit}"
     )]
     TooMuchMemory {
         /// The format.

@@ -11,8 +11,8 @@ pub(crate) const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 /// Bytes of an XMP packet that are looked at: those of ordinary size, whole.
 const MAX_XMP: usize = 1 << 20;
 
-/// The orientation that a file's metadata give, block by block. Anything malformed counts for nothing: a camera's broken
-/// metadata must not cost the picture.
+/// The orientation that a file's metadata give, block by block. Anything malformed counts for nothing: a camera's
+/// broken metadata must not cost the picture.
 #[derive(Default)]
 pub(crate) struct Orientation {
     exif: Option<Option<u8>>,

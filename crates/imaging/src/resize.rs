@@ -2,9 +2,10 @@
 //! trained on.
 //!
 //! An antialiased separable convolution. When shrinking, the filter's support grows with the factor, so every source
-//! pixel counts; plain interpolation would alias. Horizontal pass first, rounded to 8 bits, then the vertical one; weights
-//! are normalised in double precision and rounded to 22 bits after the point (Pillow, `src/libImaging/Resample.c`).
-//! Libraries that are quicker at large factors take weights of 16 bits, which is a level off here and there.
+//! pixel counts; plain interpolation would alias. Horizontal pass first, rounded to 8 bits, then the vertical one;
+//! weights are normalised in double precision and rounded to 22 bits after the point (Pillow,
+//! `src/libImaging/Resample.c`). Libraries that are quicker at large factors take weights of 16 bits, which is a
+//! level off here and there.
 
 use std::array;
 
@@ -41,8 +42,8 @@ const COLUMNS_AT_ONCE: usize = 4096;
 /// `Image.resize((width, height), filter)` on RGB pictures.
 ///
 /// # Errors
-/// [`ImageError::InvalidSize`] for a side of zero, or when the result, or the picture between the passes (`width` by the
-/// old height), would have more than 2³¹ bytes.
+/// [`ImageError::InvalidSize`] for a side of zero, or when the result, or the picture between the passes (`width` by
+/// the old height), would have more than 2³¹ bytes.
 pub fn resize(image: &Image, width: u32, height: u32, filter: Filter) -> Result<Image, ImageError> {
     resize_until(image, width, height, filter, &|| false)
 }

@@ -398,7 +398,8 @@ fn compression_bombs_stay_within_their_bound() {
     survive("overlong data", &overlong, tight());
 }
 
-/// A lossless WebP of 16 × 16 pixels that claims `groups` groups of five prefix codes, each with a table of 1,024 entries.
+/// A lossless WebP of 16 × 16 pixels that claims `groups` groups of five prefix codes, each
+/// with a table of 1,024 entries.
 fn webp_of_many_codes(groups: u32) -> Vec<u8> {
     let (mut bits, mut length) = (Vec::<u8>::new(), 0usize);
     let mut put = |value: u32, count: usize| {

@@ -53,8 +53,8 @@ def main() -> None:
     ]
     for name, data in samples().items():
         lines.append(f"pub const {name}: &[u8] = &[")
-        for start in range(0, len(data), 24):
-            lines.append("    " + " ".join(f"{byte}," for byte in data[start : start + 24]))
+        for start in range(0, len(data), 20):
+            lines.append("    " + " ".join(f"{byte}," for byte in data[start : start + 20]))
         lines.append("];")
     pathlib.Path(__file__).parent.joinpath("pictures/samples.rs").write_text("\n".join(lines) + "\n")
 

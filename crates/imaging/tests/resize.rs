@@ -1,4 +1,5 @@
-//! Resizing: what must hold for any picture. That it agrees with Pillow, tests/test_imaging_parity.py of the repository proves.
+//! Resizing: what must hold for any picture. That it agrees with Pillow, tests/test_imaging_parity.py
+//! of the repository proves.
 
 mod pictures;
 

@@ -413,8 +413,8 @@ impl<'s, S: PageStore> Writer<'s, S> {
         self.store.interrupts()
     }
 
-    /// Writes a list of `rows` rows that are too many to lie in memory: `more` appends the records of as many further rows
-    /// as it is asked for.
+    /// Writes a list of `rows` rows that are too many to lie in memory: `more` appends the records of as many
+    /// further rows as it is asked for.
     pub fn add_long_list(
         &mut self,
         list: u32,

@@ -1,17 +1,17 @@
 //! From a vector to its codes and from codes to distances.
 //!
-//! With `c` the centroid, `o = x − c` the residual, both rotated, a code `u` with scale `d` stands for `o ≈ d·u`, where `d`
-//! makes the projection onto `o` exact: `d = ‖o‖² / ⟨u, o⟩` (RaBitQ's unbiased estimator). The *key* of a row is what
-//! orders it, smaller being nearer: squared distance for L2, minus the inner product otherwise. Both codes store the key as
-//! `base + λ·constant + scale·⟨u, q⟩` with `base` and `λ` known per list and query:
+//! With `c` the centroid, `o = x − c` the residual, both rotated, a code `u` with scale `d` stands for `o ≈ d·u`, where
+//! `d` makes the projection onto `o` exact: `d = ‖o‖² / ⟨u, o⟩` (RaBitQ's unbiased estimator). The *key* of a row is
+//! what orders it, smaller being nearer: squared distance for L2, minus the inner product otherwise. Both codes store
+//! the key as `base + λ·constant + scale·⟨u, q⟩` with `base` and `λ` known per list and query:
 //!
 //! | | base | λ | constant | scale |
 //! |---|---|---|---|---|
 //! | L2 | ‖q − c‖² | 1 | ‖o‖² + 2d⟨u, c⟩ | −2d |
 //! | otherwise | −⟨q, c⟩ | ⟨q, c⟩ / ‖c‖² | d⟨u, c⟩ − ⟨o, c⟩ | −d |
 //!
-//! so that the error is that of `⟨q − λc, o − d·u⟩`: only the part of the query that the centroid does not explain meets
-//! the part of the residual that the code does not.
+//! so that the error is that of `⟨q − λc, o − d·u⟩`: only the part of the query that the centroid does not explain
+//! meets the part of the residual that the code does not.
 use vectors::quantised::{self, Integers, Tables};
 
 use crate::directory::Centroid;

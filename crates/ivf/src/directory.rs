@@ -277,8 +277,8 @@ pub(crate) fn room_behind<S: PageStore>(store: &S, geometry: &Geometry, block: u
     Ok(here + (S::MOST_PAGES - 2) * geometry.centroids)
 }
 
-/// Puts the first of `parts` entries in the place of an old one, the others behind what its page holds and on new pages of that
-/// kind (and chain) behind it; gives the pages, to be committed in one record.
+/// Puts the first of `parts` entries in the place of an old one, the others behind what its page holds and on new pages
+/// of that kind (and chain) behind it; gives the pages, to be committed in one record.
 pub(crate) fn put_behind<'s, S: PageStore>(
     store: &'s S,
     geometry: &Geometry,

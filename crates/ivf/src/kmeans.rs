@@ -175,7 +175,8 @@ impl Control<'_> {
 
 /// Bytes that the training of `lists` centroids from `rows` takes at most, besides the rows.
 fn need(rows: &Rows, lists: usize) -> usize {
-    // The means of a round in training and in bytes, those of the round before, and their sums; four numbers for each row.
+    // The means of a round in training and in bytes, those of the round before, and their sums;
+    // four numbers for each row.
     lists * (rows.dimensions * (3 * size_of::<f32>() + 2) + 2 * size_of::<Mean>()) + rows.len() * 4 * size_of::<u32>()
 }
 

@@ -1,9 +1,9 @@
 //! An inverted-file index (IVF) of quantised vectors, over pages.
 //!
 //! Vectors are rotated by a fixed random rotation, assigned to the nearest of many *centroids*, and kept in that
-//! centroid's *list* as two codes of the residual: one bit a dimension, scanned in blocks of 32 against a running bound,
-//! and six bits a dimension, read only for those that the first code leaves. A search probes the lists whose centroids
-//! are nearest to the query.
+//! centroid's *list* as two codes of the residual: one bit a dimension, scanned in blocks of 32 against a running
+//! bound, and six bits a dimension, read only for those that the first code leaves. A search probes the lists whose
+//! centroids are nearest to the query.
 //!
 //! The crate knows pages, not PostgreSQL: everything goes through a [`PageStore`]. `src/ivf/README.md` of the extension
 //! explains page layout, locking order and crash safety.

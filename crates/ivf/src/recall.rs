@@ -59,8 +59,8 @@ pub fn measure_recall<S: PageStore>(store: &S) -> Result<()> {
     })
 }
 
-/// How many lists must be ranked until every sampled row's own is among them. Rows are assigned to the nearest list of their
-/// time; a split brings centroids that may be nearer.
+/// How many lists must be ranked until every sampled row's own is among them. Rows are assigned to the nearest list of
+/// their time; a split brings centroids that may be nearer.
 fn lists_to_find_itself<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry, many: u32) -> Result<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(!meta.seed ^ u64::from(meta.lists));
     let pages = directory_pages(store, meta, geometry)?;
@@ -83,7 +83,8 @@ fn lists_to_find_itself<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometr
     Ok(farthest)
 }
 
-/// Recall at probes that grow by about a third, or more for very many lists, from the ranks of the lists that hold the neighbours.
+/// Recall at probes that grow by about a third, or more for very many lists, from the ranks of the lists
+/// that hold the neighbours.
 fn curve_of(ranks: &mut [u32], many: u32, lists: u32) -> Vec<CurvePoint> {
     ranks.sort_unstable();
     let mut curve: Vec<CurvePoint> = Vec::new();

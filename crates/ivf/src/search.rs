@@ -277,8 +277,8 @@ impl Search {
         nearest
     }
 
-    /// Probes as many lists again before more rows are given: the number of probes was measured for the ten nearest, and
-    /// whoever takes many more rows, or filters most of them out, looks farther away.
+    /// Probes as many lists again before more rows are given: the number of probes was measured for the ten nearest,
+    /// and whoever takes many more rows, or filters most of them out, looks farther away.
     fn widen<S: PageStore>(&mut self, store: &S) -> Result<()> {
         self.widen_at = self.widen_at.saturating_mul(WIDENING);
         let wanted = self.options.probes.is_none() && self.options.iteration != Iteration::Off && self.bound.is_none();
@@ -434,8 +434,8 @@ impl Search {
         Ok(true)
     }
 
-    /// Whether a bound is given and the farthest quarter of the last round's lists had nothing within it: then the lists
-    /// behind them have nothing to speak of either.
+    /// Whether a bound is given and the farthest quarter of the last round's lists had nothing within it: then the
+    /// lists behind them have nothing to speak of either.
     fn nothing_within_bound_beyond(&self) -> bool {
         let (first, end) = self.rounds.last().map_or((0, 0), |round| (round.first, round.end));
         let reached = (self.within_bound_until + 1).saturating_sub(first);

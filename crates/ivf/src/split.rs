@@ -22,8 +22,8 @@ const MOST_PARTS: usize = 16;
 /// Rows of a list by which it is divided, at most: a list of equal rows may be as long as its table.
 const MOST_SAMPLED: usize = 4096;
 
-/// Whether a list has so many rows that it should be split. One that could not be split when it was last counted is tried
-/// again when it has twice as many: its rows may all be the same.
+/// Whether a list has so many rows that it should be split. One that could not be split when it was last counted is
+/// tried again when it has twice as many: its rows may all be the same.
 pub(crate) fn is_overfull<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<bool> {
     let mut slots = 0;
     let head = current_head(store, geometry, probe)?;

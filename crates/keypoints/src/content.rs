@@ -7,8 +7,9 @@ use crate::transform::Affine;
 
 /// Cells a side: a sixteenth of the reference's small picture, longest side.
 pub(crate) const CELLS: usize = 16;
-/// Agreement of a cell: zero-mean normalised cross-correlation. Lines of text, rules and axes alone, which two receipts or charts have
-/// in common, correlate by 0.6 and more; what JPEG and a smaller size leave of the same cell by more than this.
+/// Agreement of a cell: zero-mean normalised cross-correlation. Lines of text, rules and axes alone, which two
+/// receipts or charts have in common, correlate by 0.6 and more; what JPEG and a smaller size leave of the
+/// same cell by more than this.
 const LEAST_CORRELATION: f32 = 0.8;
 /// Standard deviation below which a cell has nothing to correlate.
 const FLAT: f32 = 4.0;
@@ -64,7 +65,8 @@ pub(crate) struct Cells {
     pub(crate) all: Vec<([f64; 4], Said)>,
 }
 
-/// A picture at full, half, quarter … size, so that it can be looked at from afar without aliasing. Each is made when it is first looked at.
+/// A picture at full, half, quarter … size, so that it can be looked at from afar without aliasing. Each is made
+/// when it is first looked at.
 pub(crate) struct Pyramid(Vec<OnceLock<Plane>>);
 
 /// Levels of a pyramid, and the side from which a picture has a smaller one.
@@ -107,8 +109,8 @@ impl Pyramid {
     }
 }
 
-/// Compares the cells of `reference`, the small picture, with what `query` shows there. `motion` leads from the small picture to
-/// the query, both in pixels. `cells`: filled where they are wanted.
+/// Compares the cells of `reference`, the small picture, with what `query` shows there. `motion` leads from the small
+/// picture to the query, both in pixels. `cells`: filled where they are wanted.
 pub(crate) fn content(query: &Pyramid, reference: &Pyramid, motion: &Affine, cells: Option<&mut Cells>) -> Content {
     pulp::Arch::new().dispatch(
         #[inline(always)]
@@ -367,7 +369,8 @@ impl Sought {
         }
     }
 
-    /// Zero-mean normalised cross-correlation over the places that are shown; 0 where one of both has no structure there.
+    /// Zero-mean normalised cross-correlation over the places that are shown; 0 where one of
+    /// both has no structure there.
     #[inline(always)]
     fn correlation(&self, cell: &[f32], other: &[f32]) -> f32 {
         let (n, a, aa) = (self.count, self.sum, self.squares);
@@ -402,9 +405,13 @@ mod tests {
     proptest! {
         #[test]
         fn correlation_is_that_of_the_places_shown(
-            pairs in prop::collection::vec((0u8..255, 0u8..255, prop::bool::weighted(0.8)), 1..300), all in any::<bool>(),
+            pairs in prop::collection::vec((0u8..255, 0u8..255, prop::bool::weighted(0.8)), 1..300),
+            all in any::<bool>(),
         ) {
-            let mut cell: Vec<f32> = pairs.iter().map(|&(x, _, is_shown)| if is_shown || all { f32::from(x) } else { f32::NAN }).collect();
+            let mut cell: Vec<f32> = pairs
+                .iter()
+                .map(|&(x, _, is_shown)| if is_shown || all { f32::from(x) } else { f32::NAN })
+                .collect();
             let other: Vec<f32> = pairs.iter().map(|&(_, y, _)| f32::from(y)).collect();
             let shown: Vec<(f64, f64)> = cell
                 .iter()

@@ -1,4 +1,5 @@
-//! Both pictures side by side under their names: what agrees in full colour within a line, the rest faded; and what that comes to.
+//! Both pictures side by side under their names: what agrees in full colour within a line, the rest
+//! faded; and what that comes to.
 
 use edits::{Line, letter};
 use imaging::{Image, ImageError};

@@ -1,8 +1,8 @@
 //! Local features: place, size, angle, and a histogram of gradients cut to 128 bits.
 //!
-//! The histogram is SIFT's (Lowe, IJCV 2004) with directions weighted by a squared cosine: 4 × 4 cells of 8 directions around
-//! the place, turned and scaled with it. Each of the 128 values becomes one bit: whether it is above the median of all.
-//! Neither brightness nor contrast nor a curve of tone changes much of that.
+//! The histogram is SIFT's (Lowe, IJCV 2004) with directions weighted by a squared cosine: 4 × 4 cells of 8 directions
+//! around the place, turned and scaled with it. Each of the 128 values becomes one bit: whether it is above the median
+//! of all. Neither brightness nor contrast nor a curve of tone changes much of that.
 
 use imaging::ImageError;
 use vectors::hamming::Code;
@@ -308,8 +308,8 @@ impl Feature {
     pub(crate) fn mirrored(&self, width: usize) -> Self {
         let mut code = [0; 16];
         for (cell, directions) in self.code.iter().enumerate() {
-            // A code has one byte a cell. Across the feature's own angle, rows of cells change places, and each direction
-            // becomes its negative.
+            // A code has one byte a cell. Across the feature's own angle, rows of cells change places, and each
+            // direction becomes its negative.
             let (row, column) = (cell / CELLS, cell % CELLS);
             let mut flipped = 0;
             for direction in 0..DIRECTIONS {

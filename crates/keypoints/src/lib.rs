@@ -1,9 +1,9 @@
-//! Whether one picture shows another, and where: for verification, which compares a query with stored sketches of references, and
-//! for a person who has to decide.
+//! Whether one picture shows another, and where: for verification, which compares a query with stored sketches of
+//! references, and for a person who has to decide.
 //!
-//! Local features in the manner of SIFT (Lowe, IJCV 2004), cut to 128 bits; every match of two features is a hypothesis of the
-//! motion between the pictures; under the one that most others bear out the content is compared cell by cell. A sticker or caption
-//! on a copy is not taken for a part of it.
+//! Local features in the manner of SIFT (Lowe, IJCV 2004), cut to 128 bits; every match of two features is a hypothesis
+//! of the motion between the pictures; under the one that most others bear out the content is compared cell by cell. A
+//! sticker or caption on a copy is not taken for a part of it.
 //!
 //! ```
 //! use imaging::Image;
@@ -16,8 +16,9 @@
 //! # Ok::<(), imaging::ImageError>(())
 //! ```
 //!
-//! Nothing depends on chance or on the machine: the same pictures give the same answer. Pictures are worked on with at most
-//! [`SKETCH_SIDE`] pixels a side and drawn with at most [`DRAWN_SIDE`], so time and memory are bounded whatever comes.
+//! Nothing depends on chance or on the machine: the same pictures give the same answer. Pictures are worked
+//! on with at most [`SKETCH_SIDE`] pixels a side and drawn with at most [`DRAWN_SIDE`], so time and memory
+//! are bounded whatever comes.
 
 #![forbid(unsafe_code)]
 

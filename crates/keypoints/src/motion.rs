@@ -1,7 +1,7 @@
 //! How a reference must have been moved to lie in the query: every match of two features is a hypothesis.
 //!
-//! A feature has place, size and angle, so a single match gives a whole similarity transform; what all other matches say of it
-//! decides. Nothing is drawn at random. The best few are refined by least squares to affine transforms.
+//! A feature has place, size and angle, so a single match gives a whole similarity transform; what all other matches
+//! say of it decides. Nothing is drawn at random. The best few are refined by least squares to affine transforms.
 
 use vectors::hamming::{Code, HammingKernel};
 
@@ -25,8 +25,8 @@ const MOST_DIFFERENT: u8 = 38;
 const RATIO: f32 = 0.9;
 /// Hypotheses that are refined.
 const REFINED: usize = 3;
-/// Pixels of the query that a place may lie off its hypothesis, and how many more for each pixel from its seed: sizes and
-/// angles of single features are rough.
+/// Pixels of the query that a place may lie off its hypothesis, and how many more for each pixel from its seed: sizes
+/// and angles of single features are rough.
 const ROUGH: f64 = 4.0;
 const ROUGH_PART: f64 = 0.1;
 const ROUGH_MOST: f64 = 24.0;
@@ -44,8 +44,8 @@ pub(crate) struct Motion {
     pub(crate) inliers: Vec<Match>,
 }
 
-/// For each feature of the query the most alike of the reference, if it is the only one like it; each of the reference's
-/// once. `codes` are those of `reference`.
+/// For each feature of the query the most alike of the reference, if it is the only one like it; each of the
+/// reference's once. `codes` are those of `reference`.
 pub(crate) fn matches(
     kernel: &HammingKernel,
     query: &[Feature],
@@ -335,7 +335,10 @@ mod tests {
     proptest! {
         #[test]
         fn those_turned_alike_are_all_that_bear_a_match_out(
-            drawn in prop::collection::vec(((0.0..400.0, 0.0..400.0), (0.0..400.0, 0.0..400.0), 0.3f64..3.0, -7.0f64..7.0), 0..80),
+            drawn in prop::collection::vec(
+                ((0.0..400.0, 0.0..400.0), (0.0..400.0, 0.0..400.0), 0.3f64..3.0, -7.0f64..7.0),
+                0..80,
+            ),
             moved in prop::collection::vec((0.0..400.0, 0.0..400.0, -0.6f64..0.6), 0..40),
         ) {
             let mut all: Vec<Match> = drawn

@@ -114,8 +114,8 @@ fn smooth(plane: &Plane, weights: &[f32], values: &mut [f32]) {
     }
 }
 
-/// The sum of the rows of each tap, one to either side, by the taps' weights; for tap 0 the first row alone. All rows are as long as
-/// `out`.
+/// The sum of the rows of each tap, one to either side, by the taps' weights; for tap 0 the first row alone. All
+/// rows are as long as `out`.
 #[inline(always)]
 fn weighed(out: &mut [f32], weights: &[f32], rows: &[(&[f32], &[f32])]) {
     let (centre, others) = (rows[0].0, &rows[1..]);
@@ -154,7 +154,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_place_within_is_a_place_between(width in 2usize..40, height in 2usize..40, x in 0.0f32..1.0, y in 0.0f32..1.0) {
+        fn a_place_within_is_a_place_between(
+            width in 2usize..40, height in 2usize..40, x in 0.0f32..1.0, y in 0.0f32..1.0,
+        ) {
             let plane = plane(width, height);
             let (x, y) = (x * (width - 1) as f32, y * (height - 1) as f32);
             prop_assume!(x < (width - 1) as f32 && y < (height - 1) as f32);
@@ -162,7 +164,9 @@ mod tests {
         }
 
         #[test]
-        fn smoothing_is_the_weighted_mean_of_what_lies_around(width in 1usize..80, height in 1usize..20, sigma in 0.4f32..4.0) {
+        fn smoothing_is_the_weighted_mean_of_what_lies_around(
+            width in 1usize..80, height in 1usize..20, sigma in 0.4f32..4.0,
+        ) {
             let plane = plane(width, height);
             let smooth = plane.smoothed(sigma);
             let radius = ((2.6 * sigma).ceil() as isize).max(1);

@@ -169,8 +169,8 @@ impl Octave {
         Ok(())
     }
 
-    /// The extremum's place between pixels and scales, by a parabola through its neighbours; `None` where there is none, it
-    /// is faint, or lies on an edge. `number`: which octave this is.
+    /// The extremum's place between pixels and scales, by a parabola through its neighbours; `None` where there is
+    /// none, it is faint, or lies on an edge. `number`: which octave this is.
     fn refined(&self, number: usize, level: usize, x: usize, y: usize) -> Option<Extremum> {
         let (width, height) = self.size();
         let (mut level, mut x, mut y) = (level, x, y);
@@ -242,8 +242,8 @@ impl Surroundings {
         }
     }
 
-    /// Whether a value is above or below all of its neighbours, and not faint. Of two equals neither is: what repeats exactly is no
-    /// landmark.
+    /// Whether a value is above or below all of its neighbours, and not faint. Of two equals neither is: what
+    /// repeats exactly is no landmark.
     #[inline(always)]
     fn stands_out(&self, value: f32, x: usize) -> bool {
         const LEAST: f32 = 0.8 * LEAST_RESPONSE;
@@ -251,7 +251,8 @@ impl Surroundings {
     }
 }
 
-/// Fills what the places of the middle row of the middle level are surrounded by; the first and the last place are left.
+/// Fills what the places of the middle row of the middle level are surrounded by; the first
+/// and the last place are left.
 #[inline(always)]
 fn surroundings(rows: [[&[f32]; 3]; 3], out: &mut Surroundings) {
     let width = out.most.len();

@@ -1,9 +1,10 @@
 //! What verification needs of a reference: local features, a thumbnail and a small picture, in a few thousand bytes.
 //!
-//! Format 1, little endian: `CMSK`, the format's number (1 byte), 3 zero bytes; width and height of the picture that the
-//! features lie in (2 × u16); number of features (u16); bytes of the small picture (u16); for each feature its place (two
-//! times 12 bits, in eighths of a pixel), size (u8, sixteenths of a power of two), angle (u8, 256 parts of a turn) and code
-//! (16 bytes); the thumbnail (16 × 16 bytes of grey); the small picture, a grey JPEG; CRC-32 of all before it.
+//! Format 1, little endian: `CMSK`, the format's number (1 byte), 3 zero bytes; width and height of the picture
+//! that the features lie in (2 × u16); number of features (u16); bytes of the small picture (u16); for each
+//! feature its place (two times 12 bits, in eighths of a pixel), size (u8, sixteenths of a power of two), angle
+//! (u8, 256 parts of a turn) and code (16 bytes); the thumbnail (16 × 16 bytes of grey); the small picture, a
+//! grey JPEG; CRC-32 of all before it.
 
 use imaging::{DecodeOptions, Filter, Image, ImageError, Limits, resize};
 
@@ -19,8 +20,8 @@ pub const PICTURE_SIDE: u32 = 256;
 pub const REFERENCE_FEATURES: usize = 200;
 /// Features of a query.
 pub const QUERY_FEATURES: usize = 500;
-/// Longest side of the picture in which a query is looked at once more, for what is small in it: a reference that covers two thirds
-/// of the query's sides is as large there as in its own sketch.
+/// Longest side of the picture in which a query is looked at once more, for what is small in it: a reference that
+/// covers two thirds of the query's sides is as large there as in its own sketch.
 pub const FINE_SIDE: u32 = 576;
 /// Features of a query from that, beside the others.
 pub const FINE_FEATURES: usize = 400;

@@ -58,8 +58,8 @@ impl Evidence {
         self.agreed as f64 / self.compared as f64
     }
 
-    /// As [`Evidence::agreement`], of the cells apart from the largest block of those that do not agree, as far as that is no more than
-    /// a quarter of all: something may have been laid over the picture.
+    /// As [`Evidence::agreement`], of the cells apart from the largest block of those that do not agree, as far as that
+    /// is no more than a quarter of all: something may have been laid over the picture.
     pub fn uncovered(&self) -> f64 {
         let hidden = self.block.min(self.compared / 4);
         if self.agreement() == 0.0 {
@@ -89,8 +89,8 @@ const SHOWN_AGREEMENT: f64 = 0.6;
 const SHOWN_CELLS: usize = 8;
 
 impl Evidence {
-    /// Whether the evidence by itself says that the query shows the reference, or a good part of it. The probability weighs it
-    /// more finely, with the descriptors' similarity.
+    /// Whether the evidence by itself says that the query shows the reference, or a good part of it. The probability
+    /// weighs it more finely, with the descriptors' similarity.
     pub fn is_shown(&self) -> bool {
         self.agreed >= SHOWN_CELLS && self.agreement() >= SHOWN_AGREEMENT
     }
@@ -253,16 +253,16 @@ impl Query {
     }
 }
 
-/// Correlation of thumbnails from which two sketches are laid upon each other as they are; features that must agree where they are not;
-/// and agreement of cells from which they are of one picture.
+/// Correlation of thumbnails from which two sketches are laid upon each other as they are; features that must agree
+/// where they are not; and agreement of cells from which they are of one picture.
 const SAME_THUMBNAILS: f32 = 0.97;
 const SAME_INLIERS: usize = 12;
 const SAME_AGREEMENT: f64 = 0.95;
 const SAME_CELLS: usize = 12;
 
 impl Sketch {
-    /// Whether another sketch is one of the same picture, registered again as it is or cut, scaled or framed: all that both show is
-    /// alike. Two receipts of one shop are not.
+    /// Whether another sketch is one of the same picture, registered again as it is or cut, scaled or framed: all that
+    /// both show is alike. Two receipts of one shop are not.
     ///
     /// # Errors
     /// [`SketchError::Damaged`] where a small picture cannot be decoded.
@@ -323,8 +323,8 @@ fn plane_of(image: &Image, longest: u32) -> Result<Plane, ImageError> {
     Ok(Plane::of(grey.width, grey.height, &grey.pixels))
 }
 
-/// Where a place of the reference's thumbnail lies in the query's, for each of the eight ways to lay it: bit 0 mirrors left and
-/// right, bit 1 above and below, bit 2 exchanges the axes.
+/// Where a place of the reference's thumbnail lies in the query's, for each of the eight ways to lay it: bit 0 mirrors
+/// left and right, bit 1 above and below, bit 2 exchanges the axes.
 fn laid(number: usize, x: usize, y: usize) -> (usize, usize) {
     let (x, y) = if number & 4 != 0 { (y, x) } else { (x, y) };
     let x = if number & 1 != 0 { THUMBNAIL - 1 - x } else { x };

@@ -13,8 +13,8 @@ static RESERVE: Reserve = Reserve::new();
 /// A program that wants it says `#[global_allocator] static ALLOCATOR: memory::Allocator = memory::Allocator;`.
 pub struct Allocator;
 
-// SAFETY: every piece comes from the system's allocator or from the reserve, whose pieces do not overlap, and goes back to
-// where it came from.
+// SAFETY: every piece comes from the system's allocator or from the reserve, whose pieces do not overlap, and goes
+// back to where it came from.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

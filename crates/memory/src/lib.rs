@@ -1,13 +1,13 @@
 //! What a process does when the system has no more memory for it, made for a database backend: one that ends takes the
 //! transactions of all the others with it.
 //!
-//! Rust's collections end the process where an allocation fails. [`Allocator`] therefore keeps a small *reserve* that the
-//! program's own data segment holds: what the system refuses comes from there, and [`is_short`] says so while any of it is
-//! in use. Work asks at its usual points of cancellation and ends with an error of its own.
+//! Rust's collections end the process where an allocation fails. [`Allocator`] therefore keeps a small *reserve* that
+//! the program's own data segment holds: what the system refuses comes from there, and [`is_short`] says so while any
+//! of it is in use. Work asks at its usual points of cancellation and ends with an error of its own.
 //!
-//! The reserve is for the many small pieces. Whoever needs a large one asks first: [`ensure`] before work that allocates
-//! deep inside other libraries, [`vector`] and [`zeroed`] for a single buffer. A large piece that is refused all the same
-//! is noted in [`refused`] before Rust ends the process.
+//! The reserve is for the many small pieces. Whoever needs a large one asks first: [`ensure`] before work that
+//! allocates deep inside other libraries, [`vector`] and [`zeroed`] for a single buffer. A large piece that is refused
+//! all the same is noted in [`refused`] before Rust ends the process.
 
 mod allocator;
 mod need;
@@ -29,7 +29,8 @@ pub fn is_short() -> bool {
     SHORT.load(Ordering::Relaxed)
 }
 
-/// Bytes of the last allocation that could not be served at all; 0 when there was none since the last [`forget_refused`].
+/// Bytes of the last allocation that could not be served at all; 0 when there was none since
+/// the last [`forget_refused`].
 pub fn refused() -> usize {
     REFUSED.load(Ordering::Relaxed)
 }

@@ -1,4 +1,5 @@
-//! AVX2: across, four pixels a step, their weights cut in two so that products have 16 bits on each side; down, as the compiler does it with such registers.
+//! AVX2: across, four pixels a step, their weights cut in two so that products have 16 bits on each side; down, as the
+//! compiler does it with such registers.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -26,7 +27,8 @@ fn across_by_four<const BITS: u32, const ROWS: usize>(
     mut targets: [&mut [Pixel]; ROWS],
 ) {
     let (half, bits) = (_mm_set1_epi32(1 << (BITS - 1)), _mm_cvtsi32_si128(BITS as i32));
-    // From four pixels, which both halves hold: two pixels' reds side by side as numbers of 16 bits, their greens, their blues.
+    // From four pixels, which both halves hold: two pixels' reds side by side as numbers of 16 bits,
+    // their greens, their blues.
     #[rustfmt::skip]
     let side_by_side = _mm256_setr_epi8(
         0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,

@@ -1,7 +1,7 @@
 //! The inner loops of resizing: weighted sums of pixels, with run-time SIMD dispatch.
 //!
-//! Weights are fixed-point numbers of 32 bits, sums too, so that every loop gives the same bits as the scalar one, its oracle.
-//! They are apart from `imaging` because that crate has no `unsafe`.
+//! Weights are fixed-point numbers of 32 bits, sums too, so that every loop gives the same bits as the scalar one, its
+//! oracle. They are apart from `imaging` because that crate has no `unsafe`.
 #![deny(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -96,7 +96,8 @@ impl Windows {
 /// Rows that [`across`] takes at once: each weight is loaded once for all of them.
 pub const ROWS_AT_ONCE: usize = 4;
 
-/// Writes for each row and window the weighted sum of the window's pixels, plus half of 2^`BITS`, divided by that and cut to a byte.
+/// Writes for each row and window the weighted sum of the window's pixels, plus half of 2^`BITS`, divided
+/// by that and cut to a byte.
 ///
 /// # Panics
 /// Where a window reaches beyond a row, or a target has another length than there are windows.

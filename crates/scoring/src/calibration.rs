@@ -118,8 +118,9 @@ fn default_factor() -> f64 {
 ///
 /// As JSON: `{"neighbours": 5, "factor": 2.5, "clamp": [low, high], "intercept": _, "similarity_weight": _,
 /// "background_weight": _, "copy_probability": _, "review_probability": _}`; `neighbours` and `factor` may be left out.
-/// Since version 2 of the record also `"lead"`, a [`Lead`], which weighs how the reference stands among the query's other
-/// references, and `"verified"`, a [`Verified`], for pairs that were compared. A record without them answers as it always did.
+/// Since version 2 of the record also `"lead"`, a [`Lead`], which weighs how the reference stands among the
+/// query's other references, and `"verified"`, a [`Verified`], for pairs that were compared. A record without
+/// them answers as it always did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration(Record);
 
@@ -285,10 +286,10 @@ impl Calibration {
     /// The stretched score, -|s q - r|^2 for unit q and r with s = factor x clamp(background).
     ///
     /// `similarity` is q . r, `background` the mean of [`crate::Background::mean_top_k`]. Expanded:
-    /// -(s^2 + 1) + 2 s similarity. Within one query the order is that of the similarity, because s > 0; between queries
-    /// the same similarity counts for less where the background is near. Source: the paper's descriptor stretching,
-    /// with the clamp that keeps a query unlike all of the background from being stretched to nothing.
-    /// NaN in, NaN out.
+    /// -(s^2 + 1) + 2 s similarity. Within one query the order is that of the similarity, because s > 0; between
+    /// queries the same similarity counts for less where the background is near. Source: the paper's descriptor
+    /// stretching, with the clamp that keeps a query unlike all of the background from being stretched to
+    /// nothing. NaN in, NaN out.
     pub fn stretch(&self, similarity: f64, background: f64) -> f64 {
         let [low, high] = self.0.clamp;
         let s = self.0.factor * background.clamp(low, high);
@@ -313,8 +314,8 @@ impl Calibration {
         self.0.verified.is_some()
     }
 
-    /// Probability that the pair is a copy, from as much as is known and the record weighs: similarity and background alone
-    /// ([`Calibration::probability`]), the standing, the evidence. NaN in, NaN out.
+    /// Probability that the pair is a copy, from as much as is known and the record weighs: similarity and background
+    /// alone ([`Calibration::probability`]), the standing, the evidence. NaN in, NaN out.
     pub fn probability_with(
         &self,
         similarity: f64,

@@ -1,8 +1,8 @@
 //! Logistic regression of "is a copy" on similarity and background: the probability of a [`crate::Calibration`].
 //!
 //! Newton's method on the penalised log-likelihood over standardised columns. The ridge, in units of the mean
-//! log-likelihood, is so slight that it decides only where the data do not: classes that one line separates, for which the
-//! likelihood alone has no maximum.
+//! log-likelihood, is so slight that it decides only where the data do not: classes that one line separates, for which
+//! the likelihood alone has no maximum.
 
 /// Copies, and others, below which nothing is fitted.
 pub const LEAST_EXAMPLES: usize = 10;
@@ -48,7 +48,8 @@ pub struct Fit {
 pub enum FitError {
     /// A class with fewer than [`LEAST_EXAMPLES`].
     #[error(
-        "{copies} copies and {others} others are too few to fit a probability; at least {LEAST_EXAMPLES} of each are needed"
+        "{copies} copies and {others} others are too few to fit a probability; at least {LEAST_EXAMPLES} of each are \
+         needed"
     )]
     TooFew {
         /// Examples that are copies.

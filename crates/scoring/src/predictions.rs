@@ -1,6 +1,7 @@
 //! Predictions gathered one by one, in any order and in parts, and the metrics over them.
 //!
-//! Eight bytes a prediction: the scores of correct and of wrong ones stand in two lists, which are sorted where they lie.
+//! Eight bytes a prediction: the scores of correct and of wrong ones stand in two lists, which
+//! are sorted where they lie.
 
 use crate::metrics::{MetricError, OperatingPoint, Prediction, best_of, checked_precision};
 

@@ -1,5 +1,5 @@
-//! How a reference stands among the query's other references, and what the two pictures have in common: the evidence beyond the
-//! similarity itself.
+//! How a reference stands among the query's other references, and what the two pictures have in common: the evidence
+//! beyond the similarity itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,9 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The standing of neighbour `judged`, of neighbours by falling similarity. `is_same` says which of the others are the judged
-    /// picture registered again. Where there are fewer than five others the background alone is the level, which
-    /// [`Lead::probability`] takes where it is higher.
+    /// The standing of neighbour `judged`, of neighbours by falling similarity. `is_same` says which of the others are
+    /// the judged picture registered again. Where there are fewer than five others the background alone is the level,
+    /// which [`Lead::probability`] takes where it is higher.
     pub fn of(similarities: &[f64], judged: usize, is_same: impl Fn(usize) -> bool) -> Self {
         let mut others = (0..similarities.len())
             .filter(|&other| other != judged && !is_same(other))
@@ -43,52 +43,57 @@ pub struct Found {
     pub agreement: f64,
     /// The most `agreement` of any other reference.
     pub other_agreement: f64,
-    /// Share of the compared content that agrees apart from the largest block that does not, 0 to 1: at least `agreement`, and more
-    /// where something was laid over the picture.
+    /// Share of the compared content that agrees apart from the largest block that does not, 0 to 1: at least
+    /// `agreement`, and more where something was laid over the picture.
     pub uncovered: f64,
     /// How many cells of content were compared.
     pub compared: f64,
     /// How many features of the reference could be found.
     pub features: f64,
-    /// Share of the reference that is of one tone, 0 to 1: high for drawn pictures (pages, charts, forms), low for photographs.
+    /// Share of the reference that is of one tone, 0 to 1: high for drawn pictures (pages, charts,
+    /// forms), low for photographs.
     pub ground: f64,
 }
 
-/// Agreement above that of any other reference that is chance, and, for a single compared cell, how much more there is no more to
-/// prove from: two forms of one kind agree in four fifths of their cells, with each other and with a third, more or less by as much
-/// as so few cells say.
+/// Agreement above that of any other reference that is chance, and, for a single compared cell, how much more there is
+/// no more to prove from: two forms of one kind agree in four fifths of their cells, with each other and with a third,
+/// more or less by as much as so few cells say.
 const CHANCE: f64 = 0.03;
 const PLAIN: f64 = 1.8;
 
-/// A banner over a picture hides content, and most features stay where they were. So a reference stands out by its features, too: by
-/// how much the logarithm of the inliers is above that of any other (the template that forms share has as many in all of them), how
-/// many they are, and how much of the content agrees that no one thing covers; between the first and the second of each.
+/// A banner over a picture hides content, and most features stay where they were. So a reference stands out by its
+/// features, too: by how much the logarithm of the inliers is above that of any other (the template that forms share
+/// has as many in all of them), how many they are, and how much of the content agrees that no one thing covers; between
+/// the first and the second of each.
 const FEATURES_LEAD: [f64; 2] = [0.4, 0.9];
 const FEATURES: [f64; 2] = [12.0, 30.0];
 const UNCOVERED: [f64; 2] = [0.8, 0.9];
 
-/// Where descriptors say that two pictures are all but one, their content must agree in nearly all that both show: between the first
-/// similarity and the second, and between the first agreement and the second, a pair is taken to be contradicted more and more.
+/// Where descriptors say that two pictures are all but one, their content must agree in nearly all that both show:
+/// between the first similarity and the second, and between the first agreement and the second, a pair is taken to be
+/// contradicted more and more.
 const ALIKE: [f64; 2] = [0.7, 0.85];
 const AGREES: [f64; 2] = [0.75, 0.65];
-/// Nearer than strangers of one kind ever are, up to the picture itself: what its content is too fine for a sketch to show is no
-/// contradiction then.
+/// Nearer than strangers of one kind ever are, up to the picture itself: what its content is too fine for a sketch to
+/// show is no contradiction then.
 const ITSELF: [f64; 2] = [0.993, 0.998];
 /// What is left of the log-odds of a pair that is contradicted.
 const LEFT: f64 = 0.05;
 
-/// Drawn pictures have a ground of one tone, and share their templates' lines with strangers however alike their descriptors are: of
-/// such a reference (between these shares of ground) more content must agree (between these agreements), unless more features lie
-/// where they should than templates have in common (between these inliers), or the agreement stands out from that with another
-/// reference of the kind: one that shares the template (with at least these agreements) or is as similar (from these on).
+/// Drawn pictures have a ground of one tone, and share their templates' lines with strangers however alike their
+/// descriptors are: of such a reference (between these shares of ground) more content must agree (between these
+/// agreements), unless more features lie where they should than templates have in common (between these inliers), or
+/// the agreement stands out from that with another reference of the kind: one that shares the template (with at least
+/// these agreements) or is as similar (from these on).
 const GROUND: [f64; 2] = [0.34, 0.42];
 const DRAWN_AGREES: [f64; 2] = [0.9, 0.83];
 const DRAWN_INLIERS: [f64; 2] = [30.0, 50.0];
 const TEMPLATE: [f64; 2] = [0.2, 0.4];
 const KIND: [f64; 2] = [0.6, 0.7];
 
-/// Nor does it need to where a good part of the reference's features lie where they should, which those of a template alone never are
-/// (between these shares of all, and these numbers), and the content agrees that no one thing covers (between these agreements).
+/// Nor does it need to where a good part of the reference's features lie where they should, which those of a template
+/// alone never are (between these shares of all, and these numbers), and the content agrees that no one thing covers
+/// (between these agreements).
 const DRAWN_SHARE: [f64; 2] = [0.25, 0.35];
 const DRAWN_SHARED: [f64; 2] = [8.0, 14.0];
 const DRAWN_UNCOVERED: [f64; 2] = [0.88, 0.95];
@@ -140,8 +145,8 @@ impl Found {
 
 /// Log-odds from similarity, background and standing.
 ///
-/// The level that a reference must stand above is the larger of the query's other references and its background, so that a small
-/// set with few of a kind promises no more than a large one.
+/// The level that a reference must stand above is the larger of the query's other references and its background, so
+/// that a small set with few of a kind promises no more than a large one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lead {
@@ -210,8 +215,8 @@ impl Lead {
 }
 
 impl Verified {
-    /// Log-odds that the pair is a copy: never less for more evidence of it, and hardly above even where the content contradicts
-    /// descriptors that are nearly the same. NaN in, NaN out.
+    /// Log-odds that the pair is a copy: never less for more evidence of it, and hardly above even where the content
+    /// contradicts descriptors that are nearly the same. NaN in, NaN out.
     pub fn log_odds(&self, similarity: f64, background: f64, standing: Standing, found: Found) -> f64 {
         let lead = Lead {
             intercept: self.intercept,
@@ -314,13 +319,17 @@ mod tests {
     proptest! {
         #[test]
         fn more_evidence_is_never_less_probable(
-            model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0, fifth in -1.0f64..1.0,
-            inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, clear in 0.0f64..1.0, others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
+            model in verified(), similarity in -1.0f64..1.0, background in -1.0f64..1.0, best in -1.0f64..1.0,
+            fifth in -1.0f64..1.0, inliers in 0.0f64..6.0, agreement in 0.0f64..1.0, clear in 0.0f64..1.0,
+            others in (0.0f64..6.0, 0.0f64..1.0), more in 0.0f64..3.0,
             compared in 0.0f64..256.0, (features, ground) in (0.0f64..200.0, 0.0f64..1.0),
         ) {
             let standing = Standing { best, fifth };
             let uncovered = agreement + (1.0 - agreement) * clear;
-            let found = Found { inliers, agreement, uncovered, other_inliers: others.0, other_agreement: others.1, compared, features, ground };
+            let (other_inliers, other_agreement) = others;
+            let found = Found {
+                inliers, agreement, uncovered, other_inliers, other_agreement, compared, features, ground,
+            };
             let odds = model.log_odds(similarity, background, standing, found);
             let more_inliers = Found { inliers: inliers + more, ..found };
             prop_assert!(model.log_odds(similarity, background, standing, more_inliers) >= odds - 1e-9);
@@ -331,7 +340,12 @@ mod tests {
             // Of a drawn picture nothing but another of the template tells what the template is.
             let odds_of_photograph = model.log_odds(similarity, background, standing, Found { ground: 0.0, ..found });
             prop_assert!(odds <= odds_of_photograph + 1e-9);
-            let more_rivals = Found { ground: 0.0, other_inliers: others.0 + more, other_agreement: (others.1 + more).min(1.0), ..found };
+            let more_rivals = Found {
+                ground: 0.0,
+                other_inliers: other_inliers + more,
+                other_agreement: (other_agreement + more).min(1.0),
+                ..found
+            };
             prop_assert!(model.log_odds(similarity, background, standing, more_rivals) <= odds_of_photograph + 1e-9);
             let worse = Standing { best: best + more, fifth: fifth + more };
             let photograph = Found { ground: 0.0, ..found };

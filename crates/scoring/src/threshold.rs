@@ -26,11 +26,12 @@ pub struct Threshold {
     pub held: bool,
 }
 
-/// The lowest threshold from which upwards the precision is at least `precision` with `confidence`, and stays so at every
-/// higher threshold down to the first that had cases enough.
+/// The lowest threshold from which upwards the precision is at least `precision` with `confidence`, and stays so at
+/// every higher threshold down to the first that had cases enough.
 ///
 /// Where the cases do not suffice for that, the threshold whose lower bound is greatest among those whose own precision
-/// reaches `precision`; where none does, 1. `held` is then false. Both arguments are in (0, 1); probabilities are not NaN.
+/// reaches `precision`; where none does, 1. `held` is then false. Both arguments are in (0, 1);
+/// probabilities are not NaN.
 pub fn choose(judged: &[Judged], precision: f64, confidence: f64) -> Threshold {
     let mut sorted = judged.to_vec();
     sorted.sort_unstable_by(|a, b| b.probability.total_cmp(&a.probability));
@@ -96,8 +97,8 @@ pub fn reliability(judged: &[Judged]) -> [Bin; 10] {
     bins
 }
 
-/// Expected calibration error: the mean, over all matches, of how far the mean probability of their bin of [`reliability`]
-/// lies from the share of copies in it. `None` of no matches.
+/// Expected calibration error: the mean, over all matches, of how far the mean probability of their bin of
+/// [`reliability`] lies from the share of copies in it. `None` of no matches.
 pub fn expected_calibration_error(judged: &[Judged]) -> Option<f64> {
     let error: f64 = reliability(judged)
         .iter()

@@ -185,7 +185,10 @@ fn calibration_error_is_zero_where_shares_are_the_probabilities() {
 
 proptest! {
     #[test]
-    fn any_labels_of_both_classes_are_fitted(seed in any::<u16>(), count in 40usize..400, share in 0.1f64..0.9, apart in -0.5f64..0.5, spread in 1e-6f64..1.0) {
+    fn any_labels_of_both_classes_are_fitted(
+        seed in any::<u16>(), count in 40usize..400, share in 0.1f64..0.9, apart in -0.5f64..0.5,
+        spread in 1e-6f64..1.0,
+    ) {
         let examples: Vec<Example> = (0..count)
             .map(|n| {
                 let place = n + usize::from(seed);
@@ -203,7 +206,8 @@ proptest! {
         // The intercept's first-order condition, which the ridge leaves alone.
         let mean: f64 = examples
             .iter()
-            .map(|e| 1.0 / (1.0 + (-(found.intercept + found.similarity_weight * e.similarity + found.background_weight * e.background)).exp()))
+            .map(|e| found.similarity_weight * e.similarity + found.background_weight * e.background)
+            .map(|sum| 1.0 / (1.0 + (-(found.intercept + sum)).exp()))
             .sum::<f64>() / count as f64;
         let copies = examples.iter().filter(|e| e.is_copy).count() as f64 / count as f64;
         prop_assert!((mean - copies).abs() < 1e-4, "{} {}", mean, copies);

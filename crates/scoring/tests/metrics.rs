@@ -130,7 +130,9 @@ fn tied_predictions() -> impl Strategy<Value = Vec<Prediction>> {
 
 proptest! {
     #[test]
-    fn the_metrics_are_their_definitions(list in tied_predictions(), missed in 0_usize..5, precision in 0.05_f64..=1.0) {
+    fn the_metrics_are_their_definitions(
+        list in tied_predictions(), missed in 0_usize..5, precision in 0.05_f64..=1.0,
+    ) {
         let positives = list.iter().filter(|prediction| prediction.correct).count() + missed;
         prop_assume!(positives > 0);
         let average = micro_average_precision(&list, positives).expect("valid");

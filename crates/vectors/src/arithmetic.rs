@@ -216,7 +216,8 @@ mod tests {
         fn order_is_total_and_agrees_with_the_elements(
             a in proptest::collection::vec(-2i8..=2, 1..5), b in proptest::collection::vec(-2i8..=2, 1..5)
         ) {
-            let (x, y): (Vec<f32>, Vec<f32>) = (a.iter().map(|&i| i.into()).collect(), b.iter().map(|&i| i.into()).collect());
+            let x: Vec<f32> = a.iter().map(|&i| i.into()).collect();
+            let y: Vec<f32> = b.iter().map(|&i| i.into()).collect();
             prop_assert_eq!(compare(&x, &y), a.cmp(&b));
             prop_assert_eq!(compare(&y, &x), a.cmp(&b).reverse());
         }

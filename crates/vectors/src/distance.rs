@@ -42,8 +42,8 @@ pub fn cosine_distance<E: Element>(a: &[E], b: &[E]) -> Result<f64, Error> {
     Ok(1.0 - similarity.clamp(-1.0, 1.0))
 }
 
-/// The angle between two unit vectors as a fraction of π, from 0 to 1: the metric of spherical k-means, which unlike the
-/// cosine satisfies the triangle inequality.
+/// The angle between two unit vectors as a fraction of π, from 0 to 1: the metric of spherical k-means, which unlike
+/// the cosine satisfies the triangle inequality.
 #[inline]
 pub fn spherical_distance<E: Element>(a: &[E], b: &[E]) -> Result<f64, Error> {
     Ok(inner_product(a, b)?.clamp(-1.0, 1.0).acos() / std::f64::consts::PI)

@@ -126,7 +126,8 @@ impl Error {
             Error::TooManyDimensions { .. } => "54000",
             Error::OutOfRange { .. } | Error::Overflow | Error::Underflow => "22003",
             Error::Syntax { .. } => "22P02",
-            // As PostgreSQL itself answers: a message that ends early breaks the protocol, one that goes on is no value.
+            // As PostgreSQL itself answers: a message that ends early breaks the protocol, one
+            // that goes on is no value.
             Error::MessageLength { expected, actual, .. } if actual < expected => "08P01",
             Error::MessageLength { .. } => "22P03",
             Error::Corrupted { .. } => "XX001",
@@ -146,11 +147,13 @@ impl Error {
         Some(match self {
             Error::DifferentDimensions { .. } => "Both operands must have the same number of dimensions.",
             Error::UnexpectedDimensions { .. } => {
-                "The column, cast or aggregate takes vectors of one length only; vector_dims() tells the length of a value."
+                "The column, cast or aggregate takes vectors of one length only; vector_dims() tells the length of a \
+                 value."
             }
             Error::DifferentLengths { .. } => "Both operands must have the same number of bits.",
             Error::NotANumber { .. } | Error::Infinite { .. } => {
-                "Every element must be a finite number; look for a division by zero or an overflow where it was computed."
+                "Every element must be a finite number; look for a division by zero or an overflow where it was \
+                 computed."
             }
             Error::Syntax { .. } => "Write a vector as numbers in brackets, for instance [1,2.5,-3e-2].",
             Error::OutOfRange {

@@ -1,9 +1,9 @@
 //! The loops over elements, one set per instruction set, chosen once per process.
 //!
-//! The scalar set is the oracle: it accumulates in `f64` and rounds once. The others accumulate `f32` in lanes; of a sum
-//! over `n` terms they are within `2⁻²⁴ · (n/8 + 16) · Σ|term| + n · 2⁻¹⁴⁹` of the exact value (recursive summation of
-//! at most `n/8` partial terms per lane, Higham 2002, section 4.2), and infinite or NaN where `f32` overflows on the way,
-//! as pgvector's are. `norm` accumulates in `f64` everywhere.
+//! The scalar set is the oracle: it accumulates in `f64` and rounds once. The others accumulate `f32` in lanes; of a
+//! sum over `n` terms they are within `2⁻²⁴ · (n/8 + 16) · Σ|term| + n · 2⁻¹⁴⁹` of the exact value (recursive summation
+//! of at most `n/8` partial terms per lane, Higham 2002, section 4.2), and infinite or NaN where `f32` overflows on the
+//! way, as pgvector's are. `norm` accumulates in `f64` everywhere.
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;

@@ -1,8 +1,8 @@
 //! Kernels over quantised vectors: blocks of one-bit codes, six-bit codes, and bytes.
 //!
 //! A *block* holds the one-bit codes of 32 vectors, four dimensions to a nibble: nibble `m` of vector `j` says which of
-//! the dimensions `4m … 4m+3` are positive. Nibbles of two neighbouring `m` and all 32 vectors fill 32 bytes, so that one
-//! shuffle looks up both in tables of 16 sums (the layout of FAISS's and RaBitQ's fast scan: André et al., "Cache
+//! the dimensions `4m … 4m+3` are positive. Nibbles of two neighbouring `m` and all 32 vectors fill 32 bytes, so that
+//! one shuffle looks up both in tables of 16 sums (the layout of FAISS's and RaBitQ's fast scan: André et al., "Cache
 //! locality is not enough", VLDB 2015; Gao & Long, "RaBitQ", SIGMOD 2024).
 //!
 //! Every kernel is exact in integers; the scalar ones are the oracle of the others.
@@ -44,8 +44,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Tables for a query of a multiple of 8 dimensions: `Σ ±q` is about `step · S + bias`, `S` being a block kernel's sum
-    /// of table entries, which fits 16 bits.
+    /// Tables for a query of a multiple of 8 dimensions: `Σ ±q` is about `step · S + bias`, `S` being a block kernel's
+    /// sum of table entries, which fits 16 bits.
     pub fn new(query: &[f32]) -> Self {
         assert!(query.len().is_multiple_of(8), "dimensions must be a multiple of 8");
         let nibbles = query.len() / 4;
@@ -130,7 +130,8 @@ pub fn put_signs(codes: &mut [u8], slot: usize, elements: &[f32]) {
     put_nibbles(codes, slot, &nibbles);
 }
 
-/// Writes the one-bit code of vector `slot`, given as nibbles in the order of their dimensions, low half of a byte first.
+/// Writes the one-bit code of vector `slot`, given as nibbles in the order of their dimensions,
+/// low half of a byte first.
 pub fn put_nibbles(codes: &mut [u8], slot: usize, nibbles: &[u8]) {
     for (at, &two) in nibbles.iter().enumerate() {
         for (m, nibble) in [(2 * at, two & 15), (2 * at + 1, two >> 4)] {
@@ -230,7 +231,8 @@ pub fn residual(
     encode::residual(x, code, scale, scanned, residual, centre)
 }
 
-/// Rounds a residual to levels `0 … 2 · middle` of the step `1 / inverse`; gives ⟨u, o⟩ and ⟨u, c⟩ for `u = level − middle`.
+/// Rounds a residual to levels `0 … 2 · middle` of the step `1 / inverse`; gives ⟨u, o⟩ and ⟨u, c⟩
+/// for `u = level − middle`.
 pub fn levels(residual: &[f32], centre: &[f32], inverse: f32, middle: f32, levels: &mut [u8]) -> (f32, f32) {
     if has_avx2() {
         // SAFETY: the processor has AVX2 and FMA.

@@ -124,8 +124,8 @@ impl Scientific {
     }
 }
 
-/// Appends `value` as PostgreSQL's `float4out` does with `extra_float_digits` > 0: shortest digits that read back, fixed
-/// notation for exponents from −4 to 5, else an exponent of at least two digits with its sign.
+/// Appends `value` as PostgreSQL's `float4out` does with `extra_float_digits` > 0: shortest digits that read back,
+/// fixed notation for exponents from −4 to 5, else an exponent of at least two digits with its sign.
 pub(crate) fn format_float(value: f32, out: &mut String) {
     if value.is_nan() {
         return out.push_str("NaN");

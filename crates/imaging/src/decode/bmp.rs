@@ -99,8 +99,8 @@ fn word(pixel: &[u8]) -> u32 {
     pixel.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
-/// Run-length coded indices of 4 or 8 bits, and OS/2's of 24: pairs of a count and a value; a count of zero escapes. What
-/// no run reaches is colour 0.
+/// Run-length coded indices of 4 or 8 bits, and OS/2's of 24: pairs of a count and a value; a count of zero escapes.
+/// What no run reaches is colour 0.
 fn runs(input: &Input, layout: &Layout, data: &[u8], pixels: &mut [u8]) -> Result<(), ImageError> {
     let (width, height) = (input.header.width as usize, input.header.height as usize);
     let truncated = || ImageError::truncated(Format::Bmp, input.bytes);

@@ -68,9 +68,9 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Image, ImageError
     decode_frame(bytes, options).map(|(image, _)| image)
 }
 
-/// As [`decode`], with the number of the frame, from 1: the first one, unless it shows markedly less than a later one (a
-/// blank first frame, a picture that fades in); then the frame with the most structure of the first 32, as far as time
-/// and memory limits allow.
+/// As [`decode`], with the number of the frame, from 1: the first one, unless it shows markedly less than a later one
+/// (a blank first frame, a picture that fades in); then the frame with the most structure of the first 32, as far as
+/// time and memory limits allow.
 ///
 /// # Errors
 /// As [`decode`].

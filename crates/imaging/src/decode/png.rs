@@ -39,8 +39,8 @@ fn reader<'a>(input: &Input<'a>) -> Result<Reader<Source<'a>>, ImageError> {
     decoder.read_info().map_err(|error| failure(input, error))
 }
 
-/// Lays the frames of an APNG on one another (its third edition, sections 11.3.4 and 13.2) and shows each, from the second
-/// picture of the file on.
+/// Lays the frames of an APNG on one another (its third edition, sections 11.3.4 and 13.2) and shows each, from the
+/// second picture of the file on.
 fn further_frames(input: &Input, chooser: &mut Chooser) -> Result<(), ImageError> {
     let (width, height) = (input.header.width as usize, input.header.height as usize);
     let mut reader = reader(input)?;

@@ -1,4 +1,5 @@
-//! WebP: its container and animations here (RFC 9649), lossy pictures by `vp8`, lossless ones by the `image-webp` crate.
+//! WebP: its container and animations here (RFC 9649), lossy pictures by `vp8`, lossless ones
+//! by the `image-webp` crate.
 
 use image_webp::{DecodingError, WebPDecoder};
 

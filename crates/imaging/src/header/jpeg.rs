@@ -14,8 +14,8 @@ const APP14: u8 = 0xEE;
 
 /// Scans that a picture of any size may have.
 pub(crate) const MAX_SCANS: u64 = 1000;
-/// Scans that any picture may have, whatever its size; and how many pixels all further ones may walk over together. Each
-/// scan costs a walk over the whole picture, whatever its length.
+/// Scans that any picture may have, whatever its size; and how many pixels all further ones may walk over together.
+/// Each scan costs a walk over the whole picture, whatever its length.
 const FREE_SCANS: u64 = 100;
 const MAX_SCANNED_PIXELS: u64 = 4_000_000_000;
 

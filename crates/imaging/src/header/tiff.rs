@@ -289,8 +289,8 @@ impl Layout<'_> {
     fn chunk_memory(&self) -> u64 {
         let planes = if self.planar { u64::from(self.samples) } else { 1 };
         let unpacked = self.row_bytes().saturating_mul(self.chunk.1).saturating_mul(planes);
-        // A chunk that is a JPEG: its stream made whole, planes of up to four components padded to whole MCUs with their
-        // coefficients, and its pixels.
+        // A chunk that is a JPEG: its stream made whole, planes of up to four components padded to whole MCUs with
+        // their coefficients, and its pixels.
         let jpeg = if matches!(self.compression, 6 | 7) {
             // A stream of the old style is the whole picture.
             let (width, height) = if self.compression == 6 {

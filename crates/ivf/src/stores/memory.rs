@@ -8,8 +8,8 @@ use crate::{Error, PAGE_SIZE, Page, Result};
 
 /// Pages in memory. Not for several threads.
 ///
-/// Locking a page that is locked already, which in a server would be a deadlock with itself, is an error here, and so is
-/// an interrupt with a page locked.
+/// Locking a page that is locked already, which in a server would be a deadlock with itself, is an error here, and so
+/// is an interrupt with a page locked.
 #[derive(Default)]
 pub struct Memory {
     pages: RefCell<Vec<Page>>,

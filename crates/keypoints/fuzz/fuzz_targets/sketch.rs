@@ -1,5 +1,5 @@
-//! Any bytes are a sketch or an error; comparing a query with a sketch ends with evidence or an error. The checksum is put
-//! right first, so that the fuzzer reaches what is behind it.
+//! Any bytes are a sketch or an error; comparing a query with a sketch ends with evidence or an error. The checksum is
+//! put right first, so that the fuzzer reaches what is behind it.
 #![no_main]
 
 use imaging::Image;

@@ -97,7 +97,8 @@ fn across(lanes: __m256i) -> i32 {
 }
 
 /// # Safety
-/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor must have these instructions.
+/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor
+/// must have these instructions.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out: &mut [i32]) {
     for (row, out) in out.iter_mut().enumerate() {
@@ -131,7 +132,8 @@ pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> 
 }
 
 /// # Safety
-/// `query` must be good for `n` elements, a multiple of 64, `planes` for `n / 64 · 48` bytes; the processor must have AVX2.
+/// `query` must be good for `n` elements, a multiple of 64, `planes` for `n / 64 · 48` bytes; the
+/// processor must have AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn dot_six_bit(planes: *const u8, query: *const i16, n: usize) -> i32 {
     let low = _mm256_set1_epi8(0x0f);

@@ -9,8 +9,8 @@ pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl")
 }
 
-/// Adds the entries that nibbles look up: those of bytes at even places to the lower half of each 16-bit lane of `even`,
-/// with those at odd places above them, and the latter alone to `odd`, to be taken off at the end.
+/// Adds the entries that nibbles look up: those of bytes at even places to the lower half of each 16-bit lane of
+/// `even`, with those at odd places above them, and the latter alone to `odd`, to be taken off at the end.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn add_entries(even: &mut [__m512i; 2], odd: &mut [__m512i; 2], code: __m512i, table: __m512i) {
@@ -104,7 +104,8 @@ unsafe fn widen(from: *const u8) -> __m512 {
 }
 
 /// # Safety
-/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor must have these instructions.
+/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor
+/// must have these instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out: &mut [i32]) {
     for (row, out) in out.iter_mut().enumerate() {
@@ -141,8 +142,8 @@ pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> 
 pub(super) unsafe fn dot_six_bit(planes: *const u8, query: *const i16, n: usize) -> i32 {
     let low = _mm512_set1_epi8(0x0f);
     let high = _mm512_set1_epi8(0x30);
-    // Left by 4, left by 2, not at all, right by 2: a byte's two bits to places 4 and 5. What comes from other bytes lies
-    // outside them.
+    // Left by 4, left by 2, not at all, right by 2: a byte's two bits to places 4 and 5. What comes from
+    // other bytes lies outside them.
     let turns = _mm512_set_epi32(30, 30, 30, 30, 0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4);
     let mut sums = [_mm512_setzero_si512(); 2];
     for chunk in 0..n / 64 {

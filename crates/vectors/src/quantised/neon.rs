@@ -103,7 +103,8 @@ fn across(sums: [int32x4_t; 4]) -> i32 {
 }
 
 /// # Safety
-/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor must have these instructions.
+/// `rows` must be good for `n` elements, a multiple of 64, for each of `out`, `query` for `n` and the processor
+/// must have these instructions.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out: &mut [i32]) {
     for (row, out) in out.iter_mut().enumerate() {
@@ -130,7 +131,8 @@ pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> 
 }
 
 /// # Safety
-/// `query` must be good for `n` elements, a multiple of 64, `planes` for `n / 64 · 48` bytes; the processor must have NEON.
+/// `query` must be good for `n` elements, a multiple of 64, `planes` for `n / 64 · 48` bytes; the
+/// processor must have NEON.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn dot_six_bit(planes: *const u8, query: *const i16, n: usize) -> i32 {
     let low = vdupq_n_u8(0x0f);

@@ -33,7 +33,8 @@ proptest! {
         let block = Block { codes: &codes, addends: &addends, factors: &factors };
         let query = numbers(seed.rotate_left(7), n);
         let tables = Tables::new(&query[..scanned]);
-        let estimate = Estimate { base: 0.25, lambda: 0.5, unit: tables.step() / n as f32, zero: tables.bias() / n as f32 };
+        let (unit, zero) = (tables.step() / n as f32, tables.bias() / n as f32);
+        let estimate = Estimate { base: 0.25, lambda: 0.5, unit, zero };
         let integers = Integers::new(&query);
         let bytes: Vec<i8> = numbers(seed ^ 77, n).iter().map(|x| (x * 127.0) as i8).collect();
         let six: Vec<u8> = numbers(seed ^ 99, n).iter().map(|x| ((x + 1.0) * 31.9) as u8).collect();
@@ -49,7 +50,8 @@ proptest! {
         let mask = SCALAR.scan_block(&block, &tables, &estimate, bound, &mut oracle);
         for kernels in available() {
             let mut out = [0.0; BLOCK];
-            prop_assert_eq!(kernels.scan_block(&block, &tables, &estimate, bound, &mut out), mask, "{}", kernels.name());
+            let found = kernels.scan_block(&block, &tables, &estimate, bound, &mut out);
+            prop_assert_eq!(found, mask, "{}", kernels.name());
             prop_assert_eq!(out, oracle, "{}", kernels.name());
             prop_assert_eq!(i64::from(kernels.dot_bytes(&bytes, &integers)), exact, "{}", kernels.name());
             prop_assert_eq!(i64::from(kernels.dot_six_bit(&planes, &integers)), exact_six, "{}", kernels.name());
@@ -57,7 +59,9 @@ proptest! {
     }
 
     #[test]
-    fn every_kernel_gives_the_exact_products_of_rows(seed: u64, chunks in 1usize..=8, rows in 0usize..9, extreme: bool) {
+    fn every_kernel_gives_the_exact_products_of_rows(
+        seed: u64, chunks in 1usize..=8, rows in 0usize..9, extreme: bool,
+    ) {
         let n = 64 * chunks;
         let (codes, query): (Vec<u8>, Vec<i16>) = if extreme {
             (vec![0x80; n * rows], vec![-32_767; n])
@@ -87,7 +91,8 @@ proptest! {
         let tables = Tables::new(&query);
         let estimate = Estimate { base: 0.0, lambda: 0.0, unit: tables.step(), zero: tables.bias() };
         let mut out = [0.0; BLOCK];
-        kernels().scan_block(&Block { codes: &codes, addends: &zero, factors: &one }, &tables, &estimate, 0.0, &mut out);
+        let block = Block { codes: &codes, addends: &zero, factors: &one };
+        kernels().scan_block(&block, &tables, &estimate, 0.0, &mut out);
         let exact: f32 = vector.iter().zip(&query).map(|(v, q)| if *v >= 0.0 { *q } else { -*q }).sum();
         // Each of n/4 entries is rounded by at most half a step.
         prop_assert!((out[5] - exact).abs() <= tables.step() * n as f32 / 8.0 + 1e-3 * n as f32 / 64.0);

@@ -171,8 +171,8 @@ impl<'a> Decoder<'a> {
         self.decide(&mut { EVEN })
     }
 
-    /// The highest bit of a magnitude, from `most` up: each bin from `at` on asks whether there is a higher one. Gives the
-    /// bit and the bin that said no.
+    /// The highest bit of a magnitude, from `most` up: each bin from `at` on asks whether there is a higher one. Gives
+    /// the bit and the bin that said no.
     fn most_significant(&mut self, bins: &mut [Bin], mut at: usize, mut most: i32) -> Option<(i32, usize)> {
         while self.decide(bins.get_mut(at)?) {
             most <<= 1;
@@ -235,7 +235,8 @@ pub(super) fn decode(
     let alone = members.len() == 1;
     for row in 0..extent.1 {
         poll.check()?;
-        // A marker may come early, since final zeros are left out; but nothing is left out of a whole row of the picture.
+        // A marker may come early, since final zeros are left out; but nothing is left out of a
+        // whole row of the picture.
         let invented = decoder.invented;
         for column in 0..extent.0 {
             if tables.restart_interval > 0 {

@@ -28,8 +28,8 @@ pub(super) struct Markers {
 }
 
 impl Markers {
-    /// What the file around the stream says, if it does; else libjpeg's rules: JFIF is YCbCr whatever else is said; then Adobe's marker counts, with unknown values taken for
-    /// YCbCr and YCCK; then the names of the components.
+    /// What the file around the stream says, if it does; else libjpeg's rules: JFIF is YCbCr whatever else is said;
+    /// then Adobe's marker counts, with unknown values taken for YCbCr and YCCK; then the names of the components.
     pub(super) fn colours(&self, frame: &Frame, is_ycbcr: Option<bool>) -> Colours {
         match (frame.components.len(), self.adobe) {
             (1, _) => Colours::Grey,

@@ -1,5 +1,5 @@
-//! The inverse DCT of a block to 1, 2, 4 or 8 pixels in each direction: each pixel is the mean of the full-size pixels it
-//! stands for, computed without those. The mean of a wave over 2, 4 or 8 neighbours is a wave again, and for some
+//! The inverse DCT of a block to 1, 2, 4 or 8 pixels in each direction: each pixel is the mean of the full-size pixels
+//! it stands for, computed without those. The mean of a wave over 2, 4 or 8 neighbours is a wave again, and for some
 //! frequencies zero: these need not even be read (libjpeg's reduced transforms leave out the same ones).
 
 use std::sync::LazyLock;
@@ -62,8 +62,8 @@ pub(super) fn block(size: (usize, usize), coefficients: &[i32; 64], target: &mut
 }
 
 /// The 8 × 8 transform as libjpeg's `jidctint` rounds it, so that a picture at full size has Pillow's pixels: Loeffler,
-/// Ligtenberg, Moschytz, "Practical fast 1-D DCT algorithms with 11 multiplications" (ICASSP 1989), constants of 13 bits,
-/// columns first, two bits kept between the passes. Inner loops run over eight neighbours.
+/// Ligtenberg, Moschytz, "Practical fast 1-D DCT algorithms with 11 multiplications" (ICASSP 1989), constants of 13
+/// bits, columns first, two bits kept between the passes. Inner loops run over eight neighbours.
 fn accurate(coefficients: &[i32; 64], target: &mut [u8], stride: usize) {
     const BITS: u32 = 13;
     const BETWEEN: u32 = 2;

@@ -1,14 +1,14 @@
 //! JPEG, by two decoders.
 //!
 //! [`ordinary`] is `zune-jpeg`: quick (SIMD), and right for the pictures that make up nearly all of what people have.
-//! [`own`] reads every Huffman- or arithmetic-coded 8-bit JPEG, at full size or at 1/2, 1/4, 1/8, and gives libjpeg's pixels
-//! bit for bit at full size; it is slower there. `zune-jpeg` 0.5.15 decodes some valid files to other pixels without an
-//! error (components in scans of their own, luma coarser than chroma, JFIF with an Adobe transform of 0, …): so it is
-//! given a file only if the header shows that nothing unusual is in it, and when it refuses one, [`own`] has the last
-//! word. tests/test_imaging_parity.py holds both against Pillow over everything that `cjpeg` writes.
+//! [`own`] reads every Huffman- or arithmetic-coded 8-bit JPEG, at full size or at 1/2, 1/4, 1/8, and gives libjpeg's
+//! pixels bit for bit at full size; it is slower there. `zune-jpeg` 0.5.15 decodes some valid files to other pixels
+//! without an error (components in scans of their own, luma coarser than chroma, JFIF with an Adobe transform of 0, …):
+//! so it is given a file only if the header shows that nothing unusual is in it, and when it refuses one, [`own`] has
+//! the last word. tests/test_imaging_parity.py holds both against Pillow over everything that `cjpeg` writes.
 //!
-//! Why not the `jpeg-decoder` crate, which can scale too: even without its `rayon` feature it starts a thread per colour
-//! component for every picture wider than 128 pixels, and a PostgreSQL backend must not start threads.
+//! Why not the `jpeg-decoder` crate, which can scale too: even without its `rayon` feature it starts a thread per
+//! colour component for every picture wider than 128 pixels, and a PostgreSQL backend must not start threads.
 //!
 //! CMYK is read as Adobe stores it, inverted, whether or not its marker is there: Pillow does the same.
 
@@ -54,8 +54,8 @@ pub(super) fn decode(input: &Input) -> Result<Image, ImageError> {
     own::decode(&own::Stream::whole(input), 0)
 }
 
-/// A JPEG that is part of another file, of at most the given size. `is_ycbcr`: what that file says about its colours, if
-/// it does.
+/// A JPEG that is part of another file, of at most the given size. `is_ycbcr`: what that file says
+/// about its colours, if it does.
 pub(super) fn decode_part(
     input: &Input,
     bytes: &[u8],
@@ -70,7 +70,8 @@ pub(super) fn decode_samples(input: &Input, bytes: &[u8], most: (u64, u64)) -> R
     own::decode_samples(&own::Stream::part(input, bytes, most, None))
 }
 
-/// By how many halvings a `width × height` picture can be shrunk, 3 at most, with both sides staying at least `min_side`.
+/// By how many halvings a `width × height` picture can be shrunk, 3 at most, with both sides
+/// staying at least `min_side`.
 fn halvings(width: u32, height: u32, min_side: u32) -> u32 {
     let shorter = width.min(height);
     (1..=3)

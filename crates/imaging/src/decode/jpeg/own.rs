@@ -1,7 +1,8 @@
-//! Any Huffman- or arithmetic-coded JPEG of 8 bits a sample, sequential or progressive, at full size or at 1/2, 1/4, 1/8.
+//! Any Huffman- or arithmetic-coded JPEG of 8 bits a sample, sequential or progressive, at full
+//! size or at 1/2, 1/4, 1/8.
 //!
-//! A reduced size is made in the frequency domain: every 8 × 8 block is transformed straight to 4 × 4, 2 × 2 or 1 pixel,
-//! each the mean of those it stands for, as libjpeg does for Pillow's draft mode. That saves most of the inverse
+//! A reduced size is made in the frequency domain: every 8 × 8 block is transformed straight to 4 × 4, 2 × 2 or 1
+//! pixel, each the mean of those it stands for, as libjpeg does for Pillow's draft mode. That saves most of the inverse
 //! transform, the colour conversion and the memory; what remains is entropy decoding.
 //!
 //! What libjpeg warns of and reads is read: odd spectral bounds of a sequential scan, unknown Adobe transforms, garbage

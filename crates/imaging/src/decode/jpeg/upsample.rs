@@ -148,8 +148,8 @@ pub(super) fn row(
     }
 }
 
-/// Twice as many samples as `count`: `end(i)` is four times sample i, `mixed(near, far)` three times one and once another;
-/// the sums are rounded by `bias` (left, right) and shifted down.
+/// Twice as many samples as `count`: `end(i)` is four times sample i, `mixed(near, far)` three times one and once
+/// another; the sums are rounded by `bias` (left, right) and shifted down.
 #[inline(always)]
 fn doubled(
     target: &mut [u8],

@@ -36,7 +36,8 @@ impl<'a> Converter<'a> {
         })
     }
 
-    /// Whether the values must be known before one of them can be shown: floating-point, signed, or of 32 bits and more.
+    /// Whether the values must be known before one of them can be shown: floating-point,
+    /// signed, or of 32 bits and more.
     pub(super) fn needs_range(&self) -> bool {
         matches!(self.layout.sample_format, 2 | 3) || self.layout.bits > 16
     }

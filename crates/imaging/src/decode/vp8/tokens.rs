@@ -76,8 +76,8 @@ pub(super) fn read_probabilities(bits: &mut Bits) -> Probabilities {
     probabilities
 }
 
-/// Reads the coefficients of a macroblock: 16 blocks of luma, four of each chroma. `filled` says which of them have any;
-/// the result, whether any of them has.
+/// Reads the coefficients of a macroblock: 16 blocks of luma, four of each chroma. `filled` says which of them have
+/// any; the result, whether any of them has.
 pub(super) fn read(
     bits: &mut Bits,
     probabilities: &Probabilities,
