@@ -1,4 +1,5 @@
-"""What the tests that hold the imaging crate against Pillow share: the crate's `pixels` example, run over many files at once.
+"""What the tests that hold the imaging crate against Pillow share: the crate's `pixels` example,
+run over many files at once.
 
 No server is needed.
 """

@@ -1,8 +1,9 @@
-"""A stand-in for pgvector, where that is not installed: its types, operators and functions under its names, in an extension `vector`.
+"""A stand-in for pgvector, where that is not installed: its types, operators and functions under its names,
+in an extension `vector`.
 
-What copymatch_pgvector emits asks the catalogue alone, so that types of the same layout do: these are copymatch's own code under
-another name, with pgvector's ways where they differ (a cast that checks dimensions is never left out). hnsw and ivfflat are missing:
-tests of plans skip.
+What copymatch_pgvector emits asks the catalogue alone, so that types of the same layout do: these are copymatch's own
+code under another name, with pgvector's ways where they differ (a cast that checks dimensions is never left out). hnsw
+and ivfflat are missing: tests of plans skip.
 """
 
 import contextlib
@@ -28,7 +29,8 @@ def script() -> str:
 
 UPDATE = """CREATE OR REPLACE FUNCTION vector(vector, integer, boolean) RETURNS vector
     AS 'MODULE_PATHNAME', 'vector_to_vector_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
-CREATE FUNCTION newly_there(vector) RETURNS integer AS 'MODULE_PATHNAME', 'vector_dims_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION newly_there(vector) RETURNS integer AS 'MODULE_PATHNAME', 'vector_dims_wrapper' LANGUAGE c IMMUTABLE
+STRICT PARALLEL SAFE;
 """
 
 

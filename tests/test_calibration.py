@@ -1,4 +1,5 @@
-"""Calibration: labels, reviewed findings or the set's own references become probabilities and thresholds that hold what they promise."""
+"""Calibration: labels, reviewed findings or the set's own references become probabilities and thresholds that
+hold what they promise."""
 
 import math
 
@@ -38,9 +39,11 @@ def labels(db, count=4000, seed=1, table="labels"):
 def review(db, count, share_confirmed, verdict="copy", probability=0.99, reference_set="products"):
     """`count` reviewed findings of one tier under the set's present calibration."""
     db.execute(
-        """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, state, decided, decided_by)
+        """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score,
+           probability, verdict, model, calibration, state, decided, decided_by)
            SELECT s.name, 'products'::regclass, %(v)s || n, (n %% 60)::text,
-                  CASE WHEN n <= %(hits)s THEN 0.8 + 0.1 * random() ELSE 0.4 + 0.1 * random() END, 0.3 + 0.1 * random(), 0, %(p)s, %(v)s, s.model, s.calibration,
+                  CASE WHEN n <= %(hits)s THEN 0.8 + 0.1 * random() ELSE 0.4 + 0.1 * random() END, 0.3 + 0.1 * random(),
+                  0, %(p)s, %(v)s, s.model, s.calibration,
                   CASE WHEN n <= %(hits)s THEN 'confirmed' ELSE 'dismissed' END, now(), current_user
            FROM copymatch.reference_set s, generate_series(1, %(n)s) n WHERE s.name = %(set)s""",
         {"hits": round(count * share_confirmed), "p": probability, "v": verdict, "n": count, "set": reference_set},
@@ -56,7 +59,8 @@ def warnings(db):
 def test_labels_give_back_the_curve_they_were_drawn_from(products):
     labels(products, 20000)
     row = products.execute(
-        "SELECT intercept, similarity_weight, background_weight, source, reference_set, version FROM copy_calibrate('products', 'labels')"
+        "SELECT intercept, similarity_weight, background_weight, source, reference_set, version "
+        "FROM copy_calibrate('products', 'labels')"
     ).fetchone()
     assert row[:3] == (pytest.approx(-6, abs=0.5), pytest.approx(14, abs=0.8), pytest.approx(-4, abs=0.8))
     assert row[3:] == ("labels", "products", 1)
@@ -127,12 +131,14 @@ def test_versions_are_numbered_by_set_and_never_change(products, sqlstate):
         products.execute("UPDATE copymatch.calibration SET copy_probability = 0 WHERE reference_set = 'products'")
     # Another set of the same model still starts with the model's own.
     products.execute(
-        "CREATE TABLE others (id int PRIMARY KEY, image bytea); SELECT copy_create_set('others', 'others', 'id', 'image')"
+        "CREATE TABLE others (id int PRIMARY KEY, image bytea); "
+        "SELECT copy_create_set('others', 'others', 'id', 'image')"
     )
     assert products.execute("SELECT calibration FROM copymatch.reference_set WHERE name = 'others'").fetchone() == (0,)
     with sqlstate("42704"):
         products.execute(
-            "SELECT copy_use_calibration('others', (SELECT max(id) FROM copymatch.calibration WHERE reference_set = 'products'))"
+            "SELECT copy_use_calibration('others', (SELECT max(id) FROM copymatch.calibration "
+            "WHERE reference_set = 'products'))"
         )
 
 
@@ -167,10 +173,12 @@ def test_images_and_references_serve_as_labels(products):
 
 def test_separable_labels_are_no_trouble(products):
     products.execute(
-        "CREATE TABLE split AS SELECT CASE WHEN n % 2 = 0 THEN 0.9 ELSE 0.2 END + n * 1e-5 AS similarity, 0.3 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 2000) n"
+        "CREATE TABLE split AS SELECT CASE WHEN n % 2 = 0 THEN 0.9 ELSE 0.2 END + n * 1e-5 AS similarity, "
+        "0.3 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 2000) n"
     )
     row = products.execute(
-        "SELECT intercept, similarity_weight, background_weight, copy_probability FROM copy_calibrate('products', 'split')"
+        "SELECT intercept, similarity_weight, background_weight, copy_probability "
+        "FROM copy_calibrate('products', 'split')"
     ).fetchone()
     assert all(map(math.isfinite, row)) and row[2] == 0
     assert products.execute(
@@ -187,17 +195,20 @@ def test_separable_labels_are_no_trouble(products):
             "0 others",
         ),
         (
-            "SELECT random() AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 30) n",
+            "SELECT random() AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy "
+            "FROM generate_series(1, 30) n",
             "55000",
             "too",
         ),
         (
-            "SELECT 'NaN'::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 500) n",
+            "SELECT 'NaN'::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy "
+            "FROM generate_series(1, 500) n",
             "22000",
             "NaN",
         ),
         (
-            "SELECT 7::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy FROM generate_series(1, 500) n",
+            "SELECT 7::float8 AS similarity, 0.3::float8 AS background, n % 2 = 0 AS is_copy "
+            "FROM generate_series(1, 500) n",
             "22000",
             "between -1 and 1",
         ),
@@ -243,7 +254,10 @@ def test_arguments_out_of_range_are_refused(products, sqlstate, arguments):
 
 def test_without_labels_the_sets_own_references_are_edited(products):
     said = warnings(products)
-    call = "SELECT evidence, source, clamp_low, clamp_high, copy_probability, review_probability FROM copy_calibrate('products', copies => 80, unrelated => 100, seed => 5, apply => false)"
+    call = (
+        "SELECT evidence, source, clamp_low, clamp_high, copy_probability, review_probability "
+        "FROM copy_calibrate('products', copies => 80, unrelated => 100, seed => 5, apply => false)"
+    )
     evidence, source, low, high, copy, look = products.execute(call).fetchone()
     assert any("edited copies" in text for _, text in said)
     assert source == "edits" and 0 < low <= high <= 1 and 0 < look <= copy <= 1
@@ -257,7 +271,10 @@ def test_without_labels_the_sets_own_references_are_edited(products):
 
 def test_a_picture_that_is_twice_in_the_set_is_no_false_match(products):
     products.execute("INSERT INTO products SELECT id + 1000, image, descriptor FROM products")
-    call = "SELECT evidence, similarity_weight FROM copy_calibrate('products', copies => 60, unrelated => 60, apply => false, duplicate_similarity => %s)"
+    call = (
+        "SELECT evidence, similarity_weight FROM copy_calibrate('products', copies => 60, unrelated => 60, "
+        "apply => false, duplicate_similarity => %s)"
+    )
     said = warnings(products)
     (passed, sharp), (counted, blunt) = (products.execute(call, [similarity]).fetchone() for similarity in (0.98, 2))
     assert passed["near_duplicates"] >= 50 and counted["near_duplicates"] == 0
@@ -274,7 +291,10 @@ def test_a_picture_that_is_twice_in_the_set_is_no_false_match(products):
 
 
 def test_what_comparing_pictures_holds_is_measured_and_not_claimed_where_it_does_not(products):
-    call = "SELECT evidence -> 'verified' FROM copy_calibrate('products', source => 'edits', copies => 80, unrelated => 60, copy_precision => 0.9, confidence => 0.6, apply => false)"
+    call = (
+        "SELECT evidence -> 'verified' FROM copy_calibrate('products', source => 'edits', copies => 80, "
+        "unrelated => 60, copy_precision => 0.9, confidence => 0.6, apply => false)"
+    )
     said = warnings(products)
     (found,) = products.execute(call).fetchone()
     assert found["copies"] > 60 and found["strangers"] > 60, (
@@ -295,7 +315,10 @@ def test_what_comparing_pictures_holds_is_measured_and_not_claimed_where_it_does
 
 def test_a_set_that_compares_nothing_says_nothing_of_comparing(products):
     products.execute("SELECT copy_alter_set('products', verify => 'off')")
-    call = "SELECT evidence -> 'verified' FROM copy_calibrate('products', source => 'edits', copies => 60, unrelated => 60, apply => false)"
+    call = (
+        "SELECT evidence -> 'verified' FROM copy_calibrate('products', source => 'edits', copies => 60, "
+        "unrelated => 60, apply => false)"
+    )
     assert products.execute(call).fetchone() == (None,)
 
 
@@ -307,7 +330,8 @@ def test_a_set_too_small_or_without_images_is_refused(db, sqlstate):
         db.execute("SELECT copy_calibrate('few', source => 'edits')")
     assert "has 1 references" in error.value.diag.message_primary
     db.execute(
-        "CREATE VIEW described AS SELECT id, descriptor FROM few; SELECT copy_create_set('described', 'described', 'id', NULL)"
+        "CREATE VIEW described AS SELECT id, descriptor FROM few; "
+        "SELECT copy_create_set('described', 'described', 'id', NULL)"
     )
     with sqlstate("55000") as error:
         db.execute("SELECT copy_calibrate('described')")
@@ -338,7 +362,8 @@ def test_the_report_says_that_a_calibration_holds(products):
     rows = {
         row[0]: row[1:]
         for row in products.execute(
-            "SELECT tier, reviewed, confirmed, predicted, observed, observed_low, observed_high, wanted, calibration_error, drift, reason FROM copy_calibration_report('products')"
+            "SELECT tier, reviewed, confirmed, predicted, observed, observed_low, observed_high, wanted, "
+            "calibration_error, drift, reason FROM copy_calibration_report('products')"
         ).fetchall()
     }
     products.execute("DELETE FROM copymatch.finding")
@@ -377,16 +402,19 @@ def test_only_the_owner_of_the_references_calibrates(products, sqlstate):
     labels(products)
     try:
         products.execute(
-            f"""GRANT USAGE, CREATE ON SCHEMA {schema} TO shopkeeper, passer_by; GRANT SELECT ON labels, products TO shopkeeper, passer_by;
+            f"""GRANT USAGE, CREATE ON SCHEMA {schema} TO shopkeeper, passer_by;
+                GRANT SELECT ON labels, products TO shopkeeper, passer_by;
                 ALTER TABLE products OWNER TO shopkeeper; SET ROLE passer_by"""
         )
         for call in ("copy_calibrate('products', 'labels')", "copy_use_calibration('products', 0)"):
             with sqlstate("42501"):
                 products.execute("SELECT " + call)
         with sqlstate("42501"):
-            products.execute("""INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight,
+            products.execute("""INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor,
+                clamp_low, clamp_high, intercept, similarity_weight,
                 background_weight, copy_probability, review_probability, reference_set, version)
-                SELECT model, background_sha256, 5, 2.5, 0.1, 0.5, 0, 1, 0, 0.9, 0.5, 'products', 99 FROM copymatch.calibration WHERE id = 0""")
+                SELECT model, background_sha256, 5, 2.5, 0.1, 0.5, 0, 1, 0, 0.9, 0.5, 'products', 99
+                FROM copymatch.calibration WHERE id = 0""")
         products.execute("SET ROLE shopkeeper")
         assert products.execute("SELECT created_by FROM copy_calibrate('products', 'labels')").fetchone() == (
             "shopkeeper",
@@ -396,7 +424,8 @@ def test_only_the_owner_of_the_references_calibrates(products, sqlstate):
             products.execute("INSERT INTO copymatch.calibration SELECT * FROM copymatch.calibration")
     finally:
         products.execute(
-            "RESET ROLE; ALTER TABLE products OWNER TO CURRENT_USER; DROP OWNED BY shopkeeper, passer_by; DROP ROLE shopkeeper, passer_by"
+            "RESET ROLE; ALTER TABLE products OWNER TO CURRENT_USER; DROP OWNED BY shopkeeper, passer_by; "
+            "DROP ROLE shopkeeper, passer_by"
         )
 
 
@@ -410,7 +439,8 @@ def test_dump_and_restore_keep_calibrations_and_which_one_is_in_use(products, se
     products.execute("SELECT copy_use_calibration('products', %s)", [first])
     server.run(
         "/bin/bash", "-c",
-        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(products.info.dbname)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(products.info.dbname)}' | {server.bin}/psql -qX -v "
+        f"ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
     )  # fmt: skip
     restored = connect(target)
     restored.execute(f"SET search_path = {schema}, public")

@@ -1,20 +1,25 @@
-"""Tables of Citus: what copymatch does to them is kept to what Citus takes. Citus itself is not in Debian: its catalogue is made by hand
-here, and what it refuses is refused by an event trigger; scripts/citus-check.sh runs against an installed one."""
+"""Tables of Citus: what copymatch does to them is kept to what Citus takes. Citus itself is not in Debian: its
+catalogue is made by hand here, and what it refuses is refused by an event trigger; scripts/citus-check.sh runs
+against an installed one."""
 
 import psycopg
 import pytest
 from pictures import jpeg, scene
 
-CATALOGUE = """SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char");
+CATALOGUE = """SET allow_system_table_mods = on;
+    CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char");
     GRANT SELECT ON pg_catalog.pg_dist_partition TO PUBLIC; RESET allow_system_table_mods"""
-# As Citus: no trigger, no storage of a column, no volatile function in an UPDATE (of statements that reach the table by SPI, too).
+# As Citus: no trigger, no storage of a column, no volatile function in an UPDATE (of statements that
+# reach the table by SPI, too).
 REFUSES = """
     CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF EXISTS (SELECT FROM pg_trigger t JOIN pg_dist_partition d ON t.tgrelid = d.logicalrelid WHERE NOT t.tgisinternal) THEN
+        IF EXISTS (SELECT FROM pg_trigger t JOIN pg_dist_partition d ON t.tgrelid = d.logicalrelid
+        WHERE NOT t.tgisinternal) THEN
             RAISE EXCEPTION 'triggers are not supported on distributed tables';
         END IF;
-        IF EXISTS (SELECT FROM pg_attribute a JOIN pg_dist_partition d ON a.attrelid = d.logicalrelid JOIN pg_type t ON t.oid = a.atttypid
+        IF EXISTS (SELECT FROM pg_attribute a JOIN pg_dist_partition d ON a.attrelid = d.logicalrelid JOIN pg_type t
+        ON t.oid = a.atttypid
                    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> t.typstorage) THEN
             RAISE EXCEPTION 'alter table command is currently unsupported: SET STORAGE';
         END IF;

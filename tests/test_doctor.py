@@ -61,9 +61,12 @@ def test_indexes_that_are_missing_or_of_no_use(patient):
     )
     patient.execute("SELECT copy_create_set('many', 'many', 'id', NULL)")
     patient.execute(
-        "INSERT INTO many SELECT n, array_fill(0.0625::real, '{256}')::vector FROM generate_series(1, 20500) n; ANALYZE many"
+        "INSERT INTO many SELECT n, array_fill(0.0625::real, '{256}')::vector FROM generate_series(1, 20500) n; "
+        "ANALYZE many"
     )
-    for (name,) in patient.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'many'::regclass").fetchall():  # fmt: skip
+    for (name,) in patient.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'many'::regclass"
+    ).fetchall():
         patient.execute(f"DROP INDEX {name}")
     (found,) = doctor(patient, "index")
     assert found[:2] == ("many", "warning") and "vector_cosine_ops" in found[3]
@@ -99,18 +102,22 @@ def test_it_is_for_admins_and_runs_owners_code_as_the_owners(patient, sqlstate):
     """A policy, an index expression and a cast of the key of a stranger's table, looked at by a superuser."""
     mark = "doctor_" + patient.info.dbname.rsplit("_", 1)[-1].lower()
     patient.execute(
-        f"DROP ROLE IF EXISTS {mark}; CREATE ROLE {mark}; GRANT CREATE ON SCHEMA public TO {mark}; GRANT USAGE ON SCHEMA public TO {mark}"
+        f"DROP ROLE IF EXISTS {mark}; CREATE ROLE {mark}; GRANT CREATE ON SCHEMA public TO {mark}; "
+        f"GRANT USAGE ON SCHEMA public TO {mark}"
     )
     try:
         patient.execute(f"SET ROLE {mark}")
         with sqlstate("42501"):
             doctor(patient)
         patient.execute(
-            "CREATE SEQUENCE by_others; GRANT USAGE ON SEQUENCE by_others TO PUBLIC; CREATE TABLE hers (id int, image bytea, descriptor vector(256));"
+            "CREATE SEQUENCE by_others; GRANT USAGE ON SEQUENCE by_others TO PUBLIC; "
+            "CREATE TABLE hers (id int, image bytea, descriptor vector(256));"
             "CREATE FUNCTION evil(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS"
             f" $$ BEGIN IF current_user <> '{mark}' THEN PERFORM nextval('by_others'); END IF; RETURN true; END $$;"
-            "CREATE INDEX ON hers (evil(1)); CREATE POLICY p ON hers USING (evil(1)); ALTER TABLE hers ENABLE ROW LEVEL SECURITY;"
-            "ALTER TABLE hers FORCE ROW LEVEL SECURITY; SELECT copy_create_set('hers', 'hers', 'id', 'image'); INSERT INTO hers VALUES (1, NULL, NULL)"
+            "CREATE INDEX ON hers (evil(1)); CREATE POLICY p ON hers USING (evil(1)); "
+            "ALTER TABLE hers ENABLE ROW LEVEL SECURITY;"
+            "ALTER TABLE hers FORCE ROW LEVEL SECURITY; SELECT copy_create_set('hers', 'hers', 'id', 'image'); "
+            "INSERT INTO hers VALUES (1, NULL, NULL)"
         )
         patient.execute("RESET ROLE; SELECT setval('by_others', 1, false)")
         assert ("hers", "ok") in [row[:2] for row in doctor(patient, "set")]

@@ -8,7 +8,8 @@ TABLES = ("finding", "dismissal", "queue", "reference_set", "dropped_finding")
 
 @pytest.fixture
 def flagged(fresh_db):
-    """References, a set, and two upload tables: one upload each that is dismissed, one that is open, one in the queue."""
+    """References, a set, and two upload tables: one upload each that is dismissed, one that is
+    open, one in the queue."""
     fresh_db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
     fresh_db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
     fresh_db.execute("SELECT copy_create_set('s', 'refs', key => 'id', image => 'image')")
@@ -23,7 +24,8 @@ def flagged(fresh_db):
             [table],
         )
         fresh_db.execute(
-            "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) VALUES (%s::regclass, '{3}', 's', '{}')",
+            "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) "
+            "VALUES (%s::regclass, '{3}', 's', '{}')",
             [table],
         )
     return fresh_db
@@ -56,7 +58,8 @@ def test_reports_count_what_was_decided_under_the_last_name_of_a_dropped_table(f
     db.execute("SELECT copy_create_set('s', 'refs', key => 'id', image => 'image')")
     db.execute("CREATE TABLE up (id int PRIMARY KEY, who text, image bytea)")
     db.execute(
-        "CREATE TRIGGER f AFTER INSERT ON up FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 's', 'uploader=who')"
+        "CREATE TRIGGER f AFTER INSERT ON up FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 's', "
+        "'uploader=who')"
     )
     for number in range(1, 6):
         db.execute("INSERT INTO up VALUES (%s, 'ann', %s)", [number, jpeg(scene(1), 50 + number)])

@@ -155,7 +155,8 @@ def test_image_info_says_what_an_image_is(db):
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", exif=exif)
     row = db.execute(
-        "SELECT format, width, height, orientation, frames, colour, bits_per_channel, has_alpha, matchable, reason FROM copy_image_info(%s)",
+        "SELECT format, width, height, orientation, frames, colour, bits_per_channel, has_alpha, matchable, reason "
+        "FROM copy_image_info(%s)",
         [buffer.getvalue()],
     ).fetchone()
     assert row == ("JPEG", 300, 400, 6, 1, "YCbCr", 8, False, True, None)

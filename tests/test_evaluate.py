@@ -1,4 +1,5 @@
-"""Evaluation: the metrics as aggregates against their definitions, and benchmarks run end to end inside the database."""
+"""Evaluation: the metrics as aggregates against their definitions, and benchmarks run end to
+end inside the database."""
 
 import io
 import json
@@ -68,7 +69,8 @@ def lists():
 LISTS = [pytest.param(scores, correct, id=name) for name, scores, correct in lists()]
 FIGURES = """
     SELECT copy_micro_ap(score, is_copy, %(n)s), copy_recall_at_precision(score, is_copy, %(n)s, 0.9),
-           copy_threshold_at_precision(score, is_copy, %(n)s, 0.9), copy_recall_at_precision(score, is_copy, %(n)s, 1.0),
+           copy_threshold_at_precision(score, is_copy, %(n)s, 0.9), copy_recall_at_precision(score, is_copy, %(n)s,
+           1.0),
            copy_threshold_at_precision(score, is_copy, %(n)s, 0.5)
     FROM {source}"""
 
@@ -104,7 +106,8 @@ def test_the_aggregates_are_what_the_definitions_say(db, scores, correct):
 
 def test_parallel_plans_give_the_same_to_the_last_bit(db):
     db.execute("""
-        CREATE TABLE predictions AS SELECT round((random() * 50)::numeric, 1)::float8 AS score, random() < 0.2 AS is_copy FROM generate_series(1, 60000);
+        CREATE TABLE predictions AS SELECT round((random() * 50)::numeric, 1)::float8 AS score,
+        random() < 0.2 AS is_copy FROM generate_series(1, 60000);
         ANALYZE predictions;
         SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0""")
     positives = db.execute("SELECT count(*) FILTER (WHERE is_copy) + 100 FROM predictions").fetchone()[0]
@@ -129,7 +132,8 @@ def test_parallel_plans_give_the_same_to_the_last_bit(db):
 def test_groups_have_their_own_figures(db):
     rows = db.execute("""
         SELECT edit, copy_micro_ap(score, is_copy, 2)
-        FROM (VALUES ('crop', 0.9, true), ('crop', 0.8, false), ('crop', 0.7, true), ('blur', 0.5, true)) v(edit, score, is_copy)
+        FROM (VALUES ('crop', 0.9, true), ('crop', 0.8, false), ('crop', 0.7, true), ('blur', 0.5, true)) v(edit, score,
+        is_copy)
         GROUP BY edit ORDER BY edit""").fetchall()
     assert rows == [("blur", 0.5), ("crop", pytest.approx((1 + 2 / 3) / 2))]
 
@@ -187,7 +191,8 @@ def benchmark(db):
     db.execute("CREATE TABLE queries (name text, image bytea, reference text, edit text)")
     db.execute("""
         INSERT INTO queries SELECT 'Q' || id, copy_edit(image, kind, 0.4, 1), id, kind
-        FROM (SELECT *, CASE WHEN row_number() OVER (ORDER BY id) % 2 = 0 THEN 'jpeg' ELSE 'grey' END AS kind FROM originals WHERE id < 'R2') o""")
+        FROM (SELECT *, CASE WHEN row_number() OVER (ORDER BY id) % 2 = 0 THEN 'jpeg' ELSE 'grey' END AS kind
+        FROM originals WHERE id < 'R2') o""")
     db.execute("UPDATE queries SET image = copy_edit(image, 'blur', 0.2, 1), edit = edit || '+blur' WHERE name = 'QR1'")
     for n in range(5):
         db.execute("INSERT INTO queries VALUES (%s, %s, NULL, 'jpeg')", [f"S{n}", jpeg(scene(500 + n), 60)])
@@ -199,7 +204,8 @@ def test_a_benchmark_runs_end_to_end_by_kind_of_edit(benchmark):
     rows = {
         row[0]: row
         for row in benchmark.execute(
-            "SELECT edit, query_count, copy_count, recall_at_1, micro_ap, stretched_micro_ap, recall_at_p90, stretched_recall_at_p90 FROM copy_evaluate('queries', 'originals')"
+            "SELECT edit, query_count, copy_count, recall_at_1, micro_ap, stretched_micro_ap, recall_at_p90, "
+            "stretched_recall_at_p90 FROM copy_evaluate('queries', 'originals')"
         ).fetchall()
     }
     copies = benchmark.execute("SELECT count(*) FROM queries WHERE reference IS NOT NULL").fetchone()[0]
@@ -226,7 +232,8 @@ def test_a_benchmark_runs_end_to_end_by_kind_of_edit(benchmark):
 
 def test_false_alarms_are_counted_by_verdict(benchmark):
     row = benchmark.execute(
-        "SELECT true_copy, false_copy, true_review, false_review FROM copy_evaluate('queries', 'originals') WHERE edit IS NULL"
+        "SELECT true_copy, false_copy, true_review, false_review FROM copy_evaluate('queries', 'originals') "
+        "WHERE edit IS NULL"
     ).fetchone()
     answers = benchmark.execute(
         "SELECT verdict, is_copy FROM copy_evaluate_matches('queries', 'originals') WHERE rank = 1"
@@ -242,7 +249,8 @@ def test_a_query_that_cannot_be_matched_counts_as_not_found(benchmark):
     said = []
     benchmark.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary))
     row = benchmark.execute(
-        "SELECT query_count, copy_count, recall_at_1, micro_ap FROM copy_evaluate('queries', 'originals') WHERE edit = 'text'"
+        "SELECT query_count, copy_count, recall_at_1, micro_ap FROM copy_evaluate('queries', 'originals') "
+        "WHERE edit = 'text'"
     ).fetchone()
     assert row == (1, 1, 0.0, 0.0)
     assert any("finds nothing" in text and "detail" in text for text in said)
@@ -282,7 +290,8 @@ def test_descriptors_stand_for_images_and_views_for_tables(benchmark):
 )
 def test_what_is_no_benchmark_is_refused_by_name(benchmark, sqlstate, call, code, says):
     benchmark.execute(
-        "CREATE TABLE wrong (image bytea); CREATE TABLE bare (reference text); CREATE TABLE typed (reference text, image text)"
+        "CREATE TABLE wrong (image bytea); CREATE TABLE bare (reference text); "
+        "CREATE TABLE typed (reference text, image text)"
     )
     with sqlstate(code) as error:
         benchmark.execute("SELECT * FROM " + call)
@@ -323,7 +332,8 @@ def test_make_eval_scores_a_folder_and_draws_the_curve(dsn, tmp_path):
         + "S0,,jpeg\r\nB0,R9,text\r\n"
     )
     result = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "evaluate.py", folder, "--picture", tmp_path / "curve.svg", "--json", tmp_path / "figures.json"],
+        [sys.executable, ROOT / "scripts" / "evaluate.py", folder, "--picture", tmp_path / "curve.svg", "--json",
+         tmp_path / "figures.json"],
         env=os.environ | {"COPYMATCH_DSN": dsn}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -12,7 +12,8 @@ STATE = "SELECT state, decided_by, note FROM copymatch.finding WHERE id = %s"
 
 @pytest.fixture
 def findings(fresh_db):
-    """Ten open findings, 1 to 10, of uploads `u1` to `u10` by ann (even numbers) and bob; nothing was embedded for them."""
+    """Ten open findings, 1 to 10, of uploads `u1` to `u10` by ann (even numbers) and bob; nothing
+    was embedded for them."""
     fresh_db.execute("CREATE TABLE uploads (id text PRIMARY KEY, image bytea)")
     fresh_db.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
     fresh_db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
@@ -25,7 +26,8 @@ def findings(fresh_db):
 def record(db, upload: str, uploader: str | None, reference: str) -> int:
     """What the trigger does once it has matched: how many new findings."""
     return db.execute(
-        """SELECT copymatch.record_findings('uploads', %s, %s, 'licensed', ARRAY[%s], ARRAY[0.9::float8], ARRAY[0.3::float8],
+        """SELECT copymatch.record_findings('uploads', %s, %s, 'licensed', ARRAY[%s], ARRAY[0.9::float8],
+                                            ARRAY[0.3::float8],
                                             ARRAY[-0.1::float8], ARRAY[0.95::float8], ARRAY['copy'])""",
         [upload, uploader, reference],
     ).fetchone()[0]
@@ -122,8 +124,10 @@ def test_rules_hold_for_plain_updates_too(reviewer, sqlstate):
         with sqlstate("55000"):
             reviewer.execute(f"UPDATE copymatch.finding SET {change} WHERE id = 1")
     reviewer.execute("SET ROLE alice")
-    for statement in ("UPDATE copymatch.finding SET decided_by = 'bob'", "UPDATE copymatch.finding SET verdict = 'copy'", "DELETE FROM copymatch.finding",
-                      "INSERT INTO copymatch.finding_history VALUES (DEFAULT)", "DELETE FROM copymatch.dismissal"):  # fmt: skip
+    for statement in ("UPDATE copymatch.finding SET decided_by = 'bob'",
+                      "UPDATE copymatch.finding SET verdict = 'copy'", "DELETE FROM copymatch.finding",
+                      "INSERT INTO copymatch.finding_history VALUES (DEFAULT)",
+                      "DELETE FROM copymatch.dismissal"):  # fmt: skip
         with sqlstate("42501"):
             reviewer.execute(statement)
 
@@ -197,8 +201,10 @@ def test_hundred_thousand_findings_dismissed_at_once(findings):
     # After a single one in the same session: a plan kept from that would take hours.
     findings.execute("SELECT copy_confirm(1), copy_reopen(1)")
     findings.execute(
-        """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
-           SELECT 'licensed', 'uploads', 'm' || n, '9', 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-7', 0 FROM generate_series(1, 100000) n"""
+        """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score,
+           probability, verdict, model, calibration)
+           SELECT 'licensed', 'uploads', 'm' || n, '9', 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-7', 0
+           FROM generate_series(1, 100000) n"""
     )
     assert (
         findings.execute(
@@ -210,7 +216,9 @@ def test_hundred_thousand_findings_dismissed_at_once(findings):
         "SELECT count(*), count(DISTINCT finding) FROM copymatch.finding_history WHERE to_state = 'dismissed'"
     ).fetchone() == (100_000, 100_000)
     assert findings.execute("SELECT count(*) FROM copymatch.dismissal").fetchone()[0] == 100_000
-    assert findings.execute("SELECT state, sum(findings)::int FROM copymatch.report_daily GROUP BY 1 ORDER BY 1").fetchall() == [
+    assert findings.execute(
+        "SELECT state, sum(findings)::int FROM copymatch.report_daily GROUP BY 1 "
+        "ORDER BY 1").fetchall() == [
         ("dismissed", 100_000), ("open", 10),
     ]  # fmt: skip
     assert record(findings, "m5", None, "9") == 0
@@ -234,8 +242,10 @@ def test_reader_reads_and_does_nothing_else(findings, sqlstate):
     try:
         assert findings.execute("SELECT count(*) FROM copymatch.finding").fetchone()[0] == 10
         assert "<!DOCTYPE html>" in findings.execute("SELECT copymatch.dashboard()").fetchone()[0]
-        for call in ("copy_confirm(1)", "copy_dismiss(1)", "copy_reopen(1)", "copy_dismiss(ARRAY[1]::bigint[])", "copymatch.decide(1, 'confirmed', '', false)",
-                     "copy_retry_queue()", "copy_clear_queue()", "copymatch.recount()", "copy_start_worker()", "copy_stop_worker()"):  # fmt: skip
+        for call in ("copy_confirm(1)", "copy_dismiss(1)", "copy_reopen(1)", "copy_dismiss(ARRAY[1]::bigint[])",
+                     "copymatch.decide(1, 'confirmed', '', false)",
+                     "copy_retry_queue()", "copy_clear_queue()", "copymatch.recount()", "copy_start_worker()",
+                     "copy_stop_worker()"):  # fmt: skip
             with sqlstate("42501"):
                 findings.execute(f"SELECT {call}")
         with sqlstate("42501"):
@@ -248,7 +258,8 @@ def test_role_without_rights_sees_nothing(findings, sqlstate):
     findings.execute("CREATE ROLE nobody_special; SET ROLE nobody_special")
     try:
         tables = findings.execute(
-            """SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'copymatch'::regnamespace AND relkind IN ('r', 'v')
+            """SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'copymatch'::regnamespace
+               AND relkind IN ('r', 'v')
                AND relname ~ '^(finding|dismissal|queue|report)'"""
         ).fetchall()
         assert len(tables) >= 14
@@ -271,7 +282,9 @@ def test_roles_are_shared_by_databases_and_outlive_the_extension(server, new_db,
     second.execute("CREATE EXTENSION copymatch")
     first.execute("DROP EXTENSION copymatch CASCADE")
     assert second.execute("SELECT has_table_privilege('copymatch_reader', 'copymatch.finding', 'SELECT')").fetchone()[0]
-    assert [r[0] for r in second.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^copymatch_' AND NOT rolcanlogin ORDER BY 1")] == [
+    assert [r[0] for r in second.execute(
+        "SELECT rolname FROM pg_roles WHERE rolname ~ '^copymatch_' AND NOT rolcanlogin "
+        "ORDER BY 1")] == [
         "copymatch_admin", "copymatch_reader", "copymatch_reviewer",
     ]  # fmt: skip
     first.execute("CREATE EXTENSION copymatch")
@@ -285,13 +298,15 @@ def test_dump_and_restore_keep_findings_history_dismissals_queue_and_triggers(se
     findings.execute("INSERT INTO refs VALUES (7, %s)", [jpeg(scene(7))])
     findings.execute("SELECT copy_confirm(1, 'yes'), copy_dismiss(2, 'no', true)")
     findings.execute(
-        "CREATE TRIGGER later AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async', 'k=1')"
+        "CREATE TRIGGER later AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+        "'licensed', 'mode=async', 'k=1')"
     )
     findings.execute("INSERT INTO uploads VALUES ('waits', %s), ('fails', 'no image')", [jpeg(scene(7), 60)])
     findings.execute("UPDATE copymatch.queue SET state = 'failed', last_error = 'why' WHERE key = '{fails}'")
     server.run(
         "/bin/bash", "-c",
-        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(findings.info.dbname)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(findings.info.dbname)}' | {server.bin}/psql -qX -v "
+        f"ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
     )  # fmt: skip
     restored = connect(target)
     for query in (

@@ -1,4 +1,5 @@
-"""Uploads flagged as they arrive: the trigger in its three forms, what it does with rights, renames, odd names and bad images."""
+"""Uploads flagged as they arrive: the trigger in its three forms, what it does with rights, renames,
+odd names and bad images."""
 
 import json
 
@@ -24,12 +25,14 @@ def uploads(db):
 
 
 def flag(db, *options: str, timing: str = "AFTER", table: str = "uploads", key: str = "id"):
-    """Makes the trigger. `k=1`: these drawn pictures resemble each other, and one finding an upload is easier to read."""
+    """Makes the trigger. `k=1`: these drawn pictures resemble each other, and one finding an
+    upload is easier to read."""
     arguments = ", ".join(
         "'" + argument.replace("'", "''") + "'" for argument in ("image", key, "licensed", "k=1", *options)
     )
     db.execute(
-        f"CREATE TRIGGER flag_copies {timing} INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})"
+        f"CREATE TRIGGER flag_copies {timing} INSERT OR UPDATE ON {table} "
+        f"FOR EACH ROW EXECUTE FUNCTION copy_flag({arguments})"
     )
 
 
@@ -43,8 +46,10 @@ def test_copy_is_recorded_with_its_figures_and_the_listener_is_told(uploads):
     uploads.execute("LISTEN copymatch_finding")
     upload(uploads, 3)
     row = uploads.execute(
-        """SELECT f.id, f.reference_set, f.relation::text, f.upload, f.reference, f.verdict, f.uploader, f.state, f.model = s.model,
-                  f.calibration = s.calibration, m.similarity = f.similarity AND m.score = f.score AND m.probability = f.probability
+        """SELECT f.id, f.reference_set, f.relation::text, f.upload, f.reference, f.verdict, f.uploader, f.state,
+                  f.model = s.model,
+                  f.calibration = s.calibration, m.similarity = f.similarity AND m.score = f.score
+                  AND m.probability = f.probability
            FROM copymatch.finding f, copymatch.reference_set s, uploads u, copy_match(u.image, k => 1) m"""
     ).fetchone()
     assert row[1:] == ("licensed", "uploads", "1", "3", "copy", "ann", "open", True, True, True)
@@ -243,7 +248,8 @@ def test_composite_key_is_named_by_the_text_of_its_row(uploads, mode):
     uploads.execute("CALL copy_process_queue()")
     assert (
         uploads.execute(
-            "SELECT count(*) FROM copymatch.finding f JOIN pairs p ON f.upload = ROW(p.a, p.b)::text AND f.reference = p.a::text"
+            "SELECT count(*) FROM copymatch.finding f JOIN pairs p ON f.upload = ROW(p.a, p.b)::text "
+            "AND f.reference = p.a::text"
         ).fetchone()[0]
         == 3
     )
@@ -366,7 +372,8 @@ def test_new_reference_finds_earlier_uploads_by_index_where_they_keep_descriptor
     uploads.execute("DELETE FROM copymatch.finding")
     uploads.execute("SELECT copy_create_set('uploads', 'uploads', 'id', 'image')")
     uploads.execute("INSERT INTO refs (id, image) VALUES (50, %s)", [jpeg(scene(50))])
-    near = """id IN (SELECT c.id FROM refs r, LATERAL (SELECT e.id FROM uploads e ORDER BY e.descriptor <=> r.descriptor LIMIT 2) c WHERE r.id = 50)"""
+    near = """id IN (SELECT c.id FROM refs r, LATERAL (SELECT e.id FROM uploads e ORDER BY e.descriptor <=> r.descriptor
+              LIMIT 2) c WHERE r.id = 50)"""
     assert uploads.execute("SELECT copy_flag_existing('uploads', condition => %s)", [near]).fetchone()[0] == 2
     uploads.execute("CALL copy_process_queue()")
     assert ("1", "50") in [row[:2] for row in uploads.execute(FINDINGS)]
@@ -440,7 +447,10 @@ def test_table_owner_gets_at_no_reference_that_he_may_not_read(roles, sqlstate, 
 
 
 def test_admin_makes_triggers_and_tends_the_queue_without_being_a_superuser(roles, sqlstate):
-    arguments = "AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'k=1', 'mode=async')"
+    arguments = (
+        "AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'k=1', "
+        "'mode=async')"
+    )
     roles.execute("SET ROLE flag_owner")
     with sqlstate("42501"):
         roles.execute(f"CREATE TRIGGER f {arguments}")
@@ -454,7 +464,8 @@ def test_admin_makes_triggers_and_tends_the_queue_without_being_a_superuser(role
     roles.execute("SELECT copy_retry_queue(), copy_confirm(max(id)) FROM copymatch.finding")
     assert roles.execute("SELECT copy_clear_queue('uploads')").fetchone()[0] == 0
     for statement in (
-        "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) VALUES ('uploads', '{1}', 'licensed', '{image,id,licensed}')",
+        "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) "
+        "VALUES ('uploads', '{1}', 'licensed', '{image,id,licensed}')",
         "DELETE FROM copymatch.queue",
         "UPDATE copymatch.queue SET key = '{2}'",
         "DELETE FROM copymatch.finding",
@@ -485,11 +496,13 @@ def test_session_of_the_writer_cannot_lend_the_owners_rights_to_its_own_operator
     schema = roles.execute("SELECT current_schema()").fetchone()[0]
     roles.execute("CREATE SCHEMA trap AUTHORIZATION flag_writer; SET ROLE flag_writer")
     roles.execute(
-        "CREATE FUNCTION trap.stolen(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$"
+        "CREATE FUNCTION trap.stolen(text, text) RETURNS boolean LANGUAGE plpgsql "
+        "AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$"
     )
     roles.execute("CREATE OPERATOR trap.= (FUNCTION = trap.stolen, LEFTARG = text, RIGHTARG = text)")
     roles.execute(
-        "CREATE FUNCTION trap.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$"
+        "CREATE FUNCTION trap.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', "
+        "current_user; END $$"
     )
     roles.execute(f"SET search_path = trap, {schema}, public, pg_catalog")
     upload(roles, 1)

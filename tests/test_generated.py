@@ -1,4 +1,5 @@
-"""Generated columns as image, key or uploader: served where PostgreSQL gives triggers their value, refused by name elsewhere."""
+"""Generated columns as image, key or uploader: served where PostgreSQL gives triggers their value,
+refused by name elsewhere."""
 
 import pytest
 from conftest import MAJOR
@@ -43,7 +44,8 @@ def becomes_generated(db, column: str, kind: str) -> None:
     source = "original" if column == "image" else "name"
     db.execute(f"ALTER TABLE uploads DROP COLUMN {column}")
     db.execute(
-        f"ALTER TABLE uploads ADD COLUMN {column} {'bytea' if column == 'image' else 'text'} GENERATED ALWAYS AS ({source}) {kind}"
+        f"ALTER TABLE uploads ADD COLUMN {column} {'bytea' if column == 'image' else 'text'} GENERATED ALWAYS "
+        f"AS ({source}) {kind}"
     )
 
 

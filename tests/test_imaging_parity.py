@@ -1,6 +1,7 @@
 """The imaging crate against Pillow, on real photographs: descriptors depend on both giving the same pixels.
 
-The crate runs through its `pixels` example (no server is needed). What may differ, and by how much, stands in each test.
+The crate runs through its `pixels` example (no server is needed). What may differ, and by how
+much, stands in each test.
 """
 
 import struct

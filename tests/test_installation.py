@@ -1,4 +1,5 @@
-"""What belongs to the extension is found beside its library, wherever PostgreSQL loads that from: an image volume, a folder of its own."""
+"""What belongs to the extension is found beside its library, wherever PostgreSQL loads that from: an image
+volume, a folder of its own."""
 
 import pathlib
 import shutil

@@ -30,7 +30,10 @@ from test_ivf_recall import (
 # --- building ---
 
 
-@pytest.mark.parametrize("command", ["REINDEX INDEX t_ivf", "REINDEX INDEX CONCURRENTLY t_ivf", "REINDEX TABLE CONCURRENTLY t", "VACUUM FULL t"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    ["REINDEX INDEX t_ivf", "REINDEX INDEX CONCURRENTLY t_ivf", "REINDEX TABLE CONCURRENTLY t", "VACUUM FULL t"],
+)
 def test_ivf_rebuilt_holds_the_same_rows(db, command):
     vectors = clustered(1000)
     make(db, vectors)
@@ -51,7 +54,8 @@ def test_ivf_rebuilt_holds_the_same_rows(db, command):
     ],
 )
 def test_ivf_built_from_temporary_files_whose_last_block_is_short(db, command):
-    """Rows beyond maintenance_work_mem go through files that are read in blocks of many rows; hardly a file ends with one."""
+    """Rows beyond maintenance_work_mem go through files that are read in blocks of many rows;
+    hardly a file ends with one."""
     vectors = clustered(9001, 128)
     make(db, vectors)
     sizes = []
@@ -142,7 +146,10 @@ def test_ivf_rows_updated_in_place_before_the_build_are_found_once(db):
     use_index(db)
     assert sorted(find(db, vectors[0], None)) == list(range(1000))
     db.execute("UPDATE t SET note = 3")
-    assert db.execute("SELECT id, note FROM t ORDER BY d <=> %s::vector LIMIT 1", [text(vectors[5])]).fetchone() == (5, 3)  # fmt: skip
+    assert db.execute("SELECT id, note FROM t ORDER BY d <=> %s::vector LIMIT 1", [text(vectors[5])]).fetchone() == (
+        5,
+        3,
+    )
     assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
 
 
@@ -153,7 +160,8 @@ def orphans(db) -> int:
         """SELECT coalesce(sum((pg_stat_file('base/' || oid || '/' || name, true)).size), 0)::int8
            FROM pg_database, pg_ls_dir('base/' || oid) AS name
            WHERE datname = current_database() AND name ~ '^[0-9]+'
-             AND NOT EXISTS (SELECT FROM pg_class WHERE pg_relation_filenode(pg_class.oid)::text = substring(name FROM '^[0-9]+'))""",
+             AND NOT EXISTS (SELECT FROM pg_class WHERE pg_relation_filenode(pg_class.oid)::text = substring(name
+             FROM '^[0-9]+'))""",
     )
 
 
@@ -190,7 +198,8 @@ def test_ivf_progress_of_a_build_is_visible(db, connect):
         with contextlib.closing(connect(name)) as session:
             while not done.is_set():
                 seen.update(session.execute(
-                    "SELECT phase, tuples_total > 0, tuples_done > 0 FROM pg_stat_progress_create_index WHERE pid = %s", [pid]
+                    "SELECT phase, tuples_total > 0, tuples_done > 0 "
+                    "FROM pg_stat_progress_create_index WHERE pid = %s", [pid]
                 ).fetchall())  # fmt: skip
 
     watcher = threading.Thread(target=watch)
@@ -305,7 +314,9 @@ def test_ivf_partial_and_expression_indexes(db):
     for index, query, expected in [
         ("part", "SELECT id FROM t WHERE id %% 2 = 0 ORDER BY d <=> %s::vector", list(range(0, 2000, 2))),
         ("half", "SELECT id FROM t ORDER BY d::halfvec(32) <-> %s::vector::halfvec(32)", list(range(2000))),
-        ("head", "SELECT id FROM t ORDER BY subvector(d, 1, 8)::vector(8) <-> subvector(%s::vector, 1, 8)::vector(8)", list(range(2000))),
+        ("head",
+            "SELECT id FROM t ORDER BY subvector(d, 1, 8)::vector(8) <-> subvector(%s::vector, 1, "
+            "8)::vector(8)", list(range(2000))),
     ]:  # fmt: skip
         assert f"Index Scan using {index}" in plan(db, query, text(vectors[8]))
         found = column(db, query, text(vectors[8]))

@@ -164,7 +164,9 @@ def test_ivf_with_minimal_wal_an_index_made_with_its_table_survives_a_crash(fres
         assert_sound(db, "t")
 
 
-@pytest.mark.parametrize("command", ["CREATE INDEX u_ivf ON t USING ivf (d vector_cosine_ops)", "REINDEX INDEX CONCURRENTLY t_ivf"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command", ["CREATE INDEX u_ivf ON t USING ivf (d vector_cosine_ops)", "REINDEX INDEX CONCURRENTLY t_ivf"]
+)
 def test_ivf_server_killed_while_building_keeps_table_and_old_index(fresh_cluster, command):
     cluster = fresh_cluster(**QUICK)
     prepared(cluster)

@@ -565,7 +565,8 @@ def test_ivf_another_format_version_is_an_error_that_says_reindex(fresh_cluster)
 
 
 def test_ivf_check_finds_lost_and_doubled_and_foreign_rows(fresh_cluster):
-    """Row pointers are six bytes: offset u16, block u32. One is overwritten by another; one is of a row that never was."""
+    """Row pointers are six bytes: offset u16, block u32. One is overwritten by another; one is
+    of a row that never was."""
     vectors = clustered(500, 16)
     cluster = fresh_cluster(fsync="off", autovacuum="off")
     with cluster.connect() as db:
@@ -596,7 +597,9 @@ def test_ivf_check_finds_lost_and_doubled_and_foreign_rows(fresh_cluster):
         assert db.execute(CHECK, ["sound_ivf"]).fetchall() == []
         for table in paths:
             assert len(db.execute(CHECK, [f"{table}_ivf"]).fetchall()) >= 1, table
-            assert db.execute(f"SELECT id FROM {table} ORDER BY d <=> %s::vector LIMIT 20", [text(vectors[9])]).fetchone() == (9,)  # fmt: skip
+            assert db.execute(
+                f"SELECT id FROM {table} ORDER BY d <=> %s::vector LIMIT 20", [text(vectors[9])]
+            ).fetchone() == (9,)
 
 
 def test_ivf_check_finds_rows_that_the_index_lacks(fresh_cluster):

@@ -1,4 +1,5 @@
-"""How much of the truth an ivf index finds, with nothing set and with what can be set; and the data that its tests share.
+"""How much of the truth an ivf index finds, with nothing set and with what can be set; and the
+data that its tests share.
 
 `clustered(rows, dimensions)`  vectors in clusters, as descriptors of images are
 `make(db, vectors, opclass)`   a table t(id, d) of them with an index; the index's name
@@ -238,7 +239,8 @@ def test_ivf_every_row_finds_itself(db, opclass, filled):
         load(db, "t", vectors, kind_of(opclass))
     kind, operator = kind_of(opclass), OPERATORS[opclass]
     lost = db.execute(
-        f"""SELECT t.id FROM t, LATERAL (SELECT u.id, u.d {operator} t.d AS distance FROM t AS u ORDER BY u.d {operator} t.d LIMIT 1) AS n
+        f"""SELECT t.id FROM t, LATERAL (SELECT u.id, u.d {operator} t.d AS distance FROM t AS u
+            ORDER BY u.d {operator} t.d LIMIT 1) AS n
             WHERE mod(t.id, 4) = 0 AND n.id <> t.id AND n.distance > %s""",
         [1e-3 if kind == "halfvec" else 1e-6],
     ).fetchall()

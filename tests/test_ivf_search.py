@@ -190,7 +190,10 @@ def test_ivf_searches_are_counted(db):
         assert one(db, "SELECT pg_stat_get_xact_numscans('t_ivf'::regclass)") == 3
 
 
-@pytest.mark.parametrize("operator, opclass, within", [("<=>", "vector_cosine_ops", 0.1), ("<->", "vector_l2_ops", 0.5), ("<#>", "vector_ip_ops", -0.9)])  # fmt: skip
+@pytest.mark.parametrize(
+    "operator, opclass, within",
+    [("<=>", "vector_cosine_ops", 0.1), ("<->", "vector_l2_ops", 0.5), ("<#>", "vector_ip_ops", -0.9)],
+)
 def test_ivf_a_bound_on_the_distance_gives_the_rows_within_it(db, operator, opclass, within):
     vectors = clustered(3000)
     make(db, vectors, opclass)
@@ -310,7 +313,8 @@ def test_ivf_functions_in_plpgsql_search_with_it(db, corpus):
     db.execute("SET enable_seqscan = off")
     db.execute(
         """CREATE FUNCTION nearest(q vector) RETURNS int LANGUAGE plpgsql STABLE AS $$
-           DECLARE r int; BEGIN FOR r IN SELECT id FROM public.corpus ORDER BY d <=> q LOOP RETURN r; END LOOP; END $$"""
+           DECLARE r int; BEGIN FOR r IN SELECT id FROM public.corpus
+           ORDER BY d <=> q LOOP RETURN r; END LOOP; END $$"""
     )
     assert column(db, "SELECT nearest(d) FROM corpus WHERE id < 8 ORDER BY id") == list(range(8))
 
@@ -390,7 +394,11 @@ def test_ivf_is_not_chosen_on_a_tiny_table(db):
 
 def test_ivf_is_not_chosen_without_an_order_by_distance(db, corpus):
     db.execute("SET enable_seqscan = off")
-    for sql in ("SELECT count(*) FROM corpus", "SELECT id FROM corpus WHERE d <=> '[1]' < 1", "SELECT id FROM corpus ORDER BY id"):  # fmt: skip
+    for sql in (
+        "SELECT count(*) FROM corpus",
+        "SELECT id FROM corpus WHERE d <=> '[1]' < 1",
+        "SELECT id FROM corpus ORDER BY id",
+    ):
         assert "corpus_ivf" not in plan(db, sql)
 
 

@@ -118,7 +118,9 @@ def test_ivf_on_hardly_any_rows(db, rows, lists):
     assert db.execute(CHECK, ["t_ivf"]).fetchall() == []
 
 
-@pytest.mark.parametrize("kind, dimensions", [("vector", 1), ("vector", 3), ("vector", 2000), ("vector", 4000), ("halfvec", 4000)])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, dimensions", [("vector", 1), ("vector", 3), ("vector", 2000), ("vector", 4000), ("halfvec", 4000)]
+)
 def test_ivf_takes_1_to_4000_dimensions(db, kind, dimensions):
     vectors = clustered(300, dimensions, seed=4)
     opclass = f"{kind}_l2_ops"
@@ -282,17 +284,26 @@ def test_ivf_everything_has_a_description(db):
     classes = "SELECT opcname::text FROM pg_opclass JOIN pg_am ON pg_am.oid = opcmethod WHERE amname = 'ivf'"
     assert set(column(db, classes)) >= set(OPERATORS)
     settings = set(column(db, "SELECT name FROM pg_settings WHERE name LIKE 'copymatch.%'"))
-    assert settings >= {f"copymatch.{name}" for name in ("target_recall", "probes", "iterative_scan", "rerank", "build_threads")}  # fmt: skip
+    assert settings >= {
+        f"copymatch.{name}" for name in ("target_recall", "probes", "iterative_scan", "rerank", "build_threads")
+    }
 
 
 def test_ivf_operator_classes_pass_the_validator(db):
-    classes = column(db, "SELECT pg_opclass.oid FROM pg_opclass JOIN pg_am ON pg_am.oid = opcmethod WHERE amname = 'ivf'")  # fmt: skip
+    classes = column(
+        db, "SELECT pg_opclass.oid FROM pg_opclass JOIN pg_am ON pg_am.oid = opcmethod WHERE amname = 'ivf'"
+    )
     assert all(one(db, "SELECT amvalidate(%s)", oid) for oid in classes)
     properties = {"asc": False, "orderable": False, "returnable": False, "search_array": False}
     make(db, clustered(10))
     for name, expected in properties.items():
         assert one(db, "SELECT pg_index_column_has_property('t_ivf'::regclass, 1, %s)", name) is expected, name
-    for name, expected in {"index_scan": True, "bitmap_scan": False, "backward_scan": False, "clusterable": False}.items():  # fmt: skip
+    for name, expected in {
+        "index_scan": True,
+        "bitmap_scan": False,
+        "backward_scan": False,
+        "clusterable": False,
+    }.items():
         assert one(db, "SELECT pg_index_has_property('t_ivf'::regclass, %s)", name) is expected, name
 
 
@@ -374,7 +385,8 @@ def test_ivf_dump_and_restore_keep_the_definition(server, new_db, connect):
     server.run(
         "/bin/bash",
         "-c",
-        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(source)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(source)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 "
+        f"-d '{server.dsn(target)}'",
     )
     restored = connect(target)
     definitions = "SELECT pg_get_indexdef(i::regclass) FROM unnest('{t_ivf,t_half}'::text[]) AS i"
@@ -382,7 +394,13 @@ def test_ivf_dump_and_restore_keep_the_definition(server, new_db, connect):
     use_index(restored)
     assert sorted(find(restored, vectors[0], None)) == list(range(400))
     restored.execute("DROP EXTENSION copymatch CASCADE")
-    assert one(restored, "SELECT count(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relname LIKE 't\\_%'") == 0  # fmt: skip
+    assert (
+        one(
+            restored,
+            "SELECT count(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relname LIKE 't\\_%'",
+        )
+        == 0
+    )
 
 
 def test_ivf_errors_carry_no_backtrace_even_where_the_server_would_make_them(fresh_cluster, monkeypatch):

@@ -1,4 +1,5 @@
-"""JPEG in every form that `cjpeg` (libjpeg-turbo) and Pillow write, decoded at full and at reduced size, against Pillow.
+"""JPEG in every form that `cjpeg` (libjpeg-turbo) and Pillow write, decoded at full and at
+reduced size, against Pillow.
 
 A decoder that gives other pixels without an error is the worst fault there is here: such a picture is stored, and never
 found. So every sampling, scan script, coding, restart interval, colour transform and number of components is tried.
@@ -77,8 +78,8 @@ def check(run, files: dict, exact: bool):
             whole = theirs.width // scale, theirs.height // scale
             box = theirs.crop((0, 0, whole[0] * scale, whole[1] * scale)).reduce(scale)
             apart = difference(ours[: whole[1], : whole[0]], box)
-            # Never much farther from the mean of the pixels than libjpeg's own reduced size, and never far: libjpeg's is
-            # of little use with factors of 3.
+            # Never much farther from the mean of the pixels than libjpeg's own reduced size, and never far: libjpeg's
+            # is of little use with factors of 3.
             limit = 5.0
             draft = opened(data)
             draft.draft(None, whole)

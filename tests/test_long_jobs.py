@@ -1,5 +1,5 @@
-"""What takes minutes: it commits as it goes, says how far it is, refuses before it works where it cannot, and holds no lock while it
-embeds."""
+"""What takes minutes: it commits as it goes, says how far it is, refuses before it works where it cannot, and holds
+no lock while it embeds."""
 
 import threading
 import time
@@ -49,7 +49,8 @@ def test_fill_commits_by_time_and_is_seen(fresh_db, server):
     seen = None
     while seen is None and time.monotonic() < deadline:
         seen = fresh_db.execute(
-            "SELECT job, reference_set, state, total, done, percent, per_second > 0, remaining, pid FROM copymatch.progress WHERE done > 0"
+            "SELECT job, reference_set, state, total, done, percent, per_second > 0, remaining, pid "
+            "FROM copymatch.progress WHERE done > 0"
         ).fetchone()
         time.sleep(0.05)
     committed = fresh_db.execute("SELECT count(descriptor) FROM refs").fetchone()[0]
@@ -113,7 +114,8 @@ def test_fill_says_at_its_end_what_was_done_and_what_is_missing(fresh_db):
     severity, message, hint = told[-1]
     assert severity == "NOTICE"
     assert message == (
-        'reference set "refs": 4 images embedded, 1 skipped, 1 without a descriptor or sketch; the column has no index yet'
+        'reference set "refs": 4 images embedded, 1 skipped, 1 without a descriptor or sketch; the column has no '
+        "index yet"
     )
     assert "CREATE INDEX CONCURRENTLY ON public.refs USING ivf (descriptor public.vector_cosine_ops)" in hint
     assert any("reference 3 has no descriptor" in message for _, message, _ in told[:-1])
@@ -161,8 +163,10 @@ def alter_while(db, dsn: str, statement: str, tables: list[str]) -> float:
 @pytest.mark.parametrize(
     "statement",
     [
-        "SELECT copy_calibrate('refs', labels => 'labels', copy_precision => 0.6, review_precision => 0.5, confidence => 0.5)",
-        "SELECT copy_calibrate('refs', source => 'edits', copies => 60, unrelated => 40, copy_precision => 0.6, review_precision => 0.5, confidence => 0.5)",
+        "SELECT copy_calibrate('refs', labels => 'labels', copy_precision => 0.6, review_precision => 0.5, "
+        "confidence => 0.5)",
+        "SELECT copy_calibrate('refs', source => 'edits', copies => 60, unrelated => 40, copy_precision => 0.6, "
+        "review_precision => 0.5, confidence => 0.5)",
         "SELECT count(*) FROM copy_evaluate('labels', 'refs')",
     ],
     ids=["labels", "edits", "evaluate"],
@@ -171,7 +175,8 @@ def test_no_lock_is_held_while_images_are_embedded(fresh_db, server, statement):
     references(fresh_db, 45, LARGE)
     fresh_db.execute("CREATE TABLE labels (reference text, is_copy boolean, image bytea)")
     fresh_db.execute(
-        "INSERT INTO labels SELECT r.id::text, n = 0, CASE n WHEN 0 THEN r.image ELSE (SELECT o.image FROM refs o WHERE o.id = (r.id + n) % 45) END"
+        "INSERT INTO labels SELECT r.id::text, n = 0, CASE n WHEN 0 THEN r.image ELSE (SELECT o.image FROM refs o "
+        "WHERE o.id = (r.id + n) % 45) END"
         " FROM refs r, generate_series(0, 2) n"
     )
     longest = alter_while(fresh_db, server.dsn(fresh_db.info.dbname), statement, ["refs", "labels"])
@@ -184,7 +189,8 @@ def test_calibration_embeds_each_label_once_whatever_the_planner_thinks(fresh_db
     fresh_db.execute("SELECT copy_disable_reference('refs', '44')")
     fresh_db.execute("CREATE TABLE labels (reference text, is_copy boolean, image bytea)")
     fresh_db.execute(
-        "INSERT INTO labels SELECT r.id::text, n = 0, CASE n WHEN 0 THEN r.image ELSE (SELECT o.image FROM refs o WHERE o.id = (r.id + 1) % 44) END"
+        "INSERT INTO labels SELECT r.id::text, n = 0, CASE n WHEN 0 THEN r.image ELSE (SELECT o.image FROM refs o "
+        "WHERE o.id = (r.id + 1) % 44) END"
         " FROM refs r, generate_series(0, 1) n"
     )
     fresh_db.execute(
@@ -196,7 +202,8 @@ def test_calibration_embeds_each_label_once_whatever_the_planner_thinks(fresh_db
     once = time.monotonic() - start
     start = time.monotonic()
     fresh_db.execute(
-        "SELECT copy_calibrate('refs', labels => 'labels', copy_precision => 0.6, review_precision => 0.5, confidence => 0.5)"
+        "SELECT copy_calibrate('refs', labels => 'labels', copy_precision => 0.6, review_precision => 0.5, "
+        "confidence => 0.5)"
     )
     took = time.monotonic() - start
     assert took < 4 * once + 2, (took, once)

@@ -104,7 +104,8 @@ def test_stored_descriptor_matches_as_its_image_does(licensed):
     by_descriptor = licensed.execute(f"SELECT {COLUMNS} FROM copy_match_descriptor(copy_embed(%s))", [image]).fetchall()
     assert by_image == by_descriptor and len(by_image) == 10
     scaled = licensed.execute(
-        "SELECT reference FROM copy_match_descriptor((SELECT array_agg(x * 3) FROM unnest(copy_embed(%s)::real[]) x)::real[]::vector)",
+        "SELECT reference FROM copy_match_descriptor((SELECT array_agg(x * 3) "
+        "FROM unnest(copy_embed(%s)::real[]) x)::real[]::vector)",
         [image],
     ).fetchall()
     assert [r[0] for r in scaled] == [r[1] for r in by_image], "length does not matter, direction does"
@@ -113,7 +114,8 @@ def test_stored_descriptor_matches_as_its_image_does(licensed):
 def test_stretch_and_background_are_open_to_sql(licensed):
     image = jpeg(scene(9))
     row = licensed.execute(
-        """SELECT m.score = s.score, m.probability = s.probability, m.verdict = s.verdict, abs(m.background - copy_background(copy_embed(%s))) < 1e-6
+        """SELECT m.score = s.score, m.probability = s.probability, m.verdict = s.verdict,
+           abs(m.background - copy_background(copy_embed(%s))) < 1e-6
            FROM copy_match(%s, k => 1, verify => 'off') m, copy_stretch(m.similarity, m.background) s""",
         [image, image],
     ).fetchone()
@@ -270,7 +272,8 @@ def test_rows_of_the_same_transaction_are_seen(licensed):
 
 
 def test_references_deleted_while_matching_are_there_or_not_as_the_statement_sees_them(licensed, connect):
-    """Deleted, vacuumed and put back by another session all the while: no error, no row twice, what stays is always found first."""
+    """Deleted, vacuumed and put back by another session all the while: no error, no row twice, what stays
+    is always found first."""
     schema = licensed.execute("SELECT current_schema()").fetchone()[0]
     stays, goes = jpeg(scene(3), 60), jpeg(scene(4), 60)
     until, failures = time.monotonic() + 6, []
@@ -284,7 +287,8 @@ def test_references_deleted_while_matching_are_there_or_not_as_the_statement_see
                     other.execute("DELETE FROM reference_images WHERE id IN (5, 6, 7)")
                     other.execute("VACUUM reference_images")
                     other.execute("INSERT INTO reference_images SELECT * FROM kept")
-                    # The trigger embeds anew, which takes longer than a search: without a pause the rows are hardly ever there.
+                    # The trigger embeds anew, which takes longer than a search: without a pause the
+                    # rows are hardly ever there.
                     time.sleep(0.1)
         except Exception as error:
             failures.append(error)
@@ -305,7 +309,8 @@ def test_references_deleted_while_matching_are_there_or_not_as_the_statement_see
 def test_reference_deleted_by_an_open_transaction_still_matches_and_its_finding_outlives_it(licensed, connect):
     licensed.execute("CREATE TABLE uploads (id text PRIMARY KEY, image bytea)")
     licensed.execute(
-        "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'k=1')"
+        "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', "
+        "'k=1')"
     )
     schema = licensed.execute("SELECT current_schema()").fetchone()[0]
     other = connect(licensed.info.dbname)
@@ -353,10 +358,13 @@ def test_every_object_of_the_extension_has_a_comment(db):
         """SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
            WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
              AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')
-             AND d.classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass, 'pg_namespace'::regclass)
+             AND d.classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass,
+             'pg_namespace'::regclass)
              AND obj_description(d.objid, d.classid::regclass::text) IS NULL
-             AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid AND (t.typelem <> 0 OR t.typrelid <> 0)))
-             AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')))"""
+             AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid
+             AND (t.typelem <> 0 OR t.typrelid <> 0)))
+             AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid
+             AND c.relkind IN ('i', 'S', 't')))"""
     ).fetchall()
     assert missing == []
 

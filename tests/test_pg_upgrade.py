@@ -94,7 +94,8 @@ def test_pg_upgrade_with_a_preloaded_worker_leaves_the_queue_as_it_is(fresh_clus
         # They keep pg_upgrade busy between its reading of the counters and its copying of the tables.
         db.execute(
             f"DO $$ BEGIN FOR n IN 1..{OTHER_TABLES} LOOP "
-            "EXECUTE format('CREATE TABLE other_%s (id int, name text)', n); IF n % 500 = 0 THEN COMMIT; END IF; END LOOP; END $$"
+            "EXECUTE format('CREATE TABLE other_%s (id int, name text)', n); IF n % 500 = 0 THEN COMMIT; END IF; "
+            "END LOOP; END $$"
         )
     old.stop()
     new.stop()

@@ -1,6 +1,7 @@
 """Beside pgvector: its types are adopted, so that its columns, indexes and clients and copymatch's are one.
 
-Where the server has pgvector, that; else a stand-in of the same types (pgvector_stand_in), with which tests of hnsw skip.
+Where the server has pgvector, that; else a stand-in of the same types (pgvector_stand_in), with
+which tests of hnsw skip.
 """
 
 import itertools
@@ -73,7 +74,8 @@ def _copied(server, template: str):
 
 @pytest.fixture
 def apart(server, _adopted):
-    """A database with pgvector in public, where applications have it, and copymatch in copies, adopted; both in the path."""
+    """A database with pgvector in public, where applications have it, and copymatch in copies,
+    adopted; both in the path."""
     yield from _copied(server, _adopted)
 
 
@@ -191,7 +193,8 @@ def test_types_of_others_by_the_same_names_are_not_adopted(new_db, connect, sqls
     db.execute("SELECT copy_adopt_pgvector()")
     casts = column(
         db,
-        "SELECT castsource::regtype::text FROM pg_cast WHERE casttarget = 'copies.vector'::regtype AND castmethod = 'b'",
+        "SELECT castsource::regtype::text FROM pg_cast WHERE casttarget = 'copies.vector'::regtype "
+        "AND castmethod = 'b'",
     )
     assert casts == ["vector"]
     db.execute("CREATE TABLE t (id int PRIMARY KEY, image bytea, a mine.vector)")
@@ -230,8 +233,8 @@ def test_columns_of_a_pgvector_that_is_not_adopted_are_refused_with_the_way(new_
 
 
 def test_no_operator_or_function_of_the_application_gets_another_meaning(new_db, connect):
-    """Every operator and distance of both over every pair of types, in both orders of the search path: what was understood before the
-    adoption is understood the same, to the OID, and nothing becomes ambiguous."""
+    """Every operator and distance of both over every pair of types, in both orders of the search path: what was
+    understood before the adoption is understood the same, to the OID, and nothing becomes ambiguous."""
     db = connect(new_db(extension=False))
     prepare(db, adopt=False)
     kinds = [f"{schema}.{kind}" for schema in ("copies", "public") for kind in ("vector", "halfvec")]
@@ -241,13 +244,17 @@ def test_no_operator_or_function_of_the_application_gets_another_meaning(new_db,
     db.execute("""CREATE FUNCTION public.chosen(expression text) RETURNS text LANGUAGE plpgsql AS $$
         BEGIN
             EXECUTE 'CREATE VIEW public.chosen AS SELECT ' || expression || ' AS x FROM public.probe';
-            RETURN (SELECT coalesce(string_agg(m[1], ' '), 'as it is') FROM pg_rewrite, regexp_matches(ev_action::text, ':(?:opno|funcid|aggfnoid|resulttype) \\d+', 'g') m
+            RETURN (SELECT coalesce(string_agg(m[1], ' '), 'as it is')
+            FROM pg_rewrite, regexp_matches(ev_action::text, ':(?:opno|funcid|aggfnoid|resulttype) \\d+', 'g') m
                     WHERE ev_class = 'public.chosen'::regclass);
         EXCEPTION WHEN OTHERS THEN RETURN 'error ' || SQLSTATE;
         END $$""")
     names = [f"c{number}" for number in range(len(kinds))] + ["'[1,2,3]'"]
-    operators = column(db, """SELECT DISTINCT oprname::text FROM pg_operator
-        WHERE oprnamespace IN ('copies'::regnamespace, 'public'::regnamespace) AND oprname <> '<~' ORDER BY 1""")  # fmt: skip
+    operators = column(
+        db,
+        """SELECT DISTINCT oprname::text FROM pg_operator
+        WHERE oprnamespace IN ('copies'::regnamespace, 'public'::regnamespace) AND oprname <> '<~' ORDER BY 1""",
+    )
     functions = ["l2_distance", "inner_product", "cosine_distance", "l1_distance", "hamming_distance"]
     expressions = [f"{a} {operator} {b}" for operator, a, b in itertools.product(operators, names, names)]
     expressions += [f"{name}({a}, {b})" for name, a, b in itertools.product(functions, names, names)]
@@ -318,7 +325,8 @@ def test_alter_type_leaves_the_rows_where_they_are(both, sqlstate, kind, start, 
 
 def test_views_over_a_cast_survive_and_say_the_same(both):
     both.execute(
-        "CREATE TABLE t (d public.vector(3)); CREATE VIEW v AS SELECT d::copies.vector(3) AS d, d::copies.vector(3)::public.vector(3) AS e FROM t"
+        "CREATE TABLE t (d public.vector(3)); "
+        "CREATE VIEW v AS SELECT d::copies.vector(3) AS d, d::copies.vector(3)::public.vector(3) AS e FROM t"
     )
     both.execute("INSERT INTO t VALUES ('[1,2,3]')")
     assert both.execute("SELECT d::text, e::text FROM v").fetchone() == ("[1,2,3]", "[1,2,3]")
@@ -360,7 +368,8 @@ def test_ivf_gives_the_exact_order_by_the_operators_of_both(items, kind, metric,
     assert items.execute("SELECT * FROM copy_index_check('items_ivf', true)").fetchall() == []
     assert one(
         items,
-        "SELECT bool_and(amvalidate(oid)) FROM pg_opclass WHERE opcmethod = (SELECT oid FROM pg_am WHERE amname = 'ivf')",
+        "SELECT bool_and(amvalidate(oid)) FROM pg_opclass WHERE opcmethod = (SELECT oid FROM pg_am "
+        "WHERE amname = 'ivf')",
     )
 
 
@@ -439,7 +448,8 @@ def test_hnsw_and_ivf_stand_side_by_side_and_each_can_go(items):
 
 @pytest.mark.parametrize("path", ["public, copies", "copies, public"])
 def test_index_classes_are_found_by_name_whatever_the_order_of_the_path(items, path):
-    """pgvector's column takes either class; only one of copymatch's own type, with pgvector's schema in front, needs the schema."""
+    """pgvector's column takes either class; only one of copymatch's own type, with pgvector's schema in
+    front, needs the schema."""
     items.execute(f"SET search_path = {one(items, 'SELECT current_schema()')}, {path}")
     items.execute("CREATE INDEX items_ivf ON items USING ivf (v vector_cosine_ops)")
     query = text(clustered(3000)[5])
@@ -452,7 +462,8 @@ def test_index_classes_are_found_by_name_whatever_the_order_of_the_path(items, p
 
 
 def test_table_of_an_application_becomes_a_set_by_one_statement_and_is_dropped_again(application):
-    """The whole life of a set on an existing column: nothing is rewritten, and the application's queries keep their plans or get better."""
+    """The whole life of a set on an existing column: nothing is rewritten, and the application's queries keep
+    their plans or get better."""
     db = application
     query = "SELECT id FROM pictures ORDER BY embedding <=> (SELECT embedding FROM pictures WHERE id = 3) LIMIT 3"
     db.execute("SET enable_seqscan = off")
@@ -465,9 +476,13 @@ def test_table_of_an_application_becomes_a_set_by_one_statement_and_is_dropped_a
     assert one(db, TYPES, "pictures", "embedding") == "vector(256)"
     index = one(
         db,
-        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'pictures'::regclass AND indexrelid::regclass::text ~ 'embedding'",
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'pictures'::regclass "
+        "AND indexrelid::regclass::text ~ 'embedding'",
     )
-    of_index = "SELECT o.opcintype::regtype::text FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indexrelid = %s::regclass"
+    of_index = (
+        "SELECT o.opcintype::regtype::text FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] "
+        "WHERE i.indexrelid = %s::regclass"
+    )
     assert one(db, of_index, index) == "vector", "the class of pgvector's type"
 
     # Matched: images, a stored descriptor, whole tables of either.
@@ -519,7 +534,8 @@ def test_table_of_an_application_becomes_a_set_by_one_statement_and_is_dropped_a
 
 
 def test_old_queries_of_the_application_keep_their_plans_or_get_cheaper_ones(both):
-    """Before copymatch had anything to do with the table, and behind copy_create_set, which builds an ivf index beside hnsw."""
+    """Before copymatch had anything to do with the table, and behind copy_create_set, which builds an
+    ivf index beside hnsw."""
     if not is_real(both):
         pytest.skip("the stand-in for pgvector has no hnsw")
     vectors = clustered(3000, 256)
@@ -536,7 +552,8 @@ def test_old_queries_of_the_application_keep_their_plans_or_get_cheaper_ones(bot
         f"SELECT id FROM items WHERE embedding <=> '{query}' < 0.3 ORDER BY embedding <=> '{query}' LIMIT 10",
         f"SELECT id FROM items ORDER BY embedding <-> '{query}' LIMIT 10",
         f"SELECT count(*) FROM items WHERE embedding <=> '{query}' < 0.3",
-        "SELECT a.id, (SELECT b.id FROM items b WHERE b.id <> a.id ORDER BY b.embedding <=> a.embedding LIMIT 1) FROM items a WHERE a.id < 5",
+        "SELECT a.id, (SELECT b.id FROM items b WHERE b.id <> a.id ORDER BY b.embedding <=> a.embedding LIMIT 1) "
+        "FROM items a WHERE a.id < 5",
         "SELECT avg(embedding) FROM items GROUP BY kind",
         "SELECT embedding FROM items WHERE id = 7",
     ]
@@ -638,7 +655,8 @@ def test_set_is_calibrated_on_pgvectors_column(both):
         both.execute("INSERT INTO refs VALUES (%s, %s)", [number, jpeg(scene(number))])
     both.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image', 'embedding')")
     both.execute(
-        "CREATE TABLE labels AS SELECT a.id AS reference, b.embedding AS descriptor, a.id = b.id AS is_copy FROM refs a, refs b"
+        "CREATE TABLE labels AS SELECT a.id AS reference, b.embedding AS descriptor, a.id = b.id AS is_copy "
+        "FROM refs a, refs b"
     )
     labelled = "SELECT cardinality(similarity) FROM copymatch.labelled_pairs('refs', 'labels')"
     assert one(both, labelled) == one(both, "SELECT count(*) FROM labels") > 100
@@ -651,7 +669,8 @@ def test_uploads_are_flagged_against_pgvectors_column(application):
     db.execute("SELECT copy_create_set('pictures', 'pictures', 'id', 'image', 'embedding')")
     db.execute("CREATE TABLE uploads (id int PRIMARY KEY, image bytea)")
     db.execute(
-        "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'pictures', 'mode=async')"
+        "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+        "'pictures', 'mode=async')"
     )
     db.execute("INSERT INTO uploads VALUES (1, %s)", [jpeg(scene(2), 70)])
     db.execute("CALL copy_process_queue()")
@@ -680,7 +699,8 @@ def test_shards_of_pgvectors_type_are_asked_for_their_nearest(new_db, connect):
     shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
     shard.execute(f'ALTER DATABASE "{shard_name}" SET enable_seqscan = off')
     coordinator.execute(
-        f"CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{shard_name}', extensions 'copymatch', async_capable 'true');"
+        f"CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', "
+        f"dbname '{shard_name}', extensions 'copymatch', async_capable 'true');"
         f"CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (user '{info.user}', password_required 'false');"
         "CREATE FOREIGN TABLE refs1 PARTITION OF refs FOR VALUES IN (1) SERVER s OPTIONS (table_name 'refs');"
         "CREATE TABLE refs2 PARTITION OF refs FOR VALUES IN (2)"
@@ -730,7 +750,8 @@ def test_dropping_copymatch_pgvector_needs_cascade_while_an_index_uses_it(search
     assert (
         one(
             searched,
-            "SELECT count(*) FROM pg_cast c WHERE 'copies.vector'::regtype IN (c.castsource, c.casttarget) AND 'public.vector'::regtype IN (c.castsource, c.casttarget)",
+            "SELECT count(*) FROM pg_cast c WHERE 'copies.vector'::regtype IN (c.castsource, c.casttarget) "
+            "AND 'public.vector'::regtype IN (c.castsource, c.casttarget)",
         )
         == 0
     )
@@ -772,13 +793,15 @@ def test_pgvector_is_updated_under_an_adopted_set(new_db, connect):
     db = connect(new_db(extension=False))
     versions = column(
         db,
-        "SELECT version FROM pg_available_extension_versions WHERE name = 'vector' ORDER BY string_to_array(version, '.')::int[]",
+        "SELECT version FROM pg_available_extension_versions WHERE name = 'vector' "
+        "ORDER BY string_to_array(version, '.')::int[]",
     )
     latest = one(db, "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
     if versions[0] == latest:
         pytest.skip(f"this pgvector can be installed as {latest} alone")
     db.execute(
-        f"CREATE EXTENSION vector VERSION '{versions[0]}'; CREATE SCHEMA copies; CREATE EXTENSION copymatch SCHEMA copies"
+        f"CREATE EXTENSION vector VERSION '{versions[0]}'; CREATE SCHEMA copies; "
+        "CREATE EXTENSION copymatch SCHEMA copies"
     )
     db.execute("SELECT copies.copy_adopt_pgvector(); SET search_path = public, copies")
     db.execute("CREATE TABLE pictures (id int PRIMARY KEY, title text, image bytea, embedding vector(256))")
@@ -791,11 +814,16 @@ def test_pgvector_is_updated_under_an_adopted_set(new_db, connect):
 
 def test_set_schema_of_pgvector_takes_the_classes_along_when_adopted_anew(searched, sqlstate):
     searched.execute(
-        "CREATE SCHEMA elsewhere; ALTER EXTENSION vector SET SCHEMA elsewhere; SET search_path = elsewhere, public, copies"
+        "CREATE SCHEMA elsewhere; ALTER EXTENSION vector SET SCHEMA elsewhere; "
+        "SET search_path = elsewhere, public, copies"
     )
     still_works(searched)
     searched.execute("SELECT copy_adopt_pgvector()")
-    classes = "SELECT count(*), count(*) FILTER (WHERE opcnamespace = 'elsewhere'::regnamespace) FROM pg_opclass c JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_opclass'::regclass JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass WHERE extname = 'copymatch_pgvector'"
+    classes = (
+        "SELECT count(*), count(*) FILTER (WHERE opcnamespace = 'elsewhere'::regnamespace) FROM pg_opclass c "
+        "JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_opclass'::regclass JOIN pg_extension e "
+        "ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass WHERE extname = 'copymatch_pgvector'"
+    )
     assert searched.execute(classes).fetchone() == (7, 7)
     searched.execute(
         "SET search_path = elsewhere; CREATE INDEX again ON public.pictures USING ivf (embedding vector_cosine_ops)"
@@ -824,7 +852,10 @@ def test_dumped_and_restored(searched, server, new_db, connect, request, form):
     restored = connect(target)
     restored.execute("SET search_path = public, copies")
     assert one(restored, TYPES, "pictures", "embedding") == "vector(256)"
-    definition = "SELECT string_agg(pg_get_indexdef(indexrelid), '; ' ORDER BY indexrelid::regclass::text) FROM pg_index WHERE indrelid = 'pictures'::regclass"
+    definition = (
+        "SELECT string_agg(pg_get_indexdef(indexrelid), '; ' ORDER BY indexrelid::regclass::text) FROM pg_index "
+        "WHERE indrelid = 'pictures'::regclass"
+    )
     searched.execute("SET search_path = public, copies")
     assert one(restored, definition) == one(searched, definition)
     still_works(restored)

@@ -1,6 +1,7 @@
 """Clients that know pgvector, with copymatch alone, with pgvector alone, and with both: docs/pgvector.md has the table.
 
-Each makes a table, writes and reads vectors, orders by a distance and, where copymatch is there, matches against the table as a set.
+Each makes a table, writes and reads vectors, orders by a distance and, where copymatch is there, matches
+against the table as a set.
 """
 
 import asyncio

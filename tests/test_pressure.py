@@ -1,4 +1,5 @@
-"""Under pressure: interrupts of every kind are heeded while a call of ours runs, and a backend that is short of memory fails alone."""
+"""Under pressure: interrupts of every kind are heeded while a call of ours runs, and a backend that is short
+of memory fails alone."""
 
 import os
 import resource
@@ -63,7 +64,8 @@ def test_drop_database_does_not_wait_for_a_running_batch(busy, connect):
 
 @pytest.mark.skipif(MAJOR == "14", reason="14 has signal barriers, and nothing that sends one")
 def test_cancelled_call_leaves_no_signal_barrier_behind(busy, connect):
-    """The barrier and the cancel come between two polls, since the backend is stopped: both are processed, the barrier first."""
+    """The barrier and the cancel come between two polls, since the backend is stopped: both are
+    processed, the barrier first."""
     with connect(busy) as db, connect(busy) as admin, connect(busy) as watcher:
         db.execute("SELECT copy_embed(image) FROM photo LIMIT 1")
         admin.execute("CREATE DATABASE beside_cancel")
@@ -164,7 +166,8 @@ def outcome(db, sql: str, arguments=()) -> str:
 
 @pytest.fixture
 def short(busy, connect):
-    """short(megabytes, warm=True) -> a session that has so much headroom; what other sessions have begun must survive."""
+    """short(megabytes, warm=True) -> a session that has so much headroom; what other sessions
+    have begun must survive."""
     made = []
     other = connect(busy)
     other.execute("CREATE TEMP TABLE kept AS SELECT 1; BEGIN; INSERT INTO kept VALUES (2)")
@@ -209,7 +212,8 @@ def test_index_build_short_of_memory_and_threads_ends(short, megabytes):
         megabytes,
         warm=False,
         prepare="""CREATE TABLE IF NOT EXISTS v AS
-            SELECT array(SELECT random() FROM generate_series(1, 64 + g % 1))::vector(64) AS d FROM generate_series(1, 20000) g;
+            SELECT array(SELECT random() FROM generate_series(1, 64 + g % 1))::vector(64) AS d
+            FROM generate_series(1, 20000) g;
             SET statement_timeout = '60s'""",
     )
     assert outcome(db, "CREATE INDEX ON v USING ivf (d vector_l2_ops)") in ("done", "53200", "53000", "53400")
@@ -220,7 +224,8 @@ def test_search_and_insert_short_of_memory_fail_alone(short, connect, busy, mega
     with connect(busy) as db:
         db.execute(
             """DROP TABLE IF EXISTS w; CREATE TABLE w AS
-               SELECT g AS id, array(SELECT random() FROM generate_series(1, 64 + g % 1))::vector(64) AS d FROM generate_series(1, 20000) g;
+               SELECT g AS id, array(SELECT random() FROM generate_series(1, 64 + g % 1))::vector(64) AS d
+               FROM generate_series(1, 20000) g;
                CREATE INDEX ON w USING ivf (d vector_l2_ops)"""
         )
     db = short(megabytes, warm=False, prepare="SET enable_seqscan = off; SET copymatch.probes = 100")

@@ -1,4 +1,5 @@
-"""The queue's workers: from shared_preload_libraries and on demand; woken, stopped, killed; nothing lost, nothing doubled."""
+"""The queue's workers: from shared_preload_libraries and on demand; woken, stopped, killed; nothing
+lost, nothing doubled."""
 
 import os
 import random
@@ -24,7 +25,8 @@ def prepare(db, references: int = 6):
     db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
     db.execute("CREATE TABLE uploads (id serial PRIMARY KEY, image bytea)")
     db.execute(
-        "CREATE TRIGGER later AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async', 'k=1')"
+        "CREATE TRIGGER later AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+        "'licensed', 'mode=async', 'k=1')"
     )
 
 
@@ -126,12 +128,17 @@ def test_several_sessions_share_the_queue(fresh_db, connect):
 
 
 def test_lock_that_passes_by_does_not_put_off_a_claimed_entry(fresh_db, connect):
-    """As another session's search for entries takes it, for a moment, on an entry that was due when the search began."""
+    """As another session's search for entries takes it, for a moment, on an entry that was due
+    when the search began."""
     prepare(fresh_db)
     fresh_db.execute("INSERT INTO uploads (image) SELECT %s FROM generate_series(1, 3)", [jpeg(scene(1), 60)])
     other = connect(fresh_db.info.dbname)
-    second = "SELECT id FROM copymatch.queue WHERE id = (SELECT id FROM copymatch.queue ORDER BY id OFFSET 1 LIMIT 1) FOR UPDATE"
-    # The session that works notices the claim's commit no sooner than the other: the lock is taken in between by looking for it.
+    second = (
+        "SELECT id FROM copymatch.queue WHERE id = (SELECT id FROM copymatch.queue ORDER BY id OFFSET 1 "
+        "LIMIT 1) FOR UPDATE"
+    )
+    # The session that works notices the claim's commit no sooner than the other: the lock is taken in
+    # between by looking for it.
     claimed = threading.Event()
 
     def hold(seconds):

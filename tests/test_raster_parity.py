@@ -1,4 +1,5 @@
-"""TIFF, BMP, GIF and animations in the forms that people have, against Pillow; orientation from wherever it may stand."""
+"""TIFF, BMP, GIF and animations in the forms that people have, against Pillow; orientation from
+wherever it may stand."""
 
 import io
 import struct
@@ -447,7 +448,8 @@ def test_an_ordinary_start_is_kept(run, kind):
 
 
 def test_frames_of_a_gif_are_laid_as_other_readers_lay_them(run):
-    """Small frames, transparency and every disposal, behind a blank start: the frame that is taken is one of Pillow's."""
+    """Small frames, transparency and every disposal, behind a blank start: the frame that is
+    taken is one of Pillow's."""
     rng = np.random.default_rng(9)
     base = scene(64, 48, 2)
     # Of "restore what was before" for the first frame, before which nothing was, readers think differently.

@@ -14,7 +14,10 @@ from pictures import blank, jpeg, scene
 MODEL = pathlib.Path(__file__).resolve().parent.parent / "models" / "default"
 ROUNDS = int(os.environ.get("COPYMATCH_CRASH_ROUNDS", "3"))
 FIRST, SECOND = "copymatch-small-7", "second.model"
-WRONG = "SELECT count(*) FROM refs WHERE image IS NOT NULL AND ({column} IS NULL OR {column} <-> copy_embed(image, '{model}') > 1e-4)"
+WRONG = (
+    "SELECT count(*) FROM refs WHERE image IS NOT NULL AND ({column} IS NULL "
+    "OR {column} <-> copy_embed(image, '{model}') > 1e-4)"
+)
 INDEX = 'CREATE INDEX CONCURRENTLY ON public.refs USING ivf ("descriptor_second_model" vector_cosine_ops)'
 
 
@@ -35,7 +38,8 @@ def fill(db, rows: int):
     db.execute("CREATE TABLE refs (id int PRIMARY KEY, note text, image bytea, padding text)")
     for seed in range(3):
         db.execute(
-            "INSERT INTO refs SELECT n, NULL, %s::bytea || int4send(n), repeat('x', 900) FROM generate_series(%s::int, %s, 3) n",
+            "INSERT INTO refs SELECT n, NULL, %s::bytea || int4send(n), repeat('x', 900) "
+            "FROM generate_series(%s::int, %s, 3) n",
             [jpeg(scene(seed), 50), seed, rows - 1],
         )
     db.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')")
@@ -94,7 +98,9 @@ def test_set_goes_over_in_two_calls_with_the_index_built_in_between(refs, sqlsta
 def test_one_call_does_all_where_writers_may_wait_for_the_index(refs):
     refs.execute("CALL copy_reembed('refs', %s, build_index => true)", [SECOND])
     assert refs.execute("SELECT model FROM copymatch.reference_sets").fetchone()[0] == SECOND
-    assert refs.execute("SELECT job, reference_set, state, done, total, percent FROM copymatch.progress").fetchone() == (
+    assert refs.execute(
+        "SELECT job, reference_set, state, done, total, percent "
+        "FROM copymatch.progress").fetchone() == (
         "re-embedding", "refs", "switched", 18, 18, 100,
     )  # fmt: skip
     assert refs.execute("SELECT per_second > 0, pid FROM copymatch.progress").fetchone() == (True, None)
@@ -166,7 +172,8 @@ def test_old_snapshot_still_writes_both_columns(refs, connect):
 
 
 def test_searches_see_the_old_or_the_new_whole_while_sets_switch(refs, connect):
-    """Each search sees every reference, its picture at similarity 1: a query of one model over the other's column would not."""
+    """Each search sees every reference, its picture at similarity 1: a query of one model over the
+    other's column would not."""
     refs.execute("CALL copy_reembed('refs', %s, build_index => true)", [SECOND])
     stop, failures, searches = threading.Event(), [], [0]
 

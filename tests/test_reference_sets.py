@@ -1,5 +1,5 @@
-"""Reference sets beyond one table with one key: composite keys, filters, groups, negative sets, references out of use, paging,
-views of an image, whole tables matched at once."""
+"""Reference sets beyond one table with one key: composite keys, filters, groups, negative sets, references out of use,
+paging, views of an image, whole tables matched at once."""
 
 import io
 
@@ -47,9 +47,12 @@ def test_composite_key_is_named_by_the_text_of_its_row(licensed):
 
 #: Keys whose text depends on settings of the session.
 KEYS = [
-    ("timestamptz", "2024-03-01 12:00:00.5+00"), ("timestamptz", "infinity"), ("days", "2024-03-01 12:00+00"), ("date", "0044-03-15 BC"),
-    ("interval", "-1 year 2 days 03:04:05"), ("double precision", "0.1"), ("real", "0.3333333333"), ("bytea", "\\\\x00ff27"),
-    ("timestamptz[]", "{2024-03-01 12:00+00,infinity}"), ("tstzrange", "[2024-03-01 12:00+00,)"), ("money", "1234.5"), ("regclass", "keyed"),
+    ("timestamptz", "2024-03-01 12:00:00.5+00"), ("timestamptz", "infinity"), ("days", "2024-03-01 12:00+00"),
+    ("date", "0044-03-15 BC"),
+    ("interval", "-1 year 2 days 03:04:05"), ("double precision", "0.1"), ("real", "0.3333333333"),
+    ("bytea", "\\\\x00ff27"),
+    ("timestamptz[]", "{2024-03-01 12:00+00,infinity}"), ("tstzrange", "[2024-03-01 12:00+00,)"), ("money", "1234.5"),
+    ("regclass", "keyed"),
 ]  # fmt: skip
 SETTINGS = {
     "TimeZone": ["UTC", "Asia/Kolkata", "America/New_York"], "DateStyle": ["ISO, MDY", "SQL, DMY", "German"],
@@ -69,7 +72,8 @@ def test_key_has_one_text_whatever_the_sessions_settings_are(licensed, kind, val
         db.execute(f"INSERT INTO keyed VALUES ('{value}', 7, %s)", [jpeg(scene(100))])
         db.execute(f"SELECT copy_create_set('keyed', 'keyed', key => '{columns}', image => 'image')")
         db.execute(
-            "CREATE TRIGGER f AFTER INSERT OR UPDATE ON up FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'keyed')"
+            "CREATE TRIGGER f AFTER INSERT OR UPDATE ON up FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+            "'keyed')"
         )
         db.execute("INSERT INTO up VALUES (1, %s)", [jpeg(scene(100), 70)])
         texts = set()
@@ -183,7 +187,8 @@ def test_filter_cannot_run_its_writers_functions_with_the_searchers_rights(licen
                 licensed.execute("SELECT copy_create_set('own', 'own', 'id', 'image', filter => %s)", [filter])
             assert error.value.diag.message_hint
         licensed.execute(
-            "SELECT copy_create_set('own', 'own', 'id', 'image', filter => 'id BETWEEN 1 AND 5 AND lower(id::text) <> ''x''')"
+            "SELECT copy_create_set('own', 'own', 'id', 'image', filter => 'id BETWEEN 1 AND 5 "
+            "AND lower(id::text) <> ''x''')"
         )
     finally:
         licensed.execute("RESET ROLE; DROP OWNED BY artist CASCADE; DROP ROLE artist")
@@ -268,7 +273,8 @@ def test_group_searches_several_sets_and_each_row_names_its_own(licensed, sqlsta
     licensed.execute("CREATE TABLE banned (code text PRIMARY KEY, image bytea)")
     licensed.execute("INSERT INTO banned VALUES ('b', %s)", [jpeg(scene(100))])
     licensed.execute(
-        "SELECT copy_create_set('banned', 'banned', 'code', 'image'); SELECT copy_create_group('all of them', '{licensed,banned}')"
+        "SELECT copy_create_set('banned', 'banned', 'code', 'image'); "
+        "SELECT copy_create_group('all of them', '{licensed,banned}')"
     )
     query = "SELECT reference_set, reference FROM copy_match(%s, 'all of them', 1)"
     assert licensed.execute(query, [jpeg(scene(100), 50)]).fetchone() == ("banned", "b")
@@ -342,7 +348,8 @@ def test_set_says_which_negatives_apply_and_strangers_negatives_never_do(templat
             "who searches did not name the stranger's set"
         )
         templates.execute(
-            "UPDATE copymatch.reference_set SET trusted_relation = 'templates', trusted_owner = 'stranger' WHERE name = 'templates'"
+            "UPDATE copymatch.reference_set SET trusted_relation = 'templates', trusted_owner = 'stranger' "
+            "WHERE name = 'templates'"
         )
         assert templates.execute(MATCH, [jpeg(scene(3)), "licensed"]).fetchone()[1] == "different"
     finally:
@@ -376,13 +383,15 @@ def test_disabled_reference_comes_back_by_itself(licensed):
 def test_many_disabled_references_still_give_k_rows_through_the_index(licensed):
     licensed.execute("CREATE TABLE many (id serial PRIMARY KEY, descriptor vector(256))")
     licensed.execute(
-        "INSERT INTO many SELECT n, array_agg(random() - 0.5)::real[]::vector FROM generate_series(1, 2000) n, generate_series(1, 256) GROUP BY n"
+        "INSERT INTO many SELECT n, array_agg(random() - 0.5)::real[]::vector FROM generate_series(1, 2000) n, "
+        "generate_series(1, 256) GROUP BY n"
     )
     licensed.execute("SELECT copy_create_set('many', 'many', 'id', NULL)")
     nearest = "SELECT reference FROM copy_match_descriptor((SELECT descriptor FROM many WHERE id = 1), 'many', %s)"
     first = [row[0] for row in licensed.execute(nearest, [50]).fetchall()]
     licensed.execute(
-        "INSERT INTO copymatch.reference_status (reference_set, reference, state) SELECT 'many', n::text, 'disabled' FROM generate_series(1, 1990) n"
+        "INSERT INTO copymatch.reference_status (reference_set, reference, state) SELECT 'many', n::text, 'disabled' "
+        "FROM generate_series(1, 1990) n"
     )
     left = [row[0] for row in licensed.execute(nearest, [10]).fetchall()]
     assert len(first) == 50 and sorted(map(int, left)) == list(range(1991, 2001))
@@ -399,7 +408,8 @@ def test_status_rows_are_for_those_who_may_read_the_references(licensed):
         assert "3" not in found(licensed, 3)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             licensed.execute(
-                "INSERT INTO copymatch.reference_status (reference_set, reference, state) VALUES ('licensed', '4', 'disabled')"
+                "INSERT INTO copymatch.reference_status (reference_set, reference, state) "
+                "VALUES ('licensed', '4', 'disabled')"
             )
     finally:
         licensed.execute("RESET ROLE; DROP OWNED BY onlooker; DROP ROLE onlooker")
@@ -412,9 +422,13 @@ def findings(licensed):
 
         def add(reference: int, uploads: int, days_ago: float, state: str = "open"):
             licensed.execute(
-                "INSERT INTO copymatch.finding (found, reference_set, set_id, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, state, decided, decided_by)"
-                " SELECT now() - make_interval(secs => %(days)s * 86400), 'licensed', (SELECT id FROM copymatch.reference_set WHERE name = 'licensed'), 'refs'::regclass, %(days)s || '-' || n, %(reference)s, 0.9, 0.3, -0.1, 0.9, 'copy', 'm', 0, %(state)s, decision.at, decision.by"
-                " FROM generate_series(1, %(uploads)s) n LEFT JOIN (SELECT now() AS at, current_user AS by) decision ON %(state)s <> 'open'",
+                "INSERT INTO copymatch.finding (found, reference_set, set_id, relation, upload, reference, "
+                "similarity, background, score, probability, verdict, model, calibration, state, decided, decided_by)"
+                " SELECT now() - make_interval(secs => %(days)s * 86400), 'licensed', (SELECT id "
+                "FROM copymatch.reference_set WHERE name = 'licensed'), 'refs'::regclass, %(days)s || '-' "
+                "|| n, %(reference)s, 0.9, 0.3, -0.1, 0.9, 'copy', 'm', 0, %(state)s, decision.at, decision.by"
+                " FROM generate_series(1, %(uploads)s) n LEFT JOIN (SELECT now() AS at, current_user AS by) decision "
+                "ON %(state)s <> 'open'",
                 {"days": days_ago, "reference": str(reference), "uploads": uploads, "state": state},
             )
 
@@ -509,13 +523,15 @@ def test_whole_table_is_matched_in_one_statement(licensed):
     warnings = []
     licensed.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
     rows = licensed.execute(
-        "SELECT upload, reference, verdict FROM copy_match_table('uploads', 'post, part', 'image', 'licensed', k => 1, verify => 'off') ORDER BY upload"
+        "SELECT upload, reference, verdict FROM copy_match_table('uploads', 'post, part', 'image', 'licensed', "
+        "k => 1, verify => 'off') ORDER BY upload"
     ).fetchall()
     assert [row for row in rows if "(40" not in row[0]] == [('(2,"p q")', "2", "copy"), ('(5,"p q")', "5", "copy")]
     assert len(rows) == 3 and any("(98,broken)" in text for text in warnings)
     licensed.execute("UPDATE uploads SET d = copy_embed(image) WHERE part = 'p q'")
     by_descriptor = licensed.execute(
-        "SELECT upload, reference, verdict FROM copy_match_table('uploads', 'post, part', 'd', 'licensed', 1) ORDER BY upload"
+        "SELECT upload, reference, verdict FROM copy_match_table('uploads', 'post, part', 'd', 'licensed', 1) "
+        "ORDER BY upload"
     ).fetchall()
     assert by_descriptor == rows
 
@@ -523,14 +539,19 @@ def test_whole_table_is_matched_in_one_statement(licensed):
 def test_each_row_is_searched_through_the_index(licensed):
     licensed.execute("CREATE TABLE many (id int PRIMARY KEY, descriptor vector(256))")
     licensed.execute(
-        "INSERT INTO many SELECT n, array_agg(random() - 0.5)::real[]::vector FROM generate_series(1, 1000) n, generate_series(1, 256) GROUP BY n"
+        "INSERT INTO many SELECT n, array_agg(random() - 0.5)::real[]::vector FROM generate_series(1, 1000) n, "
+        "generate_series(1, 256) GROUP BY n"
     )
     licensed.execute("SELECT copy_create_set('many', 'many', 'id', NULL); ANALYZE many")
-    scans = "SELECT pg_stat_get_xact_numscans(indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam WHERE indrelid = 'many'::regclass AND amname = 'ivf'"
+    scans = (
+        "SELECT pg_stat_get_xact_numscans(indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "JOIN pg_am m ON m.oid = c.relam WHERE indrelid = 'many'::regclass AND amname = 'ivf'"
+    )
     with licensed.transaction():
         before = licensed.execute(scans).fetchone()[0]
         rows = licensed.execute(
-            "SELECT count(*) FILTER (WHERE upload = reference), count(*) FROM copy_match_table('many', 'id', 'descriptor', 'many', 1)"
+            "SELECT count(*) FILTER (WHERE upload = reference), count(*) "
+            "FROM copy_match_table('many', 'id', 'descriptor', 'many', 1)"
         )
         same, total = rows.fetchone()
         assert licensed.execute(scans).fetchone()[0] - before == 1000
@@ -563,7 +584,8 @@ def test_searching_all_sets_runs_no_functions_of_other_roles(licensed):
         licensed.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO mallory; GRANT SELECT ON refs TO mallory")
         licensed.execute("SET ROLE mallory")
         licensed.execute(
-            "CREATE FUNCTION trap(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$"
+            "CREATE FUNCTION trap(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ran as %', "
+            "current_user; END $$"
         )
         licensed.execute("CREATE VIEW bait AS SELECT trap(id) AS id, descriptor FROM refs")
         licensed.execute("SELECT copy_create_set('bait', 'bait', 'id', NULL)")

@@ -1,4 +1,5 @@
-"""What a release is made of agrees with itself: versions, PGXN's description, Debian's package, dependencies' licences."""
+"""What a release is made of agrees with itself: versions, PGXN's description, Debian's package,
+dependencies' licences."""
 
 import json
 import os
@@ -15,8 +16,9 @@ CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
 VERSION = CARGO["workspace"]["package"]["version"]
 #: The licences that https://pgxn.org/meta/spec.txt 1.0.0 has names for.
 PGXN_LICENCES = set(
-    """agpl_3 apache_1_1 apache_2_0 artistic_1 artistic_2 bsd freebsd gfdl_1_2 gfdl_1_3 gpl_1 gpl_2 gpl_3 lgpl_2_1 lgpl_3_0 mit
-    mozilla_1_0 mozilla_1_1 openssl perl_5 postgresql qpl_1_0 ssleay sun zlib open_source restricted unrestricted unknown""".split()
+    """agpl_3 apache_1_1 apache_2_0 artistic_1 artistic_2 bsd freebsd gfdl_1_2 gfdl_1_3 gpl_1 gpl_2 gpl_3 lgpl_2_1
+    lgpl_3_0 mit mozilla_1_0 mozilla_1_1 openssl perl_5 postgresql qpl_1_0 ssleay sun zlib open_source restricted
+    unrestricted unknown""".split()
 )
 SEMANTIC = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)([A-Za-z][0-9A-Za-z-]*)?")
 TERM = re.compile(r"[^\s/\\\x00-\x1f]{2,}")

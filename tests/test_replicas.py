@@ -1,4 +1,5 @@
-"""Replicas: a hot standby answers as its primary does and flags uploads once it is promoted; a logical subscriber embeds nothing again."""
+"""Replicas: a hot standby answers as its primary does and flags uploads once it is promoted; a logical
+subscriber embeds nothing again."""
 
 import time
 
@@ -7,20 +8,23 @@ from pictures import jpeg, scene
 
 
 def prepared(db) -> None:
-    """Six references in a set with an index, a flagging trigger, findings of which some are reviewed, a calibration of the set's own."""
+    """Six references in a set with an index, a flagging trigger, findings of which some are reviewed, a
+    calibration of the set's own."""
     db.execute("CREATE EXTENSION copymatch; CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
     for seed in range(6):
         db.execute("INSERT INTO refs VALUES (%s, %s)", [seed, jpeg(scene(seed))])
     db.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
     db.execute("CREATE TABLE uploads (id text PRIMARY KEY, who text, image bytea)")
     db.execute(
-        "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'uploader=who', 'k=1')"
+        "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+        "'licensed', 'uploader=who', 'k=1')"
     )
     for seed in range(4):
         db.execute("INSERT INTO uploads VALUES (%s, 'ann', %s)", [f"u{seed}", jpeg(scene(seed), 60)])
     db.execute("SELECT copy_confirm(1, 'yes'), copy_dismiss(2, 'no')")
     db.execute(
-        """CREATE TABLE labels AS SELECT n / 1000.0::float8 AS similarity, 0.3::float8 AS background, n + (n % 7) * 20 > 500 AS is_copy
+        """CREATE TABLE labels AS SELECT n / 1000.0::float8 AS similarity, 0.3::float8 AS background,
+           n + (n % 7) * 20 > 500 AS is_copy
            FROM generate_series(1, 1000) n"""
     )
     db.execute("SELECT copy_calibrate('licensed', 'labels', copy_precision => 0.8, review_precision => 0.6)")
@@ -94,7 +98,8 @@ def test_logical_subscriber_gets_descriptors_and_findings_and_makes_none_itself(
         copy.execute("CREATE TABLE uploads (id text PRIMARY KEY, who text, image bytea)")
         copy.execute("SELECT copy_create_set('licensed', 'refs', 'id', 'image')")
         copy.execute(
-            "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'uploader=who', 'k=1')"
+            "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+            "'licensed', 'uploader=who', 'k=1')"
         )
         db.execute("UPDATE refs SET descriptor = (SELECT descriptor FROM refs WHERE id = 3) WHERE id = 1")
         db.execute(

@@ -1,4 +1,5 @@
-"""Reports: counts that agree with the findings whatever was done to them, days of the reader's time zone, the dashboard."""
+"""Reports: counts that agree with the findings whatever was done to them, days of the reader's
+time zone, the dashboard."""
 
 import html.parser
 import pathlib
@@ -13,10 +14,13 @@ def findings(fresh_db):
     """3,000 findings over ten days in two sets, some reviewed, by 7 uploaders of 50 references."""
     fresh_db.execute("CREATE TABLE uploads (id text PRIMARY KEY, image bytea)")
     fresh_db.execute(
-        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
+        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background,
+                                          score, probability, verdict,
                                           model, calibration, uploader)
-           SELECT '2026-03-24 00:00+00'::timestamptz + n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
-                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review' ELSE 'copy' END, 'copymatch-small-7', 0, 'user' || n % 7
+           SELECT '2026-03-24 00:00+00'::timestamptz + n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed'
+           ELSE 'banned' END, 'uploads',
+                  'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, CASE n % 5 WHEN 0 THEN 'review'
+                  ELSE 'copy' END, 'copymatch-small-7', 0, 'user' || n % 7
            FROM generate_series(0, 2999) n"""
     )
     fresh_db.execute("SELECT copy_confirm(array_agg(id)) FROM copymatch.finding WHERE id % 4 = 1")
@@ -25,7 +29,10 @@ def findings(fresh_db):
 
 
 DAILY = "SELECT day, reference_set, verdict, state, findings FROM copymatch.report_daily ORDER BY 1, 2, 3, 4"
-PLAIN = "SELECT found::date, reference_set, verdict, state, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+PLAIN = (
+    "SELECT found::date, reference_set, verdict, state, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4 "
+    "ORDER BY 1, 2, 3, 4"
+)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Vienna", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati"])
@@ -59,9 +66,11 @@ def test_counts_follow_every_change_and_every_fold(findings):
 
 
 def test_an_old_snapshot_is_never_failed_by_a_fold(findings, connect):
-    """A transaction that saw the counts before another folded them must not get a serialization error from its INSERT."""
+    """A transaction that saw the counts before another folded them must not get a serialization
+    error from its INSERT."""
     other = connect(findings.info.dbname)
-    insert = """INSERT INTO copymatch.finding (id, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration)
+    insert = """INSERT INTO copymatch.finding (id, reference_set, relation, upload, reference, similarity, background,
+                score, probability, verdict, model, calibration)
                 VALUES (%s, 'licensed', 'uploads', %s, 'x', 1, 0, 0, 1, 'copy', 'copymatch-small-7', 0)"""
     with other.transaction():
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -73,12 +82,14 @@ def test_an_old_snapshot_is_never_failed_by_a_fold(findings, connect):
 
 def test_precision_is_that_of_the_reviews_with_the_calibration_reports_interval(findings):
     rows = findings.execute(
-        "SELECT reference_set, verdict, confirmed, dismissed, open, precision, precision_low, precision_high FROM copymatch.report_precision"
+        "SELECT reference_set, verdict, confirmed, dismissed, open, precision, precision_low, precision_high "
+        "FROM copymatch.report_precision"
     ).fetchall()
     assert len(rows) == 4
     for reference_set, verdict, confirmed, dismissed, still_open, precision, low, high in rows:
         counted = findings.execute(
-            "SELECT count(*) FILTER (WHERE state = 'confirmed'), count(*) FILTER (WHERE state = 'dismissed'), count(*) FILTER (WHERE state = 'open')"
+            "SELECT count(*) FILTER (WHERE state = 'confirmed'), count(*) FILTER (WHERE state = 'dismissed'), "
+            "count(*) FILTER (WHERE state = 'open')"
             " FROM copymatch.finding WHERE (reference_set, verdict) = (%s, %s)",
             [reference_set, verdict],
         ).fetchone()
@@ -112,8 +123,10 @@ def test_references_uploaders_reviewers_and_ages(findings):
         findings.execute("RESET ROLE; DROP OWNED BY erna; DROP ROLE erna")
     findings.execute("TRUNCATE copymatch.finding")
     findings.execute(
-        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, uploader)
-           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy', 'copymatch-small-7', 0, 'ann'
+        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background,
+           score, probability, verdict, model, calibration, uploader)
+           SELECT now() - age, 'licensed', 'uploads', age::text, 'r' || length(age::text) % 2, 1, 0, 0, 1, 'copy',
+           'copymatch-small-7', 0, 'ann'
            FROM unnest('{1 minute, 2 hours, 3 hours, 2 days, 8 days, 40 days}'::interval[]) age"""
     )
     assert findings.execute(
@@ -142,7 +155,8 @@ def test_the_queries_of_the_documentation_run_as_they_stand(findings):
     # The queries look at the last weeks: these findings are of the last ten days, six in seven of them confirmed.
     findings.execute("TRUNCATE copymatch.finding")
     findings.execute(
-        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability, verdict,
+        """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background,
+                                          score, probability, verdict,
                                           model, calibration, uploader)
            SELECT now() - n * interval '5 minutes', CASE n % 3 WHEN 0 THEN 'licensed' ELSE 'banned' END, 'uploads',
                   'u' || n, 'r' || n % 50, 0.9, 0.3, -0.1, 0.9, 'copy', 'copymatch-small-7', 0, 'user' || n % 7
@@ -161,7 +175,8 @@ def test_the_queries_of_the_documentation_run_as_they_stand(findings):
     assert len(uploaders) == 7 and all(row[2] >= 3 for row in uploaders)
     assert sum(row[1] for row in days) == 3000 and sum(row[2] for row in days) > 2000
     expected = findings.execute(
-        "SELECT reference_set, count(*) FROM copymatch.finding WHERE state = 'open' AND found < now() - interval '7 days' GROUP BY 1"
+        "SELECT reference_set, count(*) FROM copymatch.finding WHERE state = 'open' "
+        "AND found < now() - interval '7 days' GROUP BY 1"
     ).fetchall()
     assert [row for row in sorted(old) if row[1]] == sorted(expected)
 

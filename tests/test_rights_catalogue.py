@@ -10,22 +10,36 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from check_sql import install_script
 from upgrade_sql import plain, statements
 
-MEMBERS = """SELECT d.objid FROM pg_depend d WHERE d.deptype = 'e' AND d.classid = '{}'::regclass AND d.refclassid = 'pg_extension'::regclass
+MEMBERS = """SELECT d.objid FROM pg_depend d WHERE d.deptype = 'e' AND d.classid = '{}'::regclass
+    AND d.refclassid = 'pg_extension'::regclass
     AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')"""
-FUNCTIONS = f"SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.oid IN ({MEMBERS.format('pg_proc')})"
+FUNCTIONS = (
+    "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
+    f"WHERE p.oid IN ({MEMBERS.format('pg_proc')})"
+)
 RELATIONS = f"SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid IN ({MEMBERS.format('pg_class')})"
-HAS_PATH = "EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s IN ('search_path=pg_catalog, pg_temp', 'search_path=\"pg_catalog, pg_temp\"'))"
-#: PostgreSQL lets no procedure commit that has a setting: what they say is qualified, which scripts/check_sql.py checks.
+HAS_PATH = (
+    "EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s IN ('search_path=pg_catalog, pg_temp', "
+    "'search_path=\"pg_catalog, pg_temp\"'))"
+)
+#: PostgreSQL lets no procedure commit that has a setting: what they say is qualified, which scripts/check_sql.py
+#: checks.
 COMMITS = "p.prokind = 'p' AND p.prosrc ~* '\\mcommit\\M'"
-PUBLIC_MAY = "EXISTS (SELECT FROM aclexplode(coalesce({acl}, acldefault('{kind}', {owner}))) a WHERE a.grantee = 0 AND a.privilege_type IN ({what}))"
+PUBLIC_MAY = (
+    "EXISTS (SELECT FROM aclexplode(coalesce({acl}, acldefault('{kind}', {owner}))) a WHERE a.grantee = 0 "
+    "AND a.privilege_type IN ({what}))"
+)
 
 RULES = {
     "definer functions that PUBLIC may call": f"{FUNCTIONS} AND p.prosecdef AND "
     + PUBLIC_MAY.format(acl="p.proacl", kind="f", owner="p.proowner", what="'EXECUTE'"),
     "definer functions without a path": f"{FUNCTIONS} AND p.prosecdef AND NOT {HAS_PATH}",
-    "functions in SQL or PL/pgSQL without a path or a body bound when it was created": f"{FUNCTIONS} AND l.lanname IN ('sql', 'plpgsql')"
+    "functions in SQL or PL/pgSQL without a path or a body bound when it "
+    "was created": f"{FUNCTIONS} AND l.lanname IN ('sql', 'plpgsql')"
     f" AND p.prosqlbody IS NULL AND NOT {HAS_PATH} AND NOT ({COMMITS})",
-    "procedures that commit, beyond the known": f"{FUNCTIONS} AND {COMMITS} AND p.proname NOT IN ('copy_reembed', 'copy_fill_set', 'copy_process_queue')",
+    "procedures that commit, beyond the known": f"{FUNCTIONS} AND {COMMITS} AND p.proname NOT IN ('copy_reembed', "
+    "'copy_fill_set', "
+    "'copy_process_queue')",
     "functions in other languages": f"{FUNCTIONS} AND l.lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')",
     "relations that PUBLIC may write": f"{RELATIONS} AND c.relkind <> 'S' AND ("
     + PUBLIC_MAY.format(
@@ -34,27 +48,38 @@ RULES = {
         owner="c.relowner",
         what="'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'",
     )
-    + " OR EXISTS (SELECT FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = c.oid AND a.grantee = 0 AND a.privilege_type <> 'SELECT'))",
+    + " OR EXISTS (SELECT FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = c.oid AND a.grantee = 0 "
+    "AND a.privilege_type <> 'SELECT'))",
     "sequences that PUBLIC may use": f"{RELATIONS} AND c.relkind = 'S' AND "
     + PUBLIC_MAY.format(acl="c.relacl", kind="s", owner="c.relowner", what="'USAGE', 'UPDATE'"),
     "views that read with their owner's rights": f"{RELATIONS} AND c.relkind = 'v'"
-    " AND current_setting('server_version_num')::int >= 150000 AND NOT 'security_invoker=true' = ANY (coalesce(c.reloptions, '{}'))",
+    " AND current_setting('server_version_num')::int >= 150000 AND NOT 'security_invoker=true' = ANY "
+    "(coalesce(c.reloptions, '{}'))",
     "members without a comment": """SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
-        WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')
+        WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension
+        WHERE extname = 'copymatch')
           AND obj_description(d.objid, d.classid::regclass::text) IS NULL AND d.classid <> 'pg_opfamily'::regclass
-          AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid AND (t.typelem <> 0 OR t.typrelid <> 0)))
-          AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND c.relkind IN ('S', 'i')))""",
-    "columns without a comment": f"""SELECT t.attrelid::regclass || '.' || t.attname FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND t.attnum > 0 AND NOT t.attisdropped AND col_description(c.oid, t.attnum) IS NULL
+          AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid
+          AND (t.typelem <> 0 OR t.typrelid <> 0)))
+          AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid
+          AND c.relkind IN ('S', 'i')))""",
+    "columns without a comment": f"""SELECT t.attrelid::regclass || '.' || t.attname FROM pg_attribute t JOIN pg_class c
+        ON c.oid = t.attrelid
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND t.attnum > 0 AND NOT t.attisdropped
+        AND col_description(c.oid, t.attnum) IS NULL
           AND (c.oid IN ({MEMBERS.format("pg_class")}) OR c.reltype IN ({MEMBERS.format("pg_type")}))""",
     "policies and triggers without a comment": f"""SELECT polname || ' on ' || polrelid::regclass FROM pg_policy
         WHERE polrelid IN ({MEMBERS.format("pg_class")}) AND obj_description(oid, 'pg_policy') IS NULL
         UNION ALL SELECT tgname || ' on ' || tgrelid::regclass FROM pg_trigger
-        WHERE tgrelid IN ({MEMBERS.format("pg_class")}) AND NOT tgisinternal AND obj_description(oid, 'pg_trigger') IS NULL""",
+        WHERE tgrelid IN ({MEMBERS.format("pg_class")}) AND NOT tgisinternal
+        AND obj_description(oid, 'pg_trigger') IS NULL""",
     "members in PostgreSQL's own schema": f"{FUNCTIONS} AND p.pronamespace = 'pg_catalog'::regnamespace"
-    f" UNION ALL SELECT o.oid::regoperator::text FROM pg_operator o WHERE o.oid IN ({MEMBERS.format('pg_operator')}) AND o.oprnamespace = 'pg_catalog'::regnamespace"
-    f" UNION ALL SELECT t.typname::text FROM pg_type t WHERE t.oid IN ({MEMBERS.format('pg_type')}) AND t.typnamespace = 'pg_catalog'::regnamespace",
-    "settings without a help text": "SELECT name FROM pg_settings WHERE name LIKE 'copymatch.%' AND coalesce(short_desc, '') = ''",
+    f" UNION ALL SELECT o.oid::regoperator::text FROM pg_operator o WHERE o.oid IN ({MEMBERS.format('pg_operator')}) "
+    "AND o.oprnamespace = 'pg_catalog'::regnamespace"
+    f" UNION ALL SELECT t.typname::text FROM pg_type t WHERE t.oid IN ({MEMBERS.format('pg_type')}) "
+    "AND t.typnamespace = 'pg_catalog'::regnamespace",
+    "settings without a help text": "SELECT name FROM pg_settings WHERE name LIKE 'copymatch.%' "
+    "AND coalesce(short_desc, '') = ''",
 }
 
 

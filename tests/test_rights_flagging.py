@@ -8,8 +8,10 @@ import pytest
 from pictures import jpeg, scene
 
 FINDINGS = "SELECT upload, reference FROM copymatch.finding ORDER BY id"
-MEMBERS = """SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-             JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND e.extname = 'copymatch' WHERE """
+MEMBERS = """SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass
+             AND d.objid = p.oid AND d.deptype = 'e'
+             JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+             AND e.extname = 'copymatch' WHERE """
 _roles = itertools.count(1)
 
 
@@ -64,35 +66,49 @@ def test_definer_triggers_serve_no_other_table_even_where_an_old_one_stands(worl
     """As a trigger that was attached before the update, when everybody might: made here by the superuser."""
     world.execute("CREATE TABLE forged AS SELECT * FROM copymatch.finding")
     world.execute("INSERT INTO forged (id, state, reference_set) VALUES (-1, 'open', 'licensed')")
-    tables = {"UPDATE": "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows", "INSERT": "REFERENCING NEW TABLE AS new_rows", "DELETE": "REFERENCING OLD TABLE AS old_rows", "TRUNCATE": ""}[event]  # fmt: skip
+    tables = {
+        "UPDATE": "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
+        "INSERT": "REFERENCING NEW TABLE AS new_rows",
+        "DELETE": "REFERENCING OLD TABLE AS old_rows",
+        "TRUNCATE": "",
+    }[event]
     world.execute(
         f"CREATE TRIGGER t AFTER {event} ON forged {tables} FOR EACH STATEMENT EXECUTE FUNCTION copymatch.{function}()"
     )
-    statement = {"UPDATE": "UPDATE forged SET state = 'dismissed'", "INSERT": "INSERT INTO forged DEFAULT VALUES", "DELETE": "DELETE FROM forged", "TRUNCATE": "TRUNCATE forged"}[event]  # fmt: skip
+    statement = {
+        "UPDATE": "UPDATE forged SET state = 'dismissed'",
+        "INSERT": "INSERT INTO forged DEFAULT VALUES",
+        "DELETE": "DELETE FROM forged",
+        "TRUNCATE": "TRUNCATE forged",
+    }[event]
     with sqlstate("42501"):
         world.execute(statement)
     world.execute(f"SET ROLE {world.stranger}")
     with sqlstate("42501"):
         world.execute(
-            f"CREATE TABLE mine (); CREATE TRIGGER t AFTER TRUNCATE ON mine FOR EACH STATEMENT EXECUTE FUNCTION copymatch.{function}()"
+            "CREATE TABLE mine (); CREATE TRIGGER t AFTER TRUNCATE ON mine FOR EACH STATEMENT "
+            f"EXECUTE FUNCTION copymatch.{function}()"
         )
 
 
 @pytest.mark.parametrize("clause", ["TRIGGER", "CONSTRAINT TRIGGER", "OR REPLACE TRIGGER"])
 def test_flagging_triggers_are_made_by_the_tables_owner(world, sqlstate, clause):
     world.execute(
-        f"GRANT copymatch_admin TO {world.stranger}; GRANT TRIGGER, INSERT ON uploads TO {world.stranger}; SET ROLE {world.stranger}"
+        f"GRANT copymatch_admin TO {world.stranger}; GRANT TRIGGER, INSERT ON uploads TO {world.stranger}; "
+        f"SET ROLE {world.stranger}"
     )
     with sqlstate("42501") as error:
         world.execute(
-            f"CREATE {clause} f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')"
+            f"CREATE {clause} f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+            "'licensed')"
         )
     assert "must be made by the owner" in str(error.value) and "copy_create_flagging" in error.value.diag.message_hint
     with sqlstate("42501") as error:
         world.execute("SELECT copy_create_flagging('uploads', 'image', 'id', 'licensed')")
     world.execute(f"CREATE TABLE {world.stranger}.u (id int, image bytea)")
     world.execute(
-        f"CREATE TRIGGER f AFTER INSERT ON {world.stranger}.u FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')"
+        f"CREATE TRIGGER f AFTER INSERT ON {world.stranger}.u FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+        "'licensed')"
     )
 
 
@@ -198,7 +214,8 @@ def test_superusers_uploads_are_not_matched_with_a_strangers_set(world, sqlstate
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_uploads_of_one_role_are_matched_with_anothers_set_where_it_is_trusted(world, sqlstate, mode):
-    """Between two ordinary roles as well: whoever owns the references has code there that would run as the uploads' owner."""
+    """Between two ordinary roles as well: whoever owns the references has code there that would run
+    as the uploads' owner."""
     o, s = world.owner, world.stranger
     world.execute(f"SET ROLE {s}; CREATE TABLE {s}.t (id int PRIMARY KEY, image bytea)")
     world.execute(f"INSERT INTO {s}.t VALUES (1, %s)", [jpeg(scene(1))])
@@ -258,7 +275,11 @@ def test_refusal_names_the_reference_only_to_who_may_read_it(world, sqlstate):
         f"GRANT INSERT ON uploads TO {world.stranger}; GRANT USAGE ON SEQUENCE uploads_id_seq TO {world.stranger}"
     )
     flag(world, "on_copy=reject")
-    for grant, told in [("SELECT 1", False), (f"GRANT SELECT ON refs TO {world.stranger}", True), ("ALTER TABLE refs ENABLE ROW LEVEL SECURITY", False)]:  # fmt: skip
+    for grant, told in [
+        ("SELECT 1", False),
+        (f"GRANT SELECT ON refs TO {world.stranger}", True),
+        ("ALTER TABLE refs ENABLE ROW LEVEL SECURITY", False),
+    ]:
         world.execute(grant)
         world.execute(f"SET ROLE {world.stranger}")
         with sqlstate("23514") as error:
@@ -272,7 +293,8 @@ def test_errors_of_the_queue_show_no_values_of_rows(world):
     """A row's own value in PostgreSQL's error text, and an image's first bytes."""
 
     world.execute(
-        "CREATE VIEW failing AS SELECT id, ('secret of row' || id)::int AS n, descriptor FROM refs WHERE ('secret of row' || id)::int > 0"
+        "CREATE VIEW failing AS SELECT id, ('secret of row' || id)::int AS n, descriptor FROM refs "
+        "WHERE ('secret of row' || id)::int > 0"
     )
     world.execute("SELECT copy_create_set('failing', 'failing', 'id', NULL)")
     flag(world, "mode=async", reference_set="failing")
@@ -285,7 +307,10 @@ def test_errors_of_the_queue_show_no_values_of_rows(world):
 
 def test_slow_set_does_not_stall_the_others(world):
     world.execute("CREATE VIEW sleepy AS SELECT id, descriptor FROM refs WHERE pg_sleep(600) IS NULL")
-    world.execute("INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) SELECT 'sleepy', 'sleepy', 'id', 'descriptor', model, calibration FROM copymatch.reference_set")  # fmt: skip
+    world.execute(
+        "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) "
+        "SELECT 'sleepy', 'sleepy', 'id', 'descriptor', model, calibration FROM copymatch.reference_set"
+    )
     world.execute("CREATE TABLE stalled (id serial, image bytea)")
     flag(world, "mode=async", table="stalled", reference_set="sleepy")
     flag(world, "mode=async")
@@ -321,7 +346,8 @@ def test_slow_set_does_not_stall_the_others(world):
 def test_key_has_one_text_whoever_writes_it(world, kind, values):
     """At once, through the queue and by copy_flag_existing, under three sets of formats: one finding an upload."""
     world.execute(
-        "CREATE DOMAIN stamp AS timestamptz; CREATE DOMAIN stamp_of_stamp AS stamp; CREATE TYPE mood AS ENUM ('sad', 'o''k')"
+        "CREATE DOMAIN stamp AS timestamptz; CREATE DOMAIN stamp_of_stamp AS stamp; "
+        "CREATE TYPE mood AS ENUM ('sad', 'o''k')"
     )
     world.execute(f"CREATE TABLE odd (k {kind}, image bytea)")
     flag(world, table="odd", key="k", name="now")
@@ -330,7 +356,8 @@ def test_key_has_one_text_whoever_writes_it(world, kind, values):
         world.execute(f"INSERT INTO odd VALUES ('{value}', %s)", [jpeg(scene(2), 60)])
     formats = (
         "RESET ALL",
-        "SET timezone = 'Europe/Berlin'; SET datestyle = 'SQL, DMY'; SET intervalstyle = sql_standard; SET bytea_output = escape; SET extra_float_digits = -5",
+        "SET timezone = 'Europe/Berlin'; SET datestyle = 'SQL, DMY'; SET intervalstyle = sql_standard; SET "
+        "bytea_output = escape; SET extra_float_digits = -5",
         "SET timezone = 'Asia/Kathmandu'; SET datestyle = 'German'; SET intervalstyle = iso_8601",
     )
     for settings in formats:
@@ -354,7 +381,8 @@ def test_existing_uploads_are_read_as_their_owner_where_the_caller_may_act_as_su
     world.execute(f"GRANT SELECT ON refs TO {o}; GRANT copymatch_admin TO {o}; SET ROLE {o}")
     world.execute(f"CREATE TABLE {o}.u (id int, image bytea); CREATE TABLE {o}.ran (who name)")
     world.execute(
-        f"CREATE FUNCTION {o}.note(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN INSERT INTO {o}.ran VALUES (current_user); RETURN true; EXCEPTION WHEN OTHERS THEN RETURN true; END $$"
+        f"CREATE FUNCTION {o}.note(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN INSERT INTO {o}.ran "
+        "VALUES (current_user); RETURN true; EXCEPTION WHEN OTHERS THEN RETURN true; END $$"
     )
     world.execute(f"GRANT INSERT ON {o}.ran TO PUBLIC")
     world.execute(f"CREATE INDEX ON {o}.u (id) WHERE {o}.note(1)")
@@ -377,7 +405,10 @@ def test_policies_on_findings_reach_history_dismissals_and_queue(world):
     flag(world, "mode=async")
     world.execute("INSERT INTO uploads (image) VALUES (%s)", [jpeg(scene(3), 60)])
     world.execute(f"GRANT copymatch_reader TO {world.stranger}")
-    seen = "SELECT (SELECT count(*) FROM copymatch.finding_history), (SELECT count(DISTINCT finding) FROM copymatch.dismissal), (SELECT count(*) FROM copymatch.queue)"
+    seen = (
+        "SELECT (SELECT count(*) FROM copymatch.finding_history), (SELECT count(DISTINCT finding) "
+        "FROM copymatch.dismissal), (SELECT count(*) FROM copymatch.queue)"
+    )
 
     def as_stranger():
         world.execute(f"SET ROLE {world.stranger}")
@@ -387,7 +418,8 @@ def test_policies_on_findings_reach_history_dismissals_and_queue(world):
 
     assert as_stranger() == (2, 2, 1)
     world.execute(
-        f"ALTER TABLE copymatch.finding ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON copymatch.finding TO {world.stranger} USING (uploader = 'ann')"
+        "ALTER TABLE copymatch.finding ENABLE ROW LEVEL SECURITY; "
+        f"CREATE POLICY p ON copymatch.finding TO {world.stranger} USING (uploader = 'ann')"
     )
     assert as_stranger() == (1, 1, 0)
     world.execute("ALTER TABLE copymatch.finding DISABLE ROW LEVEL SECURITY; DELETE FROM copymatch.finding")
@@ -410,7 +442,10 @@ def test_notification_is_the_id_or_nothing(world):
 
 
 def test_workers_leave_slots_to_others_and_can_be_stopped(world, sqlstate):
-    running = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'copymatch queue worker' AND datname = current_database()"
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'copymatch queue worker' "
+        "AND datname = current_database()"
+    )
     try:
         with sqlstate("53400") as error, world.transaction():
             for _ in range(20):
@@ -436,7 +471,10 @@ def test_queue_is_refused_inside_a_transaction_before_it_works(world, sqlstate):
 
 def test_cancelled_work_counts_as_no_try(world, sqlstate):
     world.execute("CREATE VIEW slow AS SELECT id, descriptor FROM refs WHERE pg_sleep(3) IS NOT NULL")
-    world.execute("INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) SELECT 'slow', 'slow', 'id', 'descriptor', model, calibration FROM copymatch.reference_set")  # fmt: skip
+    world.execute(
+        "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) "
+        "SELECT 'slow', 'slow', 'id', 'descriptor', model, calibration FROM copymatch.reference_set"
+    )
     flag(world, "mode=async", reference_set="slow")
     world.execute("INSERT INTO uploads (image) VALUES (%s)", [jpeg(scene(1), 60)])
     for _ in range(4):

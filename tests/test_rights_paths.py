@@ -1,5 +1,6 @@
-"""Nobody's operators and functions are met: not in CREATE EXTENSION and ALTER EXTENSION UPDATE, not in everyday functions, although
-somebody may create in the extension's schema, which is also the first of everybody's path (tests/traps.py)."""
+"""Nobody's operators and functions are met: not in CREATE EXTENSION and ALTER EXTENSION UPDATE, not in
+everyday functions, although somebody may create in the extension's schema, which is also the first of
+everybody's path (tests/traps.py)."""
 
 import re
 
@@ -9,7 +10,8 @@ from pictures import jpeg, scene
 from test_upgrade import CATALOGUE, OLD
 from traps import TRAP, set_overloads, set_traps
 
-#: What members and their parts (constraints, rules, policies, defaults, indexes) depend on outside PostgreSQL and the extension.
+#: What members and their parts (constraints, rules, policies, defaults, indexes) depend on outside PostgreSQL and the
+#: extension.
 FOREIGN = """
     WITH RECURSIVE own(classid, objid) AS (
         SELECT d.classid, d.objid FROM pg_depend d WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
@@ -17,7 +19,8 @@ FOREIGN = """
         UNION
         SELECT d.classid, d.objid FROM pg_depend d JOIN own ON d.refclassid = own.classid AND d.refobjid = own.objid
             WHERE d.deptype IN ('i', 'a') AND d.classid <> 'pg_extension'::regclass)
-    SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)
+    SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid,
+    d.refobjsubid)
     FROM own JOIN pg_depend d USING (classid, objid)
     WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_class'::regclass, 'pg_type'::regclass)
       AND d.refobjid >= 16384 AND (d.refclassid, d.refobjid) NOT IN (SELECT classid, objid FROM own)
@@ -26,7 +29,8 @@ FOREIGN = """
 
 @pytest.fixture
 def trapped(new_db, connect, server):
-    """A database where role intruder has set traps in schema public; gives (superuser's connection, intruder's connection)."""
+    """A database where role intruder has set traps in schema public; gives (superuser's connection,
+    intruder's connection)."""
     name = new_db(extension=False)
     db = connect(name)
     db.execute(
@@ -57,7 +61,8 @@ def foreign(db) -> list:
 
 
 def assert_same(found: dict, wanted: dict) -> None:
-    """The same members, alike but for parentheses, which PostgreSQL sets otherwise where it reads what it has written."""
+    """The same members, alike but for parentheses, which PostgreSQL sets otherwise where it
+    reads what it has written."""
     assert found.keys() == wanted.keys()
 
     def bare(row) -> list:
@@ -106,8 +111,10 @@ def test_update_mends_what_an_old_version_bound_to_others(trapped, new_db, conne
     ):
         result = "name[]" if operator == "||" else "bool"
         intruder.execute(
-            f"""CREATE FUNCTION public.bound{number}(a {left}, b {right}) RETURNS {result} LANGUAGE sql IMMUTABLE AS 'SELECT $1 OPERATOR(pg_catalog.{operator}) $2';
-                CREATE OPERATOR public.{operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = public.bound{number})"""
+            f"""CREATE FUNCTION public.bound{number}(a {left}, b {right}) RETURNS {result} LANGUAGE sql IMMUTABLE
+                AS 'SELECT $1 OPERATOR(pg_catalog.{operator}) $2';
+                CREATE OPERATOR public.{operator} (LEFTARG = {left}, RIGHTARG = {right},
+                FUNCTION = public.bound{number})"""
         )
     for name, argument in (
         ("array_length", "int4[], int4"),
@@ -117,7 +124,8 @@ def test_update_mends_what_an_old_version_bound_to_others(trapped, new_db, conne
     ):
         arguments = ", ".join(f"${at}" for at in range(1, argument.count(",") + 2))
         intruder.execute(
-            f"CREATE FUNCTION public.{name}({argument}) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.{name}({arguments})'"
+            f"CREATE FUNCTION public.{name}({argument}) RETURNS int LANGUAGE sql IMMUTABLE "
+            f"AS 'SELECT pg_catalog.{name}({arguments})'"
         )
     db.execute(f"CREATE EXTENSION copymatch SCHEMA public VERSION '{version}'")
     assert foreign(db), "the old script binds them"
@@ -133,8 +141,10 @@ def test_no_foreign_function_is_taken_over(trapped, sqlstate):
         "CREATE SCHEMA theirs; GRANT ALL ON SCHEMA theirs TO intruder; GRANT CREATE ON SCHEMA copymatch TO intruder"
     )
     intruder.execute(
-        """CREATE FUNCTION copymatch.record_calibration(reference_set text, source text, labels regclass, copy_precision float8, review_precision float8,
-               confidence float8, copies int, unrelated int, duplicate_similarity float8, seed bigint, OUT id bigint, OUT fitted jsonb)
+        """CREATE FUNCTION copymatch.record_calibration(reference_set text, source text, labels regclass,
+               copy_precision float8, review_precision float8,
+               confidence float8, copies int, unrelated int, duplicate_similarity float8, seed bigint, OUT id bigint,
+               OUT fitted jsonb)
            LANGUAGE plpgsql AS 'BEGIN END'"""
     )
     with sqlstate("42723"):  # exists already, and is not replaced
@@ -197,27 +207,31 @@ def test_everyday_functions_meet_nothing_of_others(trapped):
 
 
 def test_internal_calls_meet_no_overloads_in_the_extensions_schema(trapped):
-    """Somebody puts shorter forms of the extension's functions into its schema: what users call is theirs to name, what the
-    extension calls is its own."""
+    """Somebody puts shorter forms of the extension's functions into its schema: what users call is theirs to name, what
+    the extension calls is its own."""
     db, intruder = trapped
     db.execute(
-        "CREATE SCHEMA ext; GRANT USAGE ON SCHEMA ext TO PUBLIC; CREATE EXTENSION copymatch SCHEMA ext; GRANT CREATE ON SCHEMA ext TO intruder"
+        "CREATE SCHEMA ext; GRANT USAGE ON SCHEMA ext TO PUBLIC; CREATE EXTENSION copymatch SCHEMA ext; "
+        "GRANT CREATE ON SCHEMA ext TO intruder"
     )
     db.execute("SET search_path = public, ext; CREATE TABLE given (n int PRIMARY KEY, image bytea)")
     with db.cursor() as cursor:
         cursor.executemany("INSERT INTO given VALUES (%s, %s)", [(n, jpeg(scene(n))) for n in range(1, 4)])
     db.execute(
-        "CREATE TABLE refs (id int PRIMARY KEY, image bytea); SELECT copy_create_set('refs'::text, 'refs'::regclass, 'id'::text, 'image'::name)"
+        "CREATE TABLE refs (id int PRIMARY KEY, image bytea); "
+        "SELECT copy_create_set('refs'::text, 'refs'::regclass, 'id'::text, 'image'::name)"
     )
     db.execute(
-        "INSERT INTO refs SELECT * FROM given; CREATE TABLE queries AS SELECT n::text AS reference, image, 'jpeg' AS edit FROM given"
+        "INSERT INTO refs SELECT * FROM given; "
+        "CREATE TABLE queries AS SELECT n::text AS reference, image, 'jpeg' AS edit FROM given"
     )
     set_overloads(intruder, "ext")
     db.execute("SET search_path = public, ext")
     with pytest.raises((psycopg.errors.RaiseException, psycopg.errors.AmbiguousFunction)):
         db.execute("SELECT ext.copy_evaluate_matches('queries'::regclass, 'refs'::text)")
     assert db.execute(
-        "SELECT recall_at_1 FROM ext.copy_evaluate('queries'::regclass, 'refs'::text, 10, NULL::text) WHERE edit IS NULL"
+        "SELECT recall_at_1 FROM ext.copy_evaluate('queries'::regclass, 'refs'::text, 10, NULL::text) "
+        "WHERE edit IS NULL"
     ).fetchone() == (1.0,)
     db.execute("SELECT ext.copy_use_calibration('refs'::text, 0::bigint)")
     db.execute(

@@ -1,5 +1,5 @@
-"""Rights over reference sets: whose code runs in whose search, who writes the catalogue, what a filter may say, who looks after a set
-with whose rights."""
+"""Rights over reference sets: whose code runs in whose search, who writes the catalogue, what a filter may say, who
+looks after a set with whose rights."""
 
 import contextlib
 
@@ -17,7 +17,8 @@ TRAP = """
     CREATE SEQUENCE mallory.by_others; GRANT USAGE ON SEQUENCE mallory.by_others TO PUBLIC;
     CREATE FUNCTION mallory.evil() RETURNS boolean LANGUAGE plpgsql AS $$
         BEGIN IF current_user <> 'mallory_$' THEN PERFORM nextval('mallory.by_others'); END IF; RETURN true; END $$;
-    CREATE FUNCTION mallory.evil_i(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN mallory.evil(); END $$;
+    CREATE FUNCTION mallory.evil_i(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE
+    AS $$ BEGIN RETURN mallory.evil(); END $$;
     RESET ROLE;
     CREATE TABLE licensed (id int PRIMARY KEY, descriptor vector(256)); INSERT INTO licensed VALUES (1, @);
     GRANT SELECT ON licensed TO PUBLIC; SELECT copy_create_set('licensed', 'licensed', 'id', NULL);
@@ -68,11 +69,14 @@ def search(db, reference_set="NULL", role=None):
 # What runs code of its owner when somebody searches it.
 LOOKS = {
     "view": "CREATE VIEW mallory.t AS SELECT 1 AS id, @ AS descriptor WHERE mallory.evil()",
-    "security barrier": "CREATE VIEW mallory.t WITH (security_barrier) AS SELECT 1 AS id, @ AS descriptor WHERE mallory.evil()",
+    "security barrier": "CREATE VIEW mallory.t WITH (security_barrier) AS SELECT 1 AS id, @ AS descriptor "
+    "WHERE mallory.evil()",
     "policy": "CREATE TABLE mallory.t (id int, descriptor vector(256)); INSERT INTO mallory.t VALUES (1, @);"
     "ALTER TABLE mallory.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON mallory.t USING (mallory.evil())",
-    "cast of an enum": "CREATE TYPE mallory.e AS ENUM ('a'); CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
-    " $$ BEGIN PERFORM mallory.evil(); RETURN 'a'; END $$; CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
+    "cast of an enum": "CREATE TYPE mallory.e AS ENUM ('a'); "
+    "CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
+    " $$ BEGIN PERFORM mallory.evil(); RETURN 'a'; END $$; "
+    "CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
     "CREATE TABLE mallory.t (id mallory.e, descriptor vector(256)); INSERT INTO mallory.t VALUES ('a', @)",
     "index expression": "CREATE TABLE mallory.t (id int, descriptor vector(256)); INSERT INTO mallory.t VALUES (1, @);"
     "CREATE INDEX ON mallory.t ((mallory.evil_i(1))) WHERE mallory.evil_i(2)",
@@ -102,14 +106,16 @@ def test_groups_negatives_and_the_default_set_pass_the_same_gate(owned, sqlstate
         owned,
         LOOKS["view"]
         + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL);"
-        "SELECT copy_create_set('no', 'mallory.t', 'id', NULL, negative => true); SELECT copy_create_group('all', '{licensed,trap}')",
+        "SELECT copy_create_set('no', 'mallory.t', 'id', NULL, negative => true); "
+        "SELECT copy_create_group('all', '{licensed,trap}')",
     )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     assert search(owned, "'all'") == "42501" and search(owned, "'all'", owned.carol) == "42501"
     owned.execute("SELECT copy_alter_set('licensed', negatives => '{no}')")
     assert search(owned, "'licensed'") == [("licensed", "1")] == search(owned, "'licensed'", owned.carol)
     owned.execute(
-        "UPDATE copymatch.reference_set SET is_default = NULLIF(name = 'trap', false) IS NOT NULL WHERE name = 'licensed'"
+        "UPDATE copymatch.reference_set SET is_default = NULLIF(name = 'trap', false) IS NOT NULL "
+        "WHERE name = 'licensed'"
     )
     owned.execute("UPDATE copymatch.reference_set SET is_default = true WHERE name = 'trap'")
     for role in (None, owned.carol):
@@ -151,10 +157,12 @@ def test_roles_trust_the_sets_of_their_own_roles(owned):
 
 def test_a_partition_of_a_stranger_makes_the_set_a_strangers(owned):
     owned.execute(
-        "CREATE TABLE parts (id int, descriptor vector(256)) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parts DEFAULT"
+        "CREATE TABLE parts (id int, descriptor vector(256)) PARTITION BY LIST (id); "
+        "CREATE TABLE part PARTITION OF parts DEFAULT"
     )
     owned.execute(
-        f"GRANT SELECT ON parts TO PUBLIC; SELECT copy_create_set('parts', 'parts', 'id', NULL); INSERT INTO parts VALUES (2, {VECTOR})"
+        "GRANT SELECT ON parts TO PUBLIC; SELECT copy_create_set('parts', 'parts', 'id', NULL); "
+        f"INSERT INTO parts VALUES (2, {VECTOR})"
     )
     assert sorted(search(owned)) == [("licensed", "1"), ("parts", "2")]
     owned.execute(f"ALTER TABLE part OWNER TO {owned.mallory}")
@@ -163,10 +171,12 @@ def test_a_partition_of_a_stranger_makes_the_set_a_strangers(owned):
 
 def test_a_relation_swapped_under_a_remembered_set_is_not_searched(owned):
     owned.execute(
-        f"CREATE SCHEMA shared AUTHORIZATION {owned.mallory}; CREATE TABLE shared.t (LIKE licensed); GRANT USAGE ON SCHEMA shared TO PUBLIC"
+        f"CREATE SCHEMA shared AUTHORIZATION {owned.mallory}; CREATE TABLE shared.t (LIKE licensed); "
+        "GRANT USAGE ON SCHEMA shared TO PUBLIC"
     )
     owned.execute(
-        f"GRANT SELECT ON shared.t TO PUBLIC; INSERT INTO shared.t VALUES (7, {VECTOR}); SELECT copy_create_set('shared', 'shared.t', 'id', NULL)"
+        f"GRANT SELECT ON shared.t TO PUBLIC; INSERT INTO shared.t VALUES (7, {VECTOR}); "
+        "SELECT copy_create_set('shared', 'shared.t', 'id', NULL)"
     )
     assert ("shared", "7") in search(owned)
     # The schema is hers: she may rename it and put another one in its place.
@@ -174,7 +184,8 @@ def test_a_relation_swapped_under_a_remembered_set_is_not_searched(owned):
     as_mallory(
         owned,
         "ALTER SCHEMA shared RENAME TO away; CREATE SCHEMA shared; GRANT USAGE ON SCHEMA shared TO PUBLIC;"
-        "CREATE VIEW shared.t AS SELECT 8 AS id, @ AS descriptor WHERE mallory.evil(); GRANT SELECT ON shared.t TO PUBLIC",
+        "CREATE VIEW shared.t AS SELECT 8 AS id, @ AS descriptor WHERE mallory.evil(); "
+        "GRANT SELECT ON shared.t TO PUBLIC",
     )
     assert ("shared", "7") in search(owned) and not trapped(owned)
     owned.execute(f'REVOKE CREATE ON DATABASE "{owned.info.dbname}" FROM {owned.mallory}')
@@ -182,7 +193,8 @@ def test_a_relation_swapped_under_a_remembered_set_is_not_searched(owned):
 
 def test_what_is_broken_is_left_out_of_a_search_of_all_sets_with_one_warning(owned):
     owned.execute(
-        "CREATE TABLE broken (id int, descriptor vector(256)); SELECT copy_create_set('broken', 'broken', 'id', NULL, filter => 'id > 0')"
+        "CREATE TABLE broken (id int, descriptor vector(256)); "
+        "SELECT copy_create_set('broken', 'broken', 'id', NULL, filter => 'id > 0')"
     )
     warnings = []
     owned.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
@@ -200,7 +212,9 @@ def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlst
     as_mallory(owned, LOOKS["plain table"] + "; GRANT SELECT ON mallory.t TO PUBLIC")
     owned.execute("CREATE TABLE more (LIKE licensed); CREATE TABLE no (LIKE licensed)")
     owned.execute(
-        f"INSERT INTO no VALUES (5, {VECTOR}); SELECT copy_create_set('more', 'more', 'id', NULL), copy_create_set('no', 'no', 'id', NULL, negative => true)"
+        f"INSERT INTO no VALUES (5, {VECTOR}); "
+        "SELECT copy_create_set('more', 'more', 'id', NULL), copy_create_set('no', 'no', 'id', NULL, "
+        "negative => true)"
     )
     owned.execute(
         "SELECT copy_alter_set('licensed', negatives => '{no}'), copy_create_group('both', '{licensed,more}')"
@@ -215,7 +229,8 @@ def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlst
     owned.execute("SELECT copy_drop_set('more'), copy_drop_set('no')")
     as_mallory(
         owned,
-        "SELECT copy_create_set('more', 'mallory.t', 'id', NULL), copy_create_set('no', 'mallory.t', 'id', NULL, negative => true)",
+        "SELECT copy_create_set('more', 'mallory.t', 'id', NULL), copy_create_set('no', 'mallory.t', 'id', NULL, "
+        "negative => true)",
     )
     assert owned.execute("SELECT count(*) FROM copymatch.reference_status").fetchone()[0] == 0
     assert owned.execute(explained).fetchone() == (False,)
@@ -229,7 +244,10 @@ def test_names_are_one_space_and_a_taken_over_name_inherits_nothing(owned, sqlst
 
 def test_findings_and_dismissals_are_of_the_set_and_not_of_its_name(owned):
     """What a reviewer dismissed of a set that is gone silences nothing of another one under its name."""
-    owned.execute("CREATE TABLE u (id int PRIMARY KEY, image bytea); CREATE TABLE one (id int PRIMARY KEY, image bytea); CREATE TABLE two (LIKE one)")  # fmt: skip
+    owned.execute(
+        "CREATE TABLE u (id int PRIMARY KEY, image bytea); CREATE TABLE one (id int PRIMARY KEY, image bytea); "
+        "CREATE TABLE two (LIKE one)"
+    )
     for table in ("one", "two"):
         owned.execute(f"INSERT INTO {table} VALUES (1, %s)", [jpeg(scene(1))])
     owned.execute("SELECT copy_create_set('press', 'one', 'id', 'image')")
@@ -238,13 +256,18 @@ def test_findings_and_dismissals_are_of_the_set_and_not_of_its_name(owned):
     owned.execute("SELECT copy_dismiss(id) FROM copymatch.finding")
     again = "UPDATE u SET image = %s"
     owned.execute(again, [jpeg(scene(1), 50)])
-    states = "SELECT f.state, f.set_id = s.id FROM copymatch.finding f JOIN copymatch.reference_set s ON s.name = f.reference_set ORDER BY f.id"
+    states = (
+        "SELECT f.state, f.set_id = s.id FROM copymatch.finding f JOIN copymatch.reference_set s "
+        "ON s.name = f.reference_set ORDER BY f.id"
+    )
     assert owned.execute(states).fetchall() == [("dismissed", True)]
     owned.execute("SELECT copy_drop_set('press'); SELECT copy_create_set('press', 'two', 'id', 'image')")
     owned.execute(again, [jpeg(scene(1), 40)])
     assert owned.execute(states).fetchall() == [("dismissed", False), ("open", True)]
     owned.execute("SELECT copy_confirm(max(id)) FROM copymatch.finding")
-    assert owned.execute("SELECT sum(reviewed), sum(confirmed) FROM copy_calibration_report('press') WHERE tier = 'all'").fetchone() == (1, 1)  # fmt: skip
+    assert owned.execute(
+        "SELECT sum(reviewed), sum(confirmed) FROM copy_calibration_report('press') WHERE tier = 'all'"
+    ).fetchone() == (1, 1)
     assert owned.execute("SELECT evidence -> 'findings' FROM copymatch.reviewed_pairs('press')").fetchone() == (1,)
     owned.execute("SELECT copy_reopen(max(id)) FROM copymatch.finding")
     for at in range(3):
@@ -265,14 +288,18 @@ def test_nobody_but_functions_writes_and_they_sign_with_the_caller(owned, sqlsta
             for statement in (f"DELETE FROM copymatch.{table}", f"INSERT INTO copymatch.{table} DEFAULT VALUES"):
                 with sqlstate("42501"):
                     owned.execute(statement)
-        for call in ("copy_alter_set('licensed', k => 1)", "copy_drop_set('licensed')", "copymatch.fill_batch('licensed', NULL, 1)",
-                     "copymatch.quarantine_reference('licensed', '1', NULL, NULL)", "copymatch.start_reembed('licensed', 'm', 1, NULL)",
-                     "copymatch.reembed_batch('licensed', 1)", "copymatch.switch_reembed('licensed')", "copy_revert_reembed('licensed')",
+        for call in ("copy_alter_set('licensed', k => 1)", "copy_drop_set('licensed')",
+                     "copymatch.fill_batch('licensed', NULL, 1)",
+                     "copymatch.quarantine_reference('licensed', '1', NULL, NULL)",
+                     "copymatch.start_reembed('licensed', 'm', 1, NULL)",
+                     "copymatch.reembed_batch('licensed', 1)", "copymatch.switch_reembed('licensed')",
+                     "copy_revert_reembed('licensed')",
                      "copy_finish_reembed('licensed')", "copy_default_set('own')"):  # fmt: skip
             with sqlstate("42501"):
                 owned.execute(f"SELECT {call}")
     signed = owned.execute(
-        "SELECT s.created_by, g.created_by, x.by FROM copymatch.reference_set s, copymatch.reference_group g, copymatch.reference_status x WHERE s.name = 'own'"
+        "SELECT s.created_by, g.created_by, x.by FROM copymatch.reference_set s, copymatch.reference_group g, "
+        "copymatch.reference_status x WHERE s.name = 'own'"
     )
     assert signed.fetchone() == (owned.mallory,) * 3
     with acting(owned, owned.carol), sqlstate("42501"):
@@ -280,17 +307,23 @@ def test_nobody_but_functions_writes_and_they_sign_with_the_caller(owned, sqlsta
 
 
 def test_who_looks_after_a_set_does_so_as_the_relations_owner(owned):
-    """Triggers, index expressions and casts of the table's owner run with his rights, also where a superuser fills, alters, re-embeds."""
-    as_mallory(owned, "CREATE TYPE mallory.e AS ENUM ('a'); CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
-               " $$ BEGIN PERFORM mallory.evil(); RETURN 'a'; END $$; CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
-               "CREATE FUNCTION mallory.tg() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM mallory.evil(); RETURN NEW; END $$;"
+    """Triggers, index expressions and casts of the table's owner run with his rights, also where a superuser
+    fills, alters, re-embeds."""
+    as_mallory(owned,
+        "CREATE TYPE mallory.e AS ENUM ('a'); "
+        "CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
+               " $$ BEGIN PERFORM mallory.evil(); RETURN 'a'; END $$; "
+               "CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
+               "CREATE FUNCTION mallory.tg() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM mallory.evil(); "
+               "RETURN NEW; END $$;"
                "CREATE TABLE mallory.t (id mallory.e, image bytea); CREATE INDEX ON mallory.t ((mallory.evil_i(1)));"
                "CREATE TRIGGER tg BEFORE UPDATE ON mallory.t FOR EACH ROW EXECUTE FUNCTION mallory.tg()")  # fmt: skip
     owned.execute("INSERT INTO mallory.t VALUES ('a', %s)", [jpeg(scene(1))])
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     assert owned.execute("SELECT copy_create_set('hers', 'mallory.t', 'id', 'image')").fetchone()[0] == 1
     owned.execute(
-        "ALTER TABLE mallory.t DISABLE TRIGGER USER; UPDATE mallory.t SET descriptor = NULL; ALTER TABLE mallory.t ENABLE TRIGGER USER"
+        "ALTER TABLE mallory.t DISABLE TRIGGER USER; UPDATE mallory.t SET descriptor = NULL; "
+        "ALTER TABLE mallory.t ENABLE TRIGGER USER"
     )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     owned.execute("CALL copy_fill_set('hers')")
@@ -303,10 +336,15 @@ def test_who_looks_after_a_set_does_so_as_the_relations_owner(owned):
 
 
 def test_checking_and_calibrating_a_set_run_its_owners_code_as_the_owner(owned):
-    """An index expression at copy_index_check, and a cast of the key, a policy and an index expression at copy_calibrate, by a superuser."""
-    as_mallory(owned, "CREATE TYPE mallory.e AS (n int); CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
-               " $$ BEGIN PERFORM mallory.evil(); RETURN ($1).n; END $$; CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
-               "CREATE FUNCTION mallory.same(vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM mallory.evil(); RETURN $1; END $$;"
+    """An index expression at copy_index_check, and a cast of the key, a policy and an index expression at
+    copy_calibrate, by a superuser."""
+    as_mallory(owned,
+        "CREATE TYPE mallory.e AS (n int); "
+        "CREATE FUNCTION mallory.f(mallory.e) RETURNS text LANGUAGE plpgsql AS"
+               " $$ BEGIN PERFORM mallory.evil(); RETURN ($1).n; END $$; "
+               "CREATE CAST (mallory.e AS text) WITH FUNCTION mallory.f(mallory.e);"
+               "CREATE FUNCTION mallory.same(vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE "
+               "AS $$ BEGIN PERFORM mallory.evil(); RETURN $1; END $$;"
                "CREATE TABLE mallory.t (id mallory.e, image bytea, descriptor vector(256));"
                "CREATE POLICY p ON mallory.t USING (mallory.evil()); ALTER TABLE mallory.t ENABLE ROW LEVEL SECURITY;"
                "ALTER TABLE mallory.t FORCE ROW LEVEL SECURITY")  # fmt: skip
@@ -314,7 +352,8 @@ def test_checking_and_calibrating_a_set_run_its_owners_code_as_the_owner(owned):
         owned.execute("INSERT INTO mallory.t VALUES (ROW(%s), %s)", [number, jpeg(scene(number))])
     as_mallory(
         owned,
-        "UPDATE mallory.t SET descriptor = copy_embed(image); CREATE INDEX ix ON mallory.t USING ivf ((mallory.same(descriptor)::vector(256)) vector_cosine_ops);"
+        "UPDATE mallory.t SET descriptor = copy_embed(image); "
+        "CREATE INDEX ix ON mallory.t USING ivf ((mallory.same(descriptor)::vector(256)) vector_cosine_ops);"
         "SELECT copy_create_set('hers', 'mallory.t', 'id', 'image')",
     )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
@@ -322,8 +361,11 @@ def test_checking_and_calibrating_a_set_run_its_owners_code_as_the_owner(owned):
     assert not trapped(owned)
     owned.execute("SELECT copy_calibrate('hers', copies => 48, unrelated => 48, source => 'edits')")
     assert not trapped(owned)
-    owned.execute("CREATE TABLE judged AS SELECT t.image, n::text AS reference, n % 2 = 0 AS is_copy FROM generate_series(0, 40) n"
-                  " JOIN (SELECT image, row_number() OVER () AS place FROM mallory.t) t ON t.place = n / 2 + 1")  # fmt: skip
+    owned.execute(
+        "CREATE TABLE judged AS SELECT t.image, n::text AS reference, n % 2 = 0 AS is_copy "
+        "FROM generate_series(0, 40) n"
+                  " JOIN (SELECT image, row_number() OVER () AS place FROM mallory.t) t "
+                  "ON t.place = n / 2 + 1")  # fmt: skip
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     with contextlib.suppress(psycopg.errors.DataError, psycopg.errors.ObjectNotInPrerequisiteState):
         owned.execute("SELECT copy_calibrate('hers', labels => 'judged')")
@@ -364,7 +406,9 @@ PLAIN = [
     ("coalesce(n, 0) BETWEEN 1 AND 1 AND NOT n IS NULL AND (n > 0) IS TRUE", None),
     ("tags && '{x}' AND tags @> ARRAY['x'] AND 'x' = ANY (tags) AND cardinality(tags) = 1", None),
     ("js ->> 'k' = 'v' AND js @> '{\"k\":\"v\"}' AND js ? 'k'", None),
-    ("at > '2020-01-01' AND at < now() AND at AT TIME ZONE 'UTC' > '2020-01-01' AND extract(year FROM at) = 2024", None),
+    (
+        "at > '2020-01-01' AND at < now() AND at AT TIME ZONE 'UTC' > '2020-01-01' "
+        "AND extract(year FROM at) = 2024", None),
     ("en = 'one' AND en IN ('one', 'two') AND en < 'two'", None),
     ("lower(txt) = 'a' AND length(txt) = 1 AND n::text = '1' AND txt::varchar(3) = 'a' AND n::numeric(4, 1) = 1", None),
     ("greatest(n, 0) = 1 AND (n, txt) = (1, 'a') AND n % 2 = 1 AND -n < 0 AND txt COLLATE \"C\" = 'a'", None),
@@ -376,8 +420,10 @@ PLAIN = [
 @pytest.mark.parametrize("text, written", PLAIN)
 def test_ordinary_filters_are_allowed_and_mean_the_same_under_every_path(owned, text, written):
     as_mallory(owned, "CREATE TYPE mallory.en AS ENUM ('one', 'two');"
-               "CREATE TABLE mallory.kinds (id int, n int, txt text, tags text[], js jsonb, at timestamptz, en mallory.en, r int4range, descriptor vector(256));"
-               "INSERT INTO mallory.kinds VALUES (1, 1, 'a', '{x}', '{\"k\":\"v\"}', '2024-01-01 12:00Z', 'one', '[0,5)', @),"
+               "CREATE TABLE mallory.kinds (id int, n int, txt text, tags text[], js jsonb, at timestamptz, "
+               "en mallory.en, r int4range, descriptor vector(256));"
+               "INSERT INTO mallory.kinds VALUES (1, 1, 'a', '{x}', '{\"k\":\"v\"}', '2024-01-01 12:00Z', 'one', "
+               "'[0,5)', @),"
                " (2, NULL, 'b', '{y}', '{}', '2010-01-01 12:00Z', 'two', '[6,7)', @)")  # fmt: skip
     with acting(owned, owned.mallory):
         owned.execute("SELECT copy_create_set('kinds', 'mallory.kinds', 'id', NULL, filter => %s)", [text])
@@ -406,23 +452,34 @@ def test_ordinary_filters_are_allowed_and_mean_the_same_under_every_path(owned, 
 
 
 EVIL = [
-    "evil_i(n)", "mallory.evil_i(n)", "txt::mallory.comp IS NOT NULL", "'(1)'::mallory.comp IS NOT NULL", "n::mallory.dom = 1",
-    "to_jsonb(en) IS NOT NULL", "en::text = 'x'", "ROW(n) IS NOT NULL", "kinds IS NOT NULL", "(kinds).n = 1", "tableoid = 1",
-    "jsonb_populate_record(NULL::mallory.comp, js) IS NOT NULL", "table_to_xml('mallory.t', true, false, '') IS NOT NULL",
-    "query_to_xml('SELECT 1', true, false, '') IS NOT NULL", "domain_in('1', 0, -1) IS NOT NULL", "random() < 2", "n === 1",
-    "n OPERATOR(mallory.===) 1", "comp = '(1)'", "comp IS NOT NULL", "dom = 1", "'mallory.t'::regclass IS NOT NULL", "pg_typeof(n) IS NOT NULL",
+    "evil_i(n)", "mallory.evil_i(n)", "txt::mallory.comp IS NOT NULL", "'(1)'::mallory.comp IS NOT NULL",
+    "n::mallory.dom = 1",
+    "to_jsonb(en) IS NOT NULL", "en::text = 'x'", "ROW(n) IS NOT NULL", "kinds IS NOT NULL", "(kinds).n = 1",
+    "tableoid = 1",
+    "jsonb_populate_record(NULL::mallory.comp, js) IS NOT NULL",
+    "table_to_xml('mallory.t', true, false, '') IS NOT NULL",
+    "query_to_xml('SELECT 1', true, false, '') IS NOT NULL", "domain_in('1', 0, -1) IS NOT NULL", "random() < 2",
+    "n === 1",
+    "n OPERATOR(mallory.===) 1", "comp = '(1)'", "comp IS NOT NULL", "dom = 1", "'mallory.t'::regclass IS NOT NULL",
+    "pg_typeof(n) IS NOT NULL",
     "EXISTS (SELECT 1)", "n = (SELECT 1)", "count(*) > 0", "txt COLLATE mallory.c = 'a'", "format('%s', comp) = ''",
-    "satisfies_hash_partition(0, 1, 0, n)", "pg_input_is_valid('1', 'mallory.dom')", "current_setting('x') = ''", "ts_rewrite('a', 'SELECT 1') IS NULL",
+    "satisfies_hash_partition(0, 1, 0, n)", "pg_input_is_valid('1', 'mallory.dom')", "current_setting('x') = ''",
+    "ts_rewrite('a', 'SELECT 1') IS NULL",
 ]  # fmt: skip
 
 
 def test_filters_that_run_code_are_refused_when_set_and_when_run(owned):
-    as_mallory(owned, "CREATE DOMAIN mallory.dom AS int CHECK (mallory.evil_i(VALUE)); CREATE TYPE mallory.comp AS (a mallory.dom);"
+    as_mallory(owned,
+        "CREATE DOMAIN mallory.dom AS int CHECK (mallory.evil_i(VALUE)); "
+        "CREATE TYPE mallory.comp AS (a mallory.dom);"
                "CREATE TYPE mallory.en AS ENUM ('x'); CREATE COLLATION mallory.c FROM \"C\";"
                "CREATE OPERATOR mallory.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq);"
-               "CREATE TABLE mallory.kinds (id int, n int, txt text, js jsonb, en mallory.en, comp mallory.comp, dom mallory.dom, descriptor vector(256));"
-               "INSERT INTO mallory.kinds (id, n, txt, descriptor) VALUES (1, 1, '(1)', @); GRANT SELECT ON mallory.kinds TO PUBLIC;"
-               "CREATE FUNCTION mallory.f(mallory.en) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM mallory.evil(); RETURN 'x'; END $$;"
+               "CREATE TABLE mallory.kinds (id int, n int, txt text, js jsonb, en mallory.en, comp mallory.comp, "
+               "dom mallory.dom, descriptor vector(256));"
+               "INSERT INTO mallory.kinds (id, n, txt, descriptor) VALUES (1, 1, '(1)', @); "
+               "GRANT SELECT ON mallory.kinds TO PUBLIC;"
+               "CREATE FUNCTION mallory.f(mallory.en) RETURNS text LANGUAGE plpgsql "
+               "AS $$ BEGIN PERFORM mallory.evil(); RETURN 'x'; END $$;"
                "CREATE CAST (mallory.en AS text) WITH FUNCTION mallory.f(mallory.en);"
                "SELECT copy_create_set('kinds', 'mallory.kinds', 'id', NULL)")  # fmt: skip
     owned.execute("SELECT setval('mallory.by_others', 1, false); SET search_path = mallory, public")
@@ -432,8 +489,11 @@ def test_filters_that_run_code_are_refused_when_set_and_when_run(owned):
         assert error.value.sqlstate[:2] in ("22", "42") and error.value.sqlstate != "42501", text
         # As a dump would bring it: nothing runs when it is loaded, nothing when it is searched.
         owned.execute("DELETE FROM copymatch.reference_set WHERE name = 'other'")
-        owned.execute("INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration, filter)"
-                      " SELECT 'other', relation, key_column, descriptor_column, model, calibration, %s FROM copymatch.reference_set WHERE name = 'kinds'", [text])  # fmt: skip
+        owned.execute(
+            "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration, "
+            "filter)"
+                      " SELECT 'other', relation, key_column, descriptor_column, model, calibration, %s "
+                      "FROM copymatch.reference_set WHERE name = 'kinds'", [text])  # fmt: skip
         for role in (None, owned.carol):
             for name in ("'other'", "NULL"):
                 found = search(owned, name, role)
@@ -442,7 +502,9 @@ def test_filters_that_run_code_are_refused_when_set_and_when_run(owned):
 
 
 def test_a_filter_whose_column_changes_its_type_is_refused_from_then_on(owned):
-    as_mallory(owned, "CREATE DOMAIN mallory.dom AS int CHECK (mallory.evil_i(VALUE)); CREATE TABLE mallory.kinds (id int, n int, descriptor vector(256));"
+    as_mallory(owned,
+        "CREATE DOMAIN mallory.dom AS int CHECK (mallory.evil_i(VALUE)); "
+        "CREATE TABLE mallory.kinds (id int, n int, descriptor vector(256));"
                "INSERT INTO mallory.kinds VALUES (1, 1, @); GRANT SELECT ON mallory.kinds TO PUBLIC;"
                "SELECT copy_create_set('kinds', 'mallory.kinds', 'id', NULL, filter => 'n = 1')")  # fmt: skip
     assert search(owned, "'kinds'", owned.carol) == [("kinds", "1")]
@@ -454,7 +516,8 @@ def test_a_filter_whose_column_changes_its_type_is_refused_from_then_on(owned):
 
 def test_a_superuser_goes_further_and_it_is_kept_qualified(owned):
     owned.execute(
-        "CREATE FUNCTION mine(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = 1'; CREATE DOMAIN d AS int CHECK (VALUE > 0)"
+        "CREATE FUNCTION mine(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = 1'; "
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0)"
     )
     owned.execute("SELECT copy_alter_set('licensed', filter => 'mine(id) AND id::d = 1 AND descriptor IS NOT NULL')")
     filter, beyond = owned.execute("SELECT filter, filter_beyond FROM copymatch.reference_set").fetchone()
@@ -473,10 +536,12 @@ def test_status_is_shown_with_the_reference_and_no_search_finds_it(owned):
         "CREATE TABLE refs (id text PRIMARY KEY, tenant name, descriptor vector(256)); GRANT SELECT ON refs TO PUBLIC"
     )
     owned.execute(
-        f"INSERT INTO refs VALUES ('a', 'x', {VECTOR}), ('b', '{owned.carol}', {VECTOR}), ('c', '{owned.carol}', {VECTOR})"
+        f"INSERT INTO refs VALUES ('a', 'x', {VECTOR}), ('b', '{owned.carol}', {VECTOR}), "
+        f"('c', '{owned.carol}', {VECTOR})"
     )
     owned.execute(
-        "SELECT copy_create_set('refs', 'refs', 'id', NULL); ALTER TABLE refs ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON refs USING (tenant = current_user)"
+        "SELECT copy_create_set('refs', 'refs', 'id', NULL); ALTER TABLE refs ENABLE ROW LEVEL SECURITY; "
+        "CREATE POLICY p ON refs USING (tenant = current_user)"
     )
     owned.execute("SELECT copy_disable_reference('refs', 'a', 'secret'), copy_disable_reference('refs', 'b')")
     status = "SELECT reference FROM copymatch.reference_status ORDER BY 1"
@@ -492,8 +557,8 @@ def test_status_is_shown_with_the_reference_and_no_search_finds_it(owned):
 def test_reading_the_status_runs_no_strangers_code(owned):
     as_mallory(
         owned,
-        LOOKS["view"]
-        + "; GRANT SELECT ON mallory.t TO PUBLIC; SELECT copy_create_set('trap', 'mallory.t', 'id', NULL), copy_disable_reference('trap', '1')",
+        LOOKS["view"] + "; GRANT SELECT ON mallory.t TO PUBLIC; "
+        "SELECT copy_create_set('trap', 'mallory.t', 'id', NULL), copy_disable_reference('trap', '1')",
     )
     owned.execute("SELECT setval('mallory.by_others', 1, false)")
     with acting(owned, owned.carol):
@@ -530,12 +595,16 @@ def test_an_update_binds_names_to_sets_and_renames_clashing_groups(new_db, conne
     db = connect(new_db(extension=False))
     db.execute(f"CREATE EXTENSION copymatch VERSION '{version}'")
     db.execute("CREATE TABLE a (id int, descriptor vector(256)); CREATE TABLE b (LIKE a)")
-    row = "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) SELECT '{0}', '{0}', 'id', 'descriptor', m.name, 0 FROM copymatch.model m"
+    row = (
+        "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration) "
+        "SELECT '{0}', '{0}', 'id', 'descriptor', m.name, 0 FROM copymatch.model m"
+    )
     db.execute(row.format("a") + ";" + row.format("b"))
     if version != "0.1.0":
         db.execute("INSERT INTO copymatch.reference_group (name, members) VALUES ('a', '{b,nix}'), ('both', '{a,b}')")
         db.execute(
-            "UPDATE copymatch.reference_set SET negative = true WHERE name = 'b'; UPDATE copymatch.reference_set SET negatives = '{b}' WHERE name = 'a'"
+            "UPDATE copymatch.reference_set SET negative = true WHERE name = 'b'; "
+            "UPDATE copymatch.reference_set SET negatives = '{b}' WHERE name = 'a'"
         )
     warnings = []
     db.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
@@ -559,7 +628,11 @@ def test_a_dump_of_the_version_before_loads_and_binds(fresh_db):
     db = fresh_db
     db.execute("CREATE TABLE a (id int, descriptor vector(256)); CREATE TABLE b (LIKE a)")
     # Findings and dismissals come first of all.
-    finding = "INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, probability, verdict, model, calibration, found, state, decided, decided_by) VALUES ('{0}', 'a', '{1}', '2', 1, 0, 1, 1, 'copy', 'm', 1, '2020-01-02', '{2}', {3})"
+    finding = (
+        "INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score, "
+        "probability, verdict, model, calibration, found, state, decided, decided_by) VALUES ('{0}', 'a', '{1}', '2', "
+        "1, 0, 1, 1, 'copy', 'm', 1, '2020-01-02', '{2}', {3})"
+    )
     db.execute(
         finding.format("a", "1", "dismissed", "'2020-01-02', 'x'")
         + ";"
@@ -567,15 +640,19 @@ def test_a_dump_of_the_version_before_loads_and_binds(fresh_db):
     )
     db.execute(finding.format("gone", "1", "open", "NULL, NULL"))
     db.execute(
-        "INSERT INTO copymatch.dismissal (relation, upload, reference_set, reference, finding) VALUES ('a', '1', 'a', '2', 1)"
+        "INSERT INTO copymatch.dismissal (relation, upload, reference_set, reference, finding) "
+        "VALUES ('a', '1', 'a', '2', 1)"
     )
     db.execute(
-        "INSERT INTO copymatch.reference_group (name, members, created) VALUES ('a', '{b,later}', '2020-01-02'), ('both', '{a,b}', '2020-01-02')"
+        "INSERT INTO copymatch.reference_group (name, members, created) VALUES ('a', '{b,later}', '2020-01-02'), "
+        "('both', '{a,b}', '2020-01-02')"
     )
     assert db.execute("SELECT count(member_ids) FROM copymatch.reference_group").fetchone()[0] == 0
     db.execute(
-        "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration, created, negative, negatives)"
-        " SELECT v.*, 'id', 'descriptor', m.name, 0, '2020-01-01'::timestamptz, v.name = 'b', CASE WHEN v.name = 'a' THEN '{b}'::text[] END"
+        "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration, "
+        "created, negative, negatives)"
+        " SELECT v.*, 'id', 'descriptor', m.name, 0, '2020-01-01'::timestamptz, v.name = 'b', CASE WHEN v.name = 'a' "
+        "THEN '{b}'::text[] END"
         " FROM copymatch.model m, (VALUES ('a', 'a'::regclass), ('b', 'b')) AS v(name, relation)"
     )
     ids = dict(db.execute("SELECT name, id FROM copymatch.reference_set").fetchall())

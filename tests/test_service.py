@@ -358,7 +358,10 @@ def test_cancels_and_kills_at_any_moment_leave_no_slot_and_no_wrong_answer(clust
     with cluster.connect() as admin:
         started = time.monotonic()
         while time.monotonic() < started + SECONDS:
-            one = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
+            one = (
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() "
+                "ORDER BY random() LIMIT 1"
+            )
             verb = "pg_terminate_backend" if rng.random() < 0.05 else "pg_cancel_backend"
             admin.execute(f"SELECT {verb}(pid) FROM ({one}) v")
             cancels += 1

@@ -29,7 +29,10 @@ def test_first_set_becomes_the_default_and_another_can_be_chosen(references):
 
 
 def test_making_a_set_builds_an_index_once_and_leaves_it_to_you_where_rows_wait(references):
-    indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = %s AND indexdef LIKE '%%USING ivf (descriptor vector_cosine_ops)'"
+    indexes = (
+        "SELECT count(*) FROM pg_indexes WHERE tablename = %s "
+        "AND indexdef LIKE '%%USING ivf (descriptor vector_cosine_ops)'"
+    )
     assert references.execute(indexes, ["refs"]).fetchone()[0] == 1
     references.execute("SELECT copy_create_set('again', 'refs', key => 'id', image => 'image')")
     assert references.execute(indexes, ["refs"]).fetchone()[0] == 1
@@ -60,7 +63,8 @@ def test_trigger_keeps_the_descriptor_true_to_the_image(references):
 def test_image_changed_by_another_trigger_is_embedded_as_it_is_stored(references):
     two = jpeg(scene(2))
     references.execute(
-        "CREATE FUNCTION replace_image() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.image := (SELECT image FROM stock); RETURN NEW; END $$"
+        "CREATE FUNCTION replace_image() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.image := (SELECT image "
+        "FROM stock); RETURN NEW; END $$"
     )
     references.execute("CREATE TABLE stock (image bytea)")
     references.execute("INSERT INTO stock VALUES (%s)", [two])
@@ -142,7 +146,8 @@ def test_large_table_is_filled_in_committed_batches_and_resumed(db, connect, sql
     assert db.execute(filled).fetchone()[0] == 0
     # A reference that fails half-way, for a reason that is not the image's: what was committed stays.
     db.execute(
-        "CREATE FUNCTION stop_at_25() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 25 THEN RAISE 'stopped'; END IF; RETURN NEW; END $$"
+        "CREATE FUNCTION stop_at_25() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 25 "
+        "THEN RAISE 'stopped'; END IF; RETURN NEW; END $$"
     )
     db.execute("CREATE TRIGGER stop BEFORE UPDATE ON large FOR EACH ROW EXECUTE FUNCTION stop_at_25()")
     with sqlstate("P0001"):
@@ -199,7 +204,8 @@ def test_trigger_used_by_hand_in_the_wrong_way_is_refused(references, sqlstate):
     ]:
         with references.transaction(force_rollback=True):
             references.execute(
-                f"CREATE TRIGGER t {timing} ON other FOR EACH {each} EXECUTE FUNCTION copy_maintain_descriptor({argument})"
+                f"CREATE TRIGGER t {timing} ON other FOR EACH {each} "
+                f"EXECUTE FUNCTION copy_maintain_descriptor({argument})"
             )
             with sqlstate("39P01"), references.transaction():
                 references.execute("INSERT INTO other VALUES (1, NULL)")
@@ -229,7 +235,8 @@ def test_hostile_names_stay_names(db):
 def test_only_owners_make_change_and_drop_sets(references, sqlstate):
     schema = references.execute("SELECT current_schema()").fetchone()[0]
     references.execute(
-        f"CREATE ROLE artist; GRANT USAGE, CREATE ON SCHEMA {schema} TO artist; CREATE TABLE foreign_refs (id int, image bytea)"
+        f"CREATE ROLE artist; GRANT USAGE, CREATE ON SCHEMA {schema} TO artist; "
+        "CREATE TABLE foreign_refs (id int, image bytea)"
     )
     references.execute("GRANT ALL ON foreign_refs, refs TO artist; SET ROLE artist")
     try:
@@ -245,8 +252,10 @@ def test_only_owners_make_change_and_drop_sets(references, sqlstate):
         references.execute("INSERT INTO own_refs VALUES (1, %s)", [jpeg(scene(1))])
         with sqlstate("42501"):
             references.execute(
-                "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, calibration)"
-                " SELECT 'trojan', 'foreign_refs', 'id', 'image', model, calibration FROM copymatch.reference_set LIMIT 1"
+                "INSERT INTO copymatch.reference_set (name, relation, key_column, descriptor_column, model, "
+                "calibration)"
+                " SELECT 'trojan', 'foreign_refs', 'id', 'image', model, calibration FROM copymatch.reference_set "
+                "LIMIT 1"
             )
         with sqlstate("42501"):
             references.execute("UPDATE copymatch.reference_set SET key_column = 'x' WHERE name = 'refs'")
@@ -322,16 +331,20 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
     server.run(
         "/bin/bash",
         "-c",
-        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(source)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(source)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 "
+        f"-d '{server.dsn(target)}'",
     )
     restored = connect(target)
     for query in (
-        "SELECT name, relation::text, key_column, image_column, descriptor_column, model, is_default FROM copymatch.reference_set ORDER BY name",
-        "SELECT name, filter, k, negative, negatives, copy_probability, review_probability FROM copymatch.reference_set ORDER BY name",
+        "SELECT name, relation::text, key_column, image_column, descriptor_column, model, is_default "
+        "FROM copymatch.reference_set ORDER BY name",
+        "SELECT name, filter, k, negative, negatives, copy_probability, review_probability "
+        "FROM copymatch.reference_set ORDER BY name",
         "SELECT * FROM copymatch.reference_status",
         "SELECT * FROM copymatch.reference_group",
         "SELECT reference_set, state, done, total FROM copymatch.reembedding",
-        "SELECT tgrelid::regclass::text, tgname, tgfoid::regproc::text, tgenabled FROM pg_trigger WHERE tgname ~ '^zz_' ORDER BY 1, 2",
+        "SELECT tgrelid::regclass::text, tgname, tgfoid::regproc::text, tgenabled FROM pg_trigger "
+        "WHERE tgname ~ '^zz_' ORDER BY 1, 2",
         "SELECT id, descriptor::text, descriptor_second::text FROM refs ORDER BY id",
         "SELECT id, descriptor::text FROM refs2 ORDER BY id",
         "SELECT name, sha256, weights = weights, manifest FROM copymatch.model ORDER BY name",
@@ -348,7 +361,8 @@ def test_dump_and_restore_keep_sets_models_and_descriptors_without_embedding_aga
     assert restored.execute("SELECT model FROM copymatch.reference_set WHERE name = 'first'").fetchone()[0] == "second"
     assert (
         restored.execute(
-            "INSERT INTO copymatch.calibration SELECT (c).* FROM (SELECT c FROM copymatch.calibration c LIMIT 0) x RETURNING id"
+            "INSERT INTO copymatch.calibration SELECT (c).* FROM (SELECT c FROM copymatch.calibration c LIMIT 0) x "
+            "RETURNING id"
         ).fetchall()
         == []
     )
@@ -423,7 +437,8 @@ def test_logical_subscriber_gets_the_descriptors_and_embeds_nothing(fresh_cluste
         db.execute("CREATE PUBLICATION refs FOR TABLE refs")
         db.execute("SELECT pg_create_logical_replication_slot('refs', 'pgoutput')")
         there.execute(
-            f"CREATE SUBSCRIPTION refs CONNECTION '{cluster.dsn('publisher')}' PUBLICATION refs WITH (create_slot = false, slot_name = 'refs')"
+            f"CREATE SUBSCRIPTION refs CONNECTION '{cluster.dsn('publisher')}' PUBLICATION refs WITH (create_slot "
+            "= false, slot_name = 'refs')"
         )
         db.execute("INSERT INTO refs SELECT 2, %s", [jpeg(scene(2))])
         # A descriptor that embedding would not give arrives as it is.

@@ -1,4 +1,5 @@
-"""Torture: power loss, a full disk, cancels at any moment, hours in short. `make torture` runs these for longer, with the kills.
+"""Torture: power loss, a full disk, cancels at any moment, hours in short. `make torture` runs these
+for longer, with the kills.
 
 COPYMATCH_TORTURE_SECONDS is how long each of the endless ones lasts.
 """
@@ -26,7 +27,8 @@ HERE = pathlib.Path(__file__).parent
 
 
 class Disk:
-    """What a cluster's disk holds when the power goes: the state of each file at its last fsync (tests/power_loss.c)."""
+    """What a cluster's disk holds when the power goes: the state of each file at its last
+    fsync (tests/power_loss.c)."""
 
     def __init__(self, cluster, folder: pathlib.Path):
         self.cluster, self.durable = cluster, folder / "durable"

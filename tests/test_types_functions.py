@@ -276,7 +276,8 @@ def test_negative_zero_equals_zero(db, kind):
 
 
 def test_functions_of_null_are_null(db, kind):
-    for expression in ["l2_distance(NULL, x)", "x <=> NULL", "x + NULL", "x || NULL", "vector_dims(y)", "l2_normalize(y)",
+    for expression in ["l2_distance(NULL, x)", "x <=> NULL", "x + NULL", "x || NULL", "vector_dims(y)",
+                       "l2_normalize(y)",
                        "binary_quantize(y)", "subvector(x, NULL, 1)", "x < NULL", "y::real[]"]:  # fmt: skip
         query = f"SELECT {expression} IS NULL FROM (SELECT '[1]'::{kind} AS x, NULL::{kind} AS y) AS pair"
         assert one(db, query), expression
@@ -288,8 +289,10 @@ def test_every_object_is_described_and_safe_to_parallelise(db):
             p.proisstrict, p.prokind::text
         FROM pg_proc AS p
         JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-        JOIN pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'copymatch'
-        WHERE p.proname ~ '^(vector|halfvec|array_to_|l[12]_|inner_product|cosine_distance|binary_quantize|subvector|hamming_|jaccard_)'
+        JOIN pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+        AND e.extname = 'copymatch'
+        WHERE p.proname ~ '^(vector|halfvec|array_to_|l[12]_|inner_product|cosine_distance)'
+            OR p.proname ~ '^(binary_quantize|subvector|hamming_|jaccard_)'
             OR p.proname IN ('avg', 'sum')""").fetchall()
     assert len(rows) >= 80
     for signature, description, volatility, parallel, strict, proc_kind in rows:
@@ -307,5 +310,8 @@ def test_every_object_is_described_and_safe_to_parallelise(db):
 
 def test_operator_classes_are_sound(db):
     for name in ["vector_ops", "halfvec_ops"]:
-        query = "SELECT amvalidate(c.oid) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod WHERE amname = 'btree' AND opcname = %s"
+        query = (
+            "SELECT amvalidate(c.oid) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod WHERE amname = 'btree' "
+            "AND opcname = %s"
+        )
         assert one(db, query, name)

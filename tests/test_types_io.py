@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,7 +220,9 @@ def test_send_and_receive_use_the_published_layout(db, kind):
 def test_typmod_declares_the_dimensions(db, kind, sqlstate):
     db.execute(f"CREATE TABLE t (v {kind}(3))")
     db.execute("INSERT INTO t VALUES ('[1,2,3]')")
-    assert one(db, "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum = 1") \
+    assert one(db,
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't'::regclass "
+        "AND attnum = 1") \
         .endswith(f"{kind}(3)")  # fmt: skip
     for statement in [
         "INSERT INTO t VALUES ('[1,2]')",
@@ -297,10 +300,14 @@ def test_distances_over_toasted_values_do_not_gather_memory(db):
     before = one(db, "SELECT sum(total_bytes) FROM pg_backend_memory_contexts")
     # 10,000 detoasted copies of 16 kB; kept, they would be 160 MB.
     peak = one(db, "SELECT pg_backend_pid()")
-    status = lambda: {line.split(":")[0]: line.split()[1] for line in open(f"/proc/{peak}/status") if ":" in line}  # noqa: E731
-    size = int(status()["VmHWM"])
+
+    def most_resident() -> int:
+        lines = Path(f"/proc/{peak}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+    size = most_resident()
     db.execute(query)
-    assert int(status()["VmHWM"]) - size < 50_000
+    assert most_resident() - size < 50_000
     assert one(db, "SELECT sum(total_bytes) FROM pg_backend_memory_contexts") - before < 10_000_000
 
 
@@ -322,7 +329,8 @@ def test_a_damaged_stored_value_is_an_error_and_not_a_crash(db, kind, sqlstate, 
     try:
         backend = one(db, "SELECT pg_backend_pid()")
         expressions = ["v::text", "v <-> '[1,2,3]'", "vector_dims(v)", f"{kind}_send(v)", "v = v", "v + v", "v || v",
-                       "v::real[]", "l2_normalize(v)", "avg(v)", "sum(v)", "binary_quantize(v)", f"v::{kind}(3)"]  # fmt: skip
+                       "v::real[]", "l2_normalize(v)", "avg(v)", "sum(v)", "binary_quantize(v)",
+                       f"v::{kind}(3)"]  # fmt: skip
         for expression in expressions:
             with sqlstate("XX001") as error:
                 one(db, f"SELECT {expression} FROM (SELECT %s::bytea::{kind} AS v) AS x", stored)

@@ -218,7 +218,8 @@ def test_only_vector_becomes_an_array_or_a_halfvec_by_itself(db, sqlstate):
         (source, target): context
         for source, target, context in db.execute(
             "SELECT castsource::regtype::text, casttarget::regtype::text, castcontext::text FROM pg_cast"
-            " WHERE castsource::regtype::text IN ('vector', 'halfvec') OR casttarget::regtype::text IN ('vector', 'halfvec')"
+            " WHERE castsource::regtype::text IN ('vector', 'halfvec') "
+            "OR casttarget::regtype::text IN ('vector', 'halfvec')"
         )
     }
     expected = {(source, target): "a" for source in ARRAYS for target in TYPES}

@@ -1,5 +1,5 @@
-"""From the version before to this one: ALTER EXTENSION copymatch UPDATE leaves what a fresh installation has, and keeps what users
-made."""
+"""From the version before to this one: ALTER EXTENSION copymatch UPDATE leaves what a fresh installation has, and
+keeps what users made."""
 
 import json
 
@@ -11,24 +11,33 @@ from psycopg.types.json import Jsonb
 
 OLD = sorted(path.stem.removeprefix("copymatch--") for path in (ROOT / "sql" / "history").glob("copymatch--*.sql"))
 
-# Every member of the extension with all that its definition says. What is a member's part (columns, constraints) is told with it.
+# Every member of the extension with all that its definition says. What is a member's part (columns,
+# constraints) is told with it.
 CATALOGUE = """
     SELECT i.type, i.identity, obj_description(d.objid, d.classid::regclass::text),
            CASE d.classid
                WHEN 'pg_proc'::regclass THEN
-                   CASE WHEN p.prokind IN ('a', 'w') THEN p.prosrc ELSE pg_get_functiondef(p.oid) END || coalesce(p.proacl::text, '')
+                   CASE WHEN p.prokind IN ('a', 'w') THEN p.prosrc ELSE pg_get_functiondef(p.oid) END
+                   || coalesce(p.proacl::text, '')
                WHEN 'pg_class'::regclass THEN concat_ws(E'\\n', c.relkind, c.relacl, c.reloptions, c.relrowsecurity,
                    CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END,
-                   (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attstorage, a.attacl,
-                                                pg_get_expr(f.adbin, f.adrelid), col_description(c.oid, a.attnum)), E'\\n' ORDER BY a.attnum)
+                   (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+                   a.attnotnull, a.attstorage, a.attacl,
+                                                pg_get_expr(f.adbin, f.adrelid), col_description(c.oid, a.attnum)),
+                                                E'\\n' ORDER BY a.attnum)
                     FROM pg_attribute a LEFT JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
                     WHERE a.attrelid = c.oid AND a.attnum > 0),
-                   (SELECT string_agg(concat_ws(' ', k.conname, pg_get_constraintdef(k.oid)), E'\\n' ORDER BY k.conname) FROM pg_constraint k WHERE k.conrelid = c.oid),
-                   (SELECT string_agg(pg_get_indexdef(x.indexrelid), E'\\n' ORDER BY x.indexrelid::regclass::text) FROM pg_index x WHERE x.indrelid = c.oid),
-                   (SELECT string_agg(pg_get_triggerdef(t.oid) || coalesce(obj_description(t.oid, 'pg_trigger'), ''), E'\\n' ORDER BY t.tgname)
+                   (SELECT string_agg(concat_ws(' ', k.conname, pg_get_constraintdef(k.oid)), E'\\n' ORDER BY k.conname)
+                   FROM pg_constraint k WHERE k.conrelid = c.oid),
+                   (SELECT string_agg(pg_get_indexdef(x.indexrelid), E'\\n' ORDER BY x.indexrelid::regclass::text)
+                   FROM pg_index x WHERE x.indrelid = c.oid),
+                   (SELECT string_agg(pg_get_triggerdef(t.oid) || coalesce(obj_description(t.oid, 'pg_trigger'), ''),
+                   E'\\n' ORDER BY t.tgname)
                     FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
-                   (SELECT string_agg(concat_ws(' ', y.polname, y.polcmd, y.polpermissive, y.polroles::regrole[], pg_get_expr(y.polqual, y.polrelid),
-                                                pg_get_expr(y.polwithcheck, y.polrelid), obj_description(y.oid, 'pg_policy')), E'\\n' ORDER BY y.polname)
+                   (SELECT string_agg(concat_ws(' ', y.polname, y.polcmd, y.polpermissive, y.polroles::regrole[],
+                   pg_get_expr(y.polqual, y.polrelid),
+                                                pg_get_expr(y.polwithcheck, y.polrelid),
+                                                obj_description(y.oid, 'pg_policy')), E'\\n' ORDER BY y.polname)
                     FROM pg_policy y WHERE y.polrelid = c.oid))
            END
     FROM pg_depend d CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) i
@@ -37,7 +46,8 @@ CATALOGUE = """
     WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
       AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')
 """
-DUMPED = """SELECT u.relation::regclass::text, u.condition FROM pg_extension, unnest(extconfig, extcondition) AS u(relation, condition)
+DUMPED = """SELECT u.relation::regclass::text, u.condition FROM pg_extension,
+            unnest(extconfig, extcondition) AS u(relation, condition)
             WHERE extname = 'copymatch'"""
 
 
@@ -72,11 +82,13 @@ def test_sets_survive_the_update_in_any_schema(new_db, connect, version):
     # As 0.1.0 did it; its library is no longer there to embed.
     db.execute("SELECT \"my ext\".copy_create_set('refs', 'refs', 'id', 'image')")
     before = db.execute(
-        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created FROM copymatch.reference_set"
+        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created "
+        "FROM copymatch.reference_set"
     ).fetchall()
     db.execute("ALTER EXTENSION copymatch UPDATE")
     after = db.execute(
-        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created FROM copymatch.reference_set"
+        "SELECT name, relation, key_column, descriptor_column, model, calibration, is_default, created "
+        "FROM copymatch.reference_set"
     ).fetchall()
     assert before == after
     db.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
@@ -129,13 +141,16 @@ def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, conn
     db.execute("CREATE EXTENSION copymatch VERSION '0.1.0'")
     db.execute("DELETE FROM copymatch.calibration; DELETE FROM copymatch.model")
     db.execute(
-        "INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, background_sha256, built_in) VALUES (%s, %s, %s, sha256(%s), %s, sha256(%s), true)",
+        "INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, background_sha256, built_in) "
+        "VALUES (%s, %s, %s, sha256(%s), %s, sha256(%s), true)",
         [manifest["name"], manifest["version"], manifest["dimensions"], parts[0], Jsonb(manifest), parts[1]],
     )
     db.execute(
-        """INSERT INTO copymatch.calibration SELECT 0, %s, sha256(%s), c.neighbours, c.factor, (c.clamp->>0)::float8, (c.clamp->>1)::float8, c.intercept,
+        """INSERT INTO copymatch.calibration SELECT 0, %s, sha256(%s), c.neighbours, c.factor, (c.clamp->>0)::float8,
+               (c.clamp->>1)::float8, c.intercept,
                c.similarity_weight, c.background_weight, c.copy_probability, c.review_probability, c.evidence, true
-           FROM jsonb_to_record(%s) AS c(neighbours int, factor float8, clamp jsonb, intercept float8, similarity_weight float8,
+           FROM jsonb_to_record(%s) AS c(neighbours int, factor float8, clamp jsonb, intercept float8,
+           similarity_weight float8,
                background_weight float8, copy_probability float8, review_probability float8, evidence jsonb)""",
         [manifest["name"], parts[1], Jsonb(calibration)],
     )
@@ -187,7 +202,8 @@ def test_triggers_that_the_gate_would_stop_are_named_with_the_way(new_db, connec
         )
         for table in ("uploads", "own"):
             db.execute(
-                f"CREATE TRIGGER f AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'press', 'k=1')"
+                f"CREATE TRIGGER f AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+                "'press', 'k=1')"
             )
         db.execute("ALTER TABLE uploads OWNER TO old_shop; ALTER TABLE own OWNER TO old_press")
         db.add_notice_handler(
@@ -210,7 +226,8 @@ def test_triggers_that_the_gate_would_stop_are_named_with_the_way(new_db, connec
 
 
 def test_hostile_rows_of_0_2_0_are_mended_and_told(new_db, connect):
-    """What roles could write by hand then: a group with a set's name, an entry of the queue, a calibration of a set that is another's now."""
+    """What roles could write by hand then: a group with a set's name, an entry of the queue, a calibration of a set
+    that is another's now."""
     db = connect(new_db(extension=False))
     told = []
     db.execute(
@@ -221,15 +238,18 @@ def test_hostile_rows_of_0_2_0_are_mended_and_told(new_db, connect):
         db.execute("SET ROLE old_owner; CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256))")
         db.execute("SELECT copy_create_set('refs', 'refs', 'id', NULL)")
         db.execute(
-            """INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high, intercept, similarity_weight,
+            """INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high,
+                   intercept, similarity_weight,
                    background_weight, copy_probability, review_probability, reference_set, version, source, evidence)
-               SELECT model, background_sha256, 5, 2.5, 0.1, 0.2, 0, 0, 0, 0.5, 0.5, 'refs', 1, 'labels', '{"pairs": 1000000}' FROM copymatch.calibration WHERE id = 0"""
+               SELECT model, background_sha256, 5, 2.5, 0.1, 0.2, 0, 0, 0, 0.5, 0.5, 'refs', 1, 'labels',
+               '{"pairs": 1000000}' FROM copymatch.calibration WHERE id = 0"""
         )
         db.execute("SET ROLE stranger")
         db.execute("INSERT INTO copymatch.reference_group (name, members) VALUES ('refs', '{refs}')")
         db.execute("RESET ROLE; ALTER TABLE refs OWNER TO CURRENT_USER")
         db.execute(
-            "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) VALUES ('pg_largeobject', '{1}', 'refs', '{data,loid,refs,uploader=data}')"
+            "INSERT INTO copymatch.queue (relation, key, reference_set, arguments) "
+            "VALUES ('pg_largeobject', '{1}', 'refs', '{data,loid,refs,uploader=data}')"
         )
         db.add_notice_handler(lambda notice: told.append(notice.message_primary))
         db.execute("ALTER EXTENSION copymatch UPDATE")
@@ -240,7 +260,8 @@ def test_hostile_rows_of_0_2_0_are_mended_and_told(new_db, connect):
         assert db.execute("SELECT calibration FROM copymatch.reference_set").fetchone() == (0,)
         for table in ("reference_set", "reference_group", "calibration", "reference_status", "queue", "finding"):
             assert db.execute(
-                "SELECT bool_or(has_table_privilege('stranger', %s::regclass, p)) FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) p",
+                "SELECT bool_or(has_table_privilege('stranger', %s::regclass, p)) "
+                "FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) p",
                 [f"copymatch.{table}"],
             ).fetchone() == (False,), table
         db.execute("CALL copy_process_queue()")

@@ -120,7 +120,8 @@ def test_a_whole_table_is_verified_too(db):
         (encoded(half(strangers.draw("maps", 7, 3))), encoded(strangers.draw("maps", 17, 3))),
     )
     rows = db.execute(
-        "SELECT upload, reference, verdict, verified FROM copy_match_table('uploads', 'id', 'image', 'maps', min_verdict => 'copy')"
+        "SELECT upload, reference, verdict, verified FROM copy_match_table('uploads', 'id', 'image', 'maps', "
+        "min_verdict => 'copy')"
     ).fetchall()
     assert rows == [("1", "7", "copy", True)]
 
@@ -129,7 +130,8 @@ def test_a_damaged_sketch_is_an_error_that_names_the_row(db):
     image = encoded(half(strangers.draw("maps", 5, 3)))
     with db.transaction(force_rollback=True):
         db.execute(
-            "UPDATE maps SET descriptor_sketch = set_byte(descriptor_sketch, 100, get_byte(descriptor_sketch, 100) # 1) WHERE id = 5"
+            "UPDATE maps SET descriptor_sketch = set_byte(descriptor_sketch, 100, get_byte(descriptor_sketch, "
+            "100) # 1) WHERE id = 5"
         )
         with pytest.raises(psycopg.errors.DataCorrupted, match="reference 5 of set"), db.transaction():
             best(db, image)
@@ -161,7 +163,10 @@ def test_a_picture_registered_six_times_answers_like_one_registered_once(db):
 def test_without_sketches_a_set_works_as_before_and_can_have_them_later(db):
     db.execute("CREATE TABLE plain AS SELECT id, image FROM maps")
     db.execute("SELECT copy_create_set('plain', 'plain', key => 'id', image => 'image', verify => false)")
-    columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+    columns = (
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attnum > 0 AND NOT attisdropped "
+        "ORDER BY attnum"
+    )
     assert [name for (name,) in db.execute(columns).fetchall()] == ["id", "image", "descriptor"]
     image = encoded(half(strangers.draw("maps", 3, 3)))
     query = "SELECT reference, verified FROM copy_match(%s::bytea, 'plain', k => 1)"
@@ -263,7 +268,10 @@ def test_partitions_keep_sketches_and_are_filled(db):
 
 def test_sets_over_the_same_images_share_their_sketches(db):
     db.execute("SELECT copy_create_set('some maps', 'maps', 'id', 'image', filter => 'id < 6')")
-    columns = "SELECT name, sketch_column, intact FROM copymatch.reference_sets WHERE name IN ('maps', 'some maps') ORDER BY name"
+    columns = (
+        "SELECT name, sketch_column, intact FROM copymatch.reference_sets WHERE name IN ('maps', 'some maps') "
+        "ORDER BY name"
+    )
     assert db.execute(columns).fetchall() == [
         ("maps", "descriptor_sketch", True),
         ("some maps", "descriptor_sketch", True),
@@ -300,7 +308,8 @@ def test_a_search_is_cancelled_while_it_compares(db):
     image = encoded(half(strangers.draw("maps", 9, 3)), "JPEG", quality=80)
     with db.transaction(force_rollback=True):
         db.execute(
-            "CREATE TABLE many AS SELECT m.id * 100 + n AS id, m.image, m.descriptor, m.descriptor_sketch FROM maps m, generate_series(1, 80) n"
+            "CREATE TABLE many AS SELECT m.id * 100 + n AS id, m.image, m.descriptor, m.descriptor_sketch "
+            "FROM maps m, generate_series(1, 80) n"
         )
         db.execute("SELECT copy_create_set('many', 'many', 'id', 'image')")
         db.execute("SET LOCAL copymatch.verify_nearest = 1000")
@@ -343,7 +352,8 @@ def test_dumped_and_restored_a_set_answers_the_same(db, server, new_db):
     server.run(
         "/bin/bash",
         "-c",
-        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(db.info.dbname)}' | {server.bin}/psql -qX -v ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
+        f"set -o pipefail; {server.bin}/pg_dump -d '{server.dsn(db.info.dbname)}' | {server.bin}/psql -qX -v "
+        f"ON_ERROR_STOP=1 -d '{server.dsn(target)}'",
     )
     with server.connect(target) as restored:
         assert best(restored, image) == before
@@ -356,7 +366,8 @@ def test_sketches_of_another_format_beside_these_are_not_compared(db):
         # The format's number lies behind the first four bytes.
         db.execute("UPDATE maps SET descriptor_sketch = set_byte(descriptor_sketch, 4, 2) WHERE id % 2 = 0")
         rows = db.execute(
-            "SELECT reference::int %% 2 = 0, verified IS NULL FROM copy_match(%s::bytea, 'maps', k => 12, verify => 'all')",
+            "SELECT reference::int %% 2 = 0, verified IS NULL "
+            "FROM copy_match(%s::bytea, 'maps', k => 12, verify => 'all')",
             [image],
         ).fetchall()
         assert {row for row in rows} == {(True, True), (False, False)}
@@ -380,17 +391,23 @@ def test_references_that_change_while_they_are_compared_are_those_of_the_snapsho
 def test_weights_are_fitted_to_what_a_search_finds(db, sqlstate):
     image = encoded(half(strangers.draw("maps", 7, 3)))
     found = db.execute(
-        "SELECT m.reference, m.inliers, m.agreement FROM copy_match(%s::bytea, 'maps', k => 12, verify => 'all') m ORDER BY m.reference::int",
+        "SELECT m.reference, m.inliers, m.agreement FROM copy_match(%s::bytea, 'maps', k => 12, verify => 'all') m "
+        "ORDER BY m.reference::int",
         [image],
     ).fetchall()
     compared = db.execute(
-        "SELECT (f.place - 1)::text, f.inliers, f.agreement, f.compared, f.ground FROM copymatch.compare_sketches(%s::bytea, "
-        "(SELECT name FROM copymatch.models WHERE is_default), (SELECT array_agg(descriptor_sketch ORDER BY id) FROM maps)) f ORDER BY f.place",
+        "SELECT (f.place - 1)::text, f.inliers, f.agreement, f.compared, f.ground "
+        "FROM copymatch.compare_sketches(%s::bytea, "
+        "(SELECT name FROM copymatch.models WHERE is_default), (SELECT array_agg(descriptor_sketch ORDER BY id) "
+        "FROM maps)) f ORDER BY f.place",
         [image],
     ).fetchall()
     assert [row[:3] for row in compared] == found
     assert compared[7][3] >= 50 and all(0.4 < row[4] < 0.9 for row in compared), "maps are drawn"
-    of_nothing = "SELECT count(*) FROM copymatch.compare_sketches(%s::bytea, (SELECT name FROM copymatch.models WHERE is_default), %s::bytea[])"
+    of_nothing = (
+        "SELECT count(*) FROM copymatch.compare_sketches(%s::bytea, (SELECT name FROM copymatch.models "
+        "WHERE is_default), %s::bytea[])"
+    )
     assert db.execute(of_nothing, [image, [None]]).fetchone() == (0,)
     with sqlstate("XX001"):
         db.execute(of_nothing, [image, [b"no sketch"]])

@@ -1,4 +1,5 @@
-"""Wrong calls are told in words: SQLSTATE, a short message, a hint; and warnings of what is allowed but hardly meant."""
+"""Wrong calls are told in words: SQLSTATE, a short message, a hint; and warnings of what is
+allowed but hardly meant."""
 
 import itertools
 import pathlib
@@ -59,9 +60,12 @@ def context(db, statement: str) -> str | None:
 
 def test_an_errors_context_has_the_users_functions_and_none_of_ours(refs):
     calls = [
-        "SELECT copy_confirm(77)", "SELECT copy_dismiss(77, 'a note', true)", "SELECT copy_reopen(77)", "SELECT copymatch.dashboard(0)",
-        "SELECT copy_calibrate('nosuch')", "SELECT copy_calibrate('licensed', source => 'edits')", "SELECT copy_calibrate('licensed', copies => 1)", "SELECT copy_use_calibration('licensed', 77)",
-        "SELECT copy_check_set('licensed', 0)", "SELECT * FROM copy_undescribed('licensed', 0)", "SELECT * FROM copy_evaluate('refs', k => 0)", "SELECT * FROM copy_evaluate('refs')",
+        "SELECT copy_confirm(77)", "SELECT copy_dismiss(77, 'a note', true)", "SELECT copy_reopen(77)",
+        "SELECT copymatch.dashboard(0)",
+        "SELECT copy_calibrate('nosuch')", "SELECT copy_calibrate('licensed', source => 'edits')",
+        "SELECT copy_calibrate('licensed', copies => 1)", "SELECT copy_use_calibration('licensed', 77)",
+        "SELECT copy_check_set('licensed', 0)", "SELECT * FROM copy_undescribed('licensed', 0)",
+        "SELECT * FROM copy_evaluate('refs', k => 0)", "SELECT * FROM copy_evaluate('refs')",
         "SELECT * FROM copy_match_table('refs', 'id', 'id')", "SELECT * FROM copy_quarantine(at_least => 0)",
         "SELECT copy_precision_recall('{1}', '{}')", "DELETE FROM copymatch.finding_history",
     ]  # fmt: skip
@@ -84,7 +88,8 @@ def test_list_of_functions_left_out_of_contexts_is_the_catalogues(refs):
     source = (pathlib.Path(__file__).parent.parent / "src" / "context.rs").read_text()
     listed = re.findall(r'^    "(copy_\w+)",$', source, re.MULTILINE)
     found = refs.execute(
-        "SELECT DISTINCT p.proname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_depend d ON d.objid = p.oid "
+        "SELECT DISTINCT p.proname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_depend d "
+        "ON d.objid = p.oid "
         "JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'copymatch' "
         "WHERE d.deptype = 'e' AND l.lanname IN ('sql', 'plpgsql') AND p.proname LIKE 'copy\\_%' ORDER BY 1"
     ).fetchall()
@@ -109,9 +114,11 @@ HOSTILE = {
 FUNCTIONS = """
     SELECT format('%I.%I', n.nspname, p.proname), p.prokind,
            ARRAY(SELECT format_type(u.t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS u(t, o) ORDER BY u.o)
-    FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid JOIN pg_namespace n ON n.oid = p.pronamespace
+    FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid JOIN pg_namespace n
+    ON n.oid = p.pronamespace
     WHERE d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'copymatch')
-      AND p.prokind IN ('f', 'p') AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) AND p.prolang <> 12
+      AND p.prokind IN ('f', 'p') AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+      AND p.prolang <> 12
       AND NOT 'internal'::regtype = ANY (p.proargtypes) AND p.proname NOT IN ('copy_start_worker', 'copy_stop_worker')
 """
 
@@ -186,7 +193,8 @@ def test_disabling_until_a_time_in_the_past_is_a_warning(refs):
 def test_renamed_columns_are_named_anew(refs, sqlstate):
     refs.execute("SELECT copy_disable_reference('licensed', '2'); SELECT copy_create_group('g', '{licensed}')")
     refs.execute(
-        "ALTER TABLE refs RENAME image TO picture; ALTER TABLE refs RENAME descriptor TO d; ALTER TABLE refs RENAME id TO number"
+        "ALTER TABLE refs RENAME image TO picture; ALTER TABLE refs RENAME descriptor TO d; "
+        "ALTER TABLE refs RENAME id TO number"
     )
     assert refs.execute("SELECT intact FROM copymatch.reference_sets").fetchone()[0] is False
     with sqlstate("42703") as error:
@@ -211,7 +219,9 @@ def test_renamed_columns_are_named_anew(refs, sqlstate):
         "4",
         "copy",
     )
-    assert refs.execute("SELECT intact, key_column, image_column, descriptor_column FROM copymatch.reference_sets").fetchone() == (
+    assert refs.execute(
+        "SELECT intact, key_column, image_column, descriptor_column "
+        "FROM copymatch.reference_sets").fetchone() == (
         True, "number", "picture", "d",
     )  # fmt: skip
     assert refs.execute("SELECT reference FROM copymatch.reference_status").fetchall() == [("2",)]
@@ -226,11 +236,13 @@ def test_renamed_columns_are_named_anew(refs, sqlstate):
 
 def test_views_name_relations_by_text(fresh_db):
     found = fresh_db.execute(
-        "SELECT a.attrelid::regclass::text, format_type(a.atttypid, NULL) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+        "SELECT a.attrelid::regclass::text, format_type(a.atttypid, NULL) FROM pg_attribute a JOIN pg_class c "
+        "ON c.oid = a.attrelid "
         "WHERE c.relkind = 'v' AND c.relnamespace = 'copymatch'::regnamespace AND a.attname = 'relation' ORDER BY 1"
     ).fetchall()
     assert found == [
-        ("copymatch.reference_sets", "text"), ("copymatch.report_queue", "text"), ("copymatch.report_uploaders", "text"),
+        ("copymatch.reference_sets", "text"), ("copymatch.report_queue", "text"),
+        ("copymatch.report_uploaders", "text"),
     ]  # fmt: skip
 
 
@@ -270,7 +282,8 @@ def test_search_that_waits_for_the_end_of_a_re_embedding_goes_on(fresh_cluster):
         db.execute("SELECT copy_set_columns('refs', descriptor => 'later')")
         found = []
         db.execute(
-            "BEGIN; ALTER TABLE refs RENAME later TO descriptor; SELECT copy_set_columns('refs', descriptor => 'descriptor')"
+            "BEGIN; ALTER TABLE refs RENAME later TO descriptor; "
+            "SELECT copy_set_columns('refs', descriptor => 'descriptor')"
         )
         search = threading.Thread(
             target=lambda: found.append(

@@ -1,4 +1,5 @@
-"""Django with pgvector.django, as an application uses them: django_client.py HOST USER DATABASE SEARCH_PATH INDEX [match].
+"""Django with pgvector.django, as an application uses them: django_client.py HOST USER DATABASE
+SEARCH_PATH INDEX [match].
 
 Prints one line of JSON; tests/test_pgvector_clients.py judges it.
 """
