@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """copy_match_table: 10,000 stored descriptors against a large set, in one statement.
 
-References are seeded points on a 24-dimensional manifold in 256 dimensions, uploads half edited references and half new points; no
-image is embedded. `make bench-batch_matching ARGS="--references 1000000 --uploads 10000"`"""
+References are seeded points on a 24-dimensional manifold in 256 dimensions, uploads half edited references and half new
+points; no image is embedded. `make bench-batch_matching ARGS="--references 1000000 --uploads 10000"`"""
 
 import argparse
 import os
@@ -73,14 +73,21 @@ def main() -> None:
         print(f"{arguments.references} references, index built in {time.perf_counter() - started:.0f} s")
         db.execute("SELECT count(*) FROM copy_match_table('uploads', 'id', 'descriptor', 'refs', 1) LIMIT 1")
         for k in (1, 10):
-            statement = "SELECT count(*), count(*) FILTER (WHERE verdict <> 'different') FROM copy_match_table('uploads', 'id', 'descriptor', 'refs', %s)"
+            statement = (
+                "SELECT count(*), count(*) FILTER (WHERE verdict <> 'different') "
+                "FROM copy_match_table('uploads', 'id', 'descriptor', 'refs', %s)"
+            )
             started = time.perf_counter()
             rows, raised = db.execute(statement, [k]).fetchone()
             took = time.perf_counter() - started
             print(
-                f"copy_match_table, k = {k}: {arguments.uploads} descriptors in {took:.1f} s, {arguments.uploads / took:.0f}/s ({rows} rows, {raised} raised)"
+                f"copy_match_table, k = {k}: {arguments.uploads} descriptors in {took:.1f} "
+                f"s, {arguments.uploads / took:.0f}/s ({rows} rows, {raised} raised)"
             )
-        bare = "SELECT count(*) FROM uploads u CROSS JOIN LATERAL (SELECT id FROM refs r ORDER BY r.descriptor <=> u.descriptor LIMIT 10) n"
+        bare = (
+            "SELECT count(*) FROM uploads u CROSS JOIN LATERAL (SELECT id FROM refs r "
+            "ORDER BY r.descriptor <=> u.descriptor LIMIT 10) n"
+        )
         started = time.perf_counter()
         db.execute(bare)
         took = time.perf_counter() - started

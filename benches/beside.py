@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""What two versions of copymatch take for the same work, side by side in one run: this checkout's server and another one's.
+"""What two versions of copymatch take for the same work, side by side in one run: this checkout's
+server and another one's.
 
     make bench-beside ARGS="--other 'host=/path/to/other/.local/run user=postgres'"
 
-In each server a throwaway database with the same rows; the two take turns, and the one that begins changes from round to round. Printed for
-each kind of work: the processor time of the session that does it (the kernel's count in nanoseconds, which other work on the machine moves little;
-networks run on one thread), the median over the rounds of the time here divided by the time there, and the quartiles of that ratio."""
+In each server a throwaway database with the same rows; the two take turns, and the one that begins changes from round
+to round. Printed for each kind of work: the processor time of the session that does it (the kernel's count in
+nanoseconds, which other work on the machine moves little; networks run on one thread), the median over the rounds of
+the time here divided by the time there, and the quartiles of that ratio."""
 
 import argparse
 import io

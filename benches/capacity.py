@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""A calculation, not a measurement: from measured costs to machines, memory and latency at 100 million and 1,000 million references.
+"""A calculation, not a measurement: from measured costs to machines, memory and latency at 100 million and
+1,000 million references.
 
     make bench-capacity                                  # or ARGS="--rows 3e8 --cores 32 --memory 256"
 
-What went in is printed first, with where it was measured (benches/README.md); each figure can be replaced by an option. Between and
-beyond the two measured sizes the cost of an index search is a power of the rows. Every search asks every shard, at the same time.
+What went in is printed first, with where it was measured (benches/README.md); each figure can be replaced by an
+option. Between and beyond the two measured sizes the cost of an index search is a power of the rows. Every search
+asks every shard, at the same time.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ import math
 
 # name: value, what it is, where it comes from
 MEASURED = {
-    "search_1m": (0.165, "ms of one core for an index search at recall@10 0.95, 1,000,000 × 256", "two clients, 12,102/s"),
+    "search_1m": (0.165, "ms of one core for an index search at recall@10 0.95, 1,000,000 × 256",
+                  "two clients, 12,102/s"),
     "search_10m": (2.28, "the same at 10,000,000 × 256 (the same clusters, more crowded)", "two clients, 879/s"),
     "index_bytes": (287, "bytes of index a row", "10,000,000 × 256"),
     "descriptor_bytes": (1032, "bytes of a descriptor (halfvec: 520)", "vector(256)"),
     "sketch_bytes": (7331, "bytes of a sketch in the mean (0: sets with verify => false)", "make eval"),
     "row_bytes": (60, "bytes of header and key a row", "bigint key"),
-    "embed": (25.0, "ms of one core to decode and describe an upload of 1 MP", "make bench-service, on a loaded machine"),
+    "embed": (25.0, "ms of one core to decode and describe an upload of 1 MP",
+              "make bench-service, on a loaded machine"),
     "verify": (26.0, "ms of one core to compare 50 sketches (0: verify => 'off')", "make eval ARGS=--nearest"),
-    "ask": (1.5, "ms of the coordinator's core for each shard asked: a statement, its rows as text", "make bench-sharding, an assumption within what that loaded run shows"),
+    "ask": (1.5,
+        "ms of the coordinator's core for each shard asked: a statement, its "
+        "rows as text", "make bench-sharding, an assumption within what that loaded run shows"),
     "network": (0.5, "ms to a shard and back", "an assumption: one data centre"),
 }  # fmt: skip
 
@@ -88,9 +94,12 @@ def main() -> None:
             )
             print("  ".join(f"{value:>{max(len(title), 9)}}" for title, value in zip(heading, values, strict=True)))
     print(
-        "\nindex, table: of one shard. machines: such that the indexes take half of their memory. ms a query: alone, an upload of 1 MP. queries/s: all machines"
-        f"\ntogether, {a.busy:.0%} of their cores; every query asks every shard. coordinator cores: to serve so many (replicas of the coordinator share that)."
-        "\nNot in it: recall below 0.95 of crowded data, writes, re-embedding (the network's time for every image), failures."
+        "\nindex, table: of one shard. machines: such that the indexes take half of their memory. ms a query: alone, "
+        "an upload of 1 MP. queries/s: all machines"
+        f"\ntogether, {a.busy:.0%} of their cores; every query asks every shard. coordinator cores: to serve so many "
+        "(replicas of the coordinator share that)."
+        "\nNot in it: recall below 0.95 of crowded data, writes, re-embedding (the network's time for every image), "
+        "failures."
     )
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What deciding costs: copy_explain, copy_calibrate from edits and from labels, the metrics as aggregates. Run by `make bench-decision`;
-ARGS="explain", "calibrate" or "aggregates" for one of them."""
+"""What deciding costs: copy_explain, copy_calibrate from edits and from labels, the metrics as aggregates. Run by `make
+bench-decision`; ARGS="explain", "calibrate" or "aggregates" for one of them."""
 
 import itertools
 import os
@@ -38,14 +38,17 @@ def explain(connection):
         if rows[0][0] and (one, other) not in TWINS:
             agreeing.append((one, other))
     print(
-        f"copy_explain_matches, {len(seconds)} pairs of different photographs: median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms; {len(agreeing)} said to agree {agreeing}"
+        f"copy_explain_matches, {len(seconds)} pairs of different photographs: "
+        f"median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms; {len(agreeing)} said to "
+        f"agree {agreeing}"
     )
     seconds = [
         timed(connection, "SELECT length(copy_explain(copy_edit(%s, 'jpeg', 0.3::real, 1), %s))", (data, data))[0]
         for data in photographs.values()
     ]
     print(
-        f"copy_edit and copy_explain with PNG, {len(seconds)} photographs: median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms"
+        f"copy_edit and copy_explain with PNG, {len(seconds)} photographs: "
+        f"median {statistics.median(seconds) * 1e3:.0f} ms, most {max(seconds) * 1e3:.0f} ms"
     )
     (edits,) = timed(connection, "SELECT array_agg(edit ORDER BY edit) FROM copy_edits()")[1][0]
     chosen = list(photographs.values())[::3]
@@ -71,11 +74,13 @@ def calibrate(connection):
     connection.execute("SELECT copy_create_set('originals', 'original', 'id', 'image')")
     spent, rows = timed(
         connection,
-        "SELECT copy_probability, review_probability, evidence->'recall_at_1', evidence#>'{threshold_half,copy,held}' FROM copy_calibrate('originals', source => 'edits')",
+        "SELECT copy_probability, review_probability, evidence->'recall_at_1', evidence#>'{threshold_half,copy,held}' "
+        "FROM copy_calibrate('originals', source => 'edits')",
     )
     print(f"copy_calibrate, 500 references of 640 × 480, 1000 edited copies, 1000 unrelated: {spent:.1f} s {rows[0]}")
     connection.execute(
-        """CREATE TABLE label AS SELECT s AS similarity, 0.3::float8 AS background, random() < 1 / (1 + exp(6 - 12 * s)) AS is_copy
+        """CREATE TABLE label AS SELECT s AS similarity, 0.3::float8 AS background,
+           random() < 1 / (1 + exp(6 - 12 * s)) AS is_copy
            FROM (SELECT random() AS s FROM generate_series(1, 100000)) x"""
     )
     spent, _ = timed(connection, "SELECT id FROM copy_calibrate('originals', 'label')")
@@ -84,14 +89,16 @@ def calibrate(connection):
 
 def aggregates(connection):
     connection.execute(
-        "CREATE TABLE prediction AS SELECT random() AS score, random() < 0.1 AS is_copy FROM generate_series(1, 5000000); ANALYZE prediction"
+        "CREATE TABLE prediction AS SELECT random() AS score, random() < 0.1 AS is_copy "
+        "FROM generate_series(1, 5000000); ANALYZE prediction"
     )
     for workers in (0, 2):
         connection.execute(f"SET max_parallel_workers_per_gather = {workers}")
         spent, _ = timed(connection, "SELECT copy_micro_ap(score, is_copy, 600000) FROM prediction")
         plain, _ = timed(connection, "SELECT avg(score) FROM prediction WHERE is_copy IS NOT NULL")
         print(
-            f"copy_micro_ap over 5,000,000 predictions, {workers} workers: {spent:.2f} s (avg of the same column: {plain:.2f} s)"
+            f"copy_micro_ap over 5,000,000 predictions, {workers} workers: {spent:.2f} s (avg of the same "
+            f"column: {plain:.2f} s)"
         )
 
 

@@ -3,8 +3,8 @@ functions, the same loops in C as the compiler vectorises them (in a library and
 
     make bench-distances [ARGS="--rows 2000 --dimensions 256"]
 
-Every figure is the best of many short repetitions, because the machine may be busy with other things; the server's are of
-`SELECT count(*) FROM t WHERE v <-> q < -1e30` less the same scan with `id < 0`, the table in memory.
+Every figure is the best of many short repetitions, because the machine may be busy with other things; the server's are
+of `SELECT count(*) FROM t WHERE v <-> q < -1e30` less the same scan with `id < 0`, the table in memory.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What embedding costs: cold start, milliseconds by picture size split into phases, images a second against the bare ONNX
-Runtime session on the same batch in the same run, memory per backend. Run by `make bench-embedding`."""
+"""What embedding costs: cold start, milliseconds by picture size split into phases, images a second against the bare
+ONNX Runtime session on the same batch in the same run, memory per backend. Run by `make bench-embedding`."""
 
 import csv
 import io
@@ -31,7 +31,8 @@ def connect(dsn: str, database: str = DATABASE) -> psycopg.Connection:
 
 
 def photograph(size: tuple[int, int]) -> bytes:
-    """A JPEG (quality 90) of a real photograph, enlarged, with sensor-like grain so that its entropy is a photograph's."""
+    """A JPEG (quality 90) of a real photograph, enlarged, with sensor-like grain so that its
+    entropy is a photograph's."""
     source = sorted((LOCAL / "photographs").glob("china.jpg")) or sorted((LOCAL / "photographs").glob("*.jp*g"))
     image = Image.open(source[0]).convert("RGB").resize(size, Image.LANCZOS)
     grain = np.random.default_rng(1).normal(0, 5, (size[1], size[0], 1))
@@ -86,7 +87,8 @@ def main() -> None:
             warm.append(statistics.median(float(milliseconds(db, small)) for _ in range(5)))
             after.append(memory(db.info.backend_pid))
     print(
-        f"first {statistics.median(cold):.0f} ms (worst of 10: {max(cold):.0f}), of it on the CPU {statistics.median(cpu):.0f} ms; "
+        f"first {statistics.median(cold):.0f} ms (worst of 10: {max(cold):.0f}), of it on the "
+        f"CPU {statistics.median(cpu):.0f} ms; "
         f"then {statistics.median(warm):.1f} ms"
     )
     for kind in ("resident", "own"):
@@ -113,7 +115,8 @@ def main() -> None:
             total = statistics.median(float(milliseconds(db, image)) for _ in range(9))
             network = float(row["embed_decoded_ms"]) - float(row["resize_ms"])
             print(
-                f"| {name}, {len(image) / 1e6:.2f} MB | {total:.1f} | {float(row['decode_reduced_ms']):.1f} | {float(row['decode_full_ms']):.1f} "
+                f"| {name}, {len(image) / 1e6:.2f} MB | {total:.1f} | {float(row['decode_reduced_ms']):.1f} "
+                f"| {float(row['decode_full_ms']):.1f} "
                 f"| {float(row['resize_ms']):.2f} | {network:.1f} |"
             )
 
@@ -140,7 +143,8 @@ def main() -> None:
             rounds.append((in_sql, 64 / (time.perf_counter() - started)))
     in_sql, bare = (statistics.median(x) for x in zip(*rounds, strict=True))
     print(
-        f"in SQL, decoding included: {in_sql:.1f}; bare session, ready-made tensors: {bare:.1f}; ratio {in_sql / bare:.2f}"
+        f"in SQL, decoding included: {in_sql:.1f}; bare session, ready-made tensors: {bare:.1f}; "
+        f"ratio {in_sql / bare:.2f}"
     )
 
     print("\n## From statement_timeout (300 ms) to its error, milliseconds, worst of 5")

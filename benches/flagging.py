@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What flagging costs: INSERT of uploads with each form of the trigger against none, the queue's throughput, the delay from
-commit to finding. On a throwaway cluster with fsync, alternating. Run by `make bench-flagging`; `ARGS="--crash 20"` kills a
-server in the middle of the queue as often (tests/test_queue.py)."""
+"""What flagging costs: INSERT of uploads with each form of the trigger against none, the queue's throughput, the delay
+from commit to finding. On a throwaway cluster with fsync, alternating. Run by `make bench-flagging`; `ARGS="--crash
+20"` kills a server in the middle of the queue as often (tests/test_queue.py)."""
 
 import argparse
 import io
@@ -24,16 +24,24 @@ from conftest import LOCAL, Cluster, Installation  # noqa: E402
 
 TRIGGERS = {
     "none": None,
-    "mode=async": "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', 'mode=async')",
-    "per statement": "CREATE TRIGGER f AFTER INSERT ON uploads REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION enqueue_all()",
-    "mode=sync": "CREATE TRIGGER f AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')",
-    "BEFORE, on_copy=reject": "CREATE TRIGGER f BEFORE INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'empty', 'on_copy=reject')",
+    "mode=async": "CREATE TRIGGER f AFTER INSERT ON uploads "
+    "FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed', "
+    "'mode=async')",
+    "per statement": "CREATE TRIGGER f AFTER INSERT ON uploads REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT "
+    "EXECUTE FUNCTION enqueue_all()",
+    "mode=sync": "CREATE TRIGGER f AFTER INSERT ON uploads "
+    "FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')",
+    "BEFORE, on_copy=reject": "CREATE TRIGGER f BEFORE INSERT ON uploads "
+    "FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'empty', "
+    "'on_copy=reject')",
 }
 # What a statement-level trigger in plpgsql would do, for comparison.
-ENQUEUE_ALL = """CREATE FUNCTION enqueue_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+ENQUEUE_ALL = """CREATE FUNCTION enqueue_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO copymatch.queue (relation, key, reference_set, arguments)
-        SELECT TG_RELID, ARRAY[id::text], 'licensed', '{image,id,licensed,mode=async}' FROM new_rows WHERE image IS NOT NULL;
+        SELECT TG_RELID, ARRAY[id::text], 'licensed', '{image,id,licensed,mode=async}' FROM new_rows
+        WHERE image IS NOT NULL;
     RETURN NULL;
 END $$"""
 
@@ -88,7 +96,8 @@ def insert(db: psycopg.Connection, form: str, stock: list[bytes], rows: int) -> 
 
 def overhead(db: psycopg.Connection, stock: list[bytes], rounds: int) -> None:
     print(
-        f"INSERT of {len(stock)} uploads, mean {statistics.mean(map(len, stock)) / 1000:.0f} kB; median of {rounds}, alternating; seconds, and to none"
+        f"INSERT of {len(stock)} uploads, mean {statistics.mean(map(len, stock)) / 1000:.0f} kB; "
+        f"median of {rounds}, alternating; seconds, and to none"
     )
     print("| rows come as | " + " | ".join(TRIGGERS) + " |\n|---|" + "---|" * len(TRIGGERS))
     for form in ("one statement", "one transaction", "a commit each"):
@@ -135,7 +144,8 @@ def throughput(db: psycopg.Connection, stock: list[bytes]) -> None:
 
 
 def delay(db: psycopg.Connection, what: str, seconds: float, rate: float) -> None:
-    """Uploads that are copies of references, at a steady rate; from the commit to when a poll every 10 ms sees the finding."""
+    """Uploads that are copies of references, at a steady rate; from the commit to when a poll every
+    10 ms sees the finding."""
     images = [row[0] for row in db.execute("SELECT image FROM refs")]
     db.execute("TRUNCATE uploads, copymatch.queue, copymatch.finding")
     db.execute(TRIGGERS["mode=async"])
@@ -157,7 +167,8 @@ def delay(db: psycopg.Connection, what: str, seconds: float, rate: float) -> Non
         time.sleep(0.01)
     delays = sorted((seen[key] - committed[key]) * 1000 for key in committed if key in seen)
     print(
-        f"commit to finding, {what}, {rate:g} uploads/s: p50 {delays[len(delays) // 2]:.0f} ms, p99 {delays[int(len(delays) * 0.99)]:.0f} ms"
+        f"commit to finding, {what}, {rate:g} uploads/s: p50 {delays[len(delays) // 2]:.0f} ms, "
+        f"p99 {delays[int(len(delays) * 0.99)]:.0f} ms"
         f" ({len(delays)} of {len(committed)})",
         flush=True,
     )
@@ -178,7 +189,8 @@ def main() -> None:
     folder = installation.own(pathlib.Path(tempfile.mkdtemp(prefix="bench-", dir=LOCAL)))
     cluster = Cluster(
         installation, folder,
-        {"shared_preload_libraries": "copymatch", "copymatch.queue_databases": "worked", "shared_buffers": "256MB", "max_wal_size": "4GB"},
+        {"shared_preload_libraries": "copymatch", "copymatch.queue_databases": "worked", "shared_buffers": "256MB",
+         "max_wal_size": "4GB"},
     )  # fmt: skip
     try:
         stock = [picture(seed) for seed in range(arguments.rows)]

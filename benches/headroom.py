@@ -78,7 +78,8 @@ def statements() -> dict[str, tuple[str, tuple, bool]]:
         "copy_match": ("SELECT count(*) FROM copy_match(%s::bytea, 'photos', k => 5)", (small,), True),
         "INSERT into a flagged table": ("INSERT INTO upload (image) VALUES (%s)", (small,), True),
         "index scan of all lists": (
-            "SET copymatch.probes = 200; SET enable_seqscan = off; SELECT max(id) FROM (SELECT id FROM item ORDER BY d <-> "
+            "SET copymatch.probes = 200; SET enable_seqscan = off; "
+            "SELECT max(id) FROM (SELECT id FROM item ORDER BY d <-> "
             "(SELECT d FROM item WHERE id = 7) LIMIT 5000) s",
             None,
             False,
@@ -116,7 +117,8 @@ def prepare() -> None:
         c.execute("SELECT copy_create_set('photos', 'photo', key => 'id', image => 'image')")
         c.execute("CREATE TABLE upload (id bigserial PRIMARY KEY, image bytea)")
         c.execute(
-            "CREATE TRIGGER flag AFTER INSERT ON upload FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'photos')"
+            "CREATE TRIGGER flag AFTER INSERT ON upload FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+            "'photos')"
         )
         rng = np.random.default_rng(3)
         for table, dimensions, rows in (("item", 96, 40_000), ("plain", 96, 60_000)):

@@ -1,5 +1,5 @@
-"""Decoding and resizing JPEGs: the imaging crate beside Pillow (libjpeg-turbo), with and without its draft mode, over the
-same files in the same run, one thread each. Criterion's finer figures: `make bench-decode`.
+"""Decoding and resizing JPEGs: the imaging crate beside Pillow (libjpeg-turbo), with and without its draft mode, over
+the same files in the same run, one thread each. Criterion's finer figures: `make bench-decode`.
 
     make bench-imaging
 """

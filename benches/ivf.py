@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The index in figures: build, recall against queries a second, Faiss beside it in the same run, inserts, drift, vacuum,
-filters, cold cache, buffers. `make bench-ivf`, or with ARGS="--rows 20000 --parts build,sweep,faiss".
+"""The index in figures: build, recall against queries a second, Faiss beside it in the same run, inserts, drift,
+vacuum, filters, cold cache, buffers. `make bench-ivf`, or with ARGS="--rows 20000 --parts build,sweep,faiss".
 
     --data DIR        x.npy, q.npy, gt.npy as ivf_data.py makes them; default: made below .local/bench
     --annbench FILE   makes the data by that program (annbench.py gen) instead
-    --parts A,B       of: build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, grown, vacuum (default: all)
-    --keep            leaves the cluster and its tables for the next run, which then loads nothing
+    --parts A,B       of: build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, grown, vacuum (default:
+    all) --keep            leaves the cluster and its tables for the next run, which then loads nothing
                       and, without the part build, takes the index as it is
 
 Runs in a cluster of its own below .local/bench, with enough shared buffers to hold everything. Prints Markdown and
@@ -333,7 +333,15 @@ def sweep(bench: Bench) -> None:
     points += [(f"target_recall {v}", SWEEP | {"copymatch.target_recall": v}) for v in TARGETS]
     points += [(f"probes {v}", SWEEP | {"copymatch.probes": v}) for v in PROBES]
     rows = [sweep_point(bench, label, settings) for label, settings in points]
-    columns = ["settings", "recall@10", "recall@100", "queries/s @10, 1 client", "2 clients", "queries/s @100, 1 client", "@100, 2 clients"]  # fmt: skip
+    columns = [
+        "settings",
+        "recall@10",
+        "recall@100",
+        "queries/s @10, 1 client",
+        "2 clients",
+        "queries/s @100, 1 client",
+        "@100, 2 clients",
+    ]
     bench.say("Recall against queries a second, warm", columns, rows)
     bench.sweep = [(row[1], row[3]) for row in rows[1:]]
 
@@ -356,7 +364,8 @@ def faiss(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "faiss.json"
         subprocess.run(
-            [ivf_faiss.python_with_faiss(), ivf_faiss.HERE, bench.folder, "--json", output, "--seconds", str(bench.options.seconds / 3)],
+            [ivf_faiss.python_with_faiss(), ivf_faiss.HERE, bench.folder, "--json", output, "--seconds",
+             str(bench.options.seconds / 3)],
             check=True,
         )  # fmt: skip
         rows = json.loads(output.read_text())
@@ -367,10 +376,13 @@ def faiss(bench: Bench) -> None:
         for wanted in (0.90, 0.95, 0.99):
             theirs = {way: at_recall([(row["recall"], row[way]) for row in own], wanted) for way in ("single", "batch")}
             ours = at_recall(bench.sweep, wanted)
-            table.append([name, wanted, theirs["single"], theirs["batch"], ours, ours / theirs["single"], ours / theirs["batch"]])  # fmt: skip
+            table.append(
+                [name, wanted, theirs["single"], theirs["batch"], ours, ours / theirs["single"], ours / theirs["batch"]]
+            )
     bench.say(
         "Faiss on one thread in the same run, recall@10",
-        ["Faiss index", "at recall", "Faiss, one query a call", "Faiss, all in one call", "ours, 1 client", "ratio to one a call", "ratio to all in one"],
+        ["Faiss index", "at recall", "Faiss, one query a call", "Faiss, all in one call", "ours, 1 client",
+         "ratio to one a call", "ratio to all in one"],
         table,
     )  # fmt: skip
 
@@ -388,11 +400,18 @@ def filters(bench: Bench) -> None:
         truth = members[ivf_data.nearest(bench.x[members], bench.q, 10)]
         with bench.connect(SWEEP) as db:
             assert_index_is_used(db, nearest(10, where=where))
-            returned = [len(db.execute(nearest(10, where=where), [n]).fetchall()) for n in range(0, len(bench.q), max(1, len(bench.q) // judged))]  # fmt: skip
+            returned = [
+                len(db.execute(nearest(10, where=where), [n]).fetchall())
+                for n in range(0, len(bench.q), max(1, len(bench.q) // judged))
+            ]
             found = recall(db, nearest(10, where=where), truth, 10, judged)
         rate = queries_a_second(bench, nearest(10, where=where, query=":i"), SWEEP, 1)
         rows.append([f"{100 // part} %", f"{min(returned)} of 10", found, rate])
-    bench.say("Filtered, default settings, LIMIT 10", ["rows that pass", "fewest returned", "recall@10", "queries/s, 1 client"], rows)  # fmt: skip
+    bench.say(
+        "Filtered, default settings, LIMIT 10",
+        ["rows that pass", "fewest returned", "recall@10", "queries/s, 1 client"],
+        rows,
+    )
 
 
 def buffers(bench: Bench) -> None:
@@ -409,8 +428,14 @@ def buffers(bench: Bench) -> None:
                 pages.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
                 planning.append(explained["Planning Time"])
                 execution.append(explained["Execution Time"])
-            rows.append([k, float(np.mean(pages)), int(max(pages)), float(np.median(planning)), float(np.median(execution))])  # fmt: skip
-    bench.say("Buffers a query, default settings", ["LIMIT", "pages, mean", "most", "planning, ms", "execution under EXPLAIN, ms"], rows)  # fmt: skip
+            rows.append(
+                [k, float(np.mean(pages)), int(max(pages)), float(np.median(planning)), float(np.median(execution))]
+            )
+    bench.say(
+        "Buffers a query, default settings",
+        ["LIMIT", "pages, mean", "most", "planning, ms", "execution under EXPLAIN, ms"],
+        rows,
+    )
 
 
 def forget_files(folder: pathlib.Path) -> None:
@@ -448,7 +473,9 @@ def inserts(bench: Bench) -> None:
         for indexed in (False, True):
             db.execute("DROP TABLE IF EXISTS annb_live")
             db.execute(f"CREATE TABLE annb_live (id int, d {bench.options.type}({bench.x.shape[1]}))")
-            db.execute("ALTER TABLE annb_live ALTER d SET STORAGE plain; INSERT INTO annb_live SELECT id, d FROM annb_refs")  # fmt: skip
+            db.execute(
+                "ALTER TABLE annb_live ALTER d SET STORAGE plain; INSERT INTO annb_live SELECT id, d FROM annb_refs"
+            )
             if indexed:
                 db.execute(create_index(bench, "annb_live", "live_ivf"))
             db.execute("CHECKPOINT")
@@ -456,17 +483,32 @@ def inserts(bench: Bench) -> None:
                 before, wal = db.execute("SELECT count(*) FROM annb_live").fetchone()[0], lsn(db)
                 statement = "INSERT INTO annb_live SELECT nextval('annb_number'), d FROM annb_new WHERE id = :i"
                 count = db.execute("SELECT count(*) FROM annb_new").fetchone()[0]
-                rate = pgbench(bench, statement, {"synchronous_commit": commit}, clients, f"\\set i random(0, {count - 1})")  # fmt: skip
+                rate = pgbench(
+                    bench, statement, {"synchronous_commit": commit}, clients, f"\\set i random(0, {count - 1})"
+                )
                 added = db.execute("SELECT count(*) FROM annb_live").fetchone()[0] - before
-                rows.append(["with the index" if indexed else "table alone", clients, commit, rate, (lsn(db) - wal) / max(1, added)])  # fmt: skip
-    bench.say("Inserts, one row a transaction", ["into", "clients", "synchronous_commit", "rows/s", "WAL bytes a row"], rows)  # fmt: skip
+                rows.append(
+                    [
+                        "with the index" if indexed else "table alone",
+                        clients,
+                        commit,
+                        rate,
+                        (lsn(db) - wal) / max(1, added),
+                    ]
+                )
+    bench.say(
+        "Inserts, one row a transaction", ["into", "clients", "synchronous_commit", "rows/s", "WAL bytes a row"], rows
+    )
 
 
 def fresh_rows(db, bench: Bench) -> np.ndarray:
-    """The table annb_new: vectors of the same network, from another world of pictures, as many as a tenth of the data."""
+    """The table annb_new: vectors of the same network, from another world of pictures, as many
+    as a tenth of the data."""
     count = max(1000, len(bench.x) // 10)
     other = ivf_data.Descriptors(bench.x.shape[1], clusters=99)
-    vectors = np.concatenate([other.vectors(other.points(min(ivf_data.CHUNK, count - at))) for at in range(0, count, ivf_data.CHUNK)])  # fmt: skip
+    vectors = np.concatenate(
+        [other.vectors(other.points(min(ivf_data.CHUNK, count - at))) for at in range(0, count, ivf_data.CHUNK)]
+    )
     make_table(db, "annb_new", "d", bench, vectors)
     db.execute("DROP SEQUENCE IF EXISTS annb_number; CREATE SEQUENCE annb_number START 100000000")
     return vectors
@@ -479,7 +521,10 @@ def drift(bench: Bench) -> None:
     new, new_queries = other.references_and_queries(half, min(1000, len(bench.q)))
     old = np.asarray(bench.x[:half])
     everything, queries = np.concatenate([old, new]), np.concatenate([bench.q[: len(new_queries)], new_queries])
-    truth, sides = ivf_data.nearest(everything, queries, 10), {"old": slice(0, len(new_queries)), "new": slice(len(new_queries), None)}  # fmt: skip
+    truth, sides = (
+        ivf_data.nearest(everything, queries, 10),
+        {"old": slice(0, len(new_queries)), "new": slice(len(new_queries), None)},
+    )
     rows = []
 
     def judge(moment: str, seconds: float) -> None:
@@ -488,7 +533,10 @@ def drift(bench: Bench) -> None:
             found = {}
             for side, part in sides.items():
                 numbers = range(len(queries))[part]
-                hits = [len({r[0] for r in session.execute(sql, [n], prepare=True)} & set(truth[n].tolist())) for n in numbers]  # fmt: skip
+                hits = [
+                    len({r[0] for r in session.execute(sql, [n], prepare=True)} & set(truth[n].tolist()))
+                    for n in numbers
+                ]
                 found[side] = float(np.mean(hits)) / 10
             draw = f"\\set i random(0, {len(queries) - 1})"
             rate = pgbench(bench, nearest(10, "annb_live", queries="annb_drift_q", query=":i"), SWEEP, 1, draw)
@@ -506,7 +554,12 @@ def drift(bench: Bench) -> None:
         judge("VACUUM", timed(db, "VACUUM ANALYZE annb_live")["seconds"])
         judge("REINDEX", timed(db, "REINDEX INDEX live_ivf")["seconds"])
     copied = bench.figures["drift copy"]
-    bench.say(f"Doubled by rows of another distribution ({copied['rows/s']:,.0f} rows/s, {copied['WAL bytes a row']:,.0f} WAL bytes a row), default settings", ["after", "seconds", "recall@10, old", "recall@10, new", "queries/s, 1 client"], rows)  # fmt: skip
+    bench.say(
+        f"Doubled by rows of another distribution ({copied['rows/s']:,.0f} rows/s, {copied['WAL bytes a row']:,.0f} "
+        "WAL bytes a row), default settings",
+        ["after", "seconds", "recall@10, old", "recall@10, new", "queries/s, 1 client"],
+        rows,
+    )
 
 
 def grown(bench: Bench) -> None:
@@ -528,7 +581,11 @@ def grown(bench: Bench) -> None:
         judge("COPY into the empty table", time.perf_counter() - started)
         judge("VACUUM", timed(db, "VACUUM ANALYZE annb_live")["seconds"])
         judge("REINDEX", timed(db, "REINDEX INDEX live_ivf")["seconds"])
-    bench.say("Grown from empty, default settings", ["after", "seconds", "lists", "branches", "bytes a row", "recall@10", "queries/s, 1 client"], rows)  # fmt: skip
+    bench.say(
+        "Grown from empty, default settings",
+        ["after", "seconds", "lists", "branches", "bytes a row", "recall@10", "queries/s, 1 client"],
+        rows,
+    )
 
 
 def vacuum(bench: Bench) -> None:
@@ -537,7 +594,12 @@ def vacuum(bench: Bench) -> None:
     with bench.connect() as db:
         make_table(db, "annb_live", "d", bench, np.asarray(bench.x))
         db.execute(create_index(bench, "annb_live", "live_ivf"))
-        for what, sql in (("nothing", "SELECT pg_sleep(5)"), ("ANALYZE", "ANALYZE annb_live"), ("VACUUM", "VACUUM annb_live"), ("second VACUUM", "VACUUM annb_live")):  # fmt: skip
+        for what, sql in (
+            ("nothing", "SELECT pg_sleep(5)"),
+            ("ANALYZE", "ANALYZE annb_live"),
+            ("VACUUM", "VACUUM annb_live"),
+            ("second VACUUM", "VACUUM annb_live"),
+        ):
             if what == "ANALYZE":
                 db.execute("DELETE FROM annb_live WHERE id % 10 = 7")
             size = db.execute("SELECT pg_relation_size('live_ivf')").fetchone()[0]
@@ -546,8 +608,21 @@ def vacuum(bench: Bench) -> None:
             took = timed(db, sql)
             taken = searcher.stop()
             after = db.execute("SELECT pg_relation_size('live_ivf')").fetchone()[0]
-            rows.append([what, took["seconds"], took["wal"] / MB, (after - size) / MB, len(taken), *(float(np.percentile(taken or [np.nan], p)) for p in (50, 99, 100))])  # fmt: skip
-    bench.say("Vacuum after 10 % deletes, and searches meanwhile (one session, LIMIT 10)", ["running", "seconds", "WAL, MB", "index grew by, MB", "searches", "p50, ms", "p99, ms", "worst, ms"], rows)  # fmt: skip
+            rows.append(
+                [
+                    what,
+                    took["seconds"],
+                    took["wal"] / MB,
+                    (after - size) / MB,
+                    len(taken),
+                    *(float(np.percentile(taken or [np.nan], p)) for p in (50, 99, 100)),
+                ]
+            )
+    bench.say(
+        "Vacuum after 10 % deletes, and searches meanwhile (one session, LIMIT 10)",
+        ["running", "seconds", "WAL, MB", "index grew by, MB", "searches", "p50, ms", "p99, ms", "worst, ms"],
+        rows,
+    )
 
 
 PARTS = {f.__name__: f for f in (build, cancel, sweep, faiss, filters, buffers, cold, inserts, drift, grown, vacuum)}

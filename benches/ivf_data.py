@@ -24,7 +24,8 @@ CHUNK = 50_000
 
 
 class Descriptors:
-    """A source of vectors. The same `seed` is the same network; another `clusters` seed is another world of pictures."""
+    """A source of vectors. The same `seed` is the same network; another `clusters` seed is
+    another world of pictures."""
 
     def __init__(self, dimensions: int, seed: int = 7, clusters: int = 7):
         network = np.random.default_rng(seed)

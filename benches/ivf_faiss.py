@@ -34,7 +34,11 @@ def python_with_faiss() -> str:
         return os.environ["FAISS_PYTHON"]
     folder = LOCAL / "bench-venv"
     python = folder / "bin" / "python"
-    if subprocess.run([python, "-c", "import faiss"], stderr=subprocess.DEVNULL).returncode if python.exists() else True:  # fmt: skip
+    if (
+        subprocess.run([python, "-c", "import faiss"], stderr=subprocess.DEVNULL).returncode
+        if python.exists()
+        else True
+    ):
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run(
             [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
@@ -112,7 +116,11 @@ def measure(folder: pathlib.Path, names: list[str], k: int, seconds: float) -> l
                 }
                 row |= {"single": single(index, q, k, search, seconds), "batch": batch, "build_seconds": built}
                 rows.append(row)
-                print(f"{name} nprobe={probes} qb={bits} k_factor={k_factor}: recall@{k} {recall:.4f}, {row['single']:.0f}/s one a call, {batch:.0f}/s in one call", flush=True)  # fmt: skip
+                print(
+                    f"{name} nprobe={probes} qb={bits} k_factor={k_factor}: "
+                    f"recall@{k} {recall:.4f}, {row['single']:.0f}/s one a call, {batch:.0f}/s in one call",
+                    flush=True,
+                )
                 if recall > 0.997:
                     break
     return rows

@@ -19,7 +19,16 @@ def main() -> None:
     parser.add_argument("--damages", type=int, default=850)
     options = parser.parse_args()
     environment = {f"COPYMATCH_SESSIONS_{name.upper()}": str(value) for name, value in vars(options).items()}
-    tests = [sys.executable, "-m", "pytest", "tests/test_ivf_life.py", "-q", "--durations=0", "-k", "same_time or damaged"]  # fmt: skip
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/test_ivf_life.py",
+        "-q",
+        "--durations=0",
+        "-k",
+        "same_time or damaged",
+    ]
     sys.exit(subprocess.call(tests, cwd=ROOT, env=os.environ | environment))
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Images a second of CALL copy_reembed, against copy_embed over the same images in the same run; the time that a switch holds writers.
+"""Images a second of CALL copy_reembed, against copy_embed over the same images in the same run; the time
+that a switch holds writers.
 
 `make bench-reembed ARGS="--rows 2000"`"""
 
@@ -60,7 +61,8 @@ def main() -> None:
             whole.append(arguments.rows / seconds(db, "CALL copy_reembed('refs', 'second')"))
             db.execute("SELECT copy_revert_reembed('refs')")
         print(
-            f"{arguments.rows} images of 640 x 480: copy_embed {max(bare):.1f}/s, copy_reembed {max(whole):.1f}/s, {max(whole) / max(bare):.2f} of it"
+            f"{arguments.rows} images of 640 x 480: copy_embed {max(bare):.1f}/s, "
+            f"copy_reembed {max(whole):.1f}/s, {max(whole) / max(bare):.2f} of it"
         )
 
         # The switch looks for rows without the new descriptor while writers wait: a scan of the table.
@@ -71,7 +73,8 @@ def main() -> None:
         db.execute("SELECT copymatch.begin_reembed('wide', 'second', NULL)")
         db.execute("ALTER TABLE wide DISABLE TRIGGER USER")
         db.execute(
-            "INSERT INTO wide SELECT n, '\\x00', d, d FROM generate_series(1, %s) n, (SELECT descriptor AS d FROM refs LIMIT 1) r",
+            "INSERT INTO wide SELECT n, '\\x00', d, d FROM generate_series(1, %s) n, (SELECT descriptor AS d "
+            "FROM refs LIMIT 1) r",
             [arguments.wide],
         )
         db.execute("ALTER TABLE wide ENABLE TRIGGER USER")

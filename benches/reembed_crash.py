@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The crash test of tests/test_reembed.py with twenty kills instead of three (`make bench-reembed_crash ARGS="--rounds 100"`)."""
+"""The crash test of tests/test_reembed.py with twenty kills instead of three (`make bench-reembed_crash
+ARGS="--rounds 100"`)."""
 
 import argparse
 import os

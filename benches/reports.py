@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reports over many findings: makes them (`--findings 10000000`; a million without), times every report, prints plans with
-`--plans`. Run by `make bench-reports ARGS="--findings 10000000 --plans"`."""
+"""Reports over many findings: makes them (`--findings 10000000`; a million without), times every report, prints plans
+with `--plans`. Run by `make bench-reports ARGS="--findings 10000000 --plans"`."""
 
 import argparse
 import os
@@ -12,7 +12,9 @@ import psycopg
 DATABASE = "copymatch_bench_reports"
 QUERIES = {
     "report_daily, all": "SELECT * FROM copymatch.report_daily",
-    "report_daily, last 30 days by day": "SELECT day, sum(findings) FROM copymatch.report_daily WHERE day > current_date - 30 GROUP BY 1 ORDER BY 1",
+    "report_daily, last 30 days by day": "SELECT day, sum(findings) FROM copymatch.report_daily "
+    "WHERE day > current_date - 30 "
+    "GROUP BY 1 ORDER BY 1",
     "report_precision": "SELECT * FROM copymatch.report_precision",
     "report_references, top 20": "SELECT * FROM copymatch.report_references ORDER BY findings DESC LIMIT 20",
     "report_uploaders, top 20": "SELECT * FROM copymatch.report_uploaders ORDER BY findings DESC LIMIT 20",
@@ -21,9 +23,14 @@ QUERIES = {
     "report_queue": "SELECT * FROM copymatch.report_queue",
     "report_models": "SELECT * FROM copymatch.report_models",
     "oldest 100 open findings": "SELECT * FROM copymatch.finding WHERE state = 'open' ORDER BY found, id LIMIT 100",
-    "findings of one reference": "SELECT * FROM copymatch.finding WHERE reference_set = 'licensed' AND reference = '4711' ORDER BY id DESC LIMIT 100",
+    "findings of one reference": "SELECT * FROM copymatch.finding WHERE reference_set = 'licensed' "
+    "AND reference = '4711' "
+    "ORDER BY id DESC "
+    "LIMIT 100",
     "dashboard()": "SELECT length(copymatch.dashboard())",
-    "the daily counts without the pre-aggregate": "SELECT found::date, reference_set, verdict, state, count(*) FROM copymatch.finding GROUP BY 1, 2, 3, 4",
+    "the daily counts without the pre-aggregate": "SELECT found::date, reference_set, verdict, state, count(*) "
+    "FROM copymatch.finding "
+    "GROUP BY 1, 2, 3, 4",
 }
 
 
@@ -34,17 +41,21 @@ def fill(db: psycopg.Connection, findings: int) -> None:
     for first in range(0, findings, part):
         # A year of uploads, five sets, 200,000 references of which few are found often, 50,000 uploaders.
         db.execute(
-            """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background, score, probability,
+            """INSERT INTO copymatch.finding (found, reference_set, relation, upload, reference, similarity, background,
+                                              score, probability,
                                               verdict, model, calibration, uploader, state, decided, decided_by)
-               SELECT f, (ARRAY['licensed', 'banned', 'published', 'press', 'archive'])[1 + n % 5], 'uploads'::regclass, n::text,
-                      (200000 * power(random(), 3))::int::text, 0.8, 0.3, -0.4, 0.9, CASE WHEN n % 3 = 0 THEN 'review' ELSE 'copy' END,
+               SELECT f, (ARRAY['licensed', 'banned', 'published', 'press', 'archive'])[1 + n % 5], 'uploads'::regclass,
+               n::text,
+                      (200000 * power(random(), 3))::int::text, 0.8, 0.3, -0.4, 0.9, CASE WHEN n % 3 = 0 THEN 'review'
+                      ELSE 'copy' END,
                       'copymatch-small', 0, 'user' || (50000 * power(random(), 2))::int, s.state,
-                      CASE WHEN s.state <> 'open' THEN f + interval '1 day' END, CASE WHEN s.state <> 'open' THEN 'reviewer' || n % 12 END
+                      CASE WHEN s.state <> 'open' THEN f + interval '1 day' END, CASE WHEN s.state <> 'open'
+                      THEN 'reviewer' || n % 12 END
                FROM (SELECT n, now() - interval '1 year' + n * (interval '1 year' / %(all)s) AS f,
-                            CASE WHEN n < %(all)s * 0.97 THEN n * 7919 %% 3 ELSE 2 END AS kind FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) g,
-                    LATERAL (SELECT CASE kind WHEN 0 THEN 'confirmed' WHEN 1 THEN 'dismissed' ELSE CASE WHEN n %% 10 = 0 THEN 'open' ELSE 'confirmed' END END AS state) s""".replace(
-                " % ", " %% "
-            ),
+                            CASE WHEN n < %(all)s * 0.97 THEN n * 7919 %% 3 ELSE 2 END AS kind
+                            FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) g,
+                    LATERAL (SELECT CASE kind WHEN 0 THEN 'confirmed' WHEN 1 THEN 'dismissed' ELSE CASE WHEN n %% 10 = 0
+                    THEN 'open' ELSE 'confirmed' END END AS state) s""".replace(" % ", " %% "),
             {"all": findings, "first": first + 1, "last": min(first + part, findings)},
         )
         db.execute("SELECT copymatch.fold_counts()")
@@ -75,8 +86,10 @@ def main() -> None:
             if not there or not arguments.keep:
                 fill(db, arguments.findings)
             sizes = db.execute(
-                "SELECT pg_size_pretty(pg_table_size('copymatch.finding')), pg_size_pretty(pg_indexes_size('copymatch.finding')),"
-                " pg_size_pretty(pg_total_relation_size('copymatch.finding_count')), (SELECT count(*) FROM copymatch.finding_count)"
+                "SELECT pg_size_pretty(pg_table_size('copymatch.finding')), "
+                "pg_size_pretty(pg_indexes_size('copymatch.finding')),"
+                " pg_size_pretty(pg_total_relation_size('copymatch.finding_count')), (SELECT count(*) "
+                "FROM copymatch.finding_count)"
             ).fetchone()
             print("findings {}, their indexes {}; counts {} in {:,} rows".format(*sizes))
             print("| query | rows | ms, median of 3 |\n|---|---|---|")

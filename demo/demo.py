@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """copymatch's demo: stores photographs in PostgreSQL, edits them, and asks copy_match where the edited ones come from.
 
-Run by `make demo`. It makes the database `copymatch_demo` anew on each run, prints a table, and writes a page with every
-query beside its match. With --check it fails unless at least 36 of the 40 edited copies are found at rank 1 and nothing
-wrong is called a copy.
+Run by `make demo`. It makes the database `copymatch_demo` anew on each run, prints a table, and writes a page with
+every query beside its match. With --check it fails unless at least 36 of the 40 edited copies are found at rank 1 and
+nothing wrong is called a copy.
 """
 
 import argparse
@@ -28,7 +28,8 @@ NEEDED = 36
 SCHEMA = """
 CREATE EXTENSION copymatch;
 CREATE TABLE reference_images (id bigserial PRIMARY KEY, title text, image bytea NOT NULL);
-CREATE TABLE uploads (id bigserial PRIMARY KEY, made_from text, edit text, strength real, seed bigint, image bytea NOT NULL);
+CREATE TABLE uploads
+    (id bigserial PRIMARY KEY, made_from text, edit text, strength real, seed bigint, image bytea NOT NULL);
 """
 
 
@@ -268,7 +269,8 @@ def print_next_steps() -> None:
     print(
         f"""
 Try next:
-  scripts/cluster.sh psql -d {DATABASE} -c "SELECT u.id, u.edit, m.* FROM uploads u, copy_match(u.image, k => 2) m LIMIT 8"
+  scripts/cluster.sh psql -d {DATABASE} \\
+      -c "SELECT u.id, u.edit, m.* FROM uploads u, copy_match(u.image, k => 2) m LIMIT 8"
   scripts/cluster.sh psql -d {DATABASE} -c "SELECT edit, description FROM copy_edits()"
   make psql        # then, with a picture of your own that the server may read:
                    # SELECT * FROM copy_image_info(pg_read_binary_file('/path/to/picture.jpg'));"""

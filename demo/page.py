@@ -67,8 +67,8 @@ def render(outcomes, names, pictures, summary, runtime) -> str:
 <header>
 <p class="runtime">{escape(runtime)}</p>
 <h1>Where does this picture come from?</h1>
-<p class="lead">{summary.copies} edited copies of {len(plan.ORIGINALS)} photographs, and {summary.strangers} pictures that
-are copies of nothing, each looked up with <code>SELECT * FROM copy_match(image, k =&gt; 1)</code> among
+<p class="lead">{summary.copies} edited copies of {len(plan.ORIGINALS)} photographs, and {summary.strangers} pictures
+that are copies of nothing, each looked up with <code>SELECT * FROM copy_match(image, k =&gt; 1)</code> among
 {len(plan.ORIGINALS) + len(plan.BYSTANDERS)} references. Edits, strengths and seeds were fixed beforehand.</p>
 <div class="figures">{tiles}</div>
 </header>
@@ -257,13 +257,15 @@ h3{font-size:.98rem;line-height:1.3}
 h3 em{font-style:normal;font-weight:450;color:var(--soft);display:block}
 h3 em span{font-variant-numeric:tabular-nums}
 p{max-width:70ch}
-code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--sunk);padding:.1em .35em;border-radius:4px;overflow-wrap:anywhere}
+code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--sunk);padding:.1em .35em;
+border-radius:4px;overflow-wrap:anywhere}
 .runtime{color:var(--soft);font-size:.9rem;margin-bottom:.7rem}
 .lead{margin-top:1rem;font-size:1.08rem;color:var(--soft)}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:1px;background:var(--line);
 border:1px solid var(--line);border-radius:12px;overflow:hidden;margin-top:2rem}
 .figure{background:var(--panel);padding:1.1rem 1.3rem 1.2rem}
-.figure strong{display:block;font-size:2.5rem;line-height:1.1;letter-spacing:-.03em;font-weight:640;font-variant-numeric:tabular-nums}
+.figure strong{display:block;font-size:2.5rem;line-height:1.1;letter-spacing:-.03em;font-weight:640;
+font-variant-numeric:tabular-nums}
 .figure small{font-size:.5em;color:var(--soft);letter-spacing:0;font-weight:500}
 .figure span{color:var(--soft);font-size:.92rem;line-height:1.35;display:block;margin-top:.25rem}
 .figure.good strong{color:var(--copy)}.figure.bad strong{color:var(--alarm)}
@@ -275,7 +277,8 @@ border:1px solid var(--line);border-radius:12px;overflow:hidden;margin-top:2rem}
 circle{stroke:var(--panel);stroke-width:1.5}
 circle.copy{fill:var(--copy)}circle.review{fill:var(--review)}circle.different{fill:var(--different)}
 circle.odd{stroke:var(--alarm);stroke-width:3}
-.legend{display:flex;flex-wrap:wrap;gap:.4rem 1.2rem;color:var(--soft);font-size:.9rem;margin-bottom:.7rem;max-width:none}
+.legend{display:flex;flex-wrap:wrap;gap:.4rem 1.2rem;color:var(--soft);font-size:.9rem;margin-bottom:.7rem;
+max-width:none}
 .legend span{display:inline-flex;align-items:center;gap:.4rem}
 .legend i{width:.7rem;height:.7rem;border-radius:50%;background:var(--different)}
 .legend i.copy{background:var(--copy)}.legend i.review{background:var(--review)}
@@ -287,8 +290,8 @@ details dt{font-weight:600}details dd{color:var(--soft)}
 .filters{border:0;padding:0;display:flex;flex-wrap:wrap;gap:.45rem;margin-bottom:1.1rem}
 .filters legend{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .filters input{position:absolute;opacity:0}
-.filters span{display:block;border:1px solid var(--line);background:var(--panel);border-radius:99px;padding:.28rem .85rem;
-cursor:pointer;font-size:.92rem}
+.filters span{display:block;border:1px solid var(--line);background:var(--panel);border-radius:99px;
+padding:.28rem .85rem;cursor:pointer;font-size:.92rem}
 .filters small{color:var(--soft);font-size:inherit;font-variant-numeric:tabular-nums}
 .filters input:checked+span{background:var(--ink);border-color:var(--ink);color:var(--page)}
 .filters input:checked+span small{color:inherit;opacity:.7}
@@ -300,7 +303,8 @@ cursor:pointer;font-size:.92rem}
 .filtered:has([value=missed]:checked) .card.found{display:none}
 section>p{color:var(--soft);margin:-.4rem 0 1.1rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,285px),1fr));gap:1rem}
-.card{background:var(--panel);border:1px solid var(--line);border-radius:12px;overflow:hidden;display:flex;flex-direction:column}
+.card{background:var(--panel);border:1px solid var(--line);border-radius:12px;overflow:hidden;display:flex;
+flex-direction:column}
 .card.wrong,.card.alarm{border-color:var(--alarm);box-shadow:inset 0 0 0 1px var(--alarm)}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1px;background:var(--line)}
 .pair figure{background:var(--sunk);display:flex;flex-direction:column}
@@ -310,7 +314,8 @@ figcaption{font-size:.78rem;color:var(--soft);text-align:center;padding:0 .5rem 
 .facts{padding:.85rem 1rem 1rem;display:flex;flex-direction:column;gap:.55rem;flex:1}
 .said{display:flex;align-items:center;gap:.5rem;font-size:.9rem;color:var(--soft)}
 .wrong .said span,.alarm .said span{color:var(--alarm);font-weight:600}
-.pill{font-size:.8rem;font-weight:600;padding:.1rem .6rem;border-radius:99px;border:1px solid currentColor;color:var(--different)}
+.pill{font-size:.8rem;font-weight:600;padding:.1rem .6rem;border-radius:99px;border:1px solid currentColor;
+color:var(--different)}
 .pill.copy{color:var(--panel);background:var(--copy);border-color:var(--copy)}
 .pill.review{color:var(--review)}
 .alarm .pill.copy{background:var(--alarm);border-color:var(--alarm)}

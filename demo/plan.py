@@ -1,8 +1,8 @@
 """Which photographs the demo stores, and which queries it asks: fixed here, before any result is known.
 
 The rule leaves nothing to choose by outcome. Query n of the 40 edited ones is made from original n // 4 with edit
-7·n mod 20, so that every edit occurs exactly twice, on two different photographs: once at strength 0.3 (n < 20) and once
-at strength 0.5. Its seed is n + 1.
+7·n mod 20, so that every edit occurs exactly twice, on two different photographs: once at strength 0.3 (n < 20) and
+once at strength 0.5. Its seed is n + 1.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ ORIGINALS = [
 # Stored as references, but no query is made from them.
 BYSTANDERS = ["grass.png", "moon.png"]
 
-# Never stored: whatever is found for these is wrong. Among them the likes of references: another portrait before a flag,
-# other buildings, other textures. Every second one is edited.
+# Never stored: whatever is found for these is wrong. Among them the likes of references: another portrait before a
+# flag, other buildings, other textures. Every second one is edited.
 STRANGERS = [
     ("grace_hopper.jpg", None),
     ("Wall.jpg", "crop"),

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Attacks the extension with what nobody sends in earnest, for a bounded time: attack.py [--seconds N] [--seed N] [PART…].
+"""Attacks the extension with what nobody sends in earnest, for a bounded time: attack.py
+[--seconds N] [--seed N] [PART…].
 
-Parts: calls (every function with random, NULL and hostile arguments), copy (COPY BINARY with hostile headers), pictures (bombs and
-mutated pictures), index (damaged index files), models (mutated ONNX). Each has its share of the time. Wrong is what ends a session or the
-server, an internal error (SQLSTATE XX000) and a call that its time limit does not end; each is printed with the statement, and the seed repeats it.
-Needs COPYMATCH_DSN, the connection string of a superuser of a private server, whose data folder this process may write (part index).
-The last line is `N calls, M wrong`; exit status 1 where one is.
+Parts: calls (every function with random, NULL and hostile arguments), copy (COPY BINARY with hostile headers),
+pictures (bombs and mutated pictures), index (damaged index files), models (mutated ONNX). Each has its share of the
+time. Wrong is what ends a session or the server, an internal error (SQLSTATE XX000) and a call that its time limit
+does not end; each is printed with the statement, and the seed repeats it. Needs COPYMATCH_DSN, the connection string
+of a superuser of a private server, whose data folder this process may write (part index). The last line is `N calls,
+M wrong`; exit status 1 where one is.
 """
 
 import argparse
@@ -35,7 +37,8 @@ OWN = ("cache lookup failed", "could not open relation with OID", "invalid memor
 LEFT_OUT = {"copy_start_worker", "copy_stop_worker", "copy_process_queue"}
 
 HOSTILE = {
-    "text": ["", "x", "' OR 1=1 --", '"', "é" * 70, "x" * 100_000, "refs", "copymatch-small-7", "\\", "%s%n", "\u202e", "a" * 63, "pg_class"],
+    "text": ["", "x", "' OR 1=1 --", '"', "é" * 70, "x" * 100_000, "refs", "copymatch-small-7", "\\", "%s%n", "\u202e",
+             "a" * 63, "pg_class"],
     "name": ["", "x", "refs", "image", 'a"b', "é" * 31],
     "cstring": ["", "[1,2,3]", "[", "[1e39]", "{}", "[" + "1," * 20000 + "1]"],
     "int4": [0, 1, -1, 2, 10, 2**31 - 1, -(2**31), 10000, 16000, 16001],
@@ -47,7 +50,8 @@ HOSTILE = {
     "bytea": [b"", b"\0", b"x" * 10, b"\xff" * 5000],
     "oid": [0, 1, 1259, 2**32 - 1, 16384],
     "regclass": ["0", "pg_class", "refs", "refs_ivf", "4294967295", "copymatch.finding", "pg_toast.pg_toast_1255"],
-    "jsonb": ["null", "{}", "[]", "1e400", '"\\u0000x"'[:1] + "x" + '"', "[" * 900 + "]" * 900, '{"clamp":[1e400,0]}', '{"evidence":' + "[" * 200 + "]" * 200 + "}", "-0.0"],
+    "jsonb": ["null", "{}", "[]", "1e400", '"\\u0000x"'[:1] + "x" + '"', "[" * 900 + "]" * 900, '{"clamp":[1e400,0]}',
+              '{"evidence":' + "[" * 200 + "]" * 200 + "}", "-0.0"],
     "timestamptz": ["-infinity", "infinity", "now", "4714-11-24 BC", "294276-12-31"],
     "interval": ["0", "-1 day", "178000000 years", "1 s"],
     "vector": ["[1]", "[0]", "[" + "1," * 255 + "1]", "[" + "0," * 255 + "0]", "[3.4e38]", "[" + "1," * 15999 + "1]"],
@@ -60,8 +64,10 @@ HOSTILE = {
 
 FUNCTIONS = """
     SELECT p.oid::regprocedure::text, p.prokind, p.proname, n.nspname,
-           ARRAY(SELECT t.typname::text FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY u(t, place) JOIN pg_type t ON t.oid = u.t ORDER BY u.place),
-           ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY u(t, place) ORDER BY u.place)
+           ARRAY(SELECT t.typname::text FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY u(t, place) JOIN pg_type t
+           ON t.oid = u.t ORDER BY u.place),
+           ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY u(t, place)
+           ORDER BY u.place)
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
          JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
          JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'copymatch'
@@ -116,7 +122,8 @@ class Attack:
     def attempt(
         self, db: psycopg.Connection, sql: str, parameters=None, shown: str | None = None
     ) -> psycopg.Connection:
-        """Runs a statement; whatever PostgreSQL answers is right but for an internal error, the end of the session, or none at all."""
+        """Runs a statement; whatever PostgreSQL answers is right but for an internal error, the end of the
+        session, or none at all."""
         self.calls += 1
         began = time.monotonic()
         try:
@@ -125,7 +132,8 @@ class Attack:
             told = f"{shown or sql} {str(parameters)[:300] if parameters else ''}"
             if db.broken or db.closed:
                 self.wrong.append(
-                    f"the session ended ({str(error).splitlines()[0] if str(error) else type(error).__name__}) in: {told}"
+                    f"the session ended ({str(error).splitlines()[0] if str(error) else type(error).__name__}) "
+                    f"in: {told}"
                 )
                 return self.connect(db.info.dbname if False else self.at)
             if error.sqlstate == "XX000" and not any(own in str(error) for own in OWN):
@@ -143,14 +151,16 @@ class Attack:
         self.at = self.database
         with self.connect() as db:
             db.execute(
-                "SET statement_timeout = 0; CREATE EXTENSION copymatch; CREATE TABLE refs (id int PRIMARY KEY, image bytea)"
+                "SET statement_timeout = 0; CREATE EXTENSION copymatch; "
+                "CREATE TABLE refs (id int PRIMARY KEY, image bytea)"
             )
             db.execute("SELECT copy_create_set('refs', 'refs', 'id', 'image')")
             for number in range(6):
                 db.execute("INSERT INTO refs (id, image) VALUES (%s, %s)", [number, jpeg(scene(number))])
             db.execute("CREATE TABLE uploads (id int PRIMARY KEY, image bytea)")
             db.execute(
-                "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'refs')"
+                "CREATE TRIGGER flag AFTER INSERT ON uploads FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+                "'refs')"
             )
             db.execute("INSERT INTO uploads VALUES (1, %s)", [jpeg(scene(1), 60)])
             db.execute("CREATE TABLE vectors (id int, v vector(3), h halfvec(3), free vector)")
@@ -284,7 +294,8 @@ class Attack:
                 "SET statement_timeout = 0; CREATE EXTENSION copymatch; CREATE TABLE points (id serial, d vector(16))"
             )
             db.execute(
-                "INSERT INTO points (d) SELECT array_agg(random() - 0.5)::real[]::vector FROM generate_series(1, 16 * 1500) g GROUP BY g % 1500"
+                "INSERT INTO points (d) SELECT array_agg(random() - 0.5)::real[]::vector "
+                "FROM generate_series(1, 16 * 1500) g GROUP BY g % 1500"
             )
             db.execute("CREATE INDEX points_ivf ON points USING ivf (d vector_cosine_ops); CHECKPOINT")
             path, folder = db.execute(

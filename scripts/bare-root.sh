@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The Dockerfiles' steps without an engine: a bare Debian 12 below a folder (debootstrap), the Rust toolchain of this
 # machine bound into it, docker/build.sh, docker/prepare-server.sh, docker/entrypoint.sh, docker/healthcheck.sh in that
-# order; then, in the same root, `make demo` and `make test` as on a fresh machine. Needs root. Mounts live in a namespace
-# of their own and are gone when the script ends.
+# order; then, in the same root, `make demo` and `make test` as on a fresh machine. Needs root. Mounts live in a
+# namespace of their own and are gone when the script ends.
 #
 #   bare-root.sh              all of it
 #   bare-root.sh image        only the image's steps
@@ -11,11 +11,13 @@
 #   bare-root.sh demo         only make demo
 #   bare-root.sh packages     only the Debian packages
 #   bare-root.sh package      only make package, of the PG_MAJOR that this Debian has
-#   bare-root.sh try FILE     installs a package made by make package, and nothing else of ours; searches with it; removes it
+#   bare-root.sh try FILE     installs a package made by make package, and nothing else of ours; searches with it;
+#                             removes it
 #   BARE_ROOT=folder          where (default /var/tmp/copymatch-bare); what was there before is removed first
 #   BARE_KEEP=1               but not with this: the packages installed and what was built stay
 #   BARE_SUITE=trixie         another Debian than 12, with PG_MAJOR set to the version that it has
-#   BARE_PACKAGES="…"         packages beyond those that the set-up asks for, such as Debian's pgvector: setup and packages install them
+#   BARE_PACKAGES="…"         packages beyond those that the set-up asks for, such as Debian's pgvector: setup and
+#                             packages install them
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 what=${1:-all}
 bare=${BARE_ROOT:-/var/tmp/copymatch-bare}
@@ -71,7 +73,8 @@ if [ "$what" != try ]; then
     mkdir -p "$bare/src"
     # What the tree no longer has goes; what was built and fetched from it stays.
     find "$bare/src" -mindepth 1 -maxdepth 1 ! -name .local ! -name target -exec rm -rf {} +
-    (cd "$ROOT" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf - 2>/dev/null) |
+    (cd "$ROOT" && git ls-files -z --cached --others --exclude-standard |
+        tar --null --ignore-failed-read -T - -cf - 2>/dev/null) |
         tar -xf - -C "$bare/src"
 fi
 
@@ -90,7 +93,7 @@ image() {
     inside /src/docker/build.sh /out
     say "docker/prepare-server.sh"
     inside mkdir -p /usr/local/lib/copymatch
-    inside sh -c 'cp /src/docker/prepare-server.sh /src/docker/entrypoint.sh /src/docker/healthcheck.sh /usr/local/lib/copymatch/'
+    inside sh -c 'cd /src/docker && cp prepare-server.sh entrypoint.sh healthcheck.sh /usr/local/lib/copymatch/'
     inside /usr/local/lib/copymatch/prepare-server.sh
     inside cp -a /out/. /
     say "docker/entrypoint.sh"
@@ -119,7 +122,8 @@ try_package() {
     cp "$ROOT/scripts/package-try.sql" "$bare/tmp/"
     say "installing $name into $bare"
     inside apt-get update -qq
-    inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "/tmp/$name.deb" >"$bare.log" 2>&1 || {
+    inside env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "/tmp/$name.deb" >"$bare.log" 2>&1 || {
         tail -n 20 "$bare.log" >&2
         die "$name was not installed"
     }
@@ -127,7 +131,8 @@ try_package() {
     try_library "$cluster" "shared_preload_libraries = ''"
     try_library "$cluster" "shared_preload_libraries = 'copymatch'"
     inside env DEBIAN_FRONTEND=noninteractive dpkg --purge "$name" >>"$bare.log" 2>&1
-    if [ -n "$(inside find / -xdev -name '*copymatch*' -not -path '/src/*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/root/*')" ]; then
+    if [ -n "$(inside find / -xdev -name '*copymatch*' \
+        -not -path '/src/*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/root/*')" ]; then
         die "files of $name are left"
     fi
     say "$name was installed, searched with and removed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles the extension and installs it into the private server (--system: into the system's PostgreSQL, or the one that
-# PG_CONFIG names). Every file is written beside its target and renamed over it: a backend that has the old library
+# Compiles the extension and installs it into the private server (--system: into the system's PostgreSQL, or the one
+# that PG_CONFIG names). Every file is written beside its target and renamed over it: a backend that has the old library
 # mapped keeps it, a crash in between leaves the old file.
 #
 #   build.sh             compile, install into the private server
@@ -16,9 +16,9 @@ version=$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$ROOT/copymatch.contr
 library=$CARGO_TARGET_DIR/release/libcopymatch.so
 schema=$CARGO_TARGET_DIR/release/copymatch--$version-pg$PG_MAJOR.sql
 
-# pgrx asks this folder which pg_config belongs to which version; only the one that is built for stands there, since another
-# that is gone by now would end the build. .cargo/config.toml names the default version's folder, so that a plain
-# `cargo clippy` finds it as well.
+# pgrx asks this folder which pg_config belongs to which version; only the one that is built for stands there, since
+# another that is gone by now would end the build. .cargo/config.toml names the default version's folder, so that a
+# plain `cargo clippy` finds it as well.
 export PGRX_HOME=$ROOT/target/pgrx
 if [ "$PG_MAJOR" != 15 ]; then PGRX_HOME=$PGRX_HOME/$PG_MAJOR; fi
 [ -x "$SYSTEM_PG_CONFIG" ] || die "no pg_config at $SYSTEM_PG_CONFIG"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Compiles the extension (cargo check, warnings are errors) for every PostgreSQL that it supports, installed or not.
-# Where a version's headers are here, pgrx makes its bindings from them as always; for the others the bindings serve that
-# pgrx-pg-sys carries for its own documentation. Those are of a version's first releases and of 64-bit Linux: enough to
-# find what a version lacks or names otherwise, not to run.
+# Where a version's headers are here, pgrx makes its bindings from them as always; for the others the bindings serve
+# that pgrx-pg-sys carries for its own documentation. Those are of a version's first releases and of 64-bit Linux:
+# enough to find what a version lacks or names otherwise, not to run.
 #
 #   check-versions.sh [VERSION…]   default 14 15 16 17 18
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"

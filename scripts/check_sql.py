@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Runs pgspot over the install script and every update script: whatever could meet another's object, operator or function is found.
+"""Runs pgspot over the install script and every update script: whatever could meet another's object,
+operator or function is found.
 
-The install script is sql/*.sql in the order of src/lib.rs, which is what cargo pgrx writes (tests/test_rights_catalogue.py compares).
-A body BEGIN ATOMIC … END, which pgspot cannot read, is shown to it as a string: what stands there is bound when it is created, so that it
-must name everything with its schema, or be created under a pinned path.
+The install script is sql/*.sql in the order of src/lib.rs, which is what cargo pgrx writes
+(tests/test_rights_catalogue.py compares). A body BEGIN ATOMIC … END, which pgspot cannot read, is shown to it as
+a string: what stands there is bound when it is created, so that it must name everything with its schema, or be
+created under a pinned path.
 """
 
 import re
@@ -21,7 +23,8 @@ EXCEPTIONS = (
     (
         r"--",
         r"^PS002: ",
-        "CREATE OR REPLACE in an update script meets what the version before made and the extension owns: scripts/upgrade_sql.py writes it "
+        "CREATE OR REPLACE in an update script meets what the version before made and the extension owns: "
+        "scripts/upgrade_sql.py writes it "
         "for no other, and PostgreSQL refuses to replace what is no member",
     ),
     (
@@ -32,7 +35,8 @@ EXCEPTIONS = (
     (
         r"",
         r"^PS005: .*: extschema\.copy_(fill_set|reembed|process_queue)\(",
-        "procedures that commit, which no setting may be given to; their bodies are checked as under any path, and name everything",
+        "procedures that commit, which no setting may be given to; their bodies are checked as under any path, and "
+        "name everything",
     ),
     (
         r"^0\.1\.0--0\.2\.0$",

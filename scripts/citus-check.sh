@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets over distributed and reference tables, on a PostgreSQL that has Citus: CITUS_DSN names a coordinator's database with both
-# extensions and at least one worker (a coordinator that is its own worker will do). Citus is not in Debian, and nothing here needs it:
-# without CITUS_DSN this says that it was skipped, and succeeds.
+# Sets over distributed and reference tables, on a PostgreSQL that has Citus: CITUS_DSN names a coordinator's database
+# with both extensions and at least one worker (a coordinator that is its own worker will do). Citus is not in Debian,
+# and nothing here needs it: without CITUS_DSN this says that it was skipped, and succeeds.
 #
 #   CITUS_DSN='host=… dbname=… user=…' scripts/citus-check.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"

@@ -5,7 +5,8 @@
 #   CARGO_TARGET_DIR  cargo's own (default ./target)
 #   PG_MAJOR          PostgreSQL's major version, 14 to 18 (default: PG_CONFIG's; 15, Debian 12's, without one)
 #   PG_CONFIG         the pg_config of another PostgreSQL than Debian's: any that has a folder of its own
-#   PG_BINDINGS       "pgrx": that one is a 14 without C headers; build with the bindings that pgrx carries (bindings.sh)
+#   PG_BINDINGS       "pgrx": that one is a 14 without C headers; build with the bindings that pgrx carries
+#                     (bindings.sh)
 #   PYTHON            the Python that makes the environment (default python3)
 
 set -euo pipefail
@@ -43,7 +44,8 @@ if [ -z "${PG_CONFIG:-}" ]; then
     PG_MAJOR=${PG_MAJOR:-15}
 else
     found=$(command -v -- "$PG_CONFIG") || die "PG_CONFIG is '$PG_CONFIG': there is no such program"
-    # /usr/bin/pg_config of Debian speaks for one of several PostgreSQLs: the one beside the server it names is that one's.
+    # /usr/bin/pg_config of Debian speaks for one of several PostgreSQLs: the one beside the
+    # server it names is that one's.
     beside=$("$found" --bindir)/pg_config
     PG_CONFIG=$(readlink -f "$([ -x "$beside" ] && printf %s "$beside" || printf %s "$found")")
     export PG_CONFIG

@@ -1,5 +1,6 @@
-"""Strangers of one kind, inside PostgreSQL: of each kind 12 references, 12 pictures that are copies of nothing, and edited copies of
-the references. Prints, for each kind, how many strangers the verdict `copy` falls on, and how many copies it finds. `make eval-strangers`.
+"""Strangers of one kind, inside PostgreSQL: of each kind 12 references, 12 pictures that are copies of nothing, and
+edited copies of the references. Prints, for each kind, how many strangers the verdict `copy` falls on, and how many
+copies it finds. `make eval-strangers`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def table(figures: dict[str, dict], references: int) -> str:
     worst = max(figures, key=lambda kind: figures[kind]["strangers_at_copy"])
     least = min(figures, key=lambda kind: min(figures[kind]["copies_kept"].values()))
     lines.append(
-        f"worst: {figures[worst]['strangers_at_copy']} strangers at copy ({worst}); {min(figures[least]['copies_kept'].values())} of {references} copies kept ({least})"
+        f"worst: {figures[worst]['strangers_at_copy']} strangers at copy "
+        f"({worst}); {min(figures[least]['copies_kept'].values())} of {references} copies kept ({least})"
     )
     return "\n".join(lines)
 

@@ -1,7 +1,9 @@
-"""Scores a model on a detection benchmark inside PostgreSQL, through the extension's own decoding, search and stretching.
+"""Scores a model on a detection benchmark inside PostgreSQL, through the extension's own
+decoding, search and stretching.
 
-The folder holds references.tar, queries.tar and truth.csv (query,reference,edits). Everything is computed by copy_evaluate
-and its aggregates; this program loads, asks, prints, and draws the precision-recall curve. `make eval` runs it.
+The folder holds references.tar, queries.tar and truth.csv (query,reference,edits). Everything is
+computed by copy_evaluate and its aggregates; this program loads, asks, prints, and draws the
+precision-recall curve. `make eval` runs it.
 """
 
 from __future__ import annotations
@@ -32,16 +34,19 @@ CREATE EXTENSION copymatch;
 CREATE TABLE reference_image (name text PRIMARY KEY, image bytea NOT NULL);
 CREATE TABLE query_image (name text PRIMARY KEY, image bytea NOT NULL, reference text, edit text, descriptor vector);
 -- Without the image of what could not be embedded: it counts as not found, and is not tried again.
-CREATE VIEW benchmark AS SELECT descriptor, CASE WHEN descriptor IS NOT NULL THEN image END AS image, reference, edit FROM query_image;
+CREATE VIEW benchmark AS SELECT descriptor, CASE WHEN descriptor IS NOT NULL THEN image END AS image, reference, edit
+FROM query_image;
 """
-#: The same search by other means than the set's index: all references compared, and the index's codes without a look at the descriptors.
+#: The same search by other means than the set's index: all references compared, and the index's codes without a look at
+#: the descriptors.
 MEANS = {
     "exact search": "SET enable_indexscan = off",
     "index, codes alone": "SET enable_seqscan = off; SET enable_sort = off; SET copymatch.rerank = off",
 }
 CURVES = """
 CREATE TEMPORARY TABLE answer AS SELECT * FROM copy_evaluate_matches('benchmark', 'benchmark', verify => 'off');
-CREATE TEMPORARY TABLE verified_answer AS SELECT * FROM copy_evaluate_matches('benchmark', 'benchmark', verify => 'auto');
+CREATE TEMPORARY TABLE verified_answer AS SELECT * FROM copy_evaluate_matches('benchmark', 'benchmark',
+verify => 'auto');
 """
 CURVE = """
 SELECT p.recall, p.precision FROM unnest((
@@ -71,8 +76,10 @@ def the_model(connection: psycopg.Connection, folder: Path | None) -> str:
     calibration.pop("evidence", None)
     digest = hashlib.sha256(weights)
     found = connection.execute(
-        "SELECT m.name FROM copymatch.model m JOIN copymatch.calibration c ON c.model = m.name AND c.background_sha256 = m.background_sha256"
-        " WHERE m.built_in AND c.built_in AND m.sha256 = %s AND m.background_sha256 = %s AND c.intercept = %s AND c.clamp_low = %s",
+        "SELECT m.name FROM copymatch.model m JOIN copymatch.calibration c ON c.model = m.name "
+        "AND c.background_sha256 = m.background_sha256"
+        " WHERE m.built_in AND c.built_in AND m.sha256 = %s AND m.background_sha256 = %s AND c.intercept = %s "
+        "AND c.clamp_low = %s",
         (digest.digest(), hashlib.sha256(background).digest(), calibration["intercept"], calibration["clamp"][0]),
     ).fetchone()
     if found:
@@ -114,11 +121,13 @@ def evaluate(connection: psycopg.Connection, benchmark: Benchmark, folder: Path 
         (model,),
     )
     connection.execute(
-        "UPDATE query_image SET descriptor = copymatch.embed_query(image, %s, name, (SELECT count(*) FROM query_image))",
+        "UPDATE query_image SET descriptor = copymatch.embed_query(image, %s, name, (SELECT count(*) "
+        "FROM query_image))",
         (model,),
     )
     refused = connection.execute(
-        "SELECT (SELECT count(*) FROM reference_image WHERE descriptor IS NULL), (SELECT count(*) FROM query_image WHERE descriptor IS NULL)"
+        "SELECT (SELECT count(*) FROM reference_image WHERE descriptor IS NULL), (SELECT count(*) FROM query_image "
+        "WHERE descriptor IS NULL)"
     ).fetchone()
     rows, columns = both_stages(connection, "off")
     verified, _ = both_stages(connection, "auto")
@@ -158,8 +167,9 @@ def both_stages(connection: psycopg.Connection, verify: str) -> tuple[dict, list
 
 
 def short_lists(connection: psycopg.Connection, sizes: list[int]) -> list[tuple]:
-    """For each number of references that a query is compared with: recall@1, micro-AP, recall@P90, right and wrong at copy, and
-    milliseconds of processor time a query; 0: descriptors alone. Where the server is not on this machine, no time."""
+    """For each number of references that a query is compared with: recall@1, micro-AP, recall@P90, right and
+    wrong at copy, and milliseconds of processor time a query; 0: descriptors alone. Where the server is not on
+    this machine, no time."""
     (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
     clock = Path(f"/proc/{pid}/stat")
 
@@ -207,9 +217,11 @@ def picture(curves: dict[str, list[tuple[float, float]]], figures: dict) -> str:
     left, top, side = 64, 48, 400
     place = lambda recall, precision: f"{left + recall * side:.1f},{top + (1 - precision) * side:.1f}"  # noqa: E731
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + side + 32} {top + side + 64}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + side + 32} {top + side + 64}" '
+        'font-family="sans-serif" font-size="13">',
         '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="{left}" y="26" font-size="16">Precision and recall, {figures["copy_count"]} copies among {figures["query_count"]} queries, {figures["references"]} references</text>',
+        f'<text x="{left}" y="26" font-size="16">Precision and recall, {figures["copy_count"]} copies '
+        f"among {figures['query_count']} queries, {figures['references']} references</text>",
     ]
     for tick in range(0, 11, 2):
         x, y = left + tick / 10 * side, top + (1 - tick / 10) * side
@@ -222,7 +234,8 @@ def picture(curves: dict[str, list[tuple[float, float]]], figures: dict) -> str:
     parts += [
         f'<path d="M{left},{y}H{left + side}" stroke="#888" stroke-dasharray="4 4"/>',
         f'<text x="{left + side / 2}" y="{top + side + 44}" text-anchor="middle">recall</text>',
-        f'<text x="18" y="{top + side / 2}" text-anchor="middle" transform="rotate(-90 18 {top + side / 2})">precision</text>',
+        f'<text x="18" y="{top + side / 2}" text-anchor="middle" transform="rotate(-90 '
+        f'18 {top + side / 2})">precision</text>',
     ]
     for number, (name, colour) in enumerate((("plain", "#c2541b"), ("stretched", "#1b62c2"), ("verified", "#2a7d3f"))):
         points = curves[name]
@@ -247,27 +260,33 @@ def shown(value: float | None) -> str:
 
 def table(figures: dict) -> str:
     lines = [
-        f"{'':<20}{'queries':>8}{'copies':>8}{'recall@1':>10}{'micro-AP':>10}{'stretched':>10}{'R@P90':>8}{'stretched':>10}"
+        f"{'':<20}{'queries':>8}{'copies':>8}{'recall@1':>10}{'micro-AP':>10}{'stretched':>10}{'R@P90':>8}"
+        f"{'stretched':>10}"
     ]
     for name, row in [("all", figures), *figures["by_other_means"].items(), *sorted(figures["by_edit"].items())]:
         lines.append(
-            f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}{shown(row['micro_ap']):>10}"
-            f"{shown(row['stretched_micro_ap']):>10}{shown(row['recall_at_p90']):>8}{shown(row['stretched_recall_at_p90']):>10}"
+            f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}"
+            f"{shown(row['micro_ap']):>10}{shown(row['stretched_micro_ap']):>10}{shown(row['recall_at_p90']):>8}"
+            f"{shown(row['stretched_recall_at_p90']):>10}"
         )
-    verdicts = "best match of a query{}: verdict copy, {true_copy} right and {false_copy} wrong; review, {true_review} right and {false_review} wrong"
+    verdicts = (
+        "best match of a query{}: verdict copy, {true_copy} right and {false_copy} wrong; review, {true_review} right "
+        "and {false_review} wrong"
+    )
     lines += ["", verdicts.format(" by descriptor", **figures), ""]
     second = figures["verified"]
     lines.append(f"{'verified':<20}{'queries':>8}{'copies':>8}{'recall@1':>10}{'micro-AP':>10}{'R@P90':>8}")
     for name, row in [("all", second), *sorted(second["by_edit"].items())]:
         lines.append(
-            f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}{shown(row['stretched_micro_ap']):>10}"
-            f"{shown(row['stretched_recall_at_p90']):>8}"
+            f"{name:<20}{row['query_count']:>8}{row['copy_count']:>8}{shown(row['recall_at_1']):>10}"
+            f"{shown(row['stretched_micro_ap']):>10}{shown(row['stretched_recall_at_p90']):>8}"
         )
     lines += ["", verdicts.format(", verified", **second), f"a sketch has {figures['sketch_bytes']} bytes in the mean"]
     if figures["short_lists"]:
         lines += [
             "",
-            f"{'compared':<10}{'recall@1':>10}{'micro-AP':>10}{'R@P90':>8}{'copy: right':>13}{'wrong':>7}{'ms a query':>12}",
+            f"{'compared':<10}{'recall@1':>10}{'micro-AP':>10}{'R@P90':>8}{'copy: right':>13}{'wrong':>7}"
+            f"{'ms a query':>12}",
         ]
         lines += [
             f"{size:<10}{recall:>10.4f}{ap:>10.4f}{at_p90:>8.4f}{right:>13}{wrong:>7}{milliseconds:>12.1f}"
@@ -295,7 +314,8 @@ def main() -> None:
         type=int,
         nargs="*",
         default=[],
-        help="also: what comparing with so many of the nearest references gives and costs (descriptors are there already)",
+        help="also: what comparing with so many of the nearest references gives and costs (descriptors are there "
+        "already)",
     )
     parser.add_argument("--keep", action="store_true", help=f"leave the database {DATABASE} behind")
     a = parser.parse_args()

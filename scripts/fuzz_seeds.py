@@ -1,6 +1,8 @@
-"""Writes the inputs that fuzzing starts from, crates/*/fuzz/seeds: small files of our own making, one or more of every form that a target reads.
+"""Writes the inputs that fuzzing starts from, crates/*/fuzz/seeds: small files of our own making, one or more of every
+form that a target reads.
 
-Usage: fuzz_seeds.py    (in `make setup`'s environment, with COPYMATCH_DSN: a database with the extension makes the sketches)
+Usage: fuzz_seeds.py    (in `make setup`'s environment, with COPYMATCH_DSN: a database with the
+extension makes the sketches)
 
 The same pictures and numbers give the same seeds; the files are committed, and this is how they were made.
 """

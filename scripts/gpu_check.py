@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What scripts/gpu-check.sh measures: the service on CUDA beside the bare session, parity with the CPU, a kill under load."""
+"""What scripts/gpu-check.sh measures: the service on CUDA beside the bare session, parity with the
+CPU, a kill under load."""
 
 import json
 import os
@@ -26,7 +27,8 @@ BATCHES = (1, 8, 32, 64, 128)
 
 
 def bare(batch: int, images: int) -> float:
-    """Images a second of ONNX Runtime alone on CUDA, with the library that the server has (crates/encoder/examples/bare.rs)."""
+    """Images a second of ONNX Runtime alone on CUDA, with the library that the server has
+    (crates/encoder/examples/bare.rs)."""
     library = LOCAL / "onnxruntime-gpu" / "libonnxruntime.so"
     said = subprocess.run(
         ["cargo", "run", "--quiet", "--release", "--package", "encoder", "--example", "bare", "--",
@@ -80,7 +82,8 @@ def main() -> None:
             started = time.perf_counter()
             first = db.execute("SELECT provider, fallback_reason, runtime_version FROM copy_runtime()").fetchone()
             print(
-                f"provider {first[0]} ({first[1]}), ONNX Runtime {first[2]}; ready after {time.perf_counter() - started:.1f} s"
+                f"provider {first[0]} ({first[1]}), ONNX Runtime {first[2]}; ready "
+                f"after {time.perf_counter() - started:.1f} s"
             )
             descriptors = [
                 np.array(json.loads(text))
@@ -135,7 +138,9 @@ def main() -> None:
         for thread in threads:
             thread.join()
         restarted = "terminating any other active server processes" in cluster.log.read_text()
-        print(f"killed 3 times under load: back after {statistics.median(back):.2f} s, {len(errors)} errors {errors[:2]}, "
+        print(
+            f"killed 3 times under load: back after {statistics.median(back):.2f} s, {len(errors)} "
+            f"errors {errors[:2]}, "
               f"server restarted its processes: {restarted}")  # fmt: skip
     finally:
         cluster.remove()

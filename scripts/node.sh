@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Node's clients for the tests, exact versions with hashes, below .local/node: where there is npm. Without it their tests are skipped.
+# Node's clients for the tests, exact versions with hashes, below .local/node: where there is npm. Without
+# it their tests are skipped.
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 prepare_local
 

@@ -58,7 +58,8 @@ fi
 
 say "Debian packages to install:"
 for i in "${!missing[@]}"; do printf '    %-28s %s\n' "${missing[i]}" "${reasons[i]}"; done
-command -v apt-get >/dev/null || die "no apt-get here; install the packages above by hand (this set-up knows Debian and its kin)"
+command -v apt-get >/dev/null ||
+    die "no apt-get here; install the packages above by hand (this set-up knows Debian and its kin)"
 
 export DEBIAN_FRONTEND=noninteractive
 if ! apt-cache show "${missing[@]}" >/dev/null 2>&1; then
@@ -68,8 +69,8 @@ fi
 case " ${missing[*]} " in
     *" postgresql-$PG_MAJOR "*)
         apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1 ||
-            die "the package sources of this machine have no postgresql-$PG_MAJOR (Debian 12 has 15, Debian 13 has 17); add PGDG, the" \
-                "PostgreSQL project's own, which has all, or name another PostgreSQL with PG_CONFIG"
+            die "the package sources of this machine have no postgresql-$PG_MAJOR (Debian 12 has 15, Debian 13 has" \
+                "17); add PGDG, the PostgreSQL project's own, which has all, or name another PostgreSQL with PG_CONFIG"
         ;;
 esac
 

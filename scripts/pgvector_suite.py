@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""pgvector's own TAP suite with `ivf` in the place of its indexes, on the private server's PostgreSQL: pgvector_suite.py CHECKOUT [PART…]
+"""pgvector's own TAP suite with `ivf` in the place of its indexes, on the private server's PostgreSQL:
+pgvector_suite.py CHECKOUT [PART…]
 
-CHECKOUT is a clone of pgvector; PART names files by a part of their name. Needs Perl's IPC::Run (Debian: libipc-run-perl) and the server's Perl
-modules (Debian's package of headers). What is rewritten: the extension and the access method; options of lists and graphs, and settings of
-either, go, so that every default is ivf's own. Files about sparsevec and bit_jaccard_ops, which ivf has not, are left out. The last line
-of each file says how many of its checks passed; docs/pgvector.md says which fail by design.
+CHECKOUT is a clone of pgvector; PART names files by a part of their name. Needs Perl's IPC::Run (Debian:
+libipc-run-perl) and the server's Perl modules (Debian's package of headers). What is rewritten: the extension and the
+access method; options of lists and graphs, and settings of either, go, so that every default is ivf's own. Files about
+sparsevec and bit_jaccard_ops, which ivf has not, are left out. The last line of each file says how many of its checks
+passed; docs/pgvector.md says which fail by design.
 """
 
 import os
@@ -46,7 +48,8 @@ def run(path: pathlib.Path, folder: pathlib.Path) -> tuple[int, list[str]]:
     prefix = LOCAL / "pgsql" / "lib" / "postgresql" / MAJOR
     library = next(prefix.glob("lib/**/pgxs"))
     environment = {
-        "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}", "HOME": str(place), "TESTDIR": str(place), "TESTDATADIR": str(place / "data"),
+        "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}", "HOME": str(place), "TESTDIR": str(place),
+        "TESTDATADIR": str(place / "data"),
         "TESTLOGDIR": str(place / "log"), "PG_REGRESS": str(library / "src/test/regress/pg_regress"),
         "PERL5LIB": f"{library / 'src/test/perl'}:{os.environ.get('PERL5LIB', '')}", "LANG": "C.UTF-8",
     }  # fmt: skip
@@ -57,7 +60,8 @@ def run(path: pathlib.Path, folder: pathlib.Path) -> tuple[int, list[str]]:
         shutil.chown(place, "postgres")
     try:
         done = subprocess.run(
-            ["perl", str(copy)], cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            ["perl", str(copy)], cwd=place, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             timeout=SECONDS, check=False, errors="replace", **options,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The private Python environment of tests and demo (python.sh lint: of lint; python.sh bare: nothing but pip): exact versions, hashes checked.
+# The private Python environment of tests and demo (python.sh lint: of lint; python.sh bare: nothing but pip): exact
+# versions, hashes checked.
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 prepare_local
 

@@ -1,4 +1,5 @@
-"""Adds to cargo-cyclonedx's bill of materials what cargo does not know of: ONNX Runtime and the built-in model. Prints it.
+"""Adds to cargo-cyclonedx's bill of materials what cargo does not know of: ONNX Runtime and the
+built-in model. Prints it.
 
 Usage: sbom.py BILL ENCODER'S-BILL
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A private copy of PostgreSQL (Debian's, or PG_CONFIG's) below .local/pgsql. PostgreSQL finds its libraries and its share
-# folder relative to its own program file, so extensions put into the copy load there and nowhere else, and no root is needed.
+# A private copy of PostgreSQL (Debian's, or PG_CONFIG's) below .local/pgsql. PostgreSQL finds its libraries
+# and its share folder relative to its own program file, so extensions put into the copy load there and nowhere
+# else, and no root is needed.
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 prepare_local
 
@@ -24,7 +25,8 @@ case $bin in
         cp -aL "$share" "$PREFIX/share/postgresql/$PG_MAJOR"
         ln -sfn /usr/include/postgresql "$PREFIX/include/postgresql"
         ;;
-    /usr/bin | /usr/local/bin | /bin) die "$bin has other programs beside PostgreSQL's: only one in a folder of its own can be copied" ;;
+    /usr/bin | /usr/local/bin | /bin)
+        die "$bin has other programs beside PostgreSQL's: only one in a folder of its own can be copied" ;;
     *) # everybody else's: bin, lib and share in one folder
         mkdir -p "$copied"
         for folder in bin lib share; do cp -aL "${bin%/bin}/$folder" "$copied/"; done

@@ -1,7 +1,8 @@
 """Pictures of one kind: of each kind any number, drawn from a seed, no two the same; and edited copies of them.
 
-Receipts of one shop, chats in one app, charts of one program look alike to a network, and are copies of nothing. Photographs come
-from scripts/photographs.sh. Two frames of a burst are two pictures here: whoever wants them found registers both.
+Receipts of one shop, chats in one app, charts of one program look alike to a network, and are copies of
+nothing. Photographs come from scripts/photographs.sh. Two frames of a burst are two pictures here: whoever
+wants them found registers both.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 FONTS = Path("/usr/share/fonts/truetype/dejavu")
 WORDS = (
-    "amber basin cedar delta ember fjord grove haven inlet jolly kettle lemon maple noble ocean pearl quartz ridge stone tulip umber "
-    "velvet willow xenon yonder zephyr anchor bridge candle dragon engine forest garden hammer island jacket kitten ladder magnet "
+    "amber basin cedar delta ember fjord grove haven inlet jolly kettle lemon maple noble ocean pearl quartz ridge "
+    "stone tulip umber "
+    "velvet willow xenon yonder zephyr anchor bridge candle dragon engine forest garden hammer island jacket kitten "
+    "ladder magnet "
     "needle orange parcel quiver rocket saddle ticket uncle violin walnut yellow zipper"
 ).split()
 COLOURS = ["#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c"]
@@ -349,7 +352,8 @@ def halves(r):
 
 KINDS = {
     "receipts": receipts, "chats": chats, "bar charts": bars, "line charts": lines, "pie charts": pies, "forms": forms,
-    "text pages": pages, "spreadsheets": spreadsheets, "maps": maps, "QR codes": qr, "bar codes": barcodes, "app screens": screens,
+    "text pages": pages, "spreadsheets": spreadsheets, "maps": maps, "QR codes": qr, "bar codes": barcodes,
+    "app screens": screens,
     "memes of one template": memes, "line drawings": drawings, "products on white": products, "skies": skies,
     "grass": grass, "brick": textures("brick.png"), "rooms": rooms, "parts of one photograph": halves,
 }  # fmt: skip

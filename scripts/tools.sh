@@ -8,8 +8,8 @@ if [ "$(printf '%s\n' 1.95 "$rustc_version" | sort -V | head -1)" != 1.95 ]; the
     die "rustc is $rustc_version; copymatch needs 1.95 or newer (rustup update)"
 fi
 
-# What was compiled on a newer Debian does not start on an older one, and cargo knows nothing of it: a target folder that
-# moved (a mounted folder, a copied clone) is compiled anew.
+# What was compiled on a newer Debian does not start on an older one, and cargo knows nothing of it: a target folder
+# that moved (a mounted folder, a copied clone) is compiled anew.
 # shellcheck source=/dev/null
 here=$(. /etc/os-release && printf '%s' "$ID ${VERSION_ID:-${VERSION_CODENAME:-}}")
 there=$(cat "$CARGO_TARGET_DIR/.built-on" 2>/dev/null || true)

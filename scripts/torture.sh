@@ -14,4 +14,5 @@ cd "$ROOT"
 # Interrupted, so that pytest still says what it was at, and its clusters are removed.
 timeout --signal=INT --kill-after=30 "$limit" "$LOCAL/venv/bin/python" -m pytest -q --durations=10 \
     tests/test_torture.py tests/test_pressure.py tests/test_ivf_crash.py tests/test_replicas.py \
-    tests/test_queue.py tests/test_reembed.py tests/test_service.py -k 'torture or pressure or ivf_crash or replicas or service or killed'
+    tests/test_queue.py tests/test_reembed.py tests/test_service.py \
+    -k 'torture or pressure or ivf_crash or replicas or service or killed'

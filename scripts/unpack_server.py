@@ -16,7 +16,8 @@ import zipfile
 
 #: What a server package without client programs gets from Debian's: they serve older servers as well.
 CLIENTS = [
-    "pg_basebackup", "pg_checksums", "pg_controldata", "pg_dump", "pg_dumpall", "pg_isready", "pg_resetwal", "pg_restore",
+    "pg_basebackup", "pg_checksums", "pg_controldata", "pg_dump", "pg_dumpall", "pg_isready", "pg_resetwal",
+    "pg_restore",
     "pg_waldump", "psql", "vacuumdb",
 ]  # fmt: skip
 DEBIAN = pathlib.Path("/usr/lib/postgresql/15/bin")

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Writes an update script to the standard output: upgrade_sql.py FROM TO.
 
-A released step is frozen: sql/upgrades/FROM--TO.sql is the whole of it. The step to the version under development has by hand, in that
-file, what cannot be derived (ALTER TABLE, DROP FUNCTION, data that moves); the rest follows from comparing sql/*.sql, in the order of
-src/lib.rs, with what FROM installed (sql/history):
+A released step is frozen: sql/upgrades/FROM--TO.sql is the whole of it. The step to the version under development has
+by hand, in that file, what cannot be derived (ALTER TABLE, DROP FUNCTION, data that moves); the rest follows from
+comparing sql/*.sql, in the order of src/lib.rs, with what FROM installed (sql/history):
 
 - a statement that FROM had word for word is left out;
-- CREATE FUNCTION, PROCEDURE, VIEW and AGGREGATE replace what FROM made; what it did not make is created, so that nobody's object is taken over;
+- CREATE FUNCTION, PROCEDURE, VIEW and AGGREGATE replace what FROM made; what it did not make is created, so that
+  nobody's object is taken over;
 - COMMENT, GRANT, REVOKE and SET LOCAL always run;
-- any other new statement runs as it stands, unless FROM made an object of that kind and name: changing that one is work by hand.
+- any other new statement runs as it stands, unless FROM made an object of that kind and name: changing that one is
+  work by hand.
 
 `-- @model VERSION@` in either stands for the model that VERSION's library carried: it becomes one of the catalogue.
 tests/test_upgrade.py proves that an updated catalogue is that of a fresh installation.
@@ -25,14 +27,15 @@ REPLACEABLE = re.compile(r"CREATE (FUNCTION|PROCEDURE|VIEW|AGGREGATE) ", re.IGNO
 ALWAYS = re.compile(r"(COMMENT ON|GRANT|REVOKE|SET LOCAL) ", re.IGNORECASE)
 # Kind and name of what a CREATE makes; triggers and policies have theirs within a table.
 MADE = re.compile(
-    r"CREATE (?:UNIQUE |CONSTRAINT |OR REPLACE )*(TABLE|TYPE|INDEX|SCHEMA|OPERATOR CLASS|OPERATOR|CAST|ACCESS METHOD|SEQUENCE|EVENT TRIGGER|"
-    r"TRIGGER|POLICY|FUNCTION|PROCEDURE|VIEW|AGGREGATE) +([^ (;]+)",
+    r"CREATE (?:UNIQUE |CONSTRAINT |OR REPLACE )*(TABLE|TYPE|INDEX|SCHEMA|OPERATOR CLASS|OPERATOR|CAST|"
+    r"ACCESS METHOD|SEQUENCE|EVENT TRIGGER|TRIGGER|POLICY|FUNCTION|PROCEDURE|VIEW|AGGREGATE) +([^ (;]+)",
     re.IGNORECASE,
 )
 ON_TABLE = re.compile(r" ON (\S+)")
 DROPPED = re.compile(r"DROP (FUNCTION|PROCEDURE|VIEW|AGGREGATE) +(?:IF EXISTS +)?([^ (;]+)", re.IGNORECASE)
 TOKEN = re.compile(
-    r"""--[^\n]*|/\*.*?\*/|[eE]?'(?:[^']|'')*'|"(?:[^"]|"")*"|(?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?P=tag)|[A-Za-z_]\w*|.""",
+    r"""--[^\n]*|/\*.*?\*/|[eE]?'(?:[^']|'')*'"""
+    r"""|"(?:[^"]|"")*"|(?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?P=tag)|[A-Za-z_]\w*|.""",
     re.DOTALL,
 )
 
@@ -114,7 +117,7 @@ def model(version: str) -> str:
 
 def derived(by_hand: str, old: str) -> list[str]:
     before = statements(old)
-    known = {plain(statement) for statement in before}
+    known, written = {plain(statement) for statement in before}, set(before)
     replaceables = {signature(statement) for statement in before if REPLACEABLE.match(statement)}
     names = {made(statement) for statement in before} - {None}
     again = {(kind.upper(), name.removeprefix("@extschema@.")) for kind, name in DROPPED.findall(plain(by_hand))}
@@ -131,7 +134,8 @@ def derived(by_hand: str, old: str) -> list[str]:
                 dropped = (replaceable.group(1).upper(), made(statement)[1]) in again
                 if signature(statement) not in replaceables:
                     result.append(statement)
-                elif is_new or dropped:
+                # Of a body between dollars the catalogue keeps every line end.
+                elif is_new or dropped or "$$" in statement and statement not in written:
                     result.append(REPLACEABLE.sub(r"CREATE OR REPLACE \1 ", statement, count=1))
             elif is_new and made(statement) not in names:
                 result.append(statement)

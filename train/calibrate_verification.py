@@ -2,10 +2,11 @@
 
     make calibrate-verification PICTURES=folder [ARGS=--write]
 
-FOLDER has `references/`, `queries/` and `truth.csv` (query, reference or nothing, source): edited copies and strangers of photographs
-that neither the network nor a benchmark knows. It is searched whole, and in parts of 1,000, 200 and 50 references, so that the weights
-hold in small sets, too. To these come pictures of one kind, drawn by scripts/strangers.py from seeds that `make eval-strangers` does
-not use. Every pair is what `copy_match(…, verify => 'all')` says of it. The form is that of crates/scoring/src/standing.rs.
+FOLDER has `references/`, `queries/` and `truth.csv` (query, reference or nothing, source): edited copies and strangers
+of photographs that neither the network nor a benchmark knows. It is searched whole, and in parts of 1,000, 200 and 50
+references, so that the weights hold in small sets, too. To these come pictures of one kind, drawn by
+scripts/strangers.py from seeds that `make eval-strangers` does not use. Every pair is what `copy_match(…, verify =>
+'all')` says of it. The form is that of crates/scoring/src/standing.rs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ NEIGHBOURS = 50
 LEAD = ("similarity", "background", "best", "fifth")
 VERIFIED = (*LEAD, "inliers", "inliers_lead", "agreement", "outstanding")
 MAY_FALL = {"background"}
-# From a probability on that deserves the word; lower ones held here, too, but these sources have few strangers of a kind.
+# From a probability on that deserves the word; lower ones held here, too, but these sources
+# have few strangers of a kind.
 THRESHOLDS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993)
 # As in crates/scoring/src/standing.rs.
 CHANCE, PLAIN, ALIKE, AGREES, ITSELF, LEFT = 0.03, 1.8, (0.7, 0.85), (0.75, 0.65), (0.993, 0.998), 0.05
@@ -71,13 +73,19 @@ def others(values):
 
 
 def part(name: str, drawn: bool, answers: list) -> Part:
-    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared, agreement, uncovered, ground, features)."""
+    """`answers`: (source, reference or None, background, rows of the nearest: reference, similarity, inliers, compared,
+    agreement, uncovered, ground, features)."""
     shape = (len(answers), NEIGHBOURS)
-    similarity, inliers, compared, agreement, uncovered, ground, held = np.full(shape, -1.0), *(np.zeros(shape) for _ in range(6))
+    similarity, inliers, compared, agreement, uncovered, ground, held = (
+        np.full(shape, -1.0),
+        *(np.zeros(shape) for _ in range(6)),
+    )
     present, true = np.zeros(shape, bool), np.zeros(shape, bool)
     background = np.array([m for _, _, m, _ in answers])[:, None]
     for at, (_, truth, _, rows) in enumerate(answers):
-        for place, (reference, alike, count, cells, agrees, clear, plain, features) in enumerate(sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]):
+        for place, (reference, alike, count, cells, agrees, clear, plain, features) in enumerate(
+            sorted(rows, key=lambda row: -row[1])[:NEIGHBOURS]
+        ):
             similarity[at, place], inliers[at, place], compared[at, place] = alike, np.log1p(count), cells
             agreement[at, place], uncovered[at, place], ground[at, place] = agrees, clear, plain
             held[at, place] = features
@@ -93,8 +101,12 @@ def part(name: str, drawn: bool, answers: list) -> Part:
     columns = [similarity, np.broadcast_to(background, shape), *leads, inliers, lead, agreement, outstanding]
     alike = between(similarity, ALIKE) * between(agreement, AGREES)
     drawn_one = between(ground, GROUND) * between(agreement, DRAWN_AGREES) * (1 - between(count, DRAWN_INLIERS))
-    drawn_one *= 1 - between(count / np.maximum(held, 1), DRAWN_SHARE) * between(count, DRAWN_SHARED) * between(uncovered, DRAWN_UNCOVERED)
-    drawn_one *= 1 - np.maximum(stands_out, features_do) * np.maximum(between(other, TEMPLATE), between(others(similarity), KIND))
+    drawn_one *= 1 - between(count / np.maximum(held, 1), DRAWN_SHARE) * between(count, DRAWN_SHARED) * between(
+        uncovered, DRAWN_UNCOVERED
+    )
+    drawn_one *= 1 - np.maximum(stands_out, features_do) * np.maximum(
+        between(other, TEMPLATE), between(others(similarity), KIND)
+    )
     contradicted = np.maximum(alike, drawn_one) * (1 - between(similarity, ITSELF))
     sources = np.array([source for source, *_ in answers])
     known = np.array([truth is not None for _, truth, *_ in answers])
@@ -118,7 +130,9 @@ def fit(x, y, names, weights):
             b -= np.clip(step, -2, 2)
             if abs(step).max() < 1e-8:
                 break
-        falling = [at + 1 for at, name in enumerate(names) if name not in MAY_FALL and active[at + 1] and b[at + 1] < -1e-12]
+        falling = [
+            at + 1 for at, name in enumerate(names) if name not in MAY_FALL and active[at + 1] and b[at + 1] < -1e-12
+        ]
         if not falling:
             break
         active[min(falling, key=lambda at: b[at])] = False
@@ -155,7 +169,9 @@ class Rows:
     def left_out(self, names) -> np.ndarray:
         """Log-odds of each source's pairs by weights that were fitted to the other sources; small sources together."""
         counts = Counter(self.source)
-        group = np.array([name if counts[name] > 600 else f"small {zlib.crc32(name.encode()) % 4}" for name in self.source])
+        group = np.array(
+            [name if counts[name] > 600 else f"small {zlib.crc32(name.encode()) % 4}" for name in self.source]
+        )
         odds = np.zeros(len(self.y))
         for name in sorted(set(group)):
             out = group == name
@@ -213,9 +229,14 @@ class Server:
     def __init__(self, dsn: str):
         self.dsn = dsn
         self.name = sql.Identifier(DATABASE)
-        self.maintain("DROP DATABASE IF EXISTS {} WITH (FORCE)", "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'")
+        self.maintain(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)", "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'"
+        )
         with self.connect() as db:
-            db.execute("CREATE EXTENSION copymatch; CREATE TABLE query (name text, image bytea, truth text, source text, descriptor vector)")
+            db.execute(
+                "CREATE EXTENSION copymatch; "
+                "CREATE TABLE query (name text, image bytea, truth text, source text, descriptor vector)"
+            )
 
     def maintain(self, *statements: str) -> None:
         with psycopg.connect(self.dsn, dbname="postgres", autocommit=True) as db:
@@ -231,17 +252,28 @@ class Server:
             db.execute(f"CREATE TABLE {table_name} (name text PRIMARY KEY, image bytea)")
             with db.cursor() as cursor:
                 cursor.executemany(f"INSERT INTO {table_name} VALUES (%s, %s)", references)
-                db.execute(f"SELECT copy_create_set('{table_name}', '{table_name}', 'name', 'image', on_bad_image => 'skip')")
+                db.execute(
+                    f"SELECT copy_create_set('{table_name}', '{table_name}', 'name', 'image', on_bad_image => 'skip')"
+                )
                 db.execute("TRUNCATE query")
                 cursor.executemany("INSERT INTO query VALUES (%s, %s, %s, %s)", queries)
-            db.execute("UPDATE query SET descriptor = copymatch.embed_reference(image, (SELECT name FROM copymatch.models WHERE is_default), name, 0)")
+            db.execute(
+                "UPDATE query SET descriptor = copymatch.embed_reference(image, (SELECT name FROM copymatch.models "
+                "WHERE is_default), name, 0)"
+            )
 
     def search(self, table_name: str, names=None) -> list:
         """Every query (of these names) against a set."""
         with self.connect() as db:
-            known = db.execute("SELECT name, source, truth FROM query WHERE descriptor IS NOT NULL ORDER BY name").fetchall()
+            known = db.execute(
+                "SELECT name, source, truth FROM query WHERE descriptor IS NOT NULL ORDER BY name"
+            ).fetchall()
             held = {name for (name,) in db.execute(f"SELECT name FROM {table_name}")}
-        known = [(name, source, truth if truth in held else None) for name, source, truth in known if names is None or name in names]
+        known = [
+            (name, source, truth if truth in held else None)
+            for name, source, truth in known
+            if names is None or name in names
+        ]
         halves = [known[at::2] for at in range(2)]
 
         statement = f"""
@@ -251,7 +283,8 @@ class Server:
                 ORDER BY r.descriptor <=> q.descriptor LIMIT {NEIGHBOURS}),
             ranked AS (SELECT row_number() OVER (ORDER BY similarity DESC, name) AS place, * FROM near),
             found AS MATERIALIZED (
-                SELECT f.* FROM query q, copymatch.compare_sketches(q.image, (SELECT name FROM copymatch.models WHERE is_default),
+                SELECT f.* FROM query q, copymatch.compare_sketches(q.image, (SELECT name FROM copymatch.models
+                WHERE is_default),
                     (SELECT array_agg(sketch ORDER BY place) FROM ranked)) f WHERE q.name = %(name)s)
             SELECT copy_background(q.descriptor), r.name, r.similarity, coalesce(f.inliers, 0), coalesce(f.compared, 0),
                    coalesce(f.agreement, 0), coalesce(f.uncovered, 0), coalesce(f.ground, 0), coalesce(f.features, 0)
@@ -275,7 +308,12 @@ def photographs(server: Server, folder: Path) -> list[Part]:
         truth = list(csv.DictReader(file))
     references = [(path.stem, path.read_bytes()) for path in sorted((folder / "references").iterdir())]
     queries = [
-        (Path(row["query"]).stem, (folder / "queries" / row["query"]).read_bytes(), Path(row["reference"]).stem if row["reference"] else None, row["source"])
+        (
+            Path(row["query"]).stem,
+            (folder / "queries" / row["query"]).read_bytes(),
+            Path(row["reference"]).stem if row["reference"] else None,
+            row["source"],
+        )
         for row in truth
     ]
     server.load("photograph", references, queries)
@@ -289,8 +327,13 @@ def photographs(server: Server, folder: Path) -> list[Part]:
         rest = [name for name, _, of, _ in queries if of not in chosen]
         more = chance.choice(len(rest), min(len(rest), max(len(copies), 100)), replace=False)
         with server.connect() as db:
-            db.execute(f"CREATE TABLE photograph_{size} AS SELECT * FROM photograph WHERE name = ANY (%s)", (list(chosen),))
-            db.execute(f"SELECT copy_create_set('photograph_{size}', 'photograph_{size}', 'name', 'image', on_bad_image => 'skip')")
+            db.execute(
+                f"CREATE TABLE photograph_{size} AS SELECT * FROM photograph WHERE name = ANY (%s)", (list(chosen),)
+            )
+            db.execute(
+                f"SELECT copy_create_set('photograph_{size}', 'photograph_{size}', 'name', 'image', "
+                "on_bad_image => 'skip')"
+            )
         names = set(copies) | {rest[at] for at in more}
         parts.append(part(f"photographs, {size} references", False, server.search(f"photograph_{size}", names)))
     return parts
@@ -304,8 +347,17 @@ def kinds(server: Server, seed: int) -> Part:
             references.append((f"{kind} {number}", encoded(picture, quality=95)))
             for edit, image in strangers.copies(picture, number + 100 * seed).items():
                 if (number + len(edit)) % 2 == 0:
-                    queries.append((f"{kind} {number} {edit}", encoded(image, quality=40 + 5 * (number % 9)), f"{kind} {number}", kind))
-            queries.append((f"{kind} stranger {number}", encoded(strangers.draw(kind, 12 + number, seed), quality=90), None, kind))
+                    queries.append(
+                        (
+                            f"{kind} {number} {edit}",
+                            encoded(image, quality=40 + 5 * (number % 9)),
+                            f"{kind} {number}",
+                            kind,
+                        )
+                    )
+            queries.append(
+                (f"{kind} stranger {number}", encoded(strangers.draw(kind, 12 + number, seed), quality=90), None, kind)
+            )
     server.load(f"kinds_{seed}", references, queries)
     return part(f"kinds, seed {seed}", True, server.search(f"kinds_{seed}"))
 
@@ -313,7 +365,11 @@ def kinds(server: Server, seed: int) -> Part:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--dsn", default=os.environ.get("COPYMATCH_DSN", ""), help="a server with the extension (default: $COPYMATCH_DSN)")
+    parser.add_argument(
+        "--dsn",
+        default=os.environ.get("COPYMATCH_DSN", ""),
+        help="a server with the extension (default: $COPYMATCH_DSN)",
+    )
     parser.add_argument("--calibration", type=Path, default=ROOT / "models" / "default" / "calibration.json")
     parser.add_argument("--write", action="store_true", help="write weights and thresholds into the calibration")
     a = parser.parse_args()
@@ -327,13 +383,18 @@ def main() -> None:
     everything = np.ones(len(rows.y), bool)
     for stage, names in (("lead", LEAD), ("verified", VERIFIED)):
         weights = rows.fitted(names, everything)
-        record[stage] = {name: round(float(value), 6) for name, value in zip(("intercept", *names), weights, strict=True)}
+        record[stage] = {
+            name: round(float(value), 6) for name, value in zip(("intercept", *names), weights, strict=True)
+        }
         odds = rows.left_out(names)
         threshold = choose(rows, odds)
         if stage == "verified":
             record[stage] |= {"copy_probability": threshold, "review_probability": record["review_probability"]}
         print(f"\n{stage}: {record[stage]}")
-        print(f"copy from {threshold}; expected calibration error on photographs left out {calibration_error(rows, odds):.3f}\n")
+        print(
+            f"copy from {threshold}; expected calibration error on photographs left "
+            f"out {calibration_error(rows, odds):.3f}\n"
+        )
         print("| source left out | queries | copies | at copy: right | wrong |\n| --- | --- | --- | --- | --- |")
         for name, line in sorted(table(rows, odds, threshold).items()):
             print(f"| {name} | {line[0]} | {line[1]} | {line[2]} | {line[3]} |")

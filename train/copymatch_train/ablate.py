@@ -1,8 +1,10 @@
-"""What each part gives: short runs that differ from one base in one part, and scores that differ in one way of stretching.
+"""What each part gives: short runs that differ from one base in one part, and scores that differ
+in one way of stretching.
 
 `ablate TABLE.yaml FOLDER` runs every row that FOLDER has no result for yet and prints the table; `--row NAME` runs one.
-A TABLE has `base` (a configuration), `rows` (name: what differs from the base) and `seeds`. A row's `after` names another row
-whose weights it starts from. `--stretching CHECKPOINT` scores one trained network under several kinds of score normalisation.
+A TABLE has `base` (a configuration), `rows` (name: what differs from the base) and `seeds`. A row's `after`
+names another row whose weights it starts from. `--stretching CHECKPOINT` scores one trained network under
+several kinds of score normalisation.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ def line(name: str, results: list[dict]) -> str:
 
 
 def stretching(config: Config, trained: Path) -> list[str]:
-    """Rows of a table: one network's descriptors of the validation pictures under several normalisations of the scores."""
+    """Rows of a table: one network's descriptors of the validation pictures under several
+    normalisations of the scores."""
     network = CopyNetwork(config.network)
     checkpoint.load_for_inference(trained, network, config)
     pictures = Pictures.of(config.data)
@@ -82,7 +85,10 @@ def stretching(config: Config, trained: Path) -> list[str]:
 
     def add(name: str, scores: np.ndarray, correct: np.ndarray) -> None:
         positives = int((validation.truth >= 0).sum())
-        rows.append(f"| {name} | {micro_average_precision(scores, correct, positives):.3f} | {recall_at_precision(scores, correct, positives)[0]:.3f} |")
+        rows.append(
+            f"| {name} | {micro_average_precision(scores, correct, positives):.3f} "
+            f"| {recall_at_precision(scores, correct, positives)[0]:.3f} |"
+        )
 
     scales = {f"{config.run.validation_side} px": None}
     if len(config.export.sizes) > 1:
@@ -98,7 +104,11 @@ def stretching(config: Config, trained: Path) -> list[str]:
             for factor in (2.0, 2.5, 3.0) if k == 5 else (2.5,):
                 add(f"{label}: stretched, k = {k}, factor {factor}", stretched(values, m, factor).ravel(), correct)
         # Pizzi et al., CVPR 2022: minus the mean similarity to the three nearest of the background.
-        add(f"{label}: SSCD's subtraction", (values - background_similarity(queries, background, 3)[:, None]).ravel(), correct)
+        add(
+            f"{label}: SSCD's subtraction",
+            (values - background_similarity(queries, background, 3)[:, None]).ravel(),
+            correct,
+        )
     return rows
 
 

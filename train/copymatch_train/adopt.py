@@ -1,10 +1,13 @@
-"""Somebody else's network → a model folder for copy_add_model: weights, manifest and, with a configuration, background and calibration.
+"""Somebody else's network → a model folder for copy_add_model: weights, manifest and, with a configuration,
+background and calibration.
 
-    python -m copymatch_train.adopt network.onnx FOLDER --name some-net --licence MIT --source 'who made it' --sizes 288 --fit short
-    python -m copymatch_train.adopt network.onnx FOLDER … --config train/configs/default-negatives.yaml      # needs the pictures
+    python -m copymatch_train.adopt network.onnx FOLDER --name some-net --licence MIT --source 'who made it' --sizes
+    288 --fit short python -m copymatch_train.adopt network.onnx FOLDER … --config
+    train/configs/default-negatives.yaml      # needs the pictures
 
-What the file itself says is read from it: names, layout, type, dimensions. What it cannot say has to be given: sizes, fit, filter,
-colour order and, for floats, mean and deviation. docs/models.md explains every field. The network is run, never changed.
+What the file itself says is read from it: names, layout, type, dimensions. What it cannot say has to be given:
+sizes, fit, filter, colour order and, for floats, mean and deviation. docs/models.md explains every field. The
+network is run, never changed.
 """
 
 from __future__ import annotations
@@ -35,16 +38,25 @@ def interface(run: onnxruntime.InferenceSession, output: str | None = None) -> t
     if len(inputs) != 1:
         raise AdoptError(f"the network has {len(inputs)} inputs, one image is wanted")
     if output is None and len(outputs) != 1:
-        raise AdoptError(f"the network has {len(outputs)} outputs ({', '.join(o.name for o in outputs)}); name one with --output")
+        raise AdoptError(
+            f"the network has {len(outputs)} outputs ({', '.join(o.name for o in outputs)}); name one with --output"
+        )
     found = [o for o in outputs if output in (None, o.name)]
     if not found:
         raise AdoptError(f"the network has no output {output!r}")
     shape = inputs[0].shape
     if inputs[0].type not in TYPES or len(shape) != 4:
-        raise AdoptError(f"input {inputs[0].name!r} is {inputs[0].type} of {len(shape)} dimensions; four of float or uint8 are wanted")
+        raise AdoptError(
+            f"input {inputs[0].name!r} is {inputs[0].type} of {len(shape)} dimensions; four of float or uint8 are "
+            "wanted"
+        )
     if 3 not in (shape[1], shape[3]):
-        raise AdoptError(f"input {inputs[0].name!r} is {shape}: neither its second nor its last dimension is 3, the colours")
-    return dict(name=inputs[0].name, layout="NHWC" if shape[3] == 3 else "NCHW", type=TYPES[inputs[0].type]), found[0].name
+        raise AdoptError(
+            f"input {inputs[0].name!r} is {shape}: neither its second nor its last dimension is 3, the colours"
+        )
+    return dict(name=inputs[0].name, layout="NHWC" if shape[3] == 3 else "NCHW", type=TYPES[inputs[0].type]), found[
+        0
+    ].name
 
 
 def manifest_of(weights: bytes, run: onnxruntime.InferenceSession, a: argparse.Namespace) -> dict:
@@ -58,12 +70,18 @@ def manifest_of(weights: bytes, run: onnxruntime.InferenceSession, a: argparse.N
         how |= dict(mean=a.mean or [0.5, 0.5, 0.5], std=a.std or [0.5, 0.5, 0.5])
     if a.fit != "square":
         how["fit"] = a.fit
-    manifest = dict(manifest_version=1, name=a.name, version=a.version, dimensions=0, input=how, output=dict(name=output))
+    manifest = dict(
+        manifest_version=1, name=a.name, version=a.version, dimensions=0, input=how, output=dict(name=output)
+    )
     parity = describe(run, [waves_v1()], manifest)[0]
     if not np.isfinite(parity).all():
         raise AdoptError("the network's answer to the parity picture is not finite")
-    manifest |= dict(dimensions=len(parity), weights_sha256=hashlib.sha256(weights).hexdigest(), licence=a.licence, source=a.source)
-    manifest["parity"] = [dict(pattern="waves-v1", descriptor=[round(float(v), 6) for v in parity], tolerance=a.tolerance)]
+    manifest |= dict(
+        dimensions=len(parity), weights_sha256=hashlib.sha256(weights).hexdigest(), licence=a.licence, source=a.source
+    )
+    manifest["parity"] = [
+        dict(pattern="waves-v1", descriptor=[round(float(v), 6) for v in parity], tolerance=a.tolerance)
+    ]
     return manifest
 
 
@@ -82,7 +100,12 @@ def main() -> None:
     parser.add_argument("--mean", type=float, nargs=3)
     parser.add_argument("--std", type=float, nargs=3)
     parser.add_argument("--output", help="name of the output, where there are several")
-    parser.add_argument("--tolerance", type=float, default=0.005, help="of the parity descriptor, any component; int8 networks differ between processors")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.005,
+        help="of the parity descriptor, any component; int8 networks differ between processors",
+    )
     parser.add_argument("--config", type=Path, help="whose pictures make background and calibration")
     parser.add_argument("--rows", type=int, default=8192, help="of the background")
     a = parser.parse_args()
@@ -97,7 +120,9 @@ def main() -> None:
     print(json.dumps({k: v for k, v in manifest.items() if k != "parity"}))
     if a.config:
         for module, further in (("background", ["--rows", str(a.rows)]), ("calibrate", [])):
-            subprocess.run([sys.executable, "-m", f"copymatch_train.{module}", str(a.config), str(a.out), *further], check=True)
+            subprocess.run(
+                [sys.executable, "-m", f"copymatch_train.{module}", str(a.config), str(a.out), *further], check=True
+            )
 
 
 if __name__ == "__main__":

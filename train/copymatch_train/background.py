@@ -1,7 +1,7 @@
 """Background descriptors for score normalisation: int8 rows of training pictures, never of a reference or a query.
 
-File (little-endian): b"CMBG", u16 version 1, u16 dtype 2, u32 rows, u32 dimensions, rows × f32 scale, rows × dimensions i8.
-A row is scale · int8; scale = max|d| / 127, so the rounding error is at most scale / 2 per dimension.
+File (little-endian): b"CMBG", u16 version 1, u16 dtype 2, u32 rows, u32 dimensions, rows × f32 scale, rows × dimensions
+i8. A row is scale · int8; scale = max|d| / 127, so the rounding error is at most scale / 2 per dimension.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def unpack(raw: bytes) -> np.ndarray:
     return values.astype(np.float32) * scale[:, None]
 
 
-def describe_all(run, images, manifest: dict, batch: int = 16, label: str = "embed", total: int | None = None) -> np.ndarray:
+def describe_all(
+    run, images, manifest: dict, batch: int = 16, label: str = "embed", total: int | None = None
+) -> np.ndarray:
     """Descriptors of an iterable of PIL images, in order."""
     rows, pending = [], []
     with tqdm(total=total, unit="img", desc=label) as bar:
@@ -58,11 +60,17 @@ def describe_all(run, images, manifest: dict, batch: int = 16, label: str = "emb
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Background descriptors of training pictures, for descriptor stretching.")
+    parser = argparse.ArgumentParser(
+        description="Background descriptors of training pictures, for descriptor stretching."
+    )
     parser.add_argument("config", type=Path)
-    parser.add_argument("model", type=Path, help="folder with model.onnx and manifest.json; background.bin goes beside them")
+    parser.add_argument(
+        "model", type=Path, help="folder with model.onnx and manifest.json; background.bin goes beside them"
+    )
     parser.add_argument("--rows", type=int, default=8192)
-    parser.add_argument("--beside", type=int, default=0, help="so many of the rows are pictures of data.beside's stores")
+    parser.add_argument(
+        "--beside", type=int, default=0, help="so many of the rows are pictures of data.beside's stores"
+    )
     a = parser.parse_args()
     config = configuration.load(a.config)
     manifest = json.loads((a.model / "manifest.json").read_text())
@@ -76,7 +84,9 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"--rows {a.rows}: {error}") from None
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
-    descriptors = describe_all(run, (pictures.image(int(i)) for i in chosen), manifest, label="background", total=a.rows)
+    descriptors = describe_all(
+        run, (pictures.image(int(i)) for i in chosen), manifest, label="background", total=a.rows
+    )
     raw = pack(descriptors)
     (a.model / "background.bin").write_bytes(raw)
     error = 1 - (unpack(raw) * descriptors).sum(1).min()

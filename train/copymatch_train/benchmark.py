@@ -1,4 +1,5 @@
-"""A detection benchmark as it lies on disk: references.tar, queries.tar, truth.csv. numpy and the standard library only.
+"""A detection benchmark as it lies on disk: references.tar, queries.tar, truth.csv. numpy and
+the standard library only.
 
 Read by `evaluate` (ONNX Runtime with Pillow) and by scripts/evaluate.py (inside PostgreSQL), so that both see the same.
 """
@@ -46,15 +47,20 @@ class Benchmark:
         missing = [n for n in query_names if n not in rows]
         if missing:
             raise ValueError(f"{folder}/truth.csv has no row for {len(missing)} queries, first {missing[0]}")
-        unknown = [rows[n]["reference"] for n in query_names if rows[n]["reference"] and rows[n]["reference"] not in position]
+        unknown = [
+            rows[n]["reference"] for n in query_names if rows[n]["reference"] and rows[n]["reference"] not in position
+        ]
         if unknown:
-            raise ValueError(f"{folder}/truth.csv names {len(unknown)} references that references.tar lacks, first {unknown[0]}")
+            raise ValueError(
+                f"{folder}/truth.csv names {len(unknown)} references that references.tar lacks, first {unknown[0]}"
+            )
         truth = np.array([position.get(rows[n]["reference"], -1) for n in query_names])
         return cls(reference_names, references, query_names, queries, truth, [rows[n]["edits"] for n in query_names])
 
 
 def by_edit(truth: np.ndarray, edits: list[str], nearest: np.ndarray, accepted: np.ndarray) -> dict[str, dict]:
-    """For every edit: queries with a copy that had it (alone or among others), found at rank 1, found above the P90 threshold."""
+    """For every edit: queries with a copy that had it (alone or among others), found at rank 1, found
+    above the P90 threshold."""
     table: dict[str, list[int]] = {}
     for t, e, n, ok in zip(truth, edits, nearest, accepted):
         if t >= 0:
@@ -63,4 +69,7 @@ def by_edit(truth: np.ndarray, edits: list[str], nearest: np.ndarray, accepted: 
                 row[0] += 1
                 row[1] += n == t
                 row[2] += n == t and bool(ok)
-    return {k: dict(queries=v[0], recall_at_1=round(float(v[1] / v[0]), 3), recall_at_p90=round(float(v[2] / v[0]), 3)) for k, v in sorted(table.items())}
+    return {
+        k: dict(queries=v[0], recall_at_1=round(float(v[1] / v[0]), 3), recall_at_p90=round(float(v[2] / v[0]), 3))
+        for k, v in sorted(table.items())
+    }

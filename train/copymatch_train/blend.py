@@ -1,7 +1,9 @@
-"""One linear head from two: the head that training left and PCA whitening of the same trunk, each right where the other errs.
+"""One linear head from two: the head that training left and PCA whitening of the same trunk, each
+right where the other errs.
 
-Both maps stand side by side, brought to the same mean length; the principal axes of what they give for training pictures
-lead back to the head's dimensions. So the similarity is close to the mean of the two heads' similarities, at the cost of one.
+Both maps stand side by side, brought to the same mean length; the principal axes of what they give for training
+pictures lead back to the head's dimensions. So the similarity is close to the mean of the two heads'
+similarities, at the cost of one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ EVENNESS = 0.2
 
 @torch.no_grad()
 def blended(
-    first: torch.nn.Linear, second: torch.nn.Linear, features: torch.Tensor, evenness: float = EVENNESS, shrink: float = 0.02
+    first: torch.nn.Linear,
+    second: torch.nn.Linear,
+    features: torch.Tensor,
+    evenness: float = EVENNESS,
+    shrink: float = 0.02,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(weight, bias) of a map of `first`'s shape; `features` (M, C) are pooled features of unedited pictures."""
     features = features.double()
@@ -44,14 +50,18 @@ def blended(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Blend a run's own linear head with the one that `whiten` made for its trunk.")
+    parser = argparse.ArgumentParser(
+        description="Blend a run's own linear head with the one that `whiten` made for its trunk."
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("trained", type=Path, help="the run's checkpoint")
     parser.add_argument("whitened", type=Path, help="what `whiten` made of it")
     parser.add_argument("out", type=Path, help="a checkpoint for `export`")
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--side", type=int, help="pixels a side (default: those of the first look at the first of export.sizes)")
+    parser.add_argument(
+        "--side", type=int, help="pixels a side (default: those of the first look at the first of export.sizes)"
+    )
     a = parser.parse_args()
     config = configuration.load(a.config)
     torch.set_num_threads(config.run.threads)

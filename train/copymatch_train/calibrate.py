@@ -29,8 +29,9 @@ MIN_STRANGERS = 10
 def fit_logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1e-5) -> np.ndarray:
     """Newton's method on the log-likelihood; returns (intercept, weights…) for `x` (N, F) as it is given.
 
-    Inside, every column is standardised. The ridge, in units of the mean log-likelihood, is so slight that it decides only
-    where the data do not (separable cases); one on the raw columns, which vary by a tenth, would flatten the curve.
+    Inside, every column is standardised. The ridge, in units of the mean log-likelihood, is so slight
+    that it decides only where the data do not (separable cases); one on the raw columns, which vary by a
+    tenth, would flatten the curve.
     """
     centre, spread = x.mean(0), np.maximum(x.std(0), 1e-12)
     design = np.column_stack([np.ones(len(x)), (x - centre) / spread])
@@ -88,18 +89,28 @@ def main() -> None:
     training = np.flatnonzero(~held)
     references, strangers = originals[: a.references], originals[a.references :]
     if len(strangers) < MIN_STRANGERS:
-        raise SystemExit(f"--references {a.references}: only {len(strangers)} of {len(originals)} held-out pictures are left as strangers")
+        raise SystemExit(
+            f"--references {a.references}: only {len(strangers)} of {len(originals)} held-out pictures are left as "
+            "strangers"
+        )
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
-    reference_descriptors = describe_all(run, (pictures.image(int(i)) for i in references), manifest, label="references", total=len(references))
+    reference_descriptors = describe_all(
+        run, (pictures.image(int(i)) for i in references), manifest, label="references", total=len(references)
+    )
 
-    plan = [int(v) for v in rng.choice(len(references), a.copies)] + [-1 - int(v) for v in rng.choice(len(strangers), a.unrelated)]
+    plan = [int(v) for v in rng.choice(len(references), a.copies)] + [
+        -1 - int(v) for v in rng.choice(len(strangers), a.unrelated)
+    ]
 
     def queries():
         for number, which in enumerate(plan):
             draw = random.Random(a.seed * 1_000_003 + number)
             source = references[which] if which >= 0 else strangers[-1 - which]
             image, _ = edits.edited(
-                pictures.image(int(source)), draw, STRENGTHS[number % len(STRENGTHS)], lambda: pictures.image(int(training[draw.randrange(len(training))]))
+                pictures.image(int(source)),
+                draw,
+                STRENGTHS[number % len(STRENGTHS)],
+                lambda: pictures.image(int(training[draw.randrange(len(training))])),
             )
             yield image
 
@@ -128,7 +139,8 @@ def main() -> None:
     p, c, t = probability[side], correct[side], truth[side]
     unrelated = t < 0
     review = max(threshold_for(p, c, 0.90), 0.5)
-    # Conservative: the precision asked for, and twice the odds of the most likely edited stranger of the threshold half.
+    # Conservative: the precision asked for, and twice the odds of the most likely edited
+    # stranger of the threshold half.
     highest = float(p[unrelated].max())
     copy = max(threshold_for(p, c, 0.99), 2 * highest / (1 + highest), review)
 
@@ -146,7 +158,11 @@ def main() -> None:
 
     edges = np.linspace(0, 1, 11)
     reliability = [
-        dict(probability=[round(float(lo), 1), round(float(hi), 1)], queries=int(inside.sum()), copies=int(c[inside].sum()))
+        dict(
+            probability=[round(float(lo), 1), round(float(hi), 1)],
+            queries=int(inside.sum()),
+            copies=int(c[inside].sum()),
+        )
         for lo, hi in zip(edges[:-1], edges[1:])
         for inside in [(p >= lo) & (p < hi + (hi == 1))]
     ]
@@ -167,15 +183,25 @@ def main() -> None:
             strengths=list(STRENGTHS),
             weights_sha256=manifest["weights_sha256"],
             background_rows=len(background),
-            threshold_half=dict(queries=len(p), copies=int((t >= 0).sum()), unrelated=int(unrelated.sum()), copy=at(copy), review=at(review)),
+            threshold_half=dict(
+                queries=len(p),
+                copies=int((t >= 0).sum()),
+                unrelated=int(unrelated.sum()),
+                copy=at(copy),
+                review=at(review),
+            ),
             recall_at_1=round(float(correct.sum() / (truth >= 0).sum()), 4),
             reliability=reliability,
-            note="edits of held-out training pictures by train/copymatch_train/edits.py; top-1 neighbours; one half fits the curve, the other sets the thresholds",
+            note="edits of held-out training pictures by train/copymatch_train/edits.py; top-1 neighbours; one half "
+            "fits the curve, the other sets the thresholds",
         ),
     )
     (a.model / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
     if a.dump:
-        lines = [f"{n},{plan[n]},{nearest[n]},{top[n]:.4f},{m[n]:.4f},{probability[n]:.4f},{int(correct[n])}" for n in range(len(plan))]
+        lines = [
+            f"{n},{plan[n]},{nearest[n]},{top[n]:.4f},{m[n]:.4f},{probability[n]:.4f},{int(correct[n])}"
+            for n in range(len(plan))
+        ]
         a.dump.write_text("query,plan,nearest,similarity,background,probability,correct\n" + "\n".join(lines) + "\n")
     print(json.dumps({k: v for k, v in record.items() if k != "evidence"} | record["evidence"]["threshold_half"]))
 

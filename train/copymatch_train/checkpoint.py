@@ -28,7 +28,8 @@ def load(path: Path, config: Config, parts: dict) -> int:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["fingerprint"] != config.fingerprint():
         raise CheckpointError(
-            f"{path} belongs to another configuration (fingerprint {state['fingerprint']}, this one is {config.fingerprint()}); "
+            f"{path} belongs to another configuration (fingerprint {state['fingerprint']}, this one "
+            f"is {config.fingerprint()}); "
             "give the run another folder, or restore the configuration it was started with"
         )
     for name, part in parts.items():
@@ -47,7 +48,9 @@ def _put(state: dict, path: Path, network: torch.nn.Module) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} holds another network than the configuration's: {str(error).splitlines()[1:3]}") from None
+        raise CheckpointError(
+            f"{path} holds another network than the configuration's: {str(error).splitlines()[1:3]}"
+        ) from None
 
 
 def load_for_inference(path: Path, network: torch.nn.Module, config: Config) -> None:

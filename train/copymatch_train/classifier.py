@@ -10,7 +10,8 @@ from torch.nn import functional as F
 class PictureClassifier(nn.Module):
     """Linear classifier over pictures; `sampled` > 0 scores only the batch's classes and that many random ones.
 
-    Sampling keeps a wide branch affordable without a GPU: cost and gradient touch (batch classes + sampled) rows, not all.
+    Sampling keeps a wide branch affordable without a GPU: cost and gradient touch (batch
+    classes + sampled) rows, not all.
     """
 
     def __init__(self, dimensions: int, classes: int, sampled: int = 0):
@@ -32,7 +33,9 @@ class PictureClassifier(nn.Module):
         return x @ (self.weight.weight if chosen is None else self.weight(chosen)).T
 
 
-def classification(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor | None, smoothing: float) -> torch.Tensor:
+def classification(
+    logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
     """Cross-entropy with label smoothing over the scored classes."""
     target = labels if chosen is None else torch.searchsorted(chosen, labels)
     return F.cross_entropy(logits, target, label_smoothing=smoothing)

@@ -30,7 +30,8 @@ class Data:
     held_out: float = 0.1
     source_cap: int = 1200
     same_source: float = 0.5
-    # Of the batches, how many have a picture's nearest others by descriptor (`neighbours`' file) in place of its source's.
+    # Of the batches, how many have a picture's nearest others by descriptor (`neighbours`' file)
+    # in place of its source's.
     mined: float = 0.0
     neighbours: str = ""
     tint_grey: float = 0.7
@@ -41,7 +42,12 @@ class Data:
         _check(self.source_cap >= 1, "data.source_cap", self.source_cap, "is below 1")
         for name in ("same_source", "tint_grey", "mined"):
             _check(0 <= getattr(self, name) <= 1, f"data.{name}", getattr(self, name), "is outside [0, 1]")
-        _check(self.mined == 0 or self.neighbours != "", "data.neighbours", self.neighbours, "is empty, which data.mined needs")
+        _check(
+            self.mined == 0 or self.neighbours != "",
+            "data.neighbours",
+            self.neighbours,
+            "is empty, which data.mined needs",
+        )
         _check(0 <= self.workers <= 64, "data.workers", self.workers, "is outside 0…64")
 
 
@@ -69,8 +75,9 @@ class Network:
     negatives_beside: int = 0
     negative_share: float = 0.4
     negative_temperature: float = 0.05
-    # Pixels a side of the second look, at the picture that the locator finds in the image (`locator`); 0: no locator. It is cut out of the
-    # input, which the first look sees `first_shrink` times smaller, and its descriptor counts `second_share` times as much as the first.
+    # Pixels a side of the second look, at the picture that the locator finds in the image (`locator`); 0: no locator.
+    # It is cut out of the input, which the first look sees `first_shrink` times smaller, and its descriptor counts
+    # `second_share` times as much as the first.
     second_look: int = 0
     first_shrink: int = 1
     second_share: float = 1.0
@@ -79,32 +86,69 @@ class Network:
 
     def validate(self) -> None:
         _check(0 <= self.negatives <= 65536, "network.negatives", self.negatives, "is outside 0…65536")
-        _check(0 <= self.negatives_beside <= 65536, "network.negatives_beside", self.negatives_beside, "is outside 0…65536")
-        _check(self.negatives_beside == 0 or self.negatives > 0, "network.negatives_beside", self.negatives_beside, "needs network.negatives")
-        _check(0 <= self.negative_share < 1, "network.negative_share", self.negative_share, "is outside [0, 1)")
-        _check(self.negative_temperature > 0, "network.negative_temperature", self.negative_temperature, "must be positive")
-        _check(self.trunk in ("mobilenet_v2", "resnet50"), "network.trunk", self.trunk, "is not mobilenet_v2 or resnet50")
-        _check(self.second_look == 0 or 32 <= self.second_look <= 1024, "network.second_look", self.second_look, "is neither 0 nor within 32…1024")
         _check(
-            self.second_look == 0 or (self.trunk == "mobilenet_v2" and self.frozen_stages <= 3 and self.last_stride == 2),
+            0 <= self.negatives_beside <= 65536, "network.negatives_beside", self.negatives_beside, "is outside 0…65536"
+        )
+        _check(
+            self.negatives_beside == 0 or self.negatives > 0,
+            "network.negatives_beside",
+            self.negatives_beside,
+            "needs network.negatives",
+        )
+        _check(0 <= self.negative_share < 1, "network.negative_share", self.negative_share, "is outside [0, 1)")
+        _check(
+            self.negative_temperature > 0, "network.negative_temperature", self.negative_temperature, "must be positive"
+        )
+        _check(
+            self.trunk in ("mobilenet_v2", "resnet50"), "network.trunk", self.trunk, "is not mobilenet_v2 or resnet50"
+        )
+        _check(
+            self.second_look == 0 or 32 <= self.second_look <= 1024,
+            "network.second_look",
+            self.second_look,
+            "is neither 0 nor within 32…1024",
+        )
+        _check(
+            self.second_look == 0
+            or (self.trunk == "mobilenet_v2" and self.frozen_stages <= 3 and self.last_stride == 2),
             "network.second_look",
             self.second_look,
             "needs mobilenet_v2 with last_stride 2 and at most 3 frozen stages",
         )
         _check(1 <= self.first_shrink <= 8, "network.first_shrink", self.first_shrink, "is outside 1…8")
-        _check(self.first_shrink == 1 or self.second_look > 0, "network.first_shrink", self.first_shrink, "needs network.second_look")
+        _check(
+            self.first_shrink == 1 or self.second_look > 0,
+            "network.first_shrink",
+            self.first_shrink,
+            "needs network.second_look",
+        )
         _check(self.third_share >= 0, "network.third_share", self.third_share, "is negative")
-        _check(self.third_share == 0 or self.second_look > 0, "network.third_share", self.third_share, "needs network.second_look")
+        _check(
+            self.third_share == 0 or self.second_look > 0,
+            "network.third_share",
+            self.third_share,
+            "needs network.second_look",
+        )
         _check(self.second_share > 0, "network.second_share", self.second_share, "must be positive")
         _check(self.last_stride in (1, 2), "network.last_stride", self.last_stride, "is not 1 or 2")
         _check(self.pooling in ("gem", "average"), "network.pooling", self.pooling, "is not gem or average")
         _check(self.gem_p >= 1, "network.gem_p", self.gem_p, "is below 1")
         _check(self.head in ("linear", "projector"), "network.head", self.head, "is not linear or projector")
         _check(self.frozen_stages >= 0, "network.frozen_stages", self.frozen_stages, "is below 0")
-        for name, allowed in (("levels", range(self.frozen_stages, 8)), ("expansions", range(max(2, self.frozen_stages), 8))):
+        for name, allowed in (
+            ("levels", range(self.frozen_stages, 8)),
+            ("expansions", range(max(2, self.frozen_stages), 8)),
+        ):
             value = getattr(self, name)
-            ok = not value or (self.trunk == "mobilenet_v2" and len(set(value)) == len(value) and all(k in allowed for k in value))
-            _check(ok, f"network.{name}", value, f"must be distinct stages {allowed.start}…{allowed.stop - 1} of mobilenet_v2, none of them frozen")
+            ok = not value or (
+                self.trunk == "mobilenet_v2" and len(set(value)) == len(value) and all(k in allowed for k in value)
+            )
+            _check(
+                ok,
+                f"network.{name}",
+                value,
+                f"must be distinct stages {allowed.start}…{allowed.stop - 1} of mobilenet_v2, none of them frozen",
+            )
         for name in ("projector_hidden", "projector_wide", "dimensions"):
             _check(1 <= getattr(self, name) <= 65536, f"network.{name}", getattr(self, name), "is outside 1…65536")
         _check(
@@ -130,7 +174,8 @@ class Loss:
     infonce: float = 1.0
     temperature: float = 0.07
     memory: int = 8192
-    # The first view of a picture is described by the moving average, without gradient, and is what the others must find.
+    # The first view of a picture is described by the moving average, without gradient, and is
+    # what the others must find.
     momentum_references: bool = False
     koleo: float = 1.0
     cross_entropy_wide: float = 0.0
@@ -156,7 +201,12 @@ class Loss:
             _check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "must be positive")
         _check(self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "is not below 1")
         for name in ("teacher_config", "teacher_weights"):
-            _check(self.teacher == 0 or getattr(self, name) != "", f"loss.{name}", getattr(self, name), "is empty, which loss.teacher needs")
+            _check(
+                self.teacher == 0 or getattr(self, name) != "",
+                f"loss.{name}",
+                getattr(self, name),
+                "is empty, which loss.teacher needs",
+            )
         active = ("barlow_twins", "infonce", "cross_entropy_wide", "cross_entropy_short", "triplet", "location")
         _check(any(getattr(self, n) > 0 for n in active), "loss", "every weight is 0", "nothing to train")
 
@@ -168,7 +218,8 @@ class Edits:
     strength_from: float = 0.3
     strength_to: float = 1.0
     ramp: float = 0.5
-    # Share of the edited views that are given as the locator would cut them out, and by how much of its size each edge is off, at most.
+    # Share of the edited views that are given as the locator would cut them out, and by how much of its size
+    # each edge is off, at most.
     second_looks: float = 0.0
     second_look_error: float = 0.12
 
@@ -176,7 +227,9 @@ class Edits:
         _check(32 <= self.side <= 1024, "edits.side", self.side, "is outside 32…1024")
         for name in ("weak_first_view", "strength_from", "strength_to", "ramp", "second_looks"):
             _check(0 <= getattr(self, name) <= 1, f"edits.{name}", getattr(self, name), "is outside [0, 1]")
-        _check(0 <= self.second_look_error < 0.5, "edits.second_look_error", self.second_look_error, "is outside [0, 0.5)")
+        _check(
+            0 <= self.second_look_error < 0.5, "edits.second_look_error", self.second_look_error, "is outside [0, 0.5)"
+        )
 
 
 @dataclass
@@ -242,7 +295,15 @@ class Run:
 
     def validate(self) -> None:
         _check(self.device in ("cpu", "cuda", "auto"), "run.device", self.device, "is not cpu, cuda or auto")
-        for name in ("threads", "processes", "log_every", "checkpoint_every", "validate_every", "validation_references", "validation_queries"):
+        for name in (
+            "threads",
+            "processes",
+            "log_every",
+            "checkpoint_every",
+            "validate_every",
+            "validation_references",
+            "validation_queries",
+        ):
             _check(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "is below 1")
 
 
@@ -258,10 +319,17 @@ class Export:
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
 
     def validate(self) -> None:
-        _check(len(self.sizes) >= 1 and all(32 <= s <= 1024 for s in self.sizes), "export.sizes", self.sizes, "must be 32…1024 each")
+        _check(
+            len(self.sizes) >= 1 and all(32 <= s <= 1024 for s in self.sizes),
+            "export.sizes",
+            self.sizes,
+            "must be 32…1024 each",
+        )
         _check(self.resize in ("bilinear", "bicubic", "lanczos"), "export.resize", self.resize, "is unknown")
         _check(len(self.mean) == 3, "export.mean", self.mean, "must have 3 numbers")
-        _check(len(self.std) == 3 and all(s > 0 for s in self.std), "export.std", self.std, "must have 3 positive numbers")
+        _check(
+            len(self.std) == 3 and all(s > 0 for s in self.std), "export.std", self.std, "must have 3 positive numbers"
+        )
 
 
 @dataclass
@@ -293,14 +361,24 @@ class Config:
             self.run.processes,
             "does not go with cross-entropy, whose classifier is not reduced",
         )
-        _check(self.optimiser.classes % self.run.processes == 0, "optimiser.classes", self.optimiser.classes, "is not divisible by run.processes")
+        _check(
+            self.optimiser.classes % self.run.processes == 0,
+            "optimiser.classes",
+            self.optimiser.classes,
+            "is not divisible by run.processes",
+        )
         _check(
             not loss.momentum_references or (self.optimiser.ema > 0 and loss.infonce > 0 and loss.barlow_twins == 0),
             "loss.momentum_references",
             loss.momentum_references,
             "needs optimiser.ema and loss.infonce, and does not go with loss.barlow_twins",
         )
-        _check(loss.location == 0 or self.network.second_look > 0, "loss.location", loss.location, "needs network.second_look")
+        _check(
+            loss.location == 0 or self.network.second_look > 0,
+            "loss.location",
+            loss.location,
+            "needs network.second_look",
+        )
         _check(
             self.network.second_look == 0 or len(self.export.sizes) == 1,
             "export.sizes",
@@ -309,9 +387,19 @@ class Config:
         )
         for name, size in (("export.sizes", self.export.sizes[0]), ("run.validation_side", self.run.validation_side)):
             _check(size % self.network.first_shrink == 0, name, size, "is no multiple of network.first_shrink")
-        _check(loss.teacher == 0 or loss.momentum_references, "loss.teacher", loss.teacher, "needs loss.momentum_references")
+        _check(
+            loss.teacher == 0 or loss.momentum_references,
+            "loss.teacher",
+            loss.teacher,
+            "needs loss.momentum_references",
+        )
         wide = loss.cross_entropy_wide > 0 or loss.distillation > 0
-        _check(not wide or head == "projector", "network.head", head, "has no wide branch, which loss.cross_entropy_wide and loss.distillation need")
+        _check(
+            not wide or head == "projector",
+            "network.head",
+            head,
+            "has no wide branch, which loss.cross_entropy_wide and loss.distillation need",
+        )
 
     @property
     def first_side(self) -> int:
@@ -332,9 +420,9 @@ class Config:
         if "beside" in d["data"]:
             d["data"]["beside"] = len(d["data"]["beside"])
         # Negatives, and the sizes of the looks, come after training.
-        d["network"] = {k: v for k, v in d["network"].items() if not k.startswith(("negative", "first_", "second_", "third_"))} | {
-            "locator": self.network.second_look > 0
-        }
+        d["network"] = {
+            k: v for k, v in d["network"].items() if not k.startswith(("negative", "first_", "second_", "third_"))
+        } | {"locator": self.network.second_look > 0}
         return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def read(path: Path) -> list[dict]:
-    """Records in order; a line cut off by a kill is left out, and steps repeated after a resume keep the later record."""
+    """Records in order; a line cut off by a kill is left out, and steps repeated after a resume
+    keep the later record."""
     records: dict[tuple[str, int], dict] = {}
     for line in path.read_text().splitlines():
         try:
@@ -30,7 +31,12 @@ def draw(source: Path, target: Path) -> None:
     for axis, kind in ((left, "train"), (right, "validation")):
         mine = [r for r in records if r["kind"] == kind]
         for name in dict.fromkeys(k for r in mine for k in r if k not in fixed):
-            axis.plot([r["step"] for r in mine if name in r], [r[name] for r in mine if name in r], label=name, marker="." if kind == "validation" else None)
+            axis.plot(
+                [r["step"] for r in mine if name in r],
+                [r[name] for r in mine if name in r],
+                label=name,
+                marker="." if kind == "validation" else None,
+            )
         axis.set_xlabel("step")
         axis.set_title(kind)
         if mine:

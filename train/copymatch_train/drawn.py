@@ -1,12 +1,13 @@
-"""Drawn pictures without end: documents, receipts, chats, charts, forms, maps, codes, screens, memes. A function of (seed, kind, number).
+"""Drawn pictures without end: documents, receipts, chats, charts, forms, maps, codes, screens, memes. A
+function of (seed, kind, number).
 
-What people copy is not only photographs, and pictures of one kind look alike: pages of text, receipts of one shop, screens of one
-application. `drawn` gives many *different* pictures of a kind; `RUN` of them in a row have one style (layout, colours, type size), as receipts
-of one shop have. Each is a picture of its own: as hard negatives in a batch they teach what tells them apart. Kinds in `KEPT` are
-drawn for validation alone; no training sees them.
+What people copy is not only photographs, and pictures of one kind look alike: pages of text, receipts of one shop,
+screens of one application. `drawn` gives many *different* pictures of a kind; `RUN` of them in a row have one style
+(layout, colours, type size), as receipts of one shop have. Each is a picture of its own: as hard negatives in a batch
+they teach what tells them apart. Kinds in `KEPT` are drawn for validation alone; no training sees them.
 
-    python -m copymatch_train.drawn train/runs/drawn --each 600                  # a picture store; its sources are `drawn/KIND`
-    python -m copymatch_train.drawn train/runs/drawn-kept --each 200 --kept
+    python -m copymatch_train.drawn train/runs/drawn --each 600                  # a picture store; its sources are
+    `drawn/KIND` python -m copymatch_train.drawn train/runs/drawn-kept --each 200 --kept
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ KINDS: dict[str, Draw] = {}
 KEPT: dict[str, Draw] = {}
 # So many pictures in a row share a style.
 RUN = 6
-# Drawn at this many pixels on the short side and made half as large, so that small type is as smooth as in a photograph or a scan.
+# Drawn at this many pixels on the short side and made half as large, so that small type is as smooth as
+# in a photograph or a scan.
 _SHORT = 400
 
 _LATIN = "abcdefghijklmnoprstuvwyz"
@@ -63,9 +65,14 @@ def _scanned(image: Image.Image, style: random.Random, content: random.Random) -
     paper = tuple(style.randint(190, 250) for _ in range(3))
     image = image.rotate(content.uniform(-2.5, 2.5), Image.BILINEAR, fillcolor=paper)
     w, h = image.size
-    light = np.linspace(content.uniform(0.75, 1.0), 1.0, w)[None, :, None] * np.linspace(1.0, content.uniform(0.75, 1.0), h)[:, None, None]
+    light = (
+        np.linspace(content.uniform(0.75, 1.0), 1.0, w)[None, :, None]
+        * np.linspace(1.0, content.uniform(0.75, 1.0), h)[:, None, None]
+    )
     noise = np.random.default_rng(content.getrandbits(63)).normal(0, style.uniform(2, 9), (h, w, 1)).astype(np.float32)
-    return Image.fromarray((np.asarray(image, np.float32) * light.astype(np.float32) + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(
+        (np.asarray(image, np.float32) * light.astype(np.float32) + noise).clip(0, 255).astype(np.uint8)
+    )
 
 
 class _Words:
@@ -79,7 +86,11 @@ class _Words:
 
     def word(self) -> str:
         rng = self.rng
-        syllables = rng.choice(self.others) * (rng.random() < 0.9) + rng.choice(self.vowels) + rng.choice(self.others) * (rng.random() < 0.3)
+        syllables = (
+            rng.choice(self.others) * (rng.random() < 0.9)
+            + rng.choice(self.vowels)
+            + rng.choice(self.others) * (rng.random() < 0.3)
+        )
         for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
             syllables += rng.choice(self.others) + rng.choice(self.vowels)
         return syllables
@@ -91,7 +102,8 @@ class _Words:
         return " ".join(self.word().capitalize() for _ in range(count))
 
     def price(self) -> str:
-        return f"{self.rng.choice((self.rng.randint(0, 9), self.rng.randint(0, 99), self.rng.randint(0, 999)))}.{self.rng.randint(0, 99):02d}"
+        whole = self.rng.choice((self.rng.randint(0, 9), self.rng.randint(0, 99), self.rng.randint(0, 999)))
+        return f"{whole}.{self.rng.randint(0, 99):02d}"
 
     def digits(self, count: int) -> str:
         return "".join(self.rng.choice("0123456789") for _ in range(count))
@@ -115,8 +127,11 @@ class _Sheet:
         self.draw.text((x - length if right else x, y), text, font=font, fill=fill)
         return x if right else x + length
 
-    def paragraph(self, words: _Words, x0: float, y: float, x1: float, y1: float, size: float, fill=(0, 0, 0), share: float = 1.0) -> float:
-        """Lines of words from `y` down to `y1`, the last one ragged; returns the next line's y. `share` of the lines are written."""
+    def paragraph(
+        self, words: _Words, x0: float, y: float, x1: float, y1: float, size: float, fill=(0, 0, 0), share: float = 1.0
+    ) -> float:
+        """Lines of words from `y` down to `y1`, the last one ragged; returns the next line's y. `share` of
+        the lines are written."""
         step = size * 1.35
         letters = max(4, int((x1 - x0) / (size * 0.6)))
         while y + step < y1 and words.rng.random() < share:
@@ -160,7 +175,13 @@ def _scene(rng: random.Random, w: int, h: int) -> Image.Image:
         if rng.random() < 0.5:
             draw.ellipse((x - r, y - r * rng.uniform(0.5, 1.2), x + r, y + r), fill=_colour(rng))
         else:
-            draw.polygon([(x + r * math.cos(a), y + r * math.sin(a)) for a in sorted(rng.uniform(0, 6.3) for _ in range(rng.randint(3, 7)))], fill=_colour(rng))
+            draw.polygon(
+                [
+                    (x + r * math.cos(a), y + r * math.sin(a))
+                    for a in sorted(rng.uniform(0, 6.3) for _ in range(rng.randint(3, 7)))
+                ],
+                fill=_colour(rng),
+            )
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 3.0)))
 
 
@@ -191,12 +212,16 @@ def document(style: random.Random, rng: random.Random) -> Image.Image:
             elif kind < 0.35:
                 for _ in range(rng.randint(2, 5)):
                     sheet.draw.ellipse((x, at + size * 0.4, x + size * 0.4, at + size * 0.8), fill=ink)
-                    sheet.text(x + size, at, words.words(rng.randint(2, 5))[: max(4, int(wide / size / 0.65))], size, ink)
+                    sheet.text(
+                        x + size, at, words.words(rng.randint(2, 5))[: max(4, int(wide / size / 0.65))], size, ink
+                    )
                     at += size * 1.4
                     if at > h - margin - 2 * size:
                         break
             else:
-                at = sheet.paragraph(words, x, at, x + wide, h - margin, size, ink, share=0.85) + size * rng.uniform(0.3, 1.2)
+                at = sheet.paragraph(words, x, at, x + wide, h - margin, size, ink, share=0.85) + size * rng.uniform(
+                    0.3, 1.2
+                )
     return sheet.image
 
 
@@ -252,21 +277,37 @@ def _matrix(draw: ImageDraw.ImageDraw, rng: random.Random, x: float, y: float, s
         bits = rng.getrandbits(n)
         for column in range(n):
             if bits >> column & 1:
-                draw.rectangle((x + column * unit, y + row * unit, x + (column + 1) * unit - 0.5, y + (row + 1) * unit - 0.5), fill=ink)
+                draw.rectangle(
+                    (x + column * unit, y + row * unit, x + (column + 1) * unit - 0.5, y + (row + 1) * unit - 0.5),
+                    fill=ink,
+                )
     for cx, cy in ((0, 0), (n - 7, 0), (0, n - 7)):
         for inset, fill in ((-1, paper), (0, ink), (1, paper), (2, ink)):
-            box = (x + (cx + inset) * unit, y + (cy + inset) * unit, x + (cx + 7 - inset) * unit - 0.5, y + (cy + 7 - inset) * unit - 0.5)
+            box = (
+                x + (cx + inset) * unit,
+                y + (cy + inset) * unit,
+                x + (cx + 7 - inset) * unit - 0.5,
+                y + (cy + 7 - inset) * unit - 0.5,
+            )
             draw.rectangle(tuple(min(max(v, low), low + side) for v, low in zip(box, (x, y, x, y))), fill=fill)
 
 
 @_kind(KINDS)
 def chat(style: random.Random, rng: random.Random) -> Image.Image:
     light = style.random() < 0.7
-    sheet = _Sheet(_SHORT, _SHORT * style.uniform(1.4, 2.0), _colour(style, 215, 250) if light else _colour(style, 10, 45), style.getrandbits(20))
+    sheet = _Sheet(
+        _SHORT,
+        _SHORT * style.uniform(1.4, 2.0),
+        _colour(style, 215, 250) if light else _colour(style, 10, 45),
+        style.getrandbits(20),
+    )
     words = _Words(style, rng)
     w, h = sheet.image.size
     size, round_ = style.uniform(13, 19), style.uniform(4, 18)
-    theirs, mine = ((255, 255, 255) if light else _colour(style, 50, 90)), _colour(style, 150, 240) if light else _colour(style, 30, 140)
+    theirs, mine = (
+        ((255, 255, 255) if light else _colour(style, 50, 90)),
+        _colour(style, 150, 240) if light else _colour(style, 30, 140),
+    )
     ink, bar = _ink(style, light), _colour(style, 30, 230)
     sheet.draw.rectangle((0, 0, w, 3 * size), fill=bar)
     sheet.draw.ellipse((size, 0.5 * size, 3 * size, 2.5 * size), fill=_colour(rng))
@@ -280,7 +321,10 @@ def chat(style: random.Random, rng: random.Random) -> Image.Image:
             sheet.image.paste(_scene(rng, round(wide), round(high)), (round(x), round(y)))
             y += high + size * 0.6
             continue
-        lines = [words.words(rng.randint(1, 5))[: int(0.62 * w / size / 0.6)] for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4)))]
+        lines = [
+            words.words(rng.randint(1, 5))[: int(0.62 * w / size / 0.6)]
+            for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4)))
+        ]
         font = random_font(random.Random(sheet.face), round(size))
         wide = max(sheet.draw.textlength(line, font=font) for line in lines) + 1.4 * size
         high = len(lines) * size * 1.35 + 0.9 * size
@@ -293,7 +337,9 @@ def chat(style: random.Random, rng: random.Random) -> Image.Image:
     return sheet.image
 
 
-def _axes(sheet: _Sheet, words: _Words, style: random.Random, box: tuple[float, float, float, float], ink, size: float) -> None:
+def _axes(
+    sheet: _Sheet, words: _Words, style: random.Random, box: tuple[float, float, float, float], ink, size: float
+) -> None:
     x0, y0, x1, y1 = box
     if style.random() < 0.6:
         for k in range(1, 6):
@@ -308,7 +354,12 @@ def _axes(sheet: _Sheet, words: _Words, style: random.Random, box: tuple[float, 
 @_kind(KINDS)
 def chart(style: random.Random, rng: random.Random) -> Image.Image:
     light = style.random() < 0.85
-    sheet = _Sheet(_SHORT * style.uniform(1.0, 1.5), _SHORT, _colour(style, 235, 255) if light else _colour(style, 15, 50), style.getrandbits(20))
+    sheet = _Sheet(
+        _SHORT * style.uniform(1.0, 1.5),
+        _SHORT,
+        _colour(style, 235, 255) if light else _colour(style, 15, 50),
+        style.getrandbits(20),
+    )
     words, ink = _Words(style, rng), _ink(style, light)
     w, h = sheet.image.size
     size = style.uniform(11, 16)
@@ -331,7 +382,9 @@ def chart(style: random.Random, rng: random.Random) -> Image.Image:
             sheet.text(x0 + 2 * r + 2.5 * size, y, words.word(), size, ink)
         if style.random() < 0.5:
             hole = r * 0.5
-            sheet.draw.ellipse((x0 + r - hole, y0 + r - hole, x0 + r + hole, y0 + r + hole), fill=sheet.image.getpixel((0, 0)))
+            sheet.draw.ellipse(
+                (x0 + r - hole, y0 + r - hole, x0 + r + hole, y0 + r + hole), fill=sheet.image.getpixel((0, 0))
+            )
         return sheet.image
     if form == "heat":
         columns, rows = rng.randint(4, 12), rng.randint(4, 10)
@@ -339,7 +392,12 @@ def chart(style: random.Random, rng: random.Random) -> Image.Image:
         for i in range(columns):
             for j in range(rows):
                 t = rng.random()
-                cell = (x0 + i * (x1 - x0) / columns, y0 + j * (y1 - y0) / rows, x0 + (i + 1) * (x1 - x0) / columns - 1, y0 + (j + 1) * (y1 - y0) / rows - 1)
+                cell = (
+                    x0 + i * (x1 - x0) / columns,
+                    y0 + j * (y1 - y0) / rows,
+                    x0 + (i + 1) * (x1 - x0) / columns - 1,
+                    y0 + (j + 1) * (y1 - y0) / rows - 1,
+                )
                 sheet.draw.rectangle(cell, fill=tuple(round(p + (q - p) * t) for p, q in zip(a, b)))
         return sheet.image
     _axes(sheet, words, style, box, ink, size)
@@ -393,9 +451,21 @@ def form(style: random.Random, rng: random.Random) -> Image.Image:
             sheet.text(x + 3, y + 2, labels.word(), size * 0.75, ink)
             entry = rng.random()
             if entry < 0.55:
-                sheet.text(x + 5, y + size * 1.0, words.title(rng.randint(1, 3))[: max(3, int(wide / size / 0.75))], size * 1.15, pen)
+                sheet.text(
+                    x + 5,
+                    y + size * 1.0,
+                    words.title(rng.randint(1, 3))[: max(3, int(wide / size / 0.75))],
+                    size * 1.15,
+                    pen,
+                )
             elif entry < 0.75:
-                sheet.text(x + 5, y + size * 1.0, rng.choice((words.date(), words.digits(rng.randint(3, 10)))), size * 1.15, pen)
+                sheet.text(
+                    x + 5,
+                    y + size * 1.0,
+                    rng.choice((words.date(), words.digits(rng.randint(3, 10)))),
+                    size * 1.15,
+                    pen,
+                )
             elif entry < 0.9:
                 for k in range(3):
                     square = (x + 5 + k * 2.2 * size, y + size * 1.1, x + 5 + (k * 2.2 + 1) * size, y + size * 2.1)
@@ -408,7 +478,13 @@ def form(style: random.Random, rng: random.Random) -> Image.Image:
 
 @_kind(KINDS)
 def map_(style: random.Random, rng: random.Random) -> Image.Image:
-    land, water, park, road, main = _colour(style, 190, 250), _colour(style, 90, 220), _colour(style, 150, 225), (255, 255, 255), _colour(style, 120, 255)
+    land, water, park, road, main = (
+        _colour(style, 190, 250),
+        _colour(style, 90, 220),
+        _colour(style, 150, 225),
+        (255, 255, 255),
+        _colour(style, 120, 255),
+    )
     w, h = round(_SHORT * style.uniform(1.0, 1.5)), _SHORT
     sheet = _Sheet(w, h, land, style.getrandbits(20))
     words, ink = _Words(style, rng), _ink(style, True)
@@ -416,7 +492,14 @@ def map_(style: random.Random, rng: random.Random) -> Image.Image:
         for _ in range(count):
             x, y, r = rng.uniform(0, w), rng.uniform(0, h), rng.uniform(30, 110)
             sheet.draw.polygon(
-                [(x + r * rng.uniform(0.5, 1.2) * math.cos(k * 0.7), y + r * rng.uniform(0.5, 1.2) * math.sin(k * 0.7)) for k in range(9)], fill=fill
+                [
+                    (
+                        x + r * rng.uniform(0.5, 1.2) * math.cos(k * 0.7),
+                        y + r * rng.uniform(0.5, 1.2) * math.sin(k * 0.7),
+                    )
+                    for k in range(9)
+                ],
+                fill=fill,
             )
 
     def way(wide: float, fill) -> None:
@@ -441,12 +524,23 @@ def map_(style: random.Random, rng: random.Random) -> Image.Image:
                 off, reach = k * step + rng.gauss(0, step / 6), w + h
                 cx, cy = w / 2 - math.sin(a) * (off - 10 * step), h / 2 + math.cos(a) * (off - 10 * step)
                 start, end = rng.uniform(-0.7, 0.2) * reach, rng.uniform(0.0, 0.7) * reach
-                ends = (cx + math.cos(a) * start, cy + math.sin(a) * start, cx + math.cos(a) * end, cy + math.sin(a) * end)
+                ends = (
+                    cx + math.cos(a) * start,
+                    cy + math.sin(a) * start,
+                    cx + math.cos(a) * end,
+                    cy + math.sin(a) * end,
+                )
                 sheet.draw.line(ends, fill=road, width=style.randint(3, 6))
     for _ in range(rng.randint(1, 3)):
         way(style.uniform(6, 12), main)
     for _ in range(rng.randint(5, 14)):
-        sheet.text(rng.uniform(0, 0.8) * w, rng.uniform(0, 0.95) * h, words.title(rng.randint(1, 2)), style.uniform(10, 14), ink)
+        sheet.text(
+            rng.uniform(0, 0.8) * w,
+            rng.uniform(0, 0.95) * h,
+            words.title(rng.randint(1, 2)),
+            style.uniform(10, 14),
+            ink,
+        )
     for _ in range(rng.randint(0, 4)):
         x, y = rng.uniform(0, w), rng.uniform(0, h)
         sheet.draw.ellipse((x - 9, y - 22, x + 9, y - 4), fill=_colour(rng, 0, 200))
@@ -482,7 +576,12 @@ def code(style: random.Random, rng: random.Random) -> Image.Image:
 def listing(style: random.Random, rng: random.Random) -> Image.Image:
     """Source text in an editor or a terminal."""
     light = style.random() < 0.35
-    sheet = _Sheet(_SHORT * style.uniform(1.0, 1.6), _SHORT, _colour(style, 240, 255) if light else _colour(style, 10, 50), style.getrandbits(20))
+    sheet = _Sheet(
+        _SHORT * style.uniform(1.0, 1.6),
+        _SHORT,
+        _colour(style, 240, 255) if light else _colour(style, 10, 50),
+        style.getrandbits(20),
+    )
     words = _Words(random.Random(0), rng)
     w, h = sheet.image.size
     size = style.uniform(11, 17)
@@ -566,14 +665,22 @@ def screen(style: random.Random, rng: random.Random) -> Image.Image:
             y += high + size * 0.8
         else:
             for c in range(columns + 1):
-                sheet.text(x0 + c * (x1 - x0) / (columns + 1), y, rng.choice((words.word(), words.price(), words.digits(4)))[:9], size * 0.9, ink)
+                sheet.text(
+                    x0 + c * (x1 - x0) / (columns + 1),
+                    y,
+                    rng.choice((words.word(), words.price(), words.digits(4)))[:9],
+                    size * 0.9,
+                    ink,
+                )
             sheet.draw.line((x0, y + 1.5 * size, x1, y + 1.5 * size), fill=faint)
             y += 1.9 * size
     if phone:
         sheet.draw.rectangle((0, h - 3 * size, w, h), fill=card)
         for k in range(4):
             x = (k + 0.5) * w / 4
-            sheet.draw.rounded_rectangle((x - size * 0.7, h - 2.4 * size, x + size * 0.7, h - size), 4, fill=accent if k == 0 else faint)
+            sheet.draw.rounded_rectangle(
+                (x - size * 0.7, h - 2.4 * size, x + size * 0.7, h - size), 4, fill=accent if k == 0 else faint
+            )
     return sheet.image
 
 
@@ -617,7 +724,14 @@ def invoice(style: random.Random, rng: random.Random) -> Image.Image:
     sheet.text(size * 6, size * 5.5, names.title(2), size * 1.6, ink)
     for k in range(4):
         sheet.text(size * 2, size * (10 + 1.4 * k), words.title(2), size, ink)
-        sheet.text(w - size * 2, size * (10 + 1.4 * k), f"{names.word()} {rng.choice((words.date(), words.digits(6)))}", size, ink, right=True)
+        sheet.text(
+            w - size * 2,
+            size * (10 + 1.4 * k),
+            f"{names.word()} {rng.choice((words.date(), words.digits(6)))}",
+            size,
+            ink,
+            right=True,
+        )
     y = size * 18
     sheet.draw.rectangle((size * 2, y - 0.4 * size, w - size * 2, y + 1.4 * size), fill=accent)
     for _ in range(rng.randint(3, 12)):
@@ -633,7 +747,12 @@ def invoice(style: random.Random, rng: random.Random) -> Image.Image:
 @_kind(KEPT)
 def timetable(style: random.Random, rng: random.Random) -> Image.Image:
     light = style.random() < 0.6
-    sheet = _Sheet(_SHORT * style.uniform(1.1, 1.5), _SHORT, _colour(style, 230, 255) if light else _colour(style, 0, 45), style.getrandbits(20))
+    sheet = _Sheet(
+        _SHORT * style.uniform(1.1, 1.5),
+        _SHORT,
+        _colour(style, 230, 255) if light else _colour(style, 0, 45),
+        style.getrandbits(20),
+    )
     names, words, ink = _Words(style, style), _Words(style, rng), _ink(style, light)
     w, h = sheet.image.size
     size, columns = style.uniform(12, 17), style.randint(3, 6)
@@ -644,13 +763,18 @@ def timetable(style: random.Random, rng: random.Random) -> Image.Image:
     while y < h - 1.5 * size:
         if row % 2 and style.random() < 0.9:
             sheet.draw.rectangle(
-                (0, y - 0.25 * size, w, y + 1.4 * size), fill=tuple(max(0, v - 14) if light else v + 14 for v in sheet.image.getpixel((1, h - 1)))
+                (0, y - 0.25 * size, w, y + 1.4 * size),
+                fill=tuple(max(0, v - 14) if light else v + 14 for v in sheet.image.getpixel((1, h - 1))),
             )
         sheet.text(size, y, words.title(rng.randint(1, 2))[:14], size, ink)
         for c in range(columns):
             at = w * 0.4 + c * w * 0.58 / columns
             sheet.text(
-                at, y, f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}" if rng.random() < 0.85 else "–", size * 0.9, accent if rng.random() < 0.1 else ink
+                at,
+                y,
+                f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}" if rng.random() < 0.85 else "–",
+                size * 0.9,
+                accent if rng.random() < 0.1 else ink,
             )
         y, row = y + 1.7 * size, row + 1
     return sheet.image
@@ -670,7 +794,13 @@ def card(style: random.Random, rng: random.Random) -> Image.Image:
     sheet.text(x, 0.1 * h, names.title(2), 34, accent)
     sheet.text(x, 0.3 * h, words.title(2), 44, ink)
     for k in range(style.randint(2, 4)):
-        sheet.text(x, h * (0.5 + 0.1 * k), f"{names.word()} {rng.choice((words.date(), words.digits(7), words.word()))}", 24, ink)
+        sheet.text(
+            x,
+            h * (0.5 + 0.1 * k),
+            f"{names.word()} {rng.choice((words.date(), words.digits(7), words.word()))}",
+            24,
+            ink,
+        )
     if style.random() < 0.5:
         sheet.image.paste(_scene(rng, round(0.2 * w), round(0.4 * h)), (round(0.04 * w), round(0.1 * h)))
     else:
@@ -688,7 +818,9 @@ def main() -> None:
     with Writer(a.out) as writer:
         for kind in KEPT if a.kept else KINDS:
             for number in range(a.each):
-                writer.add(f"drawn-{kind}-{a.seed}-{number:06d}", f"drawn/{kind}", np.asarray(drawn(kind, number, a.seed)))
+                writer.add(
+                    f"drawn-{kind}-{a.seed}-{number:06d}", f"drawn/{kind}", np.asarray(drawn(kind, number, a.seed))
+                )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def _between(rng: random.Random, gentle: float, hard: float, strength: float) ->
     return rng.uniform(gentle, gentle + (hard - gentle) * strength)
 
 
-# Where an edit leaves the picture: a (3, 3) homography from the unit square of the image before it to the unit square after it, in
-# the result's `info` under this key. An edit that leaves every point in its place sets none.
+# Where an edit leaves the picture: a (3, 3) homography from the unit square of the image before it to the unit square
+# after it, in the result's `info` under this key. An edit that leaves every point in its place sets none.
 _MOVED = "moved"
 
 
@@ -81,8 +81,11 @@ def crop(image, rng, strength, other):
     return random_crop(image, rng, _between(rng, 0.8, 0.2, strength))
 
 
-def _laid_on(top: Image.Image, base: Image.Image, rng: random.Random, share: float, opacity: float = 1.0, overhang: float = 0.0) -> Image.Image:
-    """`top` at `share` of the base's height, anywhere on it; up to `overhang` of its width and height lie beyond the edge. Moved is `top`."""
+def _laid_on(
+    top: Image.Image, base: Image.Image, rng: random.Random, share: float, opacity: float = 1.0, overhang: float = 0.0
+) -> Image.Image:
+    """`top` at `share` of the base's height, anywhere on it; up to `overhang` of its width and height lie beyond
+    the edge. Moved is `top`."""
     scale = min(share * base.height / top.height, (1 + overhang) * base.width / top.width)
     w, h = max(8, round(top.width * scale)), max(8, round(top.height * scale))
     top = top.resize((w, h), Image.BILINEAR, reducing_gap=2.0)
@@ -107,7 +110,9 @@ def paste(image, rng, strength, other):
 @_register(STRONG)
 def underlay(image, rng, strength, other):
     """A smaller foreign picture lies on the image."""
-    return _moved(_laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0), overhang=0.2), np.eye(3))
+    return _moved(
+        _laid_on(other(), image, rng, _between(rng, 0.2, 0.6, strength), rng.uniform(0.7, 1.0), overhang=0.2), np.eye(3)
+    )
 
 
 @_register(STRONG)
@@ -134,7 +139,10 @@ def text(image, rng, strength, other):
     layer = ImageDraw.Draw(image, "RGBA")
     for _ in range(rng.randint(1, 1 + round(3 * strength))):
         size = int(image.height * rng.uniform(0.06, 0.1 + 0.12 * strength))
-        line = "".join(chr(rng.choice((rng.randint(33, 126), rng.randint(192, 591), rng.randint(913, 1103)))) for _ in range(rng.randint(3, 14)))
+        line = "".join(
+            chr(rng.choice((rng.randint(33, 126), rng.randint(192, 591), rng.randint(913, 1103))))
+            for _ in range(rng.randint(3, 14))
+        )
         at = rng.uniform(-0.05, 0.6) * image.width, rng.uniform(0, 0.9) * image.height
         layer.text(at, line, font=random_font(rng, size), fill=(*_colour(rng), rng.randint(150, 255)))
     return image
@@ -184,7 +192,14 @@ def emoji(image, rng, strength, other):
     draw = ImageDraw.Draw(image, "RGBA")
     for _ in range(rng.randint(1, 1 + round(3 * strength))):
         size = _between(rng, 0.12, 0.42, strength) * image.height
-        _stamp(draw, rng, rng.uniform(0, 0.8) * image.width, rng.uniform(0, 0.8) * image.height, size, rng.randint(170, 255))
+        _stamp(
+            draw,
+            rng,
+            rng.uniform(0, 0.8) * image.width,
+            rng.uniform(0, 0.8) * image.height,
+            size,
+            rng.randint(170, 255),
+        )
     return image
 
 
@@ -224,11 +239,21 @@ def rotate(image, rng, strength, other):
     if rng.random() < 0.2:
         angle = rng.uniform(-180, 180)
     mode = rng.random()
-    turned = image.rotate(angle, Image.BILINEAR, expand=mode < 0.4 or mode > 0.55, fillcolor=(0, 0, 0) if mode < 0.35 else _colour(rng))
+    turned = image.rotate(
+        angle, Image.BILINEAR, expand=mode < 0.4 or mode > 0.55, fillcolor=(0, 0, 0) if mode < 0.35 else _colour(rng)
+    )
     place = _turned(image.size, turned.size, angle)
     if mode > 0.55:  # cut the corners away, as phones do
         w, h = _upright_inside(image.width, image.height, math.radians(angle))
-        turned = _cut(turned, (int((turned.width - w) / 2), int((turned.height - h) / 2), int((turned.width + w) / 2), int((turned.height + h) / 2)))
+        turned = _cut(
+            turned,
+            (
+                int((turned.width - w) / 2),
+                int((turned.height - h) / 2),
+                int((turned.width + w) / 2),
+                int((turned.height + h) / 2),
+            ),
+        )
         place = turned.info[_MOVED] @ place
     return _moved(turned, place)
 
@@ -264,11 +289,15 @@ def perspective(image, rng, strength, other):
     fill = (0, 0, 0) if rng.random() < 0.6 else _colour(rng)
     # The coefficients lead from the result to the image.
     place = np.linalg.inv(np.append(coefficients, 1.0).reshape(3, 3) @ _pixels((w, h)))
-    return _moved(image.transform((w, h), Image.PERSPECTIVE, tuple(coefficients), Image.BILINEAR, fillcolor=fill), place @ _pixels((w, h)))
+    return _moved(
+        image.transform((w, h), Image.PERSPECTIVE, tuple(coefficients), Image.BILINEAR, fillcolor=fill),
+        place @ _pixels((w, h)),
+    )
 
 
 WORDS = (
-    "when you see it wait for this no way best day ever follow me sale off true story repost LOL breaking good morning share original 2021 never again".split()
+    "when you see it wait for this no way best day ever follow me sale off true story repost LOL breaking good "
+    "morning share original 2021 never again".split()
 )
 
 
@@ -296,7 +325,8 @@ def meme(image, rng, strength, other):
 
 
 class _Page:
-    """An application's page while it is drawn: its colours, its size, and small versions of two foreign pictures for round pictures."""
+    """An application's page while it is drawn: its colours, its size, and small versions of two foreign
+    pictures for round pictures."""
 
     def __init__(self, rng: random.Random, w: int, h: int, other: Other):
         light = rng.random() < 0.75
@@ -319,7 +349,9 @@ class _Page:
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: tuple, radius: float = 0.0) -> None:
         if x1 - x0 >= 2 and y1 - y0 >= 2:
-            self.draw.rounded_rectangle((x0, y0, x1, y1), min(radius, (x1 - x0) / 2 - 0.5, (y1 - y0) / 2 - 0.5), fill=fill)
+            self.draw.rounded_rectangle(
+                (x0, y0, x1, y1), min(radius, (x1 - x0) / 2 - 0.5, (y1 - y0) / 2 - 0.5), fill=fill
+            )
 
     def face(self, x: float, y: float, d: float) -> None:
         """A round picture of `d` pixels, or a round sign."""
@@ -335,11 +367,15 @@ class _Page:
     def text(self, x: float, y: float, room: float) -> None:
         size = max(4, int(self.line * self.rng.choice((0.6, 0.75, 0.75, 1.0))))
         self.draw.text(
-            (x, y), _phrase(self.rng)[: max(1, int(2 * room / size))], font=random_font(self.rng, size), fill=self.rng.choice((self.ink, self.ink, self.faint))
+            (x, y),
+            _phrase(self.rng)[: max(1, int(2 * room / size))],
+            font=random_font(self.rng, size),
+            fill=self.rng.choice((self.ink, self.ink, self.faint)),
         )
 
     def rows(self, x0: float, y: float, x1: float, y1: float) -> None:
-        """Rows of what a page has, from `y` down: text, entries with a sign, round pictures, bars, a foreign picture."""
+        """Rows of what a page has, from `y` down: text, entries with a sign, round pictures,
+        bars, a foreign picture."""
         rng, line = self.rng, self.line
         while y < y1 - line and x1 - x0 > 3 * line:
             kind = rng.random()
@@ -370,15 +406,23 @@ class _Page:
                 high = min(rng.uniform(3, 7) * line, y1 - y)
                 wide = min(x1 - x0, high * rng.uniform(1.0, 1.8))
                 if high > 6 and wide > 6:
-                    self.image.paste(aside.resize((round(wide), round(high)), Image.BILINEAR, reducing_gap=2.0), (round(x0), round(y)))
+                    self.image.paste(
+                        aside.resize((round(wide), round(high)), Image.BILINEAR, reducing_gap=2.0),
+                        (round(x0), round(y)),
+                    )
             y += high + line * rng.uniform(0.3, 2.2)
 
 
 @_register(STRONG)
 def screenshot(image, rng, strength, other):
-    """The picture fitted into the window of an application's page: cards, columns, text, round pictures, other pictures."""
+    """The picture fitted into the window of an application's page: cards, columns, text, round
+    pictures, other pictures."""
     desktop = rng.random() < 0.5
-    fw, fh = (_MAX_SIDE, round(_MAX_SIDE / rng.uniform(1.2, 1.9))) if desktop else (round(_MAX_SIDE * rng.uniform(0.45, 0.7)), _MAX_SIDE)
+    fw, fh = (
+        (_MAX_SIDE, round(_MAX_SIDE / rng.uniform(1.2, 1.9)))
+        if desktop
+        else (round(_MAX_SIDE * rng.uniform(0.45, 0.7)), _MAX_SIDE)
+    )
     # The window: at full strength down to a tenth of a desktop's page, a quarter of a phone's.
     share_w = _between(rng, 0.65, 0.32, strength) if desktop else rng.uniform(0.8, 1.0)
     share_h = _between(rng, 0.7, 0.34, strength) if desktop else _between(rng, 0.65, 0.3, strength)
@@ -396,10 +440,19 @@ def screenshot(image, rng, strength, other):
     for x0, x1 in ((0.5 * line, x - 1.5 * line), (x + w + 1.5 * line, fw - 0.5 * line)):
         if x1 - x0 > 3 * line:
             top = rng.uniform(2.5, 5) * line
-            page.box(x0, top, x1, top + rng.uniform(0.3, 1.0) * (fh - top), page.card if rng.random() < 0.7 else page.paper, line)
+            page.box(
+                x0,
+                top,
+                x1,
+                top + rng.uniform(0.3, 1.0) * (fh - top),
+                page.card if rng.random() < 0.7 else page.paper,
+                line,
+            )
             page.rows(x0 + 0.5 * line, top + 0.5 * line, x1 - 0.5 * line, fh)
     fit = min(w / image.width, h / image.height)
-    small = image.resize((max(8, round(image.width * fit)), max(8, round(image.height * fit))), Image.BILINEAR, reducing_gap=2.0)
+    small = image.resize(
+        (max(8, round(image.width * fit)), max(8, round(image.height * fit))), Image.BILINEAR, reducing_gap=2.0
+    )
     page.image.paste(rng.choice(((0, 0, 0), (0, 0, 0), page.card, page.paper)), (x, y, x + w, y + h))
     at = x + (w - small.width) // 2, y + (h - small.height) // 2
     page.image.paste(small, at)
@@ -526,7 +579,13 @@ def noise(image, rng, strength, other):
     return Image.fromarray(a.clip(0, 255).astype(np.uint8))
 
 
-_FILTERS = (ImageFilter.EDGE_ENHANCE_MORE, ImageFilter.CONTOUR, ImageFilter.SMOOTH_MORE, ImageFilter.UnsharpMask(), ImageFilter.EMBOSS)
+_FILTERS = (
+    ImageFilter.EDGE_ENHANCE_MORE,
+    ImageFilter.CONTOUR,
+    ImageFilter.SMOOTH_MORE,
+    ImageFilter.UnsharpMask(),
+    ImageFilter.EMBOSS,
+)
 
 
 @_register(MILD)
@@ -559,7 +618,17 @@ def tones(image, rng, strength, other):
 
 ALL = {**STRONG, **MILD}
 # How often each strong edit is drawn, 1 where none is named: what copies are hardest to find under is trained on most.
-_SHARES = {"paste": 2.5, "collage": 1.8, "screenshot": 2.5, "crop": 1.6, "rotate": 1.8, "stripes": 1.2, "perspective": 1.2, "vflip": 0.8, "hflip": 0.8}
+_SHARES = {
+    "paste": 2.5,
+    "collage": 1.8,
+    "screenshot": 2.5,
+    "crop": 1.6,
+    "rotate": 1.8,
+    "stripes": 1.2,
+    "perspective": 1.2,
+    "vflip": 0.8,
+    "hflip": 0.8,
+}
 _STRONG_SHARES = [_SHARES.get(name, 1.0) for name in STRONG]
 # Longest side kept between edits: collages of collages would only cost time.
 _MAX_SIDE = 320
@@ -573,7 +642,9 @@ def plan(rng: random.Random, strength: float) -> list[str]:
     return names
 
 
-def edited(image: Image.Image, rng: random.Random, strength: float, other: Other, names: list[str] | None = None) -> tuple[Image.Image, list[str]]:
+def edited(
+    image: Image.Image, rng: random.Random, strength: float, other: Other, names: list[str] | None = None
+) -> tuple[Image.Image, list[str]]:
     """Apply `names` (or a drawn plan) in order; an edit that leaves less than 24 pixels a side is passed over."""
     image, done, _ = edited_and_placed(image, rng, strength, other, names)
     return image, done
@@ -625,7 +696,9 @@ def visible_box(place: np.ndarray, smallest: float = 0.1) -> Box | None:
     if not polygon:
         return None
     (left, top), (right, bottom) = np.min(polygon, 0), np.max(polygon, 0)
-    return (float(left), float(top), float(right), float(bottom)) if min(right - left, bottom - top) >= smallest else None
+    return (
+        (float(left), float(top), float(right), float(bottom)) if min(right - left, bottom - top) >= smallest else None
+    )
 
 
 def _clipped(polygon: list[np.ndarray], axis: int, border: float, inwards: float) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """Score a model folder on a detection benchmark: references.tar, queries.tar, truth.csv.
 
-Runs model.onnx under ONNX Runtime with Pillow's decoding and the manifest's resize: what the extension does, without it.
-Development figures only; never tune on them.
+Runs model.onnx under ONNX Runtime with Pillow's decoding and the manifest's resize: what the extension does, without
+it. Development figures only; never tune on them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,21 @@ def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int
         np.savez(save, references=r, queries=q, reference_names=b.reference_names, query_names=b.query_names)
     truth = b.truth
     # The folder's background fits the manifest's own sizes; another choice of sizes gets figures without stretching.
-    background = unpack((model / "background.bin").read_bytes()) if not sizes or sizes == manifest["input"]["sizes"] else None
+    background = (
+        unpack((model / "background.bin").read_bytes()) if not sizes or sizes == manifest["input"]["sizes"] else None
+    )
     # The clamp on the background is part of the extension's score; without a calibration there is none.
     c = json.loads((model / "calibration.json").read_text()) if (model / "calibration.json").exists() else None
     clamp = c["clamp"] if c else None
     figures = {k: round(v, 4) for k, v in summary(q, r, truth, background, clamp=clamp).items()}
-    out = dict(model=manifest["name"], version=manifest["version"], sizes=how["input"]["sizes"], references=len(r), queries=len(q), **figures)
+    out = dict(
+        model=manifest["name"],
+        version=manifest["version"],
+        sizes=how["input"]["sizes"],
+        references=len(r),
+        queries=len(q),
+        **figures,
+    )
     if background is not None:
         similarity = q @ r.T
         nearest, top = similarity.argmax(1), similarity.max(1)
@@ -54,11 +63,16 @@ def evaluate(model: Path, benchmark: Path, sizes: list[int] | None, threads: int
         out["by_edit"] = by_edit(truth, b.edits, nearest, accepted)
         half = [d.astype(np.float16).astype(np.float32) for d in (q, r)]
         out["halfvec"] = {k: round(v, 4) for k, v in summary(*half, truth, background, clamp=clamp).items()}
-        out["unclamped"] = {k: round(v, 4) for k, v in summary(q, r, truth, background).items() if k.startswith("stretched")}
+        out["unclamped"] = {
+            k: round(v, 4) for k, v in summary(q, r, truth, background).items() if k.startswith("stretched")
+        }
         if c:
             p = 1 / (1 + np.exp(-(c["intercept"] + c["similarity_weight"] * top + c["background_weight"] * m)))
             verdicts = {}
-            for name, low, high in (("copy", c["copy_probability"], 2.0), ("review", c["review_probability"], c["copy_probability"])):
+            for name, low, high in (
+                ("copy", c["copy_probability"], 2.0),
+                ("review", c["review_probability"], c["copy_probability"]),
+            ):
                 inside = (p >= low) & (p < high)
                 verdicts[name] = dict(
                     true=int((inside & (nearest == truth)).sum()),
@@ -83,7 +97,12 @@ def milliseconds(model: Path, threads: int = 1, seconds: float = 5.0) -> dict:
             run.run([manifest["output"]["name"]], {manifest["input"]["name"]: x})
             wall.append((time.perf_counter() - a) * 1e3)
             spent.append((time.process_time() - b) * 1e3)
-        out[str(side)] = dict(wall=round(float(np.median(wall)), 2), processor=round(float(np.median(spent)), 2), best=round(min(wall), 2), runs=len(wall))
+        out[str(side)] = dict(
+            wall=round(float(np.median(wall)), 2),
+            processor=round(float(np.median(spent)), 2),
+            best=round(min(wall), 2),
+            runs=len(wall),
+        )
     return out
 
 

@@ -51,7 +51,8 @@ def to_onnx(network: CopyNetwork, side: int) -> onnx.ModelProto:
         output_names=["descriptor"],
         dynamic_shapes={"x": {0: batch}},
         verbose=False,
-        # Optimising would fold batch normalisation into the weights after they were rounded; ONNX Runtime does it at load.
+        # Optimising would fold batch normalisation into the weights after they were rounded;
+        # ONNX Runtime does it at load.
         optimize=False,
     )
     program.save(buffer)
@@ -77,7 +78,9 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT and array.size >= SMALL:
             half = numpy_helper.from_array(array.astype(np.float16), tensor.name + "_f16")
             kept.append(half)
-            casts.append(helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT, name=tensor.name + "_cast"))
+            casts.append(
+                helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT, name=tensor.name + "_cast")
+            )
         else:
             kept.append(tensor)
     del model.graph.initializer[:]
@@ -148,7 +151,12 @@ def export(network: CopyNetwork, config: Config, out: Path, licence: str, source
     with torch.no_grad():
         for parameter, value in zip(network.parameters(), original):
             parameter.copy_(value)
-    report = dict(bytes=len(weights), opset=OPSET, onnx_vs_pytorch=difference, float16_vs_float32=float(np.abs(before - after).max()))
+    report = dict(
+        bytes=len(weights),
+        opset=OPSET,
+        onnx_vs_pytorch=difference,
+        float16_vs_float32=float(np.abs(before - after).max()),
+    )
     print(json.dumps(report))
     return report
 
@@ -163,7 +171,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="for example models/default")
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--checkpoint", type=Path)
-    group.add_argument("--untrained", action="store_true", help="initialisation only: pretrained trunk and PCA whitening")
+    group.add_argument(
+        "--untrained", action="store_true", help="initialisation only: pretrained trunk and PCA whitening"
+    )
     a = parser.parse_args()
     config = configuration.load(a.config)
     torch.manual_seed(config.run.seed)

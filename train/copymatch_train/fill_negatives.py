@@ -1,4 +1,5 @@
-"""The negatives of a network: training pictures, described by it at the sizes that it is used at, kept in its checkpoint."""
+"""The negatives of a network: training pictures, described by it at the sizes that it is used at,
+kept in its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,8 +21,11 @@ from .preprocess import to_input
 
 
 @torch.no_grad()
-def describe_negatives(network: CopyNetwork, pictures: Pictures, indices: np.ndarray, config: Config, batch: int = 32) -> torch.Tensor:
-    """(len(indices), dimensions) unit descriptors before any subtraction: means over the sizes that the model is used at."""
+def describe_negatives(
+    network: CopyNetwork, pictures: Pictures, indices: np.ndarray, config: Config, batch: int = 32
+) -> torch.Tensor:
+    """(len(indices), dimensions) unit descriptors before any subtraction: means over the sizes
+    that the model is used at."""
     network.eval()
     e, rows = config.export, []
     for start in tqdm(range(0, len(indices), batch), unit="batch", desc="negatives"):
@@ -29,14 +33,24 @@ def describe_negatives(network: CopyNetwork, pictures: Pictures, indices: np.nda
         total = 0
         for side in e.sizes:
             inputs = np.stack([to_input(image, side, e.resize, e.mean, e.std) for image in images])
-            total = total + network.described(torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)).float()
+            total = (
+                total
+                + network.described(torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)).float()
+            )
         rows.append(F.normalize(total, dim=1))
     return torch.cat(rows)
 
 
-def drawn(pictures: Pictures, config: Config, count: int, seed: int, without: np.ndarray | None = None, beside: bool | None = None) -> np.ndarray:
-    """`count` training pictures, a source counting for `data.source_cap` at most; none of `without`. `beside`: of the stores beside the
-    training's own, or (False) of its own alone; without it of all."""
+def drawn(
+    pictures: Pictures,
+    config: Config,
+    count: int,
+    seed: int,
+    without: np.ndarray | None = None,
+    beside: bool | None = None,
+) -> np.ndarray:
+    """`count` training pictures, a source counting for `data.source_cap` at most; none of `without`. `beside`: of the
+    stores beside the training's own, or (False) of its own alone; without it of all."""
     training = np.flatnonzero(~pictures.held_out(config.data.held_out))
     if beside is not None:
         training = training[(training >= pictures.own) == beside]
@@ -49,9 +63,13 @@ def drawn(pictures: Pictures, config: Config, count: int, seed: int, without: np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Describe the negatives of a configuration's network.negatives and keep them in a checkpoint.")
+    parser = argparse.ArgumentParser(
+        description="Describe the negatives of a configuration's network.negatives and keep them in a checkpoint."
+    )
     parser.add_argument("config", type=Path)
-    parser.add_argument("checkpoint", type=Path, help="of the same network, with or without negatives; or an exported model.onnx")
+    parser.add_argument(
+        "checkpoint", type=Path, help="of the same network, with or without negatives; or an exported model.onnx"
+    )
     parser.add_argument("out", type=Path, help="a checkpoint for `export`")
     a = parser.parse_args()
     config = configuration.load(a.config)

@@ -1,4 +1,5 @@
-"""Train one configuration: `python -m copymatch_train.fit CONFIG.yaml RUN_FOLDER`. Resumes from RUN_FOLDER by itself."""
+"""Train one configuration: `python -m copymatch_train.fit CONFIG.yaml RUN_FOLDER`. Resumes
+from RUN_FOLDER by itself."""
 
 from __future__ import annotations
 
@@ -44,11 +45,15 @@ def build_optimisers(config: Config, network: CopyNetwork, objective: Objective)
     sparse = config.loss.sampled_classes > 0
     groups = [dict(params=trunk, scale=1.0), dict(params=head, scale=o.head_multiplier)]
     if network.locator is not None:
-        groups.append(dict(params=list(network.locator.parameters()), scale=o.locator_rate / o.learning_rate, relative=False))
+        groups.append(
+            dict(params=list(network.locator.parameters()), scale=o.locator_rate / o.learning_rate, relative=False)
+        )
     if classifiers and not sparse:
         groups.append(dict(params=classifiers, scale=o.head_multiplier))
     kind = torch.optim.Adam if o.name == "adam" else RelativeAdamW if o.relative else torch.optim.AdamW
-    out: dict[str, torch.optim.Optimizer] = {"optimiser": kind([g for g in groups if g["params"]], lr=o.learning_rate, weight_decay=o.weight_decay)}
+    out: dict[str, torch.optim.Optimizer] = {
+        "optimiser": kind([g for g in groups if g["params"]], lr=o.learning_rate, weight_decay=o.weight_decay)
+    }
     if classifiers and sparse:
         out["sparse"] = torch.optim.SparseAdam([dict(params=classifiers, scale=o.head_multiplier)], lr=o.learning_rate)
     return out
@@ -71,7 +76,8 @@ def describe(
     config: Config,
     teacher: Teacher | None = None,
 ) -> tuple[Outputs, torch.Tensor]:
-    """Outputs of a batch (P·K, 3, S, S) with the labels they belong to; the first views go to the moving average where the loss wants that."""
+    """Outputs of a batch (P·K, 3, S, S) with the labels they belong to; the first views go to the moving average
+    where the loss wants that."""
     if not config.loss.momentum_references:
         out = network.outputs(x)
         out.places = places
@@ -101,10 +107,16 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     held = pictures.held_out(config.data.held_out)
     training, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     if len(training) < config.optimiser.classes:
-        raise ConfigError(f"optimiser.classes: {config.optimiser.classes} but the store has {len(training)} training pictures")
+        raise ConfigError(
+            f"optimiser.classes: {config.optimiser.classes} but the store has {len(training)} training pictures"
+        )
     torch.manual_seed(config.run.seed)
     network = CopyNetwork(config.network)
-    teacher = Teacher(config.loss.teacher_config, config.loss.teacher_weights, config, device) if config.loss.teacher else None
+    teacher = (
+        Teacher(config.loss.teacher_config, config.loss.teacher_weights, config, device)
+        if config.loss.teacher
+        else None
+    )
     objective = Objective(config, len(training), device, teacher.dimensions if teacher else 0).to(device)
     path = folder / "checkpoint.pt"
     if not path.exists():
@@ -148,7 +160,14 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
     def validate(step: int) -> dict:
         started = time.time()
         result = validation.run(average.average if average else network, device)
-        report(dict(kind="validation", step=step, seconds=round(time.time() - started, 1), **{k: round(v, 4) for k, v in result.items()}))
+        report(
+            dict(
+                kind="validation",
+                step=step,
+                seconds=round(time.time() - started, 1),
+                **{k: round(v, 4) for k, v in result.items()},
+            )
+        )
         draw(folder / "metrics.jsonl", folder / "curves.png")
         return result
 
@@ -156,7 +175,9 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
         figures = validate(0)
     network.train()
     started, waited, seen = time.time(), 0.0, 0
-    bar = tqdm(total=config.schedule.steps, initial=done, unit="step", desc=config.run.name, disable=rank != 0, mininterval=5)
+    bar = tqdm(
+        total=config.schedule.steps, initial=done, unit="step", desc=config.run.name, disable=rank != 0, mininterval=5
+    )
     autocast = torch.autocast(device, torch.bfloat16) if config.optimiser.bf16 else nullcontext()
     parent = os.getppid()
     fetching = time.time()
@@ -178,10 +199,15 @@ def train(config: Config, folder: Path, rank: int = 0, world: int = 1, stop_afte
             loss, values = objective(out, labels)
             loss.backward()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "alloc" not in str(error).lower() and "out of memory" not in str(error).lower():
+            if (
+                isinstance(error, RuntimeError)
+                and "alloc" not in str(error).lower()
+                and "out of memory" not in str(error).lower()
+            ):
                 raise
             raise SystemExit(
-                f"out of memory at {config.optimiser.classes} pictures × {config.optimiser.views} views of {config.edits.side} px: "
+                f"out of memory at {config.optimiser.classes} pictures × {config.optimiser.views} views "
+                f"of {config.edits.side} px: "
                 f"lower optimiser.classes or edits.side ({error})"
             ) from None
         if not torch.isfinite(loss):
@@ -257,9 +283,19 @@ def main() -> None:
         if a.rank is not None:
             train_together(a.rank, world, config, a.folder, a.rendezvous)
             return
-        # Commands of their own rather than forks: they show under their name in ps, and stop and continue like this one.
+        # Commands of their own rather than forks: they show under their name in ps, and stop
+        # and continue like this one.
         rendezvous = (a.folder / f"rendezvous.{os.getpid()}").resolve()
-        again = [sys.executable, "-m", "copymatch_train.fit", str(a.config), str(a.folder), "--rendezvous", str(rendezvous), "--rank"]
+        again = [
+            sys.executable,
+            "-m",
+            "copymatch_train.fit",
+            str(a.config),
+            str(a.folder),
+            "--rendezvous",
+            str(rendezvous),
+            "--rank",
+        ]
         others = [subprocess.Popen([*again, str(rank)]) for rank in range(world)]
         codes = [p.wait() for p in others]
         rendezvous.unlink(missing_ok=True)

@@ -1,13 +1,15 @@
-"""Judged pictures for the weights of verification: references, edited copies and strangers, of held-out training pictures.
+"""Judged pictures for the weights of verification: references, edited copies and strangers, of
+held-out training pictures.
 
     python -m copymatch_train.judged train/configs/default.yaml FOLDER --table ../shared/data/train.csv
     make calibrate-verification PICTURES=FOLDER
 
-Writes `references/`, `queries/` and `truth.csv` (query, reference or nothing, source, edits). No network saw these pictures in
-training, and no benchmark holds them. The store's names never move between runs, so the same seed gives the same folder.
+Writes `references/`, `queries/` and `truth.csv` (query, reference or nothing, source, edits). No network saw
+these pictures in training, and no benchmark holds them. The store's names never move between runs, so the same
+seed gives the same folder.
 
-`--leave-out` keeps pictures away whose path in the table has a word: `Faces` are frames of one session, in which what is a copy is a
-matter of taste, and some stand in the training pictures, too, out of which others are pasted.
+`--leave-out` keeps pictures away whose path in the table has a word: `Faces` are frames of one session, in which what
+is a copy is a matter of taste, and some stand in the training pictures, too, out of which others are pasted.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def main() -> None:
         table.writerow(("query", "reference", "source", "edits"))
         for number, (which, reference) in enumerate(tqdm(plan, desc="queries")):
             draw = random.Random(a.seed * 1_000_003 + number)
-            image, names = edits.edited(pictures.image(which), draw, STRENGTHS[number % len(STRENGTHS)], another(pictures, training, draw))
+            image, names = edits.edited(
+                pictures.image(which), draw, STRENGTHS[number % len(STRENGTHS)], another(pictures, training, draw)
+            )
             image.convert("RGB").save(a.out / "queries" / f"Q{number:05d}.jpg", quality=draw.randint(40, 90))
             table.writerow((f"Q{number:05d}.jpg", reference, pictures.sources[which], "+".join(names)))
 

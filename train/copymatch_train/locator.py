@@ -1,8 +1,10 @@
-"""Where in an image the picture is, and a second look at it: the part that a copy pasted, framed or photographed off a page fills.
+"""Where in an image the picture is, and a second look at it: the part that a copy pasted, framed or
+photographed off a page fills.
 
-Every cell of the map at 1/16 of the image's size says how likely it belongs to the picture that was copied, and where that
-picture's edges are (as FCOS does for objects: Tian et al., ICCV 2019). The likeliest cells' box is cut out of the image and brought to the
-network's size. The edits of the training say where they left the picture, so the truth costs nothing.
+Every cell of the map at 1/16 of the image's size says how likely it belongs to the picture that was copied,
+and where that picture's edges are (as FCOS does for objects: Tian et al., ICCV 2019). The likeliest cells' box
+is cut out of the image and brought to the network's size. The edits of the training say where they left the
+picture, so the truth costs nothing.
 """
 
 from __future__ import annotations
@@ -39,11 +41,11 @@ class _Block(nn.Module):
 
 
 class Locator(nn.Module):
-    """Feature maps → (N, 5, H, W): logits of belonging to the picture and of the way from the cell's centre to the image's left, top,
-    right and bottom edge that the picture takes (`boxes` makes edges of them).
+    """Feature maps → (N, 5, H, W): logits of belonging to the picture and of the way from the cell's centre to the
+    image's left, top, right and bottom edge that the picture takes (`boxes` makes edges of them).
 
-    `finest` (N, E, 4H, 4W) at 1/4 of the image's size, `fine` (N, F, 2H, 2W) at 1/8, `middle` (N, M, H, W) at 1/16, `last` (N, L, H/2, W/2)
-    at 1/32.
+    `finest` (N, E, 4H, 4W) at 1/4 of the image's size, `fine` (N, F, 2H, 2W) at 1/8, `middle` (N, M, H, W) at 1/16,
+    `last` (N, L, H/2, W/2) at 1/32.
     """
 
     def __init__(self, finest: int, fine: int, middle: int, last: int, edges: int = 48, channels: int = 96):
@@ -63,12 +65,19 @@ class Locator(nn.Module):
             # At first: all of the image.
             self.out.bias.copy_(torch.tensor([0.0, 3.0, 3.0, 3.0, 3.0]))
 
-    def forward(self, finest: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, finest: torch.Tensor, fine: torch.Tensor, middle: torch.Tensor, last: torch.Tensor
+    ) -> torch.Tensor:
         h, w = middle.shape[2:]
         place = cell_centres(h, w, middle.device)[None]
         lines = self.lines(F.relu(self.finest(finest) + self.fine(fine)))
         lines = torch.cat([F.max_pool2d(lines, 2), F.avg_pool2d(lines, 2)], 1)
-        m = self.down(lines) + self.middle(middle) + F.interpolate(self.last(last), (h, w), mode="nearest") + self.place(place)
+        m = (
+            self.down(lines)
+            + self.middle(middle)
+            + F.interpolate(self.last(last), (h, w), mode="nearest")
+            + self.place(place)
+        )
         m = F.relu(m)
         m = m + self.whole(m.mean(dim=(2, 3)))[:, :, None, None]
         return self.out(self.blocks(m))
@@ -83,18 +92,19 @@ def boxes(located: torch.Tensor) -> torch.Tensor:
 def likeliest_box(located: torch.Tensor) -> torch.Tensor:
     """(N, 5, H, W) → (N, 4): the box of the cells that belong to the picture most likely.
 
-    A softmax over the cells, so sharp that cells of one picture alone take part, rather than the single best: that is continuous, so
-    that two machines' roundings give the same descriptor, and evens the boxes out.
+    A softmax over the cells, so sharp that cells of one picture alone take part, rather than the single best: that is
+    continuous, so that two machines' roundings give the same descriptor, and evens the boxes out.
     """
     weight = (located[:, 0].flatten(1) / SHARPNESS).softmax(1)
     return (boxes(located).flatten(2) @ weight[:, :, None]).squeeze(2)
 
 
 def other_box(located: torch.Tensor, first: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 5, H, W) and the likeliest boxes (N, 4) → the likeliest boxes (N, 4) that share little with those, and (N,) how much they count, 0…1.
+    """(N, 5, H, W) and the likeliest boxes (N, 4) → the likeliest boxes (N, 4) that share little with those, and (N,)
+    how much they count, 0…1.
 
-    Of two pictures side by side nothing says which one is the copy. Where an image has no other picture, the cells agree on the first box,
-    and what is found here overlaps with it and counts next to nothing.
+    Of two pictures side by side nothing says which one is the copy. Where an image has no other picture, the cells
+    agree on the first box, and what is found here overlaps with it and counts next to nothing.
     """
     cells = boxes(located).flatten(2).transpose(1, 2)
     shared = overlap(cells, first[:, None])
@@ -107,8 +117,8 @@ def other_box(located: torch.Tensor, first: torch.Tensor) -> tuple[torch.Tensor,
 def cut_out(x: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
     """(N, C, S, S) images and (N, L, 4) boxes in 0…1 → (N·L, C, side, side), the cuts of an image adjacent.
 
-    Each direction is a matrix product with a triangle as wide as a target pixel, as Pillow's bilinear filter with a box: no aliasing,
-    and a gradient wherever it is asked for.
+    Each direction is a matrix product with a triangle as wide as a target pixel, as Pillow's bilinear filter with a
+    box: no aliasing, and a gradient wherever it is asked for.
     """
     source = x.shape[3]
     ends = boxes.reshape(-1, boxes.shape[1], 2, 2) * source
@@ -132,9 +142,10 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def location_loss(located: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """`located` (N, 5, H, W), `places` (N, 4) the true boxes: a mean over images.
 
-    Edges, over the cells within the picture: 1 − overlap, and four times the binary cross-entropy of each way with the true one (less its own
-    entropy), which counts as much as the way is long and keeps its gradient where a way is wholly wrong. Likelihood: binary cross-entropy with
-    the cell's overlap (0 outside), so that the likeliest cell is one whose box is good.
+    Edges, over the cells within the picture: 1 − overlap, and four times the binary cross-entropy of each way with
+    the true one (less its own entropy), which counts as much as the way is long and keeps its gradient where a way
+    is wholly wrong. Likelihood: binary cross-entropy with the cell's overlap (0 outside), so that the likeliest cell
+    is one whose box is good.
     """
     centres = cell_centres(*located.shape[2:], located.device)
     x, y = centres
@@ -146,8 +157,12 @@ def location_loss(located: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     shared = overlap(boxes(located).permute(0, 2, 3, 1), places[:, None, None, :])
     length = torch.cat([centres, 1 - centres])
     way = torch.stack([x - left, y - top, right - x, bottom - y], 1).div(length).clamp(0, 1)
-    crossed = F.binary_cross_entropy_with_logits(located[:, 1:], way, reduction="none") - F.binary_cross_entropy(way, way, reduction="none")
+    crossed = F.binary_cross_entropy_with_logits(located[:, 1:], way, reduction="none") - F.binary_cross_entropy(
+        way, way, reduction="none"
+    )
     wrong = 1 - shared + 4 * (crossed * length).mean(1)
     edges = (wrong * inside).sum((1, 2)) / inside.sum((1, 2))
-    likelihood = F.binary_cross_entropy_with_logits(located[:, 0], inside * shared.detach(), reduction="none").mean((1, 2))
+    likelihood = F.binary_cross_entropy_with_logits(located[:, 0], inside * shared.detach(), reduction="none").mean(
+        (1, 2)
+    )
     return (edges + likelihood).mean()

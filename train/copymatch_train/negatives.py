@@ -1,9 +1,9 @@
 """Negative embedding subtraction: what a descriptor shares with pictures that it is no copy of is taken out of it.
 
-After Yokoo, "Contrastive Learning with Large Memory Bank and Negative Embedding Subtraction for Accurate Copy Detection"
-(arXiv 2112.04323), who subtracts the mean of the nearest negatives, several times; here all negatives are
-weighted by a softmax over their similarities, once, which needs no search and is a few nodes of the exported graph.
-Two pictures of the same kind lose what their kind has in common; an edited picture and its original keep what is theirs.
+After Yokoo, "Contrastive Learning with Large Memory Bank and Negative Embedding Subtraction for Accurate Copy
+Detection" (arXiv 2112.04323), who subtracts the mean of the nearest negatives, several times; here all negatives are
+weighted by a softmax over their similarities, once, which needs no search and is a few nodes of the exported graph. Two
+pictures of the same kind lose what their kind has in common; an edited picture and its original keep what is theirs.
 """
 
 from __future__ import annotations

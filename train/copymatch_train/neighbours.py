@@ -1,11 +1,13 @@
-"""Hard negatives: every training picture's nearest others in a trained network's descriptors, for batches that hold several of them.
+"""Hard negatives: every training picture's nearest others in a trained network's descriptors, for batches
+that hold several of them.
 
-What one network confuses is what the next should learn to tell apart, across sources as well as within them. Pictures nearer than
-`--same` may be the same picture twice and are left out. The descriptors are those that the training compares: of one look, with the
-weights that the run starts from.
+What one network confuses is what the next should learn to tell apart, across sources as well as within them. Pictures
+nearer than `--same` may be the same picture twice and are left out. The descriptors are those that the training
+compares: of one look, with the weights that the run starts from.
 
     python -m copymatch_train.neighbours train/configs/foreign.yaml
-writes the file that the configuration's data.neighbours names: (training pictures, K) rows of `training`, −1 where there are fewer.
+writes the file that the configuration's data.neighbours names: (training pictures, K) rows of `training`,
+−1 where there are fewer.
 """
 
 from __future__ import annotations
@@ -46,17 +48,26 @@ def nearest(descriptors: np.ndarray, count: int, same: float, chunk: int = 1024)
 def read(path: str | Path, training: int) -> np.ndarray:
     rows = np.load(path)
     if rows.ndim != 2 or len(rows) != training:
-        raise ValueError(f"{path} is for {len(rows)} training pictures, there are {training}; mine it again with `neighbours`")
+        raise ValueError(
+            f"{path} is for {len(rows)} training pictures, there are {training}; mine it again with `neighbours`"
+        )
     return rows
 
 
 @torch.no_grad()
-def first_looks(network: CopyNetwork, pictures: Pictures, indices: np.ndarray, config: configuration.Config, batch: int = 32) -> np.ndarray:
+def first_looks(
+    network: CopyNetwork, pictures: Pictures, indices: np.ndarray, config: configuration.Config, batch: int = 32
+) -> np.ndarray:
     """(len(indices), dimensions) unit descriptors of whole pictures at the training's size."""
     network.eval()
     e, rows = config.export, []
     for start in tqdm(range(0, len(indices), batch), unit="batch", desc="describe"):
-        x = np.stack([to_input(pictures.image(int(i)), config.edits.side, e.resize, e.mean, e.std) for i in indices[start : start + batch]])
+        x = np.stack(
+            [
+                to_input(pictures.image(int(i)), config.edits.side, e.resize, e.mean, e.std)
+                for i in indices[start : start + batch]
+            ]
+        )
         features = network.features(torch.from_numpy(x).contiguous(memory_format=torch.channels_last))
         rows.append(F.normalize(network.head(features)[1], dim=1).numpy())
     return np.concatenate(rows)
@@ -82,7 +93,16 @@ def main() -> None:
     np.save(config.data.neighbours, rows)
     sources = np.array(pictures.sources)[training]
     across = float((sources[rows] != sources[:, None])[rows >= 0].mean())
-    print(json.dumps(dict(pictures=len(training), neighbours=a.count, found=float((rows >= 0).mean()), of_another_source=round(across, 3))))
+    print(
+        json.dumps(
+            dict(
+                pictures=len(training),
+                neighbours=a.count,
+                found=float((rows >= 0).mean()),
+                of_another_source=round(across, 3),
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ _LOCATED = (2, 3, 5)
 class Outputs:
     """`feature` (N, C) pooled; `wide` (N, W) or None; `descriptor` (N, D) unit length.
 
-    `references` (P, D) with `reference_labels` (P,): descriptors that the moving average gives, where the loss wants them.
-    `taught` (N, T) and `taught_references` (P, T): the teacher's descriptors of the same pictures, where there is one.
-    `located` (N, 5, H, W): what the locator says of each cell, where there is one; `places` (N, 4): where the pictures are.
+    `references` (P, D) with `reference_labels` (P,): descriptors that the moving average gives, where the loss
+    wants them. `taught` (N, T) and `taught_references` (P, T): the teacher's descriptors of the same pictures,
+    where there is one. `located` (N, 5, H, W): what the locator says of each cell, where there is one; `places`
+    (N, 4): where the pictures are.
     """
 
     feature: torch.Tensor
@@ -59,12 +60,21 @@ class CopyNetwork(nn.Module):
         else:
             self.head = ProjectorHead(channels, config.projector_hidden, config.projector_wide, config.dimensions)
         self.negatives = (
-            NegativeSubtraction(config.negatives + config.negatives_beside, config.dimensions, config.negative_share, config.negative_temperature)
+            NegativeSubtraction(
+                config.negatives + config.negatives_beside,
+                config.dimensions,
+                config.negative_share,
+                config.negative_temperature,
+            )
             if config.negatives
             else None
         )
         # The locator reads these maps and the last one, at 1/32.
-        self.locator = Locator(*(self.trunk.stage_channels(k) for k in _LOCATED), self.trunk.channels) if config.second_look else None
+        self.locator = (
+            Locator(*(self.trunk.stage_channels(k) for k in _LOCATED), self.trunk.channels)
+            if config.second_look
+            else None
+        )
         self.first_shrink, self.second_look = config.first_shrink, config.second_look
         self.second_share, self.third_share = config.second_share, config.third_share
         self.frozen_stages = config.frozen_stages
@@ -80,7 +90,8 @@ class CopyNetwork(nn.Module):
 
     @torch.no_grad()
     def frozen(self, x: torch.Tensor) -> torch.Tensor:
-        """The feature map behind the frozen stages, which the moving average shares; `x` itself where none is frozen."""
+        """The feature map behind the frozen stages, which the moving average shares; `x`
+        itself where none is frozen."""
         for number, stage in enumerate(self.trunk.stages[: self.frozen_stages]):
             x = self._waved(number, stage(x))
         return x
@@ -89,7 +100,8 @@ class CopyNetwork(nn.Module):
         return self._pooled(self.frozen(x))[0]
 
     def _pooled(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """(N, sum of `widths`): the pooled `levels`, then the pooled `expansions`, then the pooled last map. And the locator's maps."""
+        """(N, sum of `widths`): the pooled `levels`, then the pooled `expansions`, then the pooled last map.
+        And the locator's maps."""
         levels, expansions = [], []
         # The map behind the frozen stages may be one of the locator's.
         maps = [x] if self.frozen_stages - 1 in _LOCATED else []
@@ -104,7 +116,9 @@ class CopyNetwork(nn.Module):
                 levels.append(self.pool(both_signs(x.float())))
             if number in _LOCATED:
                 maps.append(x)
-        pooled = torch.cat([*levels, *expansions, self.pool(x.float())], 1) if levels or expansions else self.pool(x.float())
+        pooled = (
+            torch.cat([*levels, *expansions, self.pool(x.float())], 1) if levels or expansions else self.pool(x.float())
+        )
         return pooled, [*maps, x]
 
     def _waved(self, number: int, x: torch.Tensor) -> torch.Tensor:
@@ -122,10 +136,15 @@ class CopyNetwork(nn.Module):
 
     def shrunk(self, x: torch.Tensor) -> torch.Tensor:
         """What the first look sees: (N, 3, S, S) → (N, 3, S/first_shrink, S/first_shrink)."""
-        return x if self.first_shrink == 1 else F.avg_pool2d(x, self.first_shrink).contiguous(memory_format=torch.channels_last)
+        return (
+            x
+            if self.first_shrink == 1
+            else F.avg_pool2d(x, self.first_shrink).contiguous(memory_format=torch.channels_last)
+        )
 
     def described(self, x: torch.Tensor) -> torch.Tensor:
-        """Unit descriptors (N, dimensions) as deployed, before any subtraction: with a locator, of the image and of the one or two pictures found in it."""
+        """Unit descriptors (N, dimensions) as deployed, before any subtraction: with a locator, of the image and of the
+        one or two pictures found in it."""
         first = self.outputs(self.shrunk(x))
         if first.located is None:
             return first.descriptor

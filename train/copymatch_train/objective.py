@@ -14,7 +14,8 @@ from .network import Outputs
 
 
 class Objective(nn.Module):
-    """`classes` is the number of training pictures, `taught` the teacher's dimensions. Returns (total, {name: unweighted value})."""
+    """`classes` is the number of training pictures, `taught` the teacher's dimensions. Returns (total,
+    {name: unweighted value})."""
 
     def __init__(self, config: Config, classes: int, device: str, taught: int = 0):
         super().__init__()
@@ -23,8 +24,16 @@ class Objective(nn.Module):
         d, wide, sampled = config.network.dimensions, config.network.projector_wide, self.c.sampled_classes
         self.memory = CrossBatchMemory(self.c.memory, d, device)
         self.taught_memory = CrossBatchMemory(self.c.memory, taught, device) if self.c.teacher else None
-        self.short_classes = PictureClassifier(d, classes, sampled) if self.c.cross_entropy_short > 0 or self.c.distillation > 0 else None
-        self.wide_classes = PictureClassifier(wide, classes, sampled) if self.c.cross_entropy_wide > 0 or self.c.distillation > 0 else None
+        self.short_classes = (
+            PictureClassifier(d, classes, sampled)
+            if self.c.cross_entropy_short > 0 or self.c.distillation > 0
+            else None
+        )
+        self.wide_classes = (
+            PictureClassifier(wide, classes, sampled)
+            if self.c.cross_entropy_wide > 0 or self.c.distillation > 0
+            else None
+        )
 
     def forward(self, out: Outputs, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         c, parts = self.c, {}
@@ -33,13 +42,17 @@ class Objective(nn.Module):
             if out.references is None:
                 value = losses.info_nce(out.descriptor, labels, c.temperature, memory, memory_labels)
             else:
-                value = losses.info_nce_to_references(out.descriptor, labels, out.references, out.reference_labels, c.temperature, memory, memory_labels)
+                value = losses.info_nce_to_references(
+                    out.descriptor, labels, out.references, out.reference_labels, c.temperature, memory, memory_labels
+                )
             parts["infonce"] = (c.infonce, value)
         if c.teacher:
             # Both memories are filled together: their rows are the same pictures.
             references = torch.cat([out.references, memory])
             taught_references = torch.cat([out.taught_references, self.taught_memory.filled()[0]])
-            value = losses.relational_distillation(out.descriptor, references, out.taught, taught_references, c.teacher_temperature)
+            value = losses.relational_distillation(
+                out.descriptor, references, out.taught, taught_references, c.teacher_temperature
+            )
             parts["teacher"] = (c.teacher, value)
         if c.koleo:
             parts["koleo"] = (c.koleo, losses.koleo(out.descriptor, labels, memory, memory_labels))
@@ -55,13 +68,22 @@ class Objective(nn.Module):
             chosen = self.short_classes.choose(labels)
             short = self.short_classes.logits(out.short, chosen)
             if c.cross_entropy_short:
-                parts["cross_entropy_short"] = (c.cross_entropy_short, classification(short, labels, chosen, c.label_smoothing))
+                parts["cross_entropy_short"] = (
+                    c.cross_entropy_short,
+                    classification(short, labels, chosen, c.label_smoothing),
+                )
             if self.wide_classes is not None:
                 wide = self.wide_classes.logits(out.wide, chosen)
                 if c.cross_entropy_wide:
-                    parts["cross_entropy_wide"] = (c.cross_entropy_wide, classification(wide, labels, chosen, c.label_smoothing))
+                    parts["cross_entropy_wide"] = (
+                        c.cross_entropy_wide,
+                        classification(wide, labels, chosen, c.label_smoothing),
+                    )
                 if c.distillation:
-                    parts["distillation"] = (c.distillation, losses.distillation(wide, short, c.distillation_temperature))
+                    parts["distillation"] = (
+                        c.distillation,
+                        losses.distillation(wide, short, c.distillation_temperature),
+                    )
         elif self.wide_classes is not None:
             chosen = self.wide_classes.choose(labels)
             parts["cross_entropy_wide"] = (

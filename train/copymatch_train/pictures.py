@@ -26,7 +26,8 @@ FORMAT = 1
 
 
 class Pictures:
-    """A decoded picture store, or several after each other. `self[i]` is an (H, W, 3) uint8 array; `names`, `sources` say where it came from."""
+    """A decoded picture store, or several after each other. `self[i]` is an (H, W, 3) uint8 array; `names`, `sources`
+    say where it came from."""
 
     def __init__(self, folder: str | Path, *more: str | Path):
         self._open(Path(folder))
@@ -59,9 +60,13 @@ class Pictures:
         try:
             index = json.loads((folder / "index.json").read_text())
         except FileNotFoundError:
-            raise FileNotFoundError(f"{folder} holds no picture store; build it with `python -m copymatch_train.pictures`") from None
+            raise FileNotFoundError(
+                f"{folder} holds no picture store; build it with `python -m copymatch_train.pictures`"
+            ) from None
         if index["format"] != FORMAT:
-            raise ValueError(f"{folder}: picture store format {index['format']}, this program reads {FORMAT}; rebuild it")
+            raise ValueError(
+                f"{folder}: picture store format {index['format']}, this program reads {FORMAT}; rebuild it"
+            )
         table = np.load(folder / "table.npy")
         self.offsets, self.heights, self.widths = table[:, 0], table[:, 1], table[:, 2]
         self.names: list[str] = index["names"]
@@ -113,7 +118,8 @@ def decode(raw: bytes, max_pixels: int) -> np.ndarray:
 
 
 class Writer:
-    """Writes a picture store: `with Writer(folder) as writer: writer.add(name, source, pixels)`. It appears whole, or not at all."""
+    """Writes a picture store: `with Writer(folder) as writer: writer.add(name, source, pixels)`. It
+    appears whole, or not at all."""
 
     def __init__(self, out: Path):
         out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +154,10 @@ class Writer:
         (self.out / "index.json").write_text(json.dumps(index))
         for line in self.skipped:
             print("skipped", line, file=sys.stderr)
-        print(f"{len(self.names)} pictures, {self.offset / 1e9:.2f} GB, {sum(self.grey)} grey, {len(self.skipped)} skipped → {self.out}")
+        print(
+            f"{len(self.names)} pictures, {self.offset / 1e9:.2f} GB, {sum(self.grey)} grey, {len(self.skipped)} "
+            f"skipped → {self.out}"
+        )
 
 
 def build(shards: Path, out: Path, max_pixels: int = 16_000_000, limit: int | None = None) -> Pictures:
@@ -178,7 +187,9 @@ def build(shards: Path, out: Path, max_pixels: int = 16_000_000, limit: int | No
             except (tarfile.TarError, OSError) as error:
                 writer.skipped.append(f"{path.name}: {error}")
         if not writer.names:
-            raise ValueError(f"{shards}: no readable picture; {len(writer.skipped)} skipped, first: {writer.skipped[:1]}")
+            raise ValueError(
+                f"{shards}: no readable picture; {len(writer.skipped)} skipped, first: {writer.skipped[:1]}"
+            )
     return Pictures(out)
 
 

@@ -39,5 +39,6 @@ class AveragePooling(nn.Module):
 
 
 def both_signs(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) → (N, 2C, H, W): x and −x, so that GeM, which drops what is negative, sees all of a map without activation."""
+    """(N, C, H, W) → (N, 2C, H, W): x and −x, so that GeM, which drops what is negative, sees all of a
+    map without activation."""
     return torch.cat([x, -x], 1)

@@ -21,7 +21,8 @@ MAX_ASPECT = 4
 
 
 def prepared(image: Image.Image, side: int, manifest_input: dict) -> np.ndarray:
-    """What a manifest says of the input, of one image: (3, H, W) or (H, W, 3), floats or bytes, a square or the short side at `side`."""
+    """What a manifest says of the input, of one image: (3, H, W) or (H, W, 3), floats or bytes, a square or
+    the short side at `side`."""
     size = (side, side)
     if manifest_input.get("fit", "square") == "short":
         short = min(image.size)

@@ -7,7 +7,8 @@ from torch import nn
 
 
 class LinearHead(nn.Module):
-    """(N, C) → (None, (N, dimensions)): one affine map, initialised by PCA whitening where a picture store is at hand."""
+    """(N, C) → (None, (N, dimensions)): one affine map, initialised by PCA whitening where a
+    picture store is at hand."""
 
     wide = 0
 
@@ -19,11 +20,18 @@ class LinearHead(nn.Module):
         return None, self.short(x)
 
     @torch.no_grad()
-    def whiten(self, features: torch.Tensor, shrink: float = 0.02, widths: list[int] | None = None, shares: list[float] | None = None) -> None:
+    def whiten(
+        self,
+        features: torch.Tensor,
+        shrink: float = 0.02,
+        widths: list[int] | None = None,
+        shares: list[float] | None = None,
+    ) -> None:
         """Set the map to PCA whitening of `features` (M, C).
 
-        Eigenvalues are raised by `shrink` times their mean so that directions with next to no variance are not blown up.
-        With `widths` (their sum is C), the blocks of columns are first brought to the total variances `shares`² (1 each by default).
+        Eigenvalues are raised by `shrink` times their mean so that directions with next to no variance are not
+        blown up. With `widths` (their sum is C), the blocks of columns are first brought to the total variances
+        `shares`² (1 each by default).
         """
         features = features.double()
         mean = features.mean(0)
@@ -33,7 +41,9 @@ class LinearHead(nn.Module):
             spreads = [block.square().sum(1).mean().sqrt() for block in centred.split(widths, 1)]
             if not all(s > 0 for s in spreads):
                 raise ValueError("whitening: a block of features does not vary")
-            gain = torch.cat([(share / s).expand(w) for share, s, w in zip(shares or [1.0] * len(widths), spreads, widths)])
+            gain = torch.cat(
+                [(share / s).expand(w) for share, s, w in zip(shares or [1.0] * len(widths), spreads, widths)]
+            )
             centred = centred * gain
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
         if not values[-1] > 0:

@@ -1,11 +1,14 @@
-"""Pictures of public repositories → a picture store, by a list that says which and what for. No network: git directories that lie here.
+"""Pictures of public repositories → a picture store, by a list that says which and what for. No network: git
+directories that lie here.
 
-`configs/tables/sources.yaml` names repositories, a pattern of paths, what is on the pictures, the licence as far as it is known, and whether they are
-for training or kept for validation (a source is for one of the two, never both). Pictures are made as small as those of the shards,
-copies of each other by bytes or by thumbnail are taken once, and of a source at most `most` are taken, evenly over the list of its paths.
+`configs/tables/sources.yaml` names repositories, a pattern of paths, what is on the pictures, the licence as far as it
+is known, and whether they are for training or kept for validation (a source is for one of the two, never both).
+Pictures are made as small as those of the shards, copies of each other by bytes or by thumbnail are taken once, and of
+a source at most `most` are taken, evenly over the list of its paths.
 
-    python -m copymatch_train.repositories train/configs/tables/sources.yaml /work/.mirror train/runs/beside --use training
-    python -m copymatch_train.repositories train/configs/tables/sources.yaml /work/.mirror train/runs/foreign --use validation
+    python -m copymatch_train.repositories train/configs/tables/sources.yaml /work/.mirror train/runs/beside --use
+    training python -m copymatch_train.repositories train/configs/tables/sources.yaml /work/.mirror
+    train/runs/foreign --use validation
 """
 
 from __future__ import annotations
@@ -55,8 +58,11 @@ def git_directory(mirror: Path, repository: str) -> Path:
 
 
 def listed(folder: Path, source: Source) -> list[tuple[str, str]]:
-    """(blob, path) of the newest commit's files that match, larger than `smallest` bytes, in the order of their paths."""
-    out = subprocess.run(["git", "-C", folder, "ls-tree", "-r", "-l", "-z", "HEAD"], check=True, capture_output=True).stdout.decode("utf-8", "replace")
+    """(blob, path) of the newest commit's files that match, larger than `smallest` bytes, in
+    the order of their paths."""
+    out = subprocess.run(
+        ["git", "-C", folder, "ls-tree", "-r", "-l", "-z", "HEAD"], check=True, capture_output=True
+    ).stdout.decode("utf-8", "replace")
     found, wanted = {}, re.compile(source.paths, re.IGNORECASE)
     for line in out.split("\0"):
         if "\t" in line:
@@ -89,7 +95,8 @@ def blobs(folder: Path, names: list[str]):
 
 
 def small(raw: bytes, short: int, longest: float = 1.6, max_pixels: int = 60_000_000) -> np.ndarray:
-    """Decoded, on white where it is transparent, `short` pixels on the short side; cut to `longest` times that, as the shards are."""
+    """Decoded, on white where it is transparent, `short` pixels on the short side; cut to `longest` times
+    that, as the shards are."""
     image = Image.open(io.BytesIO(raw))
     if image.width * image.height > max_pixels:
         raise ValueError(f"{image.width}×{image.height} pixels")
@@ -108,7 +115,13 @@ def small(raw: bytes, short: int, longest: float = 1.6, max_pixels: int = 60_000
     elif h > reach:
         image = image.crop((0, 0, w, int(reach)))
     scale = short / min(image.size)
-    return np.asarray(image.resize((max(short, round(image.width * scale)), max(short, round(image.height * scale))), Image.LANCZOS, reducing_gap=3.0))
+    return np.asarray(
+        image.resize(
+            (max(short, round(image.width * scale)), max(short, round(image.height * scale))),
+            Image.LANCZOS,
+            reducing_gap=3.0,
+        )
+    )
 
 
 def thumbnail(array: np.ndarray) -> bytes:
@@ -128,12 +141,20 @@ def collect(sources: list[Source], mirror: Path, out: Path, short: int) -> None:
             if len(rows) > source.most:
                 rows = [rows[i] for i in np.linspace(0, len(rows) - 1, source.most).astype(int)]
             seen: set[bytes] = set()
-            for (_, path), raw in zip(rows, tqdm(blobs(folder, [b for b, _ in rows]), total=len(rows), unit="img", desc=source.repository)):
+            for (_, path), raw in zip(
+                rows, tqdm(blobs(folder, [b for b, _ in rows]), total=len(rows), unit="img", desc=source.repository)
+            ):
                 if raw is None:
                     continue
                 try:
                     array = small(raw, short)
-                except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                except (
+                    UnidentifiedImageError,
+                    OSError,
+                    ValueError,
+                    SyntaxError,
+                    Image.DecompressionBombError,
+                ) as error:
                     writer.skipped.append(f"{source.repository}/{path}: {error}")
                     continue
                 key = thumbnail(array)
@@ -143,7 +164,9 @@ def collect(sources: list[Source], mirror: Path, out: Path, short: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pictures of repositories that lie here as git directories → a picture store.")
+    parser = argparse.ArgumentParser(
+        description="Pictures of repositories that lie here as git directories → a picture store."
+    )
     parser.add_argument("list", type=Path)
     parser.add_argument("mirror", type=Path, help="folder with OWNER+NAME/repo, git directories")
     parser.add_argument("out", type=Path)

@@ -17,11 +17,11 @@ from .schedule import edit_strength
 
 
 class PKBatches(Dataset):
-    """Item `step` is (pixels (P/share·K, 3, S, S) uint8, labels (P/share·K,), places (P/share·K, 4)); views of a picture are adjacent.
-    A place is the box of what is seen of the picture.
+    """Item `step` is (pixels (P/share·K, 3, S, S) uint8, labels (P/share·K,), places (P/share·K, 4)); views of a
+    picture are adjacent. A place is the box of what is seen of the picture.
 
-    `same_source` of a batch's pictures come from one source, or are one picture's nearest by descriptor (`mined`): hard negatives. With `share` processes,
-    process `rank` makes its part of the same batch.
+    `same_source` of a batch's pictures come from one source, or are one picture's nearest by descriptor (`mined`): hard
+    negatives. With `share` processes, process `rank` makes its part of the same batch.
     """
 
     def __init__(self, config: Config, pictures: Pictures, training: np.ndarray, rank: int = 0, share: int = 1):
@@ -88,7 +88,11 @@ class PKBatches(Dataset):
                 pixels.append(np.asarray(image))
                 labels.append(int(position))
                 places.append(box)
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels), torch.tensor(places, dtype=torch.float32)
+        return (
+            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
+            torch.tensor(labels),
+            torch.tensor(places, dtype=torch.float32),
+        )
 
 
 def second_look(image: Image.Image, box: Box, draw: random.Random, error: float) -> tuple[Image.Image, Box]:
@@ -99,5 +103,8 @@ def second_look(image: Image.Image, box: Box, draw: random.Random, error: float)
     y0, y1 = max(0.0, top + draw.uniform(-reach_y, reach_y)), min(1.0, bottom + draw.uniform(-reach_y, reach_y))
     w, h = image.size
     cut = (int(x0 * w), int(y0 * h), max(int(x0 * w) + 8, round(x1 * w)), max(int(y0 * h) + 8, round(y1 * h)))
-    within = [min(1.0, max(0.0, v)) for v in ((left - x0) / (x1 - x0), (top - y0) / (y1 - y0), (right - x0) / (x1 - x0), (bottom - y0) / (y1 - y0))]
+    within = [
+        min(1.0, max(0.0, v))
+        for v in ((left - x0) / (x1 - x0), (top - y0) / (y1 - y0), (right - x0) / (x1 - x0), (bottom - y0) / (y1 - y0))
+    ]
     return image.crop(cut), tuple(within)

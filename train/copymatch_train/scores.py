@@ -17,8 +17,11 @@ def background_similarity(queries: np.ndarray, background: np.ndarray, neighbour
     return out
 
 
-def stretched(similarity: np.ndarray, background: np.ndarray, factor: float = 2.5, clamp: tuple[float, float] | None = None) -> np.ndarray:
-    """−‖s·q − r‖² with s = factor · m (arXiv 2111.08004 §4), from the inner product q·r and m, m within `clamp` as in the extension."""
+def stretched(
+    similarity: np.ndarray, background: np.ndarray, factor: float = 2.5, clamp: tuple[float, float] | None = None
+) -> np.ndarray:
+    """−‖s·q − r‖² with s = factor · m (arXiv 2111.08004 §4), from the inner product q·r and m, m within
+    `clamp` as in the extension."""
     s = factor * (background if clamp is None else background.clip(*clamp))
     return -(s * s + 1) + 2 * s * similarity
 
@@ -35,7 +38,9 @@ def micro_average_precision(scores: np.ndarray, correct: np.ndarray, positives: 
     return float((precision * y).sum() / positives)
 
 
-def recall_at_precision(scores: np.ndarray, correct: np.ndarray, positives: int, target: float = 0.9) -> tuple[float, float | None]:
+def recall_at_precision(
+    scores: np.ndarray, correct: np.ndarray, positives: int, target: float = 0.9
+) -> tuple[float, float | None]:
     """(recall, threshold) at the lowest threshold whose precision still reaches `target`."""
     s, y = ranked(scores, correct)
     hits = np.cumsum(y)
@@ -57,7 +62,8 @@ def summary(
     factor: float = 2.5,
     clamp: tuple[float, float] | None = None,
 ) -> dict[str, float]:
-    """Figures over the k nearest references of every query. `truth[i]` is the reference's row, −1 where there is none."""
+    """Figures over the k nearest references of every query. `truth[i]` is the reference's row,
+    −1 where there is none."""
     similarity = queries @ references.T
     k = min(k, references.shape[0])
     top = np.argpartition(-similarity, k - 1, axis=1)[:, :k]

@@ -7,9 +7,9 @@ that than over all the rest of loading.
 
     python -m copymatch_train.simplify models/default
 
-rewrites model.onnx and the hashes that manifest and calibration keep of it. Run as written, node by node, both files compute
-the same bits, and it refuses to write otherwise; ONNX Runtime's own optimiser finds more to fuse in the new one, which moves
-the last bits. Run twice, the second run changes nothing.
+rewrites model.onnx and the hashes that manifest and calibration keep of it. Run as written, node by node, both files
+compute the same bits, and it refuses to write otherwise; ONNX Runtime's own optimiser finds more to fuse in the new
+one, which moves the last bits. Run twice, the second run changes nothing.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ FOLDED = 16384
 
 
 def fold_constants(graph: onnx.GraphProto, model: onnx.ModelProto) -> None:
-    """What depends on constants alone (grids, shapes of fixed sizes) becomes a constant; the network's weights stay what and where they are."""
+    """What depends on constants alone (grids, shapes of fixed sizes) becomes a constant; the network's weights stay
+    what and where they are."""
     weights = {t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)}
     known = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name not in weights}
     outputs = {value.name for value in graph.output}
@@ -110,7 +111,9 @@ def fold_constants(graph: onnx.GraphProto, model: onnx.ModelProto) -> None:
         if not inputs or any(name not in known for name in inputs) or outputs.intersection(node.output):
             kept.append(node)
             continue
-        values = ReferenceEvaluator(node, opsets={o.domain: o.version for o in model.opset_import}).run(None, {name: known[name] for name in inputs})
+        values = ReferenceEvaluator(node, opsets={o.domain: o.version for o in model.opset_import}).run(
+            None, {name: known[name] for name in inputs}
+        )
         if any(value.size > FOLDED for value in values):
             kept.append(node)
             continue
@@ -127,9 +130,12 @@ def drop_idle_casts(graph: onnx.GraphProto) -> None:
     floats |= {t.name for t in graph.initializer if t.data_type == FLOAT}
     # Of these the first output has the type of the first input (onnx's operator schemas).
     keeping = {
-        "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Div", "Expand", "Flatten", "Gather",
-        "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg",
-        "Pow", "Reciprocal", "ReduceL2", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax",
+        "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Div", "Expand", "Flatten",
+        "Gather",
+        "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "MatMul", "Max", "MaxPool", "Min", "Mul",
+        "Neg",
+        "Pow", "Reciprocal", "ReduceL2", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Slice",
+        "Softmax",
         "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
     }  # fmt: skip
     kept, names = [], {}
@@ -156,7 +162,11 @@ def share_initializers(graph: onnx.GraphProto) -> None:
     first, names, kept = {}, {}, []
     for tensor in graph.initializer:
         value = numpy_helper.to_array(tensor)
-        same = tensor.name if tensor.name in shown else first.setdefault((tensor.data_type, value.shape, value.tobytes()), tensor.name)
+        same = (
+            tensor.name
+            if tensor.name in shown
+            else first.setdefault((tensor.data_type, value.shape, value.tobytes()), tensor.name)
+        )
         if same == tensor.name:
             kept.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
         else:
@@ -203,7 +213,9 @@ def rewrite(folder: Path) -> dict:
         if (folder / name).exists():
             text = (folder / name).read_text()
             (folder / name).write_text(text.replace(hashes[0], hashes[1]))
-    return dict(bytes=[len(before), len(after)], nodes=[len(onnx.load_from_string(w).graph.node) for w in (before, after)])
+    return dict(
+        bytes=[len(before), len(after)], nodes=[len(onnx.load_from_string(w).graph.node) for w in (before, after)]
+    )
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from .network import CopyNetwork
 
 
 class Teacher:
-    """(N, 3, S, S) pictures as the student gets them → (N, D) unit descriptors, the mean over the teacher's `export.sizes`. Never trained.
+    """(N, 3, S, S) pictures as the student gets them → (N, D) unit descriptors, the mean over the teacher's
+    `export.sizes`. Never trained.
 
-    `config` is the teacher's own configuration, whose network may be any; `weights` a checkpoint (its moving average where there is one)
-    or an exported model.onnx.
+    `config` is the teacher's own configuration, whose network may be any; `weights` a checkpoint (its moving average
+    where there is one) or an exported model.onnx.
     """
 
     def __init__(self, config: str, weights: str, student: Config, device: str = "cpu"):
@@ -28,7 +29,10 @@ class Teacher:
                 raise ConfigError(f"loss.teacher_config: {config} has another export.{name} than the student")
         self.sizes, self.dimensions = own.export.sizes, own.network.dimensions
         self.network = CopyNetwork(own.network)
-        start_from(self.network, exported_state(weights) if weights.endswith(".onnx") else checkpoint.network_state(Path(weights)))
+        start_from(
+            self.network,
+            exported_state(weights) if weights.endswith(".onnx") else checkpoint.network_state(Path(weights)),
+        )
         self.network.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
 
     @torch.no_grad()

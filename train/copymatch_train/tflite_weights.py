@@ -58,6 +58,8 @@ def load_mobilenet_v2(trunk: MobileNetV2, path: str | Path) -> None:
             # TensorFlow Lite: (out, h, w, in), depthwise (1, h, w, channels).
             weight = weight.transpose(3, 0, 1, 2) if depthwise else weight.transpose(0, 3, 1, 2)
             if weight.shape != tuple(convolution.weight.shape):
-                raise ValueError(f"{path}: weight of shape {weight.shape} where the trunk wants {tuple(convolution.weight.shape)}")
+                raise ValueError(
+                    f"{path}: weight of shape {weight.shape} where the trunk wants {tuple(convolution.weight.shape)}"
+                )
             convolution.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
             convolution.bias.copy_(torch.from_numpy(_dequantise(model, graph, inputs[2])))

@@ -6,10 +6,20 @@ import torch
 from torch import nn
 
 # (expansion, channels, blocks, stride of the first block): Sandler et al., CVPR 2018, table 2.
-_MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int, groups: int, norm: bool, act: bool) -> nn.Sequential:
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, norm: bool, act: bool
+) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not norm),
     ]

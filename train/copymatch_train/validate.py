@@ -28,7 +28,9 @@ class Validation:
         order = rng.permutation(held_out)
         strangers = order[r : r + q // 3]
         if len(order) < r or q > r:
-            raise ValueError(f"run.validation_references: {r} references and {q} queries from {len(order)} held-out pictures")
+            raise ValueError(
+                f"run.validation_references: {r} references and {q} queries from {len(order)} held-out pictures"
+            )
         background = rng.choice(training, min(len(training), 1000), replace=False)
 
         def square(image: Image.Image) -> np.ndarray:
@@ -37,7 +39,10 @@ class Validation:
         def query(number: int, index: int) -> np.ndarray:
             draw = random.Random(SEED * 1_000_003 + number)
             image, _, place = edits.edited_and_placed(
-                pictures.image(int(index)), draw, 1.0, lambda: pictures.image(int(training[draw.randrange(len(training))]))
+                pictures.image(int(index)),
+                draw,
+                1.0,
+                lambda: pictures.image(int(training[draw.randrange(len(training))])),
             )
             self.places.append(edits.visible_box(place) or edits.WHOLE)
             return square(image)
@@ -59,15 +64,23 @@ class Validation:
         return ((x / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def descriptors(self, network: CopyNetwork, device: str = "cpu", batch: int = 32, sides: list[int] | None = None) -> tuple[np.ndarray, ...]:
-        """(queries, references, background), each (N, D) unit; with several `sides`, unit means over the pictures rescaled to them."""
+    def descriptors(
+        self, network: CopyNetwork, device: str = "cpu", batch: int = 32, sides: list[int] | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """(queries, references, background), each (N, D) unit; with several `sides`, unit means over the
+        pictures rescaled to them."""
         was_training = network.training
         network.eval()
 
         def describe(images: list[np.ndarray]) -> np.ndarray:
             rows = []
             for start in range(0, len(images), batch):
-                rows.append(sum(network(self.inputs(images[start : start + batch], device, side)).float().cpu() for side in sides or [None]))
+                rows.append(
+                    sum(
+                        network(self.inputs(images[start : start + batch], device, side)).float().cpu()
+                        for side in sides or [None]
+                    )
+                )
             return F.normalize(torch.cat(rows), dim=1).numpy()
 
         out = describe(self.queries), describe(self.references), describe(self.background)

@@ -1,4 +1,5 @@
-"""WaveBlock (Wang et al., "Attentive WaveBlock", 2020; used in arXiv 2111.08004 §3): feature modulation while training."""
+"""WaveBlock (Wang et al., "Attentive WaveBlock", 2020; used in arXiv 2111.08004 §3): feature
+modulation while training."""
 
 from __future__ import annotations
 

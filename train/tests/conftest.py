@@ -25,7 +25,9 @@ def write_shards(folder, count: int, corrupt: bool = False) -> None:
     with open(folder / "train.csv", "w", newline="") as f:
         rows = csv.writer(f)
         rows.writerow(["name", "width", "height", "repository", "path"])
-        rows.writerows([f"{i:06d}.png", 96, 72, f"source/{'wide' if i % 4 else 'narrow'}", f"{i}.png"] for i in range(count))
+        rows.writerows(
+            [f"{i:06d}.png", 96, 72, f"source/{'wide' if i % 4 else 'narrow'}", f"{i}.png"] for i in range(count)
+        )
     with tarfile.open(folder / "train-0.tar", "w") as tar:
         for i in range(count):
             buffer = io.BytesIO()

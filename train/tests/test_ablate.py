@@ -14,7 +14,11 @@ from copymatch_train.config import ConfigError, load
 @pytest.fixture
 def table(store):
     base = dataclasses.asdict(tiny(store, schedule=dict(steps=2, warmup=0, flat=0)))
-    return dict(seeds=[1, 2], base=base, rows={"all": None, "average pooling": dict(network=dict(pooling="average")), "second": dict(after="all")})
+    return dict(
+        seeds=[1, 2],
+        base=base,
+        rows={"all": None, "average pooling": dict(network=dict(pooling="average")), "second": dict(after="all")},
+    )
 
 
 def test_a_row_differs_from_the_base_in_what_it_names(table, tmp_path):
@@ -29,10 +33,27 @@ def test_a_row_differs_from_the_base_in_what_it_names(table, tmp_path):
 
 def test_rows_run_once_start_from_the_row_before_and_print_their_figures(table, tmp_path, monkeypatch, capsys):
     (tmp_path / "table.yaml").write_text(yaml.safe_dump(table))
-    monkeypatch.setattr(sys, "argv", ["ablate", str(tmp_path / "table.yaml"), str(tmp_path / "out"), "--row", "second", "--row", "all", "--seeds", "1"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "ablate",
+            str(tmp_path / "table.yaml"),
+            str(tmp_path / "out"),
+            "--row",
+            "second",
+            "--row",
+            "all",
+            "--seeds",
+            "1",
+        ],
+    )
     ablate.main()
     printed = capsys.readouterr().out
-    assert printed.count("| second |") == 2 and json.loads((tmp_path / "out" / "second-1" / "result.json").read_text())["recall_at_1"] >= 0
+    assert (
+        printed.count("| second |") == 2
+        and json.loads((tmp_path / "out" / "second-1" / "result.json").read_text())["recall_at_1"] >= 0
+    )
     first = torch.load(tmp_path / "out" / "all-1" / "checkpoint.pt", weights_only=True)["step"]
     assert first == 2
     monkeypatch.setattr(fit, "train", None)

@@ -33,15 +33,30 @@ def network(kind=TensorProto.UINT8, shape=("n", "h", "w", 3), outputs=1) -> byte
         helper.make_node("Concat", ["means", "all"], ["embedding"], axis=1),
         helper.make_node("Neg", ["embedding"], ["second"]),
     ]
-    constants = [helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in (("at", at), ("zero", [0]), ("two", [2]))]
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64, [len(v)], v)
+        for name, v in (("at", at), ("zero", [0]), ("two", [2]))
+    ]
     given = helper.make_tensor_value_info("pixels", kind, shape)
-    answers = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 5]) for name in ("embedding", "second")[:outputs]]
+    answers = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 5]) for name in ("embedding", "second")[:outputs]
+    ]
     graph = helper.make_graph(nodes[: 11 + (outputs > 1)], "g", [given], answers, constants)
     return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
 
 
 def arguments(**changes):
-    given = dict(output=None, sizes=[48], colour="RGB", resize="bilinear", mean=None, std=None, fit="short", name="other", version="1")
+    given = dict(
+        output=None,
+        sizes=[48],
+        colour="RGB",
+        resize="bilinear",
+        mean=None,
+        std=None,
+        fit="short",
+        name="other",
+        version="1",
+    )
     return argparse.Namespace(**(given | dict(licence="MIT", source="a test", tolerance=0.01) | changes))
 
 
@@ -49,7 +64,9 @@ def test_bytes_of_free_size_are_described_with_their_aspect_ratio():
     weights = network()
     run = session(weights)
     manifest = adopt.manifest_of(weights, run, arguments())
-    assert manifest["input"] == dict(name="pixels", sizes=[48], layout="NHWC", colour="RGB", resize="bilinear", type="uint8", fit="short")
+    assert manifest["input"] == dict(
+        name="pixels", sizes=[48], layout="NHWC", colour="RGB", resize="bilinear", type="uint8", fit="short"
+    )
     assert manifest["dimensions"] == 5 and manifest["output"] == {"name": "embedding"}
     images = [photograph(1, 96, 72), photograph(2, 72, 96), photograph(3, 400, 20), photograph(4, 96, 72)]
     got = describe(run, images, manifest)
@@ -60,7 +77,9 @@ def test_bytes_of_free_size_are_described_with_their_aspect_ratio():
 
 def test_floats_get_mean_and_deviation_and_planes_in_the_colours_order():
     weights = network(TensorProto.FLOAT, ("n", 3, "h", "w"))
-    manifest = adopt.manifest_of(weights, session(weights), arguments(fit="square", mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0], colour="BGR"))
+    manifest = adopt.manifest_of(
+        weights, session(weights), arguments(fit="square", mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0], colour="BGR")
+    )
     assert manifest["input"]["layout"] == "NCHW" and "type" not in manifest["input"] and "fit" not in manifest["input"]
     seen = prepared(photograph(5, 48, 48), 48, manifest["input"])
     assert seen.shape == (3, 48, 48) and seen.dtype == np.float32
@@ -78,7 +97,9 @@ def test_a_network_that_no_manifest_describes_is_refused_with_the_reason():
     ):
         with pytest.raises(adopt.AdoptError, match=words):
             adopt.manifest_of(weights, session(weights), arguments(**changes))
-    assert adopt.manifest_of(network(outputs=2), session(network(outputs=2)), arguments(output="second"))["output"] == {"name": "second"}
+    assert adopt.manifest_of(network(outputs=2), session(network(outputs=2)), arguments(output="second"))["output"] == {
+        "name": "second"
+    }
 
 
 def test_the_command_writes_a_folder(tmp_path, monkeypatch):

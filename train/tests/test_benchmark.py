@@ -34,4 +34,7 @@ def test_a_truth_that_does_not_fit_is_refused_by_name(tmp_path, truth, complaint
 
 def test_an_edit_named_twice_counts_once():
     table = by_edit(np.array([0, -1]), ["crop+crop+jpeg", "crop"], np.array([0, 0]), np.array([False, True]))
-    assert table == dict(crop=dict(queries=1, recall_at_1=1.0, recall_at_p90=0.0), jpeg=dict(queries=1, recall_at_1=1.0, recall_at_p90=0.0))
+    assert table == dict(
+        crop=dict(queries=1, recall_at_1=1.0, recall_at_p90=0.0),
+        jpeg=dict(queries=1, recall_at_1=1.0, recall_at_p90=0.0),
+    )

@@ -39,6 +39,9 @@ def test_every_committed_configuration_is_valid(path):
 
 def test_fingerprint_ignores_names_and_paths_but_not_what_shapes_training():
     base = from_dict({})
-    assert from_dict({"run": {"name": "x", "log_every": 3}, "data": {"store": "elsewhere"}}).fingerprint() == base.fingerprint()
+    assert (
+        from_dict({"run": {"name": "x", "log_every": 3}, "data": {"store": "elsewhere"}}).fingerprint()
+        == base.fingerprint()
+    )
     assert from_dict({"run": {"seed": 9}}).fingerprint() != base.fingerprint()
     assert from_dict({"loss": {"koleo": 0.5}}).fingerprint() != base.fingerprint()

@@ -21,7 +21,8 @@ def test_a_picture_is_a_function_of_seed_kind_and_number(kind):
 
 
 def test_pictures_in_a_row_look_alike_and_differ():
-    """In a run: the same kind of page with other things on it. No two are equal; over all kinds a run is nearer to itself than to other runs."""
+    """In a run: the same kind of page with other things on it. No two are equal; over all kinds a run is nearer to
+    itself than to other runs."""
 
     def small(kind, number):
         return np.asarray(drawn.drawn(kind, number, seed=8).resize((24, 24)), np.float32).ravel()

@@ -68,7 +68,12 @@ def test_a_turned_picture_is_cut_to_the_largest_upright_rectangle_inside():
             a, b = edits._upright_inside(w, h, math.radians(degrees))
             assert a * b > 0.2 * w * h
             inside = turned.crop(
-                (int((turned.width - a) / 2) + 2, int((turned.height - b) / 2) + 2, int((turned.width + a) / 2) - 2, int((turned.height + b) / 2) - 2)
+                (
+                    int((turned.width - a) / 2) + 2,
+                    int((turned.height - b) / 2) + 2,
+                    int((turned.width + a) / 2) - 2,
+                    int((turned.height + b) / 2) - 2,
+                )
             )
             assert np.asarray(inside).min() == 255, (w, h, degrees)
 
@@ -99,7 +104,8 @@ def test_hard_edits_are_drawn_more_often():
 
 
 def _shown(name, seed, size=(230, 184)):
-    """Where a result depends on the picture: (left, top, right, bottom) in 0…1, found by editing the picture and its negative alike."""
+    """Where a result depends on the picture: (left, top, right, bottom) in 0…1, found by editing the picture
+    and its negative alike."""
     image = photograph(5, *size)
     results = []
     for picture in (image, ImageOps.invert(image)):
@@ -107,11 +113,28 @@ def _shown(name, seed, size=(230, 184)):
         results.append(np.asarray(result, int))
     rows, columns = np.nonzero(np.abs(results[0] - results[1]).max(-1) > 24)
     h, w = results[0].shape[:2]
-    return np.array([columns.min() / w, rows.min() / h, (columns.max() + 1) / w, (rows.max() + 1) / h]), edits.visible_box(place)
+    return np.array(
+        [columns.min() / w, rows.min() / h, (columns.max() + 1) / w, (rows.max() + 1) / h]
+    ), edits.visible_box(place)
 
 
 @pytest.mark.parametrize(
-    "name", ["crop", "paste", "collage", "rotate", "vflip", "hflip", "perspective", "meme", "screenshot", "pad", "underlay", "emoji", "aspect"]
+    "name",
+    [
+        "crop",
+        "paste",
+        "collage",
+        "rotate",
+        "vflip",
+        "hflip",
+        "perspective",
+        "meme",
+        "screenshot",
+        "pad",
+        "underlay",
+        "emoji",
+        "aspect",
+    ],
 )
 def test_an_edit_says_where_it_leaves_the_picture(name):
     unseen = 0
@@ -121,7 +144,11 @@ def test_an_edit_says_where_it_leaves_the_picture(name):
             unseen += 1
             continue
         # A pixel or two, and what covers an edge: a bar of the page, a foreign picture.
-        assert np.abs(found - said).max() < (0.12 if name in ("screenshot", "underlay", "emoji") else 0.03), (seed, found, said)
+        assert np.abs(found - said).max() < (0.12 if name in ("screenshot", "underlay", "emoji") else 0.03), (
+            seed,
+            found,
+            said,
+        )
     assert unseen <= (2 if name == "perspective" else 0)
 
 

@@ -51,8 +51,15 @@ def logits_of(inside: torch.Tensor, places: torch.Tensor, side: int = 8) -> torc
     """What a locator would have to say for these cells (N, side, side) and boxes (N, 4)."""
     x = (torch.arange(side) + 0.5) / side
     left, top, right, bottom = (v[:, None, None] for v in places.unbind(1))
-    ways = torch.stack([((x - left) / x).expand(-1, side, -1), ((x[:, None] - top) / x[:, None]).expand(-1, -1, side),
-                        ((right - x) / (1 - x)).expand(-1, side, -1), ((bottom - x[:, None]) / (1 - x[:, None])).expand(-1, -1, side)], 1)  # fmt: skip
+    ways = torch.stack(
+        [
+            ((x - left) / x).expand(-1, side, -1),
+            ((x[:, None] - top) / x[:, None]).expand(-1, -1, side),
+            ((right - x) / (1 - x)).expand(-1, side, -1),
+            ((bottom - x[:, None]) / (1 - x[:, None])).expand(-1, -1, side),
+        ],
+        1,
+    )
     return torch.cat([(inside[:, None] * 2 - 1) * 12, ways.clamp(1e-6, 1 - 1e-6).logit()], 1)
 
 
@@ -75,7 +82,9 @@ def test_the_other_of_two_pictures_is_found_and_counts_where_there_is_one():
     halves = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])
     x = (torch.arange(8) + 0.5) / 8
     left = (x < 0.5)[None, :].float().expand(8, 8)
-    both = torch.where(left[None, None].bool(), logits_of(left[None], halves[:1]), logits_of(1 - left[None], halves[1:]))
+    both = torch.where(
+        left[None, None].bool(), logits_of(left[None], halves[:1]), logits_of(1 - left[None], halves[1:])
+    )
     both[:, 0] = 1.0 + 0.5 * left  # the left one a little likelier
     whole = logits_of(torch.ones(1, 8, 8), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
     located = torch.cat([both, whole])
@@ -125,7 +134,12 @@ def test_a_second_look_cuts_near_the_picture_and_says_where_it_is_in_it():
         cut, box = second_look(image, (0.2, 0.2, 0.7, 0.7), random.Random(seed), 0.12)
         assert 0.7 * 100 < cut.width < 1.3 * 100 and 0.7 * 50 < cut.height < 1.3 * 50
         rows, columns = np.nonzero(np.asarray(cut)[..., 0])
-        found = columns.min() / cut.width, rows.min() / cut.height, (columns.max() + 1) / cut.width, (rows.max() + 1) / cut.height
+        found = (
+            columns.min() / cut.width,
+            rows.min() / cut.height,
+            (columns.max() + 1) / cut.width,
+            (rows.max() + 1) / cut.height,
+        )
         assert np.abs(np.subtract(found, box)).max() < 0.05
 
 
@@ -142,7 +156,11 @@ def test_an_edited_picture_is_seen(monkeypatch):
 
 def test_the_exported_network_looks_twice_as_pytorch_does(tmp_path):
     torch.manual_seed(2)
-    network = CopyNetwork(Network(head="linear", dimensions=32, second_look=80, first_shrink=2, third_share=1.0, batch_norm=True, negatives=0)).eval()
+    network = CopyNetwork(
+        Network(
+            head="linear", dimensions=32, second_look=80, first_shrink=2, third_share=1.0, batch_norm=True, negatives=0
+        )
+    ).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0  # the statistics of one batch, so that maps are of ordinary size
@@ -153,7 +171,9 @@ def test_the_exported_network_looks_twice_as_pytorch_does(tmp_path):
         network.train().outputs(network.shrunk(x))
         network.eval()
         first = network.outputs(network.shrunk(x))
-        assert likeliest_box(first.located).std(0).max() > 0.01 and not torch.allclose(network(x), first.descriptor, atol=1e-3)
+        assert likeliest_box(first.located).std(0).max() > 0.01 and not torch.allclose(
+            network(x), first.descriptor, atol=1e-3
+        )
         round_weights(network)
         model = simplify(halve_weights(to_onnx(network, 192)))
         run = session(model.SerializeToString())
@@ -164,4 +184,6 @@ def test_the_exported_network_looks_twice_as_pytorch_does(tmp_path):
     # A teacher, or a run that goes on, is read from the file.
     onnx.save(model, tmp_path / "model.onnx")
     kept = exported_state(tmp_path / "model.onnx")
-    assert all(torch.allclose(kept[name], value) for name, value in network.locator.state_dict(prefix="locator.").items())
+    assert all(
+        torch.allclose(kept[name], value) for name, value in network.locator.state_dict(prefix="locator.").items()
+    )

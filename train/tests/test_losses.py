@@ -8,7 +8,9 @@ from copymatch_train import losses
 
 
 def unit(rows, dimensions, seed=0):
-    return F.normalize(torch.randn(rows, dimensions, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
+    return F.normalize(
+        torch.randn(rows, dimensions, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1
+    )
 
 
 def test_barlow_twins_equals_the_sum_over_the_correlation_matrix_written_out():
@@ -54,7 +56,9 @@ def test_relational_distillation_is_the_divergence_of_similarities_written_out()
         p = [math.exp(float(taught[i] @ taught_references[j]) / t) for j in range(5)]
         q = [math.exp(float(d[i] @ references[j]) / t) for j in range(5)]
         total += sum(a / sum(p) * math.log(a / sum(p) / (b / sum(q))) for a, b in zip(p, q))
-    assert float(losses.relational_distillation(d, references, taught, taught_references, t)) == pytest.approx(total / 3, rel=1e-9)
+    assert float(losses.relational_distillation(d, references, taught, taught_references, t)) == pytest.approx(
+        total / 3, rel=1e-9
+    )
     assert float(losses.relational_distillation(d, references, d, references, t)) == pytest.approx(0, abs=1e-12)
 
 
@@ -124,7 +128,9 @@ def test_info_nce_to_references_is_the_softmax_over_all_references_of_other_pict
     total = 0.0
     for i, label in enumerate(labels.tolist()):
         positive = d[i] @ references[label]
-        negatives = [r for r, other in zip(torch.cat([references, memory]), torch.cat([own, older]).tolist()) if other != label]
+        negatives = [
+            r for r, other in zip(torch.cat([references, memory]), torch.cat([own, older]).tolist()) if other != label
+        ]
         logits = torch.stack([positive, *(d[i] @ r for r in negatives)]) / 0.1
         total += float(-logits.log_softmax(0)[0])
     got = losses.info_nce_to_references(d, labels, references, own, 0.1, memory, older)

@@ -14,7 +14,9 @@ from copymatch_train import drawn, fit, measure, neighbours
 from copymatch_train.pictures import Pictures
 from copymatch_train.sampling import PKBatches
 
-PLAIN = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+PLAIN = dict(
+    cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0
+)
 
 
 def test_recall_at_k_counts_ties_against_us():
@@ -36,7 +38,9 @@ def test_a_source_is_divided_into_references_and_strangers():
 
 def test_both_validations_are_reported_and_a_source_that_is_trained_on_is_refused(store, tmp_path, monkeypatch, capsys):
     for kept in (False, True):
-        monkeypatch.setattr(sys, "argv", ["drawn", str(tmp_path / f"drawn{kept}"), "--each", "6", *(["--kept"] if kept else [])])
+        monkeypatch.setattr(
+            sys, "argv", ["drawn", str(tmp_path / f"drawn{kept}"), "--each", "6", *(["--kept"] if kept else [])]
+        )
         drawn.main()
     config = tiny(
         store,
@@ -52,8 +56,28 @@ def test_both_validations_are_reported_and_a_source_that_is_trained_on_is_refuse
     monkeypatch.setattr(measure, "drawn", lambda pictures, config, count, seed: np.arange(20))
 
     def run(*foreign):
-        arguments = ["measure", str(tmp_path / "config.yaml"), str(tmp_path / "run" / "checkpoint.pt"), "--foreign", *map(str, foreign)]
-        monkeypatch.setattr(sys, "argv", [*arguments, "--references", "30", "--copies", "8", "--strangers", "4", "--out", str(tmp_path / "out.json")])
+        arguments = [
+            "measure",
+            str(tmp_path / "config.yaml"),
+            str(tmp_path / "run" / "checkpoint.pt"),
+            "--foreign",
+            *map(str, foreign),
+        ]
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                *arguments,
+                "--references",
+                "30",
+                "--copies",
+                "8",
+                "--strangers",
+                "4",
+                "--out",
+                str(tmp_path / "out.json"),
+            ],
+        )
         measure.main()
 
     run(tmp_path / "drawnTrue")
@@ -80,7 +104,12 @@ def test_the_nearest_are_found_without_the_picture_itself_and_its_copies():
 
 
 def test_mined_batches_hold_a_picture_and_its_nearest(store, tmp_path, monkeypatch):
-    config = tiny(store, data=dict(mined=1.0, neighbours=str(tmp_path / "near.npy")), loss=PLAIN, network=dict(head="linear", waveblock=False))
+    config = tiny(
+        store,
+        data=dict(mined=1.0, neighbours=str(tmp_path / "near.npy")),
+        loss=PLAIN,
+        network=dict(head="linear", waveblock=False),
+    )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
     monkeypatch.setattr(sys, "argv", ["neighbours", str(tmp_path / "config.yaml"), "--count", "5", "--same", "1.1"])
     neighbours.main()

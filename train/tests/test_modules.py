@@ -67,7 +67,11 @@ def test_last_stride_sets_the_size_of_the_final_map(last_stride, cells):
 
 
 def test_the_paper_s_head_has_a_wide_branch_and_a_unit_descriptor():
-    net = CopyNetwork(Network(batch_norm=True, head="projector", projector_hidden=32, projector_wide=64, dimensions=16, waveblock=True))
+    net = CopyNetwork(
+        Network(
+            batch_norm=True, head="projector", projector_hidden=32, projector_wide=64, dimensions=16, waveblock=True
+        )
+    )
     out = net.outputs(torch.randn(4, 3, 64, 64))
     assert out.wide.shape == (4, 64) and out.feature.shape == (4, 1280)
     assert torch.allclose(out.descriptor.norm(dim=1), torch.ones(4), atol=1e-5)
@@ -96,7 +100,9 @@ def test_sampled_classes_hold_the_batch_s_own_and_score_like_the_full_classifier
     chosen = sampled.choose(labels)
     assert set(labels.tolist()) <= set(chosen.tolist()) and len(chosen) <= 23
     assert torch.allclose(sampled.logits(x, chosen), full.logits(x, None)[:, chosen])
-    direct = torch.nn.functional.cross_entropy(full.logits(x, None)[:, chosen], torch.tensor([chosen.tolist().index(v) for v in labels.tolist()]))
+    direct = torch.nn.functional.cross_entropy(
+        full.logits(x, None)[:, chosen], torch.tensor([chosen.tolist().index(v) for v in labels.tolist()])
+    )
     assert torch.allclose(classification(sampled.logits(x, chosen), labels, chosen, 0.0), direct)
 
 
@@ -137,4 +143,6 @@ def test_whitening_gives_every_block_its_share_whatever_its_scale():
     first = F.normalize(head(features)[1], dim=1)
     scaled = torch.cat([features[:, :4] * 1000, features[:, 4:]], 1)
     head.whiten(scaled, widths=[4, 8])
-    assert torch.allclose((first @ first.T), F.normalize(head(scaled)[1], dim=1) @ F.normalize(head(scaled)[1], dim=1).T, atol=1e-4)
+    assert torch.allclose(
+        (first @ first.T), F.normalize(head(scaled)[1], dim=1) @ F.normalize(head(scaled)[1], dim=1).T, atol=1e-4
+    )

@@ -54,7 +54,14 @@ def test_negatives_are_kept_as_the_exported_file_holds_them():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("negatives", -1), ("negatives", 70000), ("negative_share", 1.0), ("negative_share", -0.1), ("negative_temperature", 0.0)]
+    "field, value",
+    [
+        ("negatives", -1),
+        ("negatives", 70000),
+        ("negative_share", 1.0),
+        ("negative_share", -0.1),
+        ("negative_temperature", 0.0),
+    ],
 )
 def test_wrong_settings_are_refused_by_name(field, value):
     with pytest.raises(ConfigError, match=f"network.{field}"):
@@ -75,7 +82,9 @@ def test_a_checkpoint_without_negatives_is_taken_and_training_ignores_them(tmp_p
     with torch.no_grad():
         assert torch.allclose(network.outputs(x).descriptor, plain(x), atol=1e-6)
         assert torch.allclose(network(x), network.negatives(plain(x)), atol=1e-6)
-    assert config.fingerprint() == from_dict({}).fingerprint(), "negatives come after training: its checkpoints still fit"
+    assert config.fingerprint() == from_dict({}).fingerprint(), (
+        "negatives come after training: its checkpoints still fit"
+    )
     with pytest.raises(checkpoint.CheckpointError, match="another network"):
         other = from_dict({"network": {"negatives": 5, "dimensions": 128}})
         checkpoint.load_without_negatives(tmp_path / "plain.pt", CopyNetwork(other.network), other)
@@ -127,7 +136,9 @@ def test_negatives_are_filled_from_an_exported_file_that_has_all_other_weights()
     exported = {k: v + 1 for k, v in trained.state_dict().items() if k != "pool.p"} | {"val_3": torch.zeros(2)}
     start_whole(network, exported)
     for name, value in network.state_dict().items():
-        assert torch.equal(value, torch.zeros(3, 256) if name.startswith("negatives.") else exported.get(name, torch.tensor(3.0))), name
+        assert torch.equal(
+            value, torch.zeros(3, 256) if name.startswith("negatives.") else exported.get(name, torch.tensor(3.0))
+        ), name
     del exported["locator.out.bias"]
     with pytest.raises(ValueError, match="lacks 1 .*locator.out.bias"):
         start_whole(network, exported)

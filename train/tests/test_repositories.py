@@ -50,7 +50,11 @@ def test_every_picture_is_taken_once_and_what_is_none_is_named(mirror, tmp_path)
     assert store.names == ["some/one/a/1.png", "some/one/b/2.PNG"] and set(store.sources) == {"some/one"}
     # 600 × 300, cut to 1.6 times its short side and made 100 pixels high.
     assert store[0].shape == (100, 160, 3)
-    assert [line.split(":")[0] for line in store.skipped] == ["some/one/b/broken.png", "some/one/b/tiny.png", "no/where"]
+    assert [line.split(":")[0] for line in store.skipped] == [
+        "some/one/b/broken.png",
+        "some/one/b/tiny.png",
+        "no/where",
+    ]
 
 
 def test_a_source_is_for_one_use_and_the_shipped_list_obeys(tmp_path):

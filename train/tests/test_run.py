@@ -22,9 +22,26 @@ from copymatch_train.teacher import Teacher
 
 def tiny(store, **changes):
     raw = dict(
-        run=dict(name="tiny", seed=3, log_every=1, checkpoint_every=2, validate_every=6, validation_side=32, validation_references=12, validation_queries=6),
+        run=dict(
+            name="tiny",
+            seed=3,
+            log_every=1,
+            checkpoint_every=2,
+            validate_every=6,
+            validation_side=32,
+            validation_references=12,
+            validation_queries=6,
+        ),
         data=dict(store=str(store), held_out=0.4, workers=0),
-        network=dict(trunk="mobilenet_v2", batch_norm=True, waveblock=True, head="projector", projector_hidden=16, projector_wide=24, dimensions=8),
+        network=dict(
+            trunk="mobilenet_v2",
+            batch_norm=True,
+            waveblock=True,
+            head="projector",
+            projector_hidden=16,
+            projector_wide=24,
+            dimensions=8,
+        ),
         loss=dict(
             infonce=1.0,
             memory=32,
@@ -67,7 +84,14 @@ def test_a_killed_run_resumes_to_the_very_same_weights_and_schedule(store, tmp_p
 
 
 def test_a_student_follows_its_teacher_and_resumes(store, tmp_path):
-    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+    plain = dict(
+        cross_entropy_wide=0.0,
+        cross_entropy_short=0.0,
+        distillation=0.0,
+        triplet=0.0,
+        sampled_classes=0,
+        barlow_twins=0.0,
+    )
     network = dict(head="linear", waveblock=False, frozen_stages=1)
     grown = tiny(store, loss=plain | dict(momentum_references=True), network=network | dict(dimensions=12))
     fit.train(grown, tmp_path / "teacher")
@@ -81,7 +105,13 @@ def test_a_student_follows_its_teacher_and_resumes(store, tmp_path):
         teacher_weights=str(tmp_path / "teacher" / "checkpoint.pt"),
     )
     # Other dimensions than the teacher's, and another size.
-    config = tiny(store, loss=plain | taught, network=network, optimiser=dict(views=3, learning_rate=3e-3), schedule=dict(steps=30, warmup=2, flat=20))
+    config = tiny(
+        store,
+        loss=plain | taught,
+        network=network,
+        optimiser=dict(views=3, learning_rate=3e-3),
+        schedule=dict(steps=30, warmup=2, flat=20),
+    )
     fit.train(config, tmp_path / "whole")
     fit.train(config, tmp_path / "killed", stop_after=15)
     fit.train(config, tmp_path / "killed")
@@ -106,7 +136,14 @@ def test_a_teacher_of_other_input_is_refused_by_name(store, tmp_path):
 
 
 def test_references_described_by_the_moving_average_train_and_resume_too(store, tmp_path):
-    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+    plain = dict(
+        cross_entropy_wide=0.0,
+        cross_entropy_short=0.0,
+        distillation=0.0,
+        triplet=0.0,
+        sampled_classes=0,
+        barlow_twins=0.0,
+    )
     config = tiny(
         store,
         loss=plain | dict(momentum_references=True),
@@ -124,7 +161,14 @@ def test_references_described_by_the_moving_average_train_and_resume_too(store, 
 
 
 def test_a_locator_trains_with_the_trunk_and_resumes(store, tmp_path):
-    plain = dict(cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, sampled_classes=0, barlow_twins=0.0)
+    plain = dict(
+        cross_entropy_wide=0.0,
+        cross_entropy_short=0.0,
+        distillation=0.0,
+        triplet=0.0,
+        sampled_classes=0,
+        barlow_twins=0.0,
+    )
     network = dict(head="linear", waveblock=False, frozen_stages=3, second_look=32, first_shrink=2, third_share=1.0)
     together = tiny(
         store,
@@ -165,14 +209,27 @@ def test_a_checkpoint_of_another_configuration_is_refused(store, tmp_path):
 def test_training_lowers_the_loss(store, tmp_path):
     config = tiny(
         store,
-        loss=dict(infonce=1.0, temperature=0.1, koleo=0.0, cross_entropy_wide=0.0, cross_entropy_short=0.0, distillation=0.0, triplet=0.0, barlow_twins=0.0),
+        loss=dict(
+            infonce=1.0,
+            temperature=0.1,
+            koleo=0.0,
+            cross_entropy_wide=0.0,
+            cross_entropy_short=0.0,
+            distillation=0.0,
+            triplet=0.0,
+            barlow_twins=0.0,
+        ),
         network=dict(head="linear", waveblock=False, batch_norm=True),
         schedule=dict(steps=40, warmup=2),
         edits=dict(strength_from=0.0, strength_to=0.0, side=32),
         run=dict(validate_every=1000),
     )
     fit.train(config, tmp_path)
-    losses = [r["loss"] for r in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()) if r["kind"] == "train"]
+    losses = [
+        r["loss"]
+        for r in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+        if r["kind"] == "train"
+    ]
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.2
 
 
@@ -182,7 +239,12 @@ def test_a_batch_is_a_function_of_seed_and_step_and_shares_add_up_to_it(store):
     training = np.flatnonzero(~pictures.held_out(0.4))
     pixels, labels, places = PKBatches(config, pictures, training)[5]
     again = PKBatches(config, pictures, training)[5]
-    assert torch.equal(pixels, again[0]) and torch.equal(places, again[2]) and pixels.shape == (8, 3, 32, 32) and places.shape == (8, 4)
+    assert (
+        torch.equal(pixels, again[0])
+        and torch.equal(places, again[2])
+        and pixels.shape == (8, 3, 32, 32)
+        and places.shape == (8, 4)
+    )
     assert labels.tolist() == [v for v in labels[::2].tolist() for _ in range(2)] and len(set(labels.tolist())) == 4
     shares = [PKBatches(config, pictures, training, rank, 2)[5] for rank in range(2)]
     assert sorted(labels.tolist()) == sorted(torch.cat([s[1] for s in shares]).tolist())
@@ -199,7 +261,9 @@ def share_of_gradient(rank, world, folder):
     x, labels = torch.randn(8, 6, dtype=torch.double), torch.arange(8) // 2
     mine = slice(rank * 8 // world, (rank + 1) * 8 // world)
     short = net(x[mine])
-    out, all_labels = gather(Outputs(short, None, short, torch.nn.functional.normalize(short, dim=1)), labels[mine], rank, world)
+    out, all_labels = gather(
+        Outputs(short, None, short, torch.nn.functional.normalize(short, dim=1)), labels[mine], rank, world
+    )
     loss = losses.info_nce(out.descriptor, all_labels, 0.1) + losses.koleo(out.descriptor, all_labels)
     (loss + losses.soft_batch_hard_triplet(out.feature, all_labels)).backward()
     sum_gradients(net, world)
@@ -243,7 +307,18 @@ def test_export_background_and_calibration_fit_together(store, tmp_path, monkeyp
 
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
     torch.save(dict(network=network.state_dict()), tmp_path / "trained.pt")
-    monkeypatch.setattr(sys, "argv", ["whiten", str(tmp_path / "config.yaml"), str(tmp_path / "trained.pt"), str(tmp_path / "whitened.pt"), "--pictures", "20"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "whiten",
+            str(tmp_path / "config.yaml"),
+            str(tmp_path / "trained.pt"),
+            str(tmp_path / "whitened.pt"),
+            "--pictures",
+            "20",
+        ],
+    )
     whiten.main()
     again = CopyNetwork(config.network)
     checkpoint.load_for_inference(tmp_path / "whitened.pt", again, config)
@@ -252,7 +327,21 @@ def test_export_background_and_calibration_fit_together(store, tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", ["background", str(tmp_path / "config.yaml"), str(tmp_path), "--rows", "20"])
     background.main()
     assert background.unpack((tmp_path / "background.bin").read_bytes()).shape == (20, 8)
-    monkeypatch.setattr(sys, "argv", ["calibrate", str(tmp_path / "config.yaml"), str(tmp_path), "--references", "12", "--copies", "40", "--unrelated", "40"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "calibrate",
+            str(tmp_path / "config.yaml"),
+            str(tmp_path),
+            "--references",
+            "12",
+            "--copies",
+            "40",
+            "--unrelated",
+            "40",
+        ],
+    )
     calibrate.main()
     record = json.loads((tmp_path / "calibration.json").read_text())
     assert record["clamp"][0] < record["clamp"][1]

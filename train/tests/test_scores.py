@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from copymatch_train.calibrate import fit_logistic, threshold_for, wilson
-from copymatch_train.scores import background_similarity, micro_average_precision, recall_at_precision, stretched, summary
+from copymatch_train.scores import (
+    background_similarity,
+    micro_average_precision,
+    recall_at_precision,
+    stretched,
+    summary,
+)
 
 
 def test_micro_average_precision_by_hand():

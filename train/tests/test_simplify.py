@@ -71,7 +71,11 @@ def test_what_depends_on_constants_alone_is_computed_once():
         helper.make_node("Mul", ["image", "grid"], ["descriptor"]),
     ]
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("image", "descriptor")]
-    model = helper.make_model(helper.make_graph(nodes, "g", value[:1], value[1:]), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", value[:1], value[1:]),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=10,
+    )
     simple = simplify(model)
     assert operators(simple) == ["Mul"] and [t.name for t in simple.graph.initializer] == ["grid"]
     image = np.random.default_rng(3).normal(size=(2, 8)).astype(np.float32)
