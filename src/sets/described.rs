@@ -51,8 +51,8 @@ impl<'a> Describing<'a> {
         })
     }
 
-    /// Reads the row at `ctid`, if it still lacks something: `query` gives image, key, whether a descriptor is wanted, whether a
-    /// sketch is, of the row at $1. It runs as the owner of the set's relation.
+    /// Reads the row at `ctid`, if it still lacks something: `query` gives image, key, whether a descriptor is wanted,
+    /// whether a sketch is, of the row at $1. It runs as the owner of the set's relation.
     pub fn add(&mut self, set: &OwnedSet, query: &str, ctid: &str) -> Result<(), Failure> {
         let found = by_owner(set.owner, query, &[Parameter::of(ctid)], |row| {
             Ok(Lacking {
@@ -115,9 +115,9 @@ impl<'a> Describing<'a> {
 }
 
 impl Described {
-    /// Runs `statement`, an UPDATE of the row at $1 that takes the descriptor as $2 and the sketch as $3, as the owner of the set's
-    /// relation: how many rows it wrote. None where somebody was quicker: the row is another version then, in another place, and no
-    /// place that the calling statement's snapshot still sees is given away meanwhile.
+    /// Runs `statement`, an UPDATE of the row at $1 that takes the descriptor as $2 and the sketch as $3, as the owner
+    /// of the set's relation: how many rows it wrote. None where somebody was quicker: the row is another version then,
+    /// in another place, and no place that the calling statement's snapshot still sees is given away meanwhile.
     pub fn write(self, set: &OwnedSet, statement: &str) -> Result<i64, Failure> {
         let descriptor = self.descriptor.map(|elements| Vector::from_elements(&elements));
         let parameters = [

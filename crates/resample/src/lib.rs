@@ -163,7 +163,10 @@ mod tests {
         #[test]
         fn every_loop_gives_what_the_scalar_one_gives(
             rows in prop::collection::vec(any::<[[u8; 3]; 4]>(), 1..60),
-            drawn in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(-500_000..500_000_i32, 1..23)), 0..40),
+            drawn in prop::collection::vec(
+                (any::<prop::sample::Index>(), prop::collection::vec(-500_000..500_000_i32, 1..23)),
+                0..40,
+            ),
             weight in -4_000_000..4_000_000_i32,
         ) {
             let rows: [Vec<Pixel>; 4] = std::array::from_fn(|number| rows.iter().map(|four| four[number]).collect());
