@@ -194,7 +194,7 @@ def test_image_info_runs_over_a_table_whatever_is_in_it(db):
 
 
 def test_image_info_is_an_error_for_a_cancel_alone(db, sqlstate):
-    image = jpeg(scene(5, 9000, 7000))
+    image = jpeg(scene(5, 2600, 2000))
     db.execute("SET statement_timeout = 1; SET copymatch.max_image_memory = '1GB'")
     with sqlstate("57014"):
         db.execute("SELECT copy_image_info(image) FROM (SELECT %s::bytea AS image) i, generate_series(1, 100)", [image])
