@@ -45,6 +45,9 @@ fi
 # And `make package`.
 if [ "${1:-}" = package ]; then
     dpkg-query -W libclang-dev >/dev/null 2>&1 || need libclang-dev "Debian's name for it, which the package asks for"
+    # Only an installed one counts: dpkg-query also knows packages that were removed.
+    dpkg-query -W -f '${db:Status-Status}' build-essential 2>/dev/null | grep -qx installed ||
+        need build-essential "what dpkg-buildpackage takes for granted"
     command -v dh >/dev/null || need debhelper "lays the package out"
     command -v dpkg-buildpackage >/dev/null || need dpkg-dev "builds the package"
     command -v lintian >/dev/null || need lintian "checks the package"

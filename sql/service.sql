@@ -3,7 +3,7 @@ CREATE FUNCTION copymatch.service_status(
     OUT path text, OUT path_reason text, OUT state text, OUT supervisor integer, OUT process integer, OUT provider text,
     OUT fallback_reason text, OUT runtime_version text, OUT threads integer, OUT models integer, OUT memory bigint,
     OUT started timestamptz, OUT restarts bigint, OUT last_trouble text, OUT slots integer, OUT slots_in_use integer,
-    OUT library text)
+    OUT library text, OUT device_memory bigint, OUT device_memory_total bigint)
     AS 'MODULE_PATHNAME', 'service_status_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION copymatch.service_status() IS 'what copymatch.service shows';
 
@@ -23,6 +23,9 @@ COMMENT ON COLUMN copymatch.service.started IS 'when the process was started';
 COMMENT ON COLUMN copymatch.service.slots IS 'images that may be at the service at a time';
 COMMENT ON COLUMN copymatch.service.slots_in_use IS 'of these, now';
 COMMENT ON COLUMN copymatch.service.library IS 'path of ONNX Runtime; for members of copymatch_admin';
+COMMENT ON COLUMN copymatch.service.device_memory IS
+    'bytes of the device''s memory in use, by whichever process, when a model was last loaded or given up; NULL on the CPU';
+COMMENT ON COLUMN copymatch.service.device_memory_total IS 'bytes of memory that the device has';
 COMMENT ON COLUMN copymatch.service.path IS 'service, or session: this session loads the network for itself';
 COMMENT ON COLUMN copymatch.service.state IS
     'running, starting, failing (its process died and is started again after a while), missing (its program is not '

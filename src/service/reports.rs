@@ -61,6 +61,10 @@ impl Supervisor {
                 let actions = self.engine.model_loaded(model, provider != "cpu", bytes, now());
                 self.apply(actions);
             }
+            Report::DeviceMemory { used, total } => {
+                header.device_used.store(used, Ordering::Relaxed);
+                header.device_total.store(total, Ordering::Relaxed);
+            }
             Report::Refused {
                 model,
                 message,

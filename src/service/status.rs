@@ -37,7 +37,7 @@ fn service_status(fcinfo: pg_sys::FunctionCallInfo) -> Record {
         };
         let Some(shared) = shared() else {
             let mut fields = vec![way.into_datum(), reason.into_datum(), "not preloaded".into_datum()];
-            fields.resize(17, None);
+            fields.resize(19, None);
             return Record::form(fcinfo, fields);
         };
         let header = shared.header;
@@ -59,6 +59,10 @@ fn service_status(fcinfo: pg_sys::FunctionCallInfo) -> Record {
             .filter(|model| model.bytes.load(Ordering::Acquire) > 0)
             .count();
         let number = |value: u32| i32::try_from(value).ok();
+        let bytes = |value: &AtomicU64| {
+            let value = i64::try_from(value.load(Ordering::Relaxed)).ok();
+            value.filter(|&bytes| bytes > 0 && running).into_datum()
+        };
         Record::form(
             fcinfo,
             vec![
@@ -79,6 +83,8 @@ fn service_status(fcinfo: pg_sys::FunctionCallInfo) -> Record {
                 i32::try_from(shared.places.len()).ok().into_datum(),
                 i32::try_from(used).ok().into_datum(),
                 header.library.get().filter(|_| trusted).into_datum(),
+                bytes(&header.device_used),
+                bytes(&header.device_total),
             ],
         )
     })

@@ -4,6 +4,7 @@
 //! ONNX Runtime or a driver here ends this process alone. It ends with its supervisor: by PR_SET_PDEATHSIG, and when the
 //! socket is closed.
 
+mod device;
 mod faults;
 mod models;
 
@@ -133,9 +134,13 @@ impl Process {
                     scope.spawn(move || {
                         self.models
                             .load(model, file.as_raw_fd(), manifest, weights, verified, report);
+                        self.report_device();
                     });
                 }
-                Ok(Some((Order::Unload { model }, _))) => self.models.unload(model),
+                Ok(Some((Order::Unload { model }, _))) => {
+                    self.models.unload(model);
+                    self.report_device();
+                }
                 Ok(Some((Order::Load { .. }, None))) => {}
                 Ok(None) => std::process::exit(0),
                 Err(error) => {
@@ -143,6 +148,15 @@ impl Process {
                     std::process::exit(1);
                 }
             }
+        }
+    }
+
+    /// Where networks run on a device: what of its memory is in use.
+    fn report_device(&self) {
+        if self.models.on_device()
+            && let Some((used, total)) = device::memory(self.setup.device)
+        {
+            report(&Report::DeviceMemory { used, total });
         }
     }
 

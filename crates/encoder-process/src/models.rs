@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -65,6 +66,8 @@ impl Source {
 pub struct Models {
     options: RuntimeOptions,
     lanes: usize,
+    /// Whether a device was in use.
+    device: AtomicBool,
     loaded: RwLock<HashMap<ModelKey, Arc<Model>>>,
 }
 
@@ -82,6 +85,7 @@ impl Models {
                 arena: true,
             },
             lanes: setup.lanes.max(1),
+            device: AtomicBool::new(false),
             loaded: RwLock::new(HashMap::new()),
         })
     }
@@ -103,6 +107,7 @@ impl Models {
             Ok((source, encoder)) => {
                 let on_cpu = encoder.provider() == Provider::Cpu.name();
                 let lanes = if on_cpu { self.lanes } else { 1 };
+                self.device.fetch_or(!on_cpu, Ordering::Relaxed);
                 let bytes = resident().saturating_sub(before) * lanes as u64;
                 let loaded = Report::Loaded {
                     model: key,
@@ -192,6 +197,11 @@ impl Models {
         } else {
             Encoder::load(source.weights(), manifest, options)?
         })
+    }
+
+    /// Whether a model runs on a device, or did.
+    pub fn on_device(&self) -> bool {
+        self.device.load(Ordering::Relaxed)
     }
 
     pub fn unload(&self, key: ModelKey) {

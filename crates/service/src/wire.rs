@@ -107,6 +107,13 @@ pub enum Report {
         /// Time that it took.
         milliseconds: f64,
     },
+    /// Bytes of the device's memory that are in use, by whichever process, and that there are.
+    DeviceMemory {
+        /// In use.
+        used: u64,
+        /// In all.
+        total: u64,
+    },
     /// A model was not loaded.
     Refused {
         /// Which.
