@@ -34,6 +34,8 @@ class Data:
     # in place of its source's.
     mined: float = 0.0
     neighbours: str = ""
+    # Of the pictures that batches draw, the share of `beside`'s stores; 0: what their numbers and `source_cap` give.
+    beside_share: float = 0.0
     tint_grey: float = 0.7
     workers: int = 1
 
@@ -48,6 +50,9 @@ class Data:
             self.neighbours,
             "is empty, which data.mined needs",
         )
+        share = self.beside_share
+        _check(0 <= share < 1, "data.beside_share", share, "is outside [0, 1)")
+        _check(share == 0 or len(self.beside) > 0, "data.beside_share", share, "needs data.beside")
         _check(0 <= self.workers <= 64, "data.workers", self.workers, "is outside 0…64")
 
 
@@ -414,7 +419,7 @@ class Config:
         d["data"].pop("store")
         d["data"].pop("workers")
         # What a run before these fields had is what it would have with none of them.
-        for name, none in (("beside", []), ("mined", 0.0), ("neighbours", "")):
+        for name, none in (("beside", []), ("beside_share", 0.0), ("mined", 0.0), ("neighbours", "")):
             if d["data"][name] == none or name == "neighbours":
                 d["data"].pop(name)
         if "beside" in d["data"]:

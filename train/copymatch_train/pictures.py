@@ -92,14 +92,19 @@ class Pictures:
         limit = int(fraction * 2**32)
         return np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[:4], "big") < limit for n in self.names])
 
-    def drawing_weights(self, indices: np.ndarray, cap: int) -> np.ndarray:
-        """Probability of drawing each of `indices`: a source counts for at most `cap` pictures.
+    def drawing_weights(self, indices: np.ndarray, cap: int, beside_share: float = 0.0) -> np.ndarray:
+        """Probability of drawing each of `indices`: a source counts for at most `cap` pictures. The stores beside the first have
+        `beside_share` of it all, where it is above 0.
 
         Large narrow sources (pets, clothing) would otherwise fill most batches; below the cap drawing is uniform.
         """
         sources = np.array(self.sources)[indices]
         names, inverse, counts = np.unique(sources, return_inverse=True, return_counts=True)
         weight = np.minimum(counts, cap)[inverse] / counts[inverse]
+        beside = np.asarray(indices) >= self.own
+        if beside_share and beside.any() and not beside.all():
+            weight[beside] *= beside_share / weight[beside].sum()
+            weight[~beside] *= (1 - beside_share) / weight[~beside].sum()
         return weight / weight.sum()
 
 

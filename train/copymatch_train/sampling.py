@@ -26,7 +26,7 @@ class PKBatches(Dataset):
 
     def __init__(self, config: Config, pictures: Pictures, training: np.ndarray, rank: int = 0, share: int = 1):
         self.config, self.pictures, self.training, self.rank, self.share = config, pictures, training, rank, share
-        self.weights = pictures.drawing_weights(training, config.data.source_cap)
+        self.weights = pictures.drawing_weights(training, config.data.source_cap, config.data.beside_share)
         sources = np.array(pictures.sources)[training]
         self.by_source = {s: np.flatnonzero(sources == s) for s in np.unique(sources)}
         self.sources = sources
@@ -42,8 +42,9 @@ class PKBatches(Dataset):
         first = int(rng.choice(len(self.training), p=self.weights))
         pool = self.by_source[self.sources[first]]
         if self.near is not None and rng.random() < self.config.data.mined:
-            near = self.near[first]
-            pool = np.append(near[near >= 0], first)
+            near = self.near[first][self.near[first] >= 0]
+            # Nothing was mined for it, or nothing is near it: its source, as without mining.
+            pool = np.append(near, first) if len(near) else pool
         narrow = min(int(round(self.config.data.same_source * wanted)), len(pool))
         chosen = list(rng.choice(pool, narrow, replace=False))
         taken = set(int(c) for c in chosen)

@@ -128,9 +128,63 @@ def test_mined_batches_hold_a_picture_and_its_nearest(store, tmp_path, monkeypat
         PKBatches(config, pictures, training)
 
 
+def test_drawn_pictures_are_known_to_be_different_however_alike():
+    d = np.eye(4, dtype=np.float32)
+    d[1] = (0.9, 0.436, 0, 0)
+    d[2] = (0.999, 0.045, 0, 0)
+    drawn_ones = np.array([True, True, True, False])
+    rows = neighbours.nearest(d, 2, same=0.8, distinct=drawn_ones, same_distinct=0.98)
+    # 0 and 2 are the same even so; 1 is nearer to both than --same allows, and is a neighbour.
+    assert rows[0].tolist()[0] == 1 and 2 not in rows[0].tolist()
+    drawn_ones[0] = False
+    assert 1 not in neighbours.nearest(d, 2, same=0.8, distinct=drawn_ones, same_distinct=0.98)[0].tolist()
+
+
+def test_only_the_stores_beside_are_mined_and_the_others_batches_stay_of_one_source(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["drawn", str(tmp_path / "drawn"), "--each", "2"])
+    drawn.main()
+    settings = dict(beside=[str(tmp_path / "drawn")], mined=1.0, neighbours=str(tmp_path / "near.npy"))
+    config = tiny(store, data=settings, loss=PLAIN, network=dict(head="linear", waveblock=False))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+    monkeypatch.setattr(
+        sys, "argv", ["neighbours", str(tmp_path / "config.yaml"), "--count", "5", "--same-drawn", "1.1", "--beside"]
+    )
+    neighbours.main()
+    pictures = Pictures.of(config.data)
+    training = np.flatnonzero(~pictures.held_out(0.4))
+    near = np.load(tmp_path / "near.npy")
+    assert near.shape == (len(training), 5)
+    beside = training >= pictures.own
+    assert (near[~beside] == -1).all() and (near[beside] >= 0).any()
+    assert beside[near[near >= 0]].all()
+    batches = PKBatches(config, pictures, training)
+    first = int(np.flatnonzero(~beside)[0])
+    # Every batch begins with that picture, and takes a half of its own from among its source's.
+    batches.weights = 0.01 * batches.weights
+    batches.weights[first] += 0.99
+    pool = set(batches.by_source[batches.sources[first]].tolist())
+    assert all(len(set(batches.classes(step).tolist()) & pool) >= 2 for step in range(6))
+
+
+def test_the_stores_beside_have_the_share_of_the_drawing_that_is_set(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["drawn", str(tmp_path / "drawn"), "--each", "2"])
+    drawn.main()
+    pictures = Pictures(store, tmp_path / "drawn")
+    training = np.arange(len(pictures))
+    plain = pictures.drawing_weights(training, 10)
+    weights = pictures.drawing_weights(training, 10, 0.45)
+    assert weights.sum() == pytest.approx(1) and weights[pictures.own :].sum() == pytest.approx(0.45)
+    # Within the stores nothing changes.
+    assert weights[: pictures.own] == pytest.approx(0.55 * plain[: pictures.own] / plain[: pictures.own].sum())
+    with pytest.raises(configuration.ConfigError, match="data.beside_share"):
+        tiny(store, data=dict(beside_share=0.5))
+
+
 def test_settings_that_a_run_does_not_use_leave_its_fingerprint(store):
     plain = tiny(store)
     assert plain.fingerprint() == tiny(store, data=dict(beside=[])).fingerprint()
     assert plain.fingerprint() != tiny(store, data=dict(beside=["x"])).fingerprint()
+    shared = tiny(store, data=dict(beside=["x"], beside_share=0.4))
+    assert shared.fingerprint() not in (plain.fingerprint(), tiny(store, data=dict(beside=["x"])).fingerprint())
     with pytest.raises(configuration.ConfigError, match="data.neighbours"):
         tiny(store, data=dict(mined=0.5))
