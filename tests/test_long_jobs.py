@@ -67,6 +67,27 @@ def test_fill_commits_by_time_and_is_seen(fresh_db, server):
     assert fresh_db.execute("SELECT count(*) FROM copymatch.progress").fetchone()[0] == 0
 
 
+def test_image_that_is_changed_while_its_batch_is_embedded_keeps_its_own_descriptor(fresh_db, server, connect):
+    """A batch is read first and written when all of it is embedded: what others wrote between is theirs."""
+    references(fresh_db, 6, embed="false")
+    other = connect(fresh_db.info.dbname)
+    other.execute("BEGIN")
+    other.execute("UPDATE refs SET image = %s WHERE id = 2", [jpeg(scene(11, 160, 120))])
+    other.execute("DELETE FROM refs WHERE id = 4")
+    thread, errors = in_background(server.dsn(fresh_db.info.dbname), "CALL copy_fill_set('refs')")
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 60
+    while fresh_db.execute(waits).fetchone()[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    other.execute("COMMIT")
+    thread.join()
+    assert not errors, errors
+    own = "SELECT id, 1 - (descriptor <=> copy_embed(image)) FROM refs ORDER BY id"
+    found = fresh_db.execute(own).fetchall()
+    assert [row[0] for row in found] == [0, 1, 2, 3, 5]
+    assert all(similarity > 0.999 for _, similarity in found), found
+
+
 def test_a_fill_that_fails_leaves_nobody_at_work(fresh_db):
     references(fresh_db, 3, embed="false")
     fresh_db.execute(
