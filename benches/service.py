@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The embedding service beside the bare ONNX Runtime session and beside networks of the sessions' own, in one run: images a second of
-one session and of eight, the first copy_match of a connection, memory, an interactive search beside bulk work, uploads with a
-synchronous trigger. Makes a cluster of its own, with copymatch preloaded. Run by `make bench-service`; ARGS=--short: a third of it."""
+"""The embedding service beside the bare ONNX Runtime session and beside networks of the sessions' own, in one run:
+images a second of one session and of eight, the first copy_match of a connection, memory, an interactive search beside
+bulk work, uploads with a synchronous trigger. Makes a cluster of its own, with copymatch preloaded. Run by `make
+bench-service`; ARGS=--short: a third of it."""
 
 import contextlib
 import io
@@ -80,8 +81,10 @@ class Bare:
         self.tensors = np.random.default_rng(2).normal(0, 0.5, (16, 3, side, side)).astype("f4")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        make = lambda: onnxruntime.InferenceSession(MODEL / "model.onnx", options, providers=["CPUExecutionProvider"])  # noqa: E731
-        self.sessions = [make() for _ in range(CORES)]
+        providers = ["CPUExecutionProvider"]
+        self.sessions = [
+            onnxruntime.InferenceSession(MODEL / "model.onnx", options, providers=providers) for _ in range(CORES)
+        ]
 
     def rate(self, batch: int, threads: int, images: int) -> float:
         def work(number):
@@ -127,7 +130,8 @@ def throughput(cluster, bare: Bare) -> None:
     batch = "SELECT cardinality(copy_embed_batch(array_agg(image))) FROM picture, generate_series(1, 3)"
     small = "SELECT cardinality(copy_embed_batch(array_agg(image))) FROM small, generate_series(1, 3)"
     print(
-        "| sessions | service | own networks | bare in the same minute | service, small pictures |\n|---|---|---|---|---|"
+        "| sessions | service | own networks | bare in the same minute | service, small pictures "
+        "|\n|---|---|---|---|---|"
     )
     for sessions in (1, 8):
         rounds = max(1, images * 2 // 96 // sessions)
@@ -171,7 +175,8 @@ def processor_time(cluster) -> None:
         seconds = parallel(lambda number, them=connections: them[number].execute(batch), 8)
         spent = [(on_cpu(pid) - then) * 1000 / 256 for pid, then in zip(pids, before, strict=True)]
         print(
-            f"{'service' if service else 'own networks'}: sessions {sum(spent[:8]):.1f}, supervisor {spent[8]:.2f}, encoder {spent[9]:.1f}, "
+            f"{'service' if service else 'own networks'}: sessions {sum(spent[:8]):.1f}, supervisor {spent[8]:.2f}, "
+            f"encoder {spent[9]:.1f}, "
             f"together {sum(spent):.1f}; {sum(spent) * 256 / 1000 / seconds:.2f} cores were to be had"
         )
         for db in connections:
@@ -190,7 +195,8 @@ def bulk(cluster) -> None:
             for service in (True, False):
                 db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
                 db.execute(
-                    "SELECT copy_create_set('filled', 'filled', key => 'id', image => 'image', embed => false, verify => %s)",
+                    "SELECT copy_create_set('filled', 'filled', key => 'id', image => 'image', embed => false, "
+                    "verify => %s)",
                     [verify],
                 )
                 started = time.perf_counter()
@@ -200,7 +206,8 @@ def bulk(cluster) -> None:
                 assert lacking == 0, f"{lacking} rows were left out"
                 db.execute("SELECT copy_drop_set('filled', drop_descriptors => true)")
             print(
-                f"copy_fill_set, verify => {str(verify).lower()}: {rates[0]:.1f}, {rates[1]:.1f}; ratio {rates[0] / rates[1]:.2f}"
+                f"copy_fill_set, verify => {str(verify).lower()}: {rates[0]:.1f}, {rates[1]:.1f}; "
+                f"ratio {rates[0] / rates[1]:.2f}"
             )
 
 
@@ -228,8 +235,10 @@ def first_call(cluster, image: bytes) -> None:
             db.execute("SELECT copy_embed(%s)", [image])
             embedded = private(db.info.backend_pid) - idle
         print(
-            f"{'service' if service else 'own network'}: first {statistics.median(firsts) * 1000:.1f} ms (worst {max(firsts) * 1000:.1f}), "
-            f"warm {statistics.median(warms) * 1000:.1f} ms; private memory {statistics.median(before):.1f} MiB before, "
+            f"{'service' if service else 'own network'}: first {statistics.median(firsts) * 1000:.1f} ms "
+            f"(worst {max(firsts) * 1000:.1f}), "
+            f"warm {statistics.median(warms) * 1000:.1f} ms; private memory {statistics.median(before):.1f} MiB "
+            "before, "
             f"{statistics.median(after):.1f} after copy_match, {embedded:+.1f} by copy_embed alone"
         )
 
@@ -293,7 +302,8 @@ def beside_bulk(cluster, image: bytes) -> None:
             bulk.cancel()
             thread.join()
         print(
-            f"{'service' if service else 'own networks'}: alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f}; beside p50 {beside[0]:.1f}, "
+            f"{'service' if service else 'own networks'}: alone p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f}; beside "
+            f"p50 {beside[0]:.1f}, "
             f"p99 {beside[1]:.1f}; p99 ratio {beside[1] / alone[1]:.2f}"
         )
 
@@ -340,7 +350,8 @@ def main() -> None:
             db.execute("SELECT copy_create_set('many', 'many', key => 'id', image => 'image', embed => false)")
             db.execute("CREATE TABLE upload (id bigserial PRIMARY KEY, image bytea)")
             db.execute(
-                "CREATE TRIGGER f AFTER INSERT ON upload FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', 'licensed')"
+                "CREATE TRIGGER f AFTER INSERT ON upload FOR EACH ROW EXECUTE FUNCTION copy_flag('image', 'id', "
+                "'licensed')"
             )
         bare = Bare()
         throughput(cluster, bare)

@@ -18,7 +18,8 @@ import tempfile
 import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-#: What breaks first when something does, in seconds: types, the index, copy_match, the catalogue, what a release is made of.
+#: What breaks first when something does, in seconds: types, the index, copy_match, the catalogue, what a release is
+#: made of.
 CORE = [
     f"tests/test_{name}.py"
     for name in (

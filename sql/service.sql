@@ -24,7 +24,8 @@ COMMENT ON COLUMN copymatch.service.slots IS 'images that may be at the service 
 COMMENT ON COLUMN copymatch.service.slots_in_use IS 'of these, now';
 COMMENT ON COLUMN copymatch.service.library IS 'path of ONNX Runtime; for members of copymatch_admin';
 COMMENT ON COLUMN copymatch.service.device_memory IS
-    'bytes of the device''s memory in use, by whichever process, when a model was last loaded or given up; NULL on the CPU';
+    'bytes of the device''s memory in use, by whichever process, when a model was last loaded or given up; '
+    'NULL on the CPU';
 COMMENT ON COLUMN copymatch.service.device_memory_total IS 'bytes of memory that the device has';
 COMMENT ON COLUMN copymatch.service.path IS 'service, or session: this session loads the network for itself';
 COMMENT ON COLUMN copymatch.service.state IS

@@ -77,7 +77,8 @@ class Installation:
 
 
 class Server(Installation):
-    """The private server that `make setup` made and every test shares; where tests run side by side, one for each process."""
+    """The private server that `make setup` made and every test shares; where tests run side by
+    side, one for each process."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +128,8 @@ class Cluster:
             )  # fmt: skip
         else:
             installation.run(
-                "pg_basebackup", "-D", self.data, "-h", source.socket, "-U", "postgres", "-R", "-X", "stream", "-c", "fast",
+                "pg_basebackup", "-D", self.data, "-h", source.socket, "-U", "postgres", "-R", "-X", "stream", "-c",
+                "fast",
                 "--no-sync",
             )  # fmt: skip
         defaults = {"listen_addresses": "", "wal_level": "replica", "timezone": "UTC", "shared_buffers": "32MB"}
@@ -310,7 +312,8 @@ def db(server, _module_db):
 
 @pytest.fixture
 def fresh_cluster():
-    """fresh_cluster(**settings) -> a running throwaway Cluster; removed after the test. fresh_cluster("15", …): of that major."""
+    """fresh_cluster(**settings) -> a running throwaway Cluster; removed after the test.
+    fresh_cluster("15", …): of that major."""
     made = []
 
     def make(major: str = MAJOR, /, **settings) -> Cluster:

@@ -72,7 +72,8 @@ impl Supervisor {
         }
     }
 
-    /// Copies the tensors of a run into its region. A slot whose session has given up is copied all the same: it is nobody else's.
+    /// Copies the tensors of a run into its region. A slot whose session has given up is copied all the
+    /// same: it is nobody else's.
     pub(super) fn fill_region(
         &self,
         run: u64,

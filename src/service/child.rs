@@ -1,5 +1,5 @@
-//! The encoder's process, as its supervisor sees it: a program of its own, started by fork and exec, that shares two files in
-//! memory and a socket with the supervisor, and nothing with PostgreSQL.
+//! The encoder's process, as its supervisor sees it: a program of its own, started by fork and exec, that shares two
+//! files in memory and a socket with the supervisor, and nothing with PostgreSQL.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -103,8 +103,8 @@ impl Encoder {
         unsafe { self.inputs.part_mut(region * self.input, self.input) }
     }
 
-    /// The bytes of one image's output; None where they would lie outside of the region. The process may still write them, if it
-    /// is out of its mind: they are numbers, and any will do.
+    /// The bytes of one image's output; None where they would lie outside of the region. The process may still write
+    /// them, if it is out of its mind: they are numbers, and any will do.
     pub fn output(&self, region: usize, place: usize, bytes: usize) -> Option<&[u8]> {
         let end = place.checked_add(1)?.checked_mul(bytes)?;
         // SAFETY: bytes that are copied once; whatever another process does to them meanwhile, they stay bytes.
@@ -151,8 +151,8 @@ impl Encoder {
     }
 }
 
-/// Between fork and exec: the descriptors at their numbers, all others closed, in a process group of its own, which signals to
-/// the supervisor's group do not reach, and dead with the supervisor.
+/// Between fork and exec: the descriptors at their numbers, all others closed, in a process group of its own, which
+/// signals to the supervisor's group do not reach, and dead with the supervisor.
 fn prepare(given: &[(RawFd, RawFd); 3], supervisor: i32) -> io::Result<()> {
     // SAFETY: system calls that take numbers.
     unsafe {
@@ -169,8 +169,8 @@ fn prepare(given: &[(RawFd, RawFd); 3], supervisor: i32) -> io::Result<()> {
                 return Err(io::Error::last_os_error());
             }
         }
-        // The highest of ours is OUTPUTS. Rust's own pipe, by which a failed exec is reported, must stay open until then: marked
-        // to be closed by it, not closed. Kernels before 5.11 do not know the flag: one by one.
+        // The highest of ours is OUTPUTS. Rust's own pipe, by which a failed exec is reported, must stay open until
+        // then: marked to be closed by it, not closed. Kernels before 5.11 do not know the flag: one by one.
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
         if libc::syscall(
             libc::SYS_close_range,

@@ -75,7 +75,8 @@ pub fn path() -> Path {
 
 const NOBODY: &str = "the service's supervisor does not run (max_worker_processes may be too few)";
 
-/// Whether the supervisor has begun, after a while for it to begin. It has not where the server had no background worker left.
+/// Whether the supervisor has begun, after a while for it to begin. It has not where the server had
+/// no background worker left.
 pub fn has_begun(shared: &Shared) -> Result<bool, Failure> {
     let started = Instant::now();
     while shared.standing() == Standing::Stopped {
@@ -353,7 +354,8 @@ impl Submitted {
             Outcome::UnknownModel => Ok(Answer::UnknownModel),
             Outcome::Crashed => Err(external("the embedding service's process died twice at this request".to_owned())
                 .detail(message)
-                .hint("The server log says when. Other requests are not affected; please report an image that does it again.")),
+                .hint("The server log says when. Other requests are not affected; please report an image that does it \
+                       again.")),
             Outcome::TimedOut => Err(external(format!(
                 "the network did not answer within {} ms",
                 settings::service_timeout().as_millis()
@@ -371,13 +373,20 @@ impl Submitted {
 fn unavailable(why: &str) -> Failure {
     Failure::new(
         PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,
-        format!("the embedding service was not to be had for {} ms", settings::service_timeout().as_millis()),
+        format!(
+            "the embedding service was not to be had for {} ms",
+            settings::service_timeout().as_millis()
+        ),
     )
     .detail(why)
-    .hint("SELECT * FROM copymatch.service; the server log says more. SET copymatch.service = off (superusers) embeds without it.")
+    .hint(
+        "SELECT * FROM copymatch.service; the server log says more. \
+         SET copymatch.service = off (superusers) embeds without it.",
+    )
 }
 
-/// Brings a model to the service, piece by piece, and waits until it is loaded: checked against its manifest as everywhere.
+/// Brings a model to the service, piece by piece, and waits until it is loaded: checked against
+/// its manifest as everywhere.
 pub fn bring(shared: Shared, manifest: &str, weights: &[u8]) -> Result<(), Failure> {
     let model = ModelKey::of_manifest(manifest);
     let total = manifest.len() + weights.len();

@@ -1,5 +1,5 @@
-//! The embedding service: one process for the whole server runs the networks, and sessions hand it their images through slots
-//! of shared memory. Read README.md first.
+//! The embedding service: one process for the whole server runs the networks, and sessions hand it their images through
+//! slots of shared memory. Read README.md first.
 
 mod actions;
 mod child;

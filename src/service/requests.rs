@@ -60,7 +60,8 @@ impl Supervisor {
         }
         let (manifest, weights) = (asked.manifest as usize, asked.weights as usize);
         if asked.offset == 0 {
-            // What the session began before, and, where there are too many, whoever began first: his next piece is refused.
+            // What the session began before, and, where there are too many, whoever began first:
+            // his next piece is refused.
             self.brought.retain(|brought| brought.pid != asked.pid);
             if self.brought.len() >= MOST_BROUGHT {
                 self.brought.remove(0);

@@ -127,7 +127,8 @@ pub struct Header {
     /// Of the encoder's process: PostgreSQL's time of its start, and how often one was started again.
     pub started: AtomicI64,
     pub restarts: AtomicU64,
-    /// Bytes of the device's memory in use and in all, as of the last model that was loaded or given up; 0 without a device.
+    /// Bytes of the device's memory in use and in all, as of the last model that was loaded or
+    /// given up; 0 without a device.
     pub device_used: AtomicU64,
     pub device_total: AtomicU64,
     pub library: Text<1024>,

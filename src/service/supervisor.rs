@@ -1,6 +1,6 @@
-//! The supervisor: a background worker that owns the encoder's process. It takes requests out of the slots (requests.rs), lets the
-//! engine say what runs, hands it to the process and answers (actions.rs), and hears what the process says (reports.rs). It runs
-//! no network itself, and connects to no database.
+//! The supervisor: a background worker that owns the encoder's process. It takes requests out of the slots
+//! (requests.rs), lets the engine say what runs, hands it to the process and answers (actions.rs), and hears what the
+//! process says (reports.rs). It runs no network itself, and connects to no database.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,8 +23,8 @@ use crate::settings;
 const KIND: &str = "copymatch embedding service";
 /// How long after its own end the supervisor is started again.
 const RESTART: Duration = Duration::from_secs(1);
-/// How long a process that has died is left alone: not at all, then, while it dies before it has run anything, from SHORTEST_REST to
-/// LONGEST_REST.
+/// How long a process that has died is left alone: not at all, then, while it dies before it has run anything, from
+/// SHORTEST_REST to LONGEST_REST.
 pub(super) const FIRST_REST: Duration = Duration::ZERO;
 const SHORTEST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -60,7 +60,8 @@ pub extern "C-unwind" fn copymatch_embedding_service(_argument: pg_sys::Datum) {
     PgTryBuilder::new(AssertUnwindSafe(|| supervisor.work())).execute();
     // The process ends with what is dropped here, or with this one by PR_SET_PDEATHSIG.
     supervisor.end_encoder("the supervisor ends");
-    // SAFETY: ends this process as every PostgreSQL process ends; with 1 it is started again, unless the server shuts down.
+    // SAFETY: ends this process as every PostgreSQL process ends; with 1 it is started again,
+    // unless the server shuts down.
     unsafe { pg_sys::proc_exit(1) };
 }
 
@@ -351,8 +352,8 @@ impl Supervisor {
             0
         };
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH | readable;
-        // SAFETY: this process's latch and a socket of its own. The latch is reset before the slots are looked at, so no request
-        // is overlooked.
+        // SAFETY: this process's latch and a socket of its own. The latch is reset before the slots are looked at, so
+        // no request is overlooked.
         unsafe {
             pg_sys::WaitLatchOrSocket(
                 pg_sys::MyLatch,

@@ -139,7 +139,8 @@ fn copy_create_shard_indexes(
 /// installed.
 fn by_dblink(server: &str, statement: &str) -> Result<(), Failure> {
     let schema = select(
-        "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
+        "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n \
+         ON n.oid = e.extnamespace \
          WHERE e.extname = 'dblink'",
         &[],
         |row| row.required::<String>(1),
@@ -180,7 +181,8 @@ pub fn warn_of(name: &str) -> Result<(), Failure> {
         )
         .detail(lacking.join(" "))
         .hint(format!(
-            "SELECT * FROM copy_shard_check({0}) says what mends it; copy_create_shard_indexes({0}) gives or runs the statements for indexes.",
+            "SELECT * FROM copy_shard_check({0}) says what mends it; copy_create_shard_indexes({0}) gives or runs the \
+             statements for indexes.",
             quote_literal(name)
         ))
         .warn();
@@ -199,7 +201,8 @@ impl Checked {
         })?;
         let found = change(
             "SELECT s.relation::pg_catalog.oid, s.descriptor_column::pg_catalog.text, \
-                    (ARRAY[s.key_column] || s.further_key_columns)::pg_catalog.text[], s.sketch_column::pg_catalog.text, s.model \
+                    (ARRAY[s.key_column] || s.further_key_columns)::pg_catalog.text[], \
+                    s.sketch_column::pg_catalog.text, s.model \
              FROM copymatch.reference_set s WHERE s.name = $1",
             &[Parameter::of(name)],
             |row| {
@@ -271,7 +274,8 @@ impl Checked {
             let mend = format!("GRANT SELECT ON {}, {} TO …;", self.table, finding.part.name);
             finding.found(
                 Status::Warning,
-                "you may not read it by itself, or row-level security holds: searches read the parent as a whole, and nothing is checked",
+                "you may not read it by itself, or row-level security holds: searches read the parent as a whole, and \
+                 nothing is checked",
                 Some(mend),
             );
             return Ok(finding);
@@ -319,7 +323,8 @@ impl Checked {
     fn options(&self, finding: &mut Finding, foreign: &Foreign) -> Result<(), Failure> {
         let server = quote_identifier(&foreign.server);
         let adopted = change(
-            "SELECT a.atttypid <> $3 FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2::pg_catalog.name",
+            "SELECT a.atttypid <> $3 FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 \
+             AND a.attname = $2::pg_catalog.name",
             &[
                 Parameter::of(self.relation),
                 Parameter::of(self.descriptor.as_str()),

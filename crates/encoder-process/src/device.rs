@@ -20,8 +20,8 @@ fn symbol(library: *mut c_void, name: &CStr) -> Option<*mut c_void> {
     (!found.is_null()).then_some(found)
 }
 
-/// Bytes in use, by whichever process, and bytes in all; None without a driver, or where it refuses. Asked only where a network
-/// runs on the device: its primary context is there then.
+/// Bytes in use, by whichever process, and bytes in all; None without a driver, or where it refuses. Asked only where a
+/// network runs on the device: its primary context is there then.
 pub fn memory(device: i32) -> Option<(u64, u64)> {
     // SAFETY: a NUL-terminated name; the library stays loaded, as ONNX Runtime's provider keeps it.
     let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
@@ -49,8 +49,8 @@ pub fn memory(device: i32) -> Option<(u64, u64)> {
     };
     let (mut number, mut context): (c_int, *mut c_void) = (0, null_mut());
     let (mut free, mut total) = (0_usize, 0_usize);
-    // SAFETY: every pointer is to a variable of this function; the context is retained once more for the life of the process, which
-    // keeps it alive whatever ONNX Runtime does, and is popped again from this thread.
+    // SAFETY: every pointer is to a variable of this function; the context is retained once more for the life of the
+    // process, which keeps it alive whatever ONNX Runtime does, and is popped again from this thread.
     unsafe {
         if initialise(0) != SUCCESS || get(&raw mut number, device) != SUCCESS {
             return None;

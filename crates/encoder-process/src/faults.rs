@@ -1,5 +1,5 @@
-//! Faults on demand, for tests: COPYMATCH_ENCODER_FAULTS in the server's environment names a file, whose word is done at the next
-//! run, once. Only who starts the server can set it.
+//! Faults on demand, for tests: COPYMATCH_ENCODER_FAULTS in the server's environment names a file, whose word is done
+//! at the next run, once. Only who starts the server can set it.
 
 use std::sync::OnceLock;
 use std::time::Duration;

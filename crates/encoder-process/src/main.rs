@@ -1,8 +1,9 @@
-//! The process that runs networks for a whole server, started by the embedding service's supervisor (src/service in copymatch).
+//! The process that runs networks for a whole server, started by the embedding service's supervisor
+//! (src/service in copymatch).
 //!
-//! It shares nothing with PostgreSQL but two files in memory: inputs, which it can only read, and outputs. Whatever happens in
-//! ONNX Runtime or a driver here ends this process alone. It ends with its supervisor: by PR_SET_PDEATHSIG, and when the
-//! socket is closed.
+//! It shares nothing with PostgreSQL but two files in memory: inputs, which it can only read, and outputs. Whatever
+//! happens in ONNX Runtime or a driver here ends this process alone. It ends with its supervisor: by PR_SET_PDEATHSIG,
+//! and when the socket is closed.
 
 mod device;
 mod faults;
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
         eprintln!("copymatch-encoder is started by copymatch's embedding service, not by hand");
         return ExitCode::from(2);
     };
-    // SAFETY: system calls that take numbers. Between fork and prctl the supervisor may have ended: then there is nobody to die with.
+    // SAFETY: system calls that take numbers. Between fork and prctl the supervisor may have ended: then
+    // there is nobody to die with.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::getppid() != setup.supervisor {

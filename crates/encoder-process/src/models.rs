@@ -90,8 +90,8 @@ impl Models {
         })
     }
 
-    /// Loads a model out of a file: its manifest, whose hash must be the key, and the weights, whose hash must be the manifest's.
-    /// It is reported as soon as one session is there; the other threads' sessions follow.
+    /// Loads a model out of a file: its manifest, whose hash must be the key, and the weights, whose hash must be the
+    /// manifest's. It is reported as soon as one session is there; the other threads' sessions follow.
     pub fn load(
         &self,
         key: ModelKey,
@@ -208,7 +208,8 @@ impl Models {
         self.loaded.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
-    /// Runs a model on a tensor of `shape[0]` images: the raw outputs, and what was done instead where a device had no room.
+    /// Runs a model on a tensor of `shape[0]` images: the raw outputs, and what was done instead
+    /// where a device had no room.
     pub fn run(
         &self,
         key: ModelKey,
@@ -235,7 +236,8 @@ impl Models {
         }
     }
 
-    /// The device had no memory for a batch: half of it at a time; one image that is too much even alone goes to the CPU.
+    /// The device had no memory for a batch: half of it at a time; one image that is too much
+    /// even alone goes to the CPU.
     fn with_less(
         &self,
         model: &Model,

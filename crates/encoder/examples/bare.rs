@@ -1,5 +1,6 @@
-//! The bare session: `bare MODEL_FOLDER LIBONNXRUNTIME PROVIDER IMAGES BATCH…` prints, for each batch, images a second of ONNX
-//! Runtime on ready-made tensors, one thread; nothing of copymatch's but the session's settings. scripts/gpu-check.sh runs it.
+//! The bare session: `bare MODEL_FOLDER LIBONNXRUNTIME PROVIDER IMAGES BATCH…` prints, for each batch, images a second
+//! of ONNX Runtime on ready-made tensors, one thread; nothing of copymatch's but the session's settings.
+//! scripts/gpu-check.sh runs it.
 
 use std::path::PathBuf;
 use std::time::Instant;

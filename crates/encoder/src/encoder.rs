@@ -98,11 +98,11 @@ impl Encoder {
 
     /// One unit-length descriptor of `manifest().dimensions()` components for each image, in order.
     ///
-    /// Each image is embedded at every size of the manifest, at a square of it or with its short side at it; the L2-normalised descriptors are averaged and the mean
-    /// is L2-normalised ("Bag of Tricks and A Strong Baseline for Image Copy Detection", section on testing).
-    /// On the CPU a run takes one image for each thread, at most eight at 224 pixels or as many pixels at another size;
-    /// on a device eight times that. `should_stop` is polled on the calling thread before each image is resized and
-    /// before each run; no run is interrupted.
+    /// Each image is embedded at every size of the manifest, at a square of it or with its short side at it; the
+    /// L2-normalised descriptors are averaged and the mean is L2-normalised ("Bag of Tricks and A Strong Baseline for
+    /// Image Copy Detection", section on testing). On the CPU a run takes one image for each thread, at most eight at
+    /// 224 pixels or as many pixels at another size; on a device eight times that. `should_stop` is polled on the
+    /// calling thread before each image is resized and before each run; no run is interrupted.
     ///
     /// # Errors
     /// [`EncoderError::Cancelled`] when `should_stop` returned true; [`EncoderError::Inference`] and
@@ -142,8 +142,8 @@ impl Encoder {
             .collect()
     }
 
-    /// Runs the network on a tensor that somebody else has prepared ([`Preparation::write`]): `shape[0]` images. The raw
-    /// outputs, one after the other; [`Mean`] makes descriptors of them.
+    /// Runs the network on a tensor that somebody else has prepared ([`Preparation::write`]): `shape[0]` images. The
+    /// raw outputs, one after the other; [`Mean`] makes descriptors of them.
     ///
     /// # Errors
     /// [`EncoderError::InputShape`] where the bytes are no tensor of that shape; else as for [`Encoder::embed`].

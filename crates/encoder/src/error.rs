@@ -169,8 +169,8 @@ pub(crate) const START_BYTES: usize = 24 << 20;
 pub(crate) const SESSION_BYTES: usize = 24 << 20;
 pub(crate) const THREAD_BYTES: usize = 9 << 20;
 
-/// Asks the system for memory that a library is going to need. What it does itself when memory runs out is not always an
-/// error: it may end the process, or stay half started.
+/// Asks the system for memory that a library is going to need. What it does itself when memory runs out is not always
+/// an error: it may end the process, or stay half started.
 pub(crate) fn ensure(bytes: usize, doing: &'static str) -> Result<(), EncoderError> {
     memory::ensure(bytes).map_err(|error| EncoderError::OutOfMemory {
         doing,
@@ -216,24 +216,27 @@ impl EncoderError {
                 "Install the library (make setup) or set the path to an existing libonnxruntime.so."
             }
             Self::LibraryUnusable { .. } => {
-                "The path must name libonnxruntime.so for this platform, whole and readable; install it again with make setup."
+                "The path must name libonnxruntime.so for this platform, whole and readable; install it again with \
+                 make setup."
             }
             Self::LibraryTooOld { .. } => "Install the pinned version with make setup.",
             Self::LibraryConflict { .. } => "Reconnect: a new session loads the library that is set now.",
             Self::Threads { .. } => "Use 1 to compute in the calling thread alone.",
             Self::ProviderUnavailable { .. } => {
-                "Install the GPU build of ONNX Runtime with its CUDA libraries (make install GPU=1), or choose auto or cpu."
+                "Install the GPU build of ONNX Runtime with its CUDA libraries (make install GPU=1), or choose auto or \
+                 cpu."
             }
             Self::WeightsMismatch { .. } => "Weights and manifest must come from the same export.",
             Self::InvalidModel { .. } | Self::ModelRefused { .. } => {
                 "Export the network as one ONNX file of an opset that this ONNX Runtime supports."
             }
             Self::ModelMismatch { .. } | Self::OutputShape { .. } => {
-                "The input must be float32 N x 3 x S x S, or what input.layout, input.type and input.fit make of it, the \
-                 output float32 N x dimensions, both with a dynamic N; names and sizes as in the manifest."
+                "The input must be float32 N x 3 x S x S, or what input.layout, input.type and input.fit make of it, \
+                 the output float32 N x dimensions, both with a dynamic N; names and sizes as in the manifest."
             }
             Self::ParityFailed { .. } => {
-                "Preprocessing or weights differ from what the manifest was recorded with; record it again after the export."
+                "Preprocessing or weights differ from what the manifest was recorded with; record it again after the \
+                 export."
             }
             Self::Image(error) => error.hint(),
             Self::InputShape { .. } => "This is an error of copymatch; please report it.",
@@ -243,7 +246,8 @@ impl EncoderError {
             }
             Self::Signals { .. } => "This is an error of the operating system.",
             Self::OutOfMemory { .. } => {
-                "The server's limits (ulimit -v, LimitAS, overcommit) leave this session too little memory for the network."
+                "The server's limits (ulimit -v, LimitAS, overcommit) leave this session too little memory for the \
+                 network."
             }
             Self::NotRestartable => "Reconnect: a new session starts it.",
             Self::Cancelled => "Run it again.",

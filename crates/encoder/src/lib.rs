@@ -26,7 +26,8 @@
 //! Four promises hold for a host that cannot afford surprises, such as a database backend:
 //!
 //! * nothing is sent anywhere: the library's telemetry, on by default since 1.29, is off before it starts;
-//! * a model is bytes and nothing else: one that names files of the server (external data) is refused ([`check_self_contained`]);
+//! * a model is bytes and nothing else: one that names files of the server (external data) is refused
+//!   ([`check_self_contained`]);
 //! * every thread that the library starts has all signals blocked, so no handler of the host runs on it;
 //! * whatever is wrong with library, model, manifest or image comes back as an error that names it, with a hint.
 

@@ -167,8 +167,9 @@ fn disable_telemetry() {
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
 }
 
-/// Checks the file and gives its length. The dynamic loader maps a file without asking whether it is all there: a page that a truncated library lacks kills
-/// the process when it is touched. So every segment that the ELF header announces must lie inside the file.
+/// Checks the file and gives its length. The dynamic loader maps a file without asking whether it is all there: a page
+/// that a truncated library lacks kills the process when it is touched. So every segment that the ELF header announces
+/// must lie inside the file.
 fn check_file(path: &Path) -> Result<u64, EncoderError> {
     let missing = |error: std::io::Error| EncoderError::LibraryMissing {
         path: path.to_owned(),

@@ -11,10 +11,11 @@ use crate::parity::Pattern;
 pub const DIMENSIONS: RangeInclusive<u32> = 1..=16_000;
 /// Side in pixels of the square that the network sees.
 pub const SIZES: RangeInclusive<u32> = 16..=1024;
-/// The same where the picture keeps its aspect ratio: with [`MAX_ASPECT`] no run sees more pixels than at the largest square.
+/// The same where the picture keeps its aspect ratio: with [`MAX_ASPECT`] no run sees more pixels
+/// than at the largest square.
 pub const SHORT_SIZES: RangeInclusive<u32> = 16..=512;
-/// How many times longer than the short side the long one may be where a picture keeps its aspect ratio; a longer one is
-/// squeezed to that.
+/// How many times longer than the short side the long one may be where a picture keeps its aspect ratio; a
+/// longer one is squeezed to that.
 pub const MAX_ASPECT: u32 = 4;
 /// Scales that may be averaged into one descriptor.
 pub const MAX_SIZES: usize = 8;
@@ -276,8 +277,8 @@ impl Manifest {
         &self.0.input.name
     }
 
-    /// Sides of the squares, or short sides, whose descriptors are averaged, in pixels: 1 to [`MAX_SIZES`] different ones
-    /// in [`SIZES`], or in [`SHORT_SIZES`] where [`Manifest::fit`] keeps the aspect ratio.
+    /// Sides of the squares, or short sides, whose descriptors are averaged, in pixels: 1 to [`MAX_SIZES`] different
+    /// ones in [`SIZES`], or in [`SHORT_SIZES`] where [`Manifest::fit`] keeps the aspect ratio.
     pub fn input_sizes(&self) -> &[u32] {
         &self.0.input.sizes
     }

@@ -26,7 +26,8 @@ impl Preparation {
         &self.manifest
     }
 
-    /// Shape of the tensor that the network sees of `image` at one of the manifest's sizes, without the batch's dimension.
+    /// Shape of the tensor that the network sees of `image` at one of the manifest's sizes,
+    /// without the batch's dimension.
     pub fn shape(&self, image: &Image, size: u32) -> [usize; 3] {
         self.preprocessor.shape(self.preprocessor.target(image, size))
     }
@@ -40,8 +41,8 @@ impl Preparation {
         shape.iter().product::<usize>() * element
     }
 
-    /// Resizes `image` and writes its tensor at `size` into `bytes`, which begin at a multiple of four and are as many as
-    /// [`Preparation::bytes`] says.
+    /// Resizes `image` and writes its tensor at `size` into `bytes`, which begin at a multiple of four and are as many
+    /// as [`Preparation::bytes`] says.
     ///
     /// # Errors
     /// [`EncoderError::Image`]; [`EncoderError::InputShape`] where `bytes` are of another number or not aligned.

@@ -52,7 +52,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Resize, then, for floats, scale to 0..1, subtract mean, divide by deviation; colours and axes in the manifest's order.
+/// Resize, then, for floats, scale to 0..1, subtract mean, divide by deviation; colours and
+/// axes in the manifest's order.
 pub(crate) struct Preprocessor {
     filter: Filter,
     fit: Fit,

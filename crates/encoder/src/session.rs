@@ -80,8 +80,8 @@ pub struct RuntimeOptions {
     pub device_memory: usize,
     /// Whether TensorRT may compute in half precision. The model's parity descriptors are then compared as ever.
     pub fp16: bool,
-    /// Whether memory of a run is kept for the next one, as a process wants that does nothing else: a twentieth less time for the
-    /// default model, tens of MB more.
+    /// Whether memory of a run is kept for the next one, as a process wants that does nothing else: a twentieth less
+    /// time for the default model, tens of MB more.
     pub arena: bool,
 }
 
@@ -209,8 +209,8 @@ pub(crate) fn library_has_cuda(options: &RuntimeOptions) -> Result<bool, Encoder
     Ok(ep::CUDA::is_available().unwrap_or(false))
 }
 
-/// No thread spins while idle. In a process that computes one image now and then beside much other work no arena or memory
-/// plan keeps the largest batch's activations for ever.
+/// No thread spins while idle. In a process that computes one image now and then beside much other work no arena or
+/// memory plan keeps the largest batch's activations for ever.
 fn configure(builder: SessionBuilder, options: &RuntimeOptions) -> Result<SessionBuilder, String> {
     let configured = || -> ort::Result<SessionBuilder> {
         Ok(builder

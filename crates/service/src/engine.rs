@@ -4,11 +4,11 @@
 //! ([`Action`]). Every request that was admitted is answered exactly once, unless it is abandoned first.
 //!
 //! * An interactive request goes before bulk work; bulk work that has waited for a second goes once in between.
-//! * Requests of one model and one shape run together: on the CPU as many as fill the free lanes evenly, on a device as many as
-//!   wait. A device that is idle starts at once; a further batch is kept back behind the one that runs until it is full, or its
-//!   oldest has waited for [`Limits::wait`]: whoever is alone never waits for others.
-//! * When the encoder's process dies, what it was at is put back, and each of it runs alone then, so that the request that
-//!   kills it shows itself: the second time it is answered with [`Fault::Crashed`], and the others are answered.
+//! * Requests of one model and one shape run together: on the CPU as many as fill the free lanes evenly, on a device as
+//!   many as wait. A device that is idle starts at once; a further batch is kept back behind the one that runs until it
+//!   is full, or its oldest has waited for [`Limits::wait`]: whoever is alone never waits for others.
+//! * When the encoder's process dies, what it was at is put back, and each of it runs alone then, so that the request
+//!   that kills it shows itself: the second time it is answered with [`Fault::Crashed`], and the others are answered.
 //! * A model that is not loaded is loaded; others, least recently used first, are given up for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -294,7 +294,8 @@ impl Engine {
         self.turn(now)
     }
 
-    /// Nobody waits for this request any more. True: it is forgotten, and the ticket is free. False: it runs, and will be answered.
+    /// Nobody waits for this request any more. True: it is forgotten, and the ticket is free. False: it
+    /// runs, and will be answered.
     pub fn abandon(&mut self, ticket: Ticket) -> bool {
         for queue in [&mut self.interactive, &mut self.bulk] {
             if let Some(at) = queue.iter().position(|waiting| waiting.ticket == ticket) {

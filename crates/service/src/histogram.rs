@@ -31,7 +31,8 @@ impl Histogram {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The time that a part (0 to 1) of those counted did not exceed, at most a fifth too high; None where there are none.
+    /// The time that a part (0 to 1) of those counted did not exceed, at most a fifth too high;
+    /// None where there are none.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let counts = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         let total: u64 = counts.iter().sum();

@@ -5,8 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a model's manifest. The manifest states the weights' SHA-256, which is checked when the model is loaded: two
-/// databases that have different models under one name have two keys, and nobody can offer other weights under a key.
+/// SHA-256 of a model's manifest. The manifest states the weights' SHA-256, which is checked when the model
+/// is loaded: two databases that have different models under one name have two keys, and nobody can offer
+/// other weights under a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModelKey(pub [u8; 32]);
 

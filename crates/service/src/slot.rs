@@ -14,9 +14,9 @@
 //!                            collected (release)
 //! ```
 //!
-//! FILLING and DONE belong to the session that claimed the slot, READY to nobody, TAKEN and ABANDONED to the supervisor. A
-//! session that gives up while the supervisor has its slot only says so: the supervisor frees the slot when it is done with
-//! it, so nothing is ever written into a slot that somebody else has claimed meanwhile.
+//! FILLING and DONE belong to the session that claimed the slot, READY to nobody, TAKEN and ABANDONED to the
+//! supervisor. A session that gives up while the supervisor has its slot only says so: the supervisor frees the slot
+//! when it is done with it, so nothing is ever written into a slot that somebody else has claimed meanwhile.
 //!
 //! All zero is a free slot.
 
@@ -128,7 +128,8 @@ impl Slot {
         self.state() == State::Abandoned
     }
 
-    /// The supervisor has written its answer. True: the session is to be woken. False: it had given up, and the slot is free.
+    /// The supervisor has written its answer. True: the session is to be woken. False: it had given
+    /// up, and the slot is free.
     pub fn finish(&self) -> bool {
         if self.turn(State::Taken, State::Done) {
             return true;
@@ -137,12 +138,14 @@ impl Slot {
         false
     }
 
-    /// The session that has its answer asks once more with what it wrote before: the memory is its own, as after a claim.
+    /// The session that has its answer asks once more with what it wrote before: the memory is
+    /// its own, as after a claim.
     pub fn reopen(&self) -> bool {
         self.turn(State::Done, State::Filling)
     }
 
-    /// The session that claimed the slot is done with it, in whatever state it is: the answer was read, or nobody waits any more.
+    /// The session that claimed the slot is done with it, in whatever state it is: the answer was read,
+    /// or nobody waits any more.
     pub fn release(&self) -> Freed {
         loop {
             let now = self.state();

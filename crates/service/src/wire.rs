@@ -1,8 +1,8 @@
 //! What supervisor and encoder's process tell each other: one frame a packet of a Unix socket (SOCK_SEQPACKET), JSON.
 //!
-//! Tensors and outputs do not travel in frames. They lie in two files without a name (memfd), of one part for each run that may
-//! be under way: the encoder maps the inputs for reading only, and the outputs. A model travels as such a file, too: its
-//! descriptor comes with the frame.
+//! Tensors and outputs do not travel in frames. They lie in two files without a name (memfd), of one part for each run
+//! that may be under way: the encoder maps the inputs for reading only, and the outputs. A model travels as such a
+//! file, too: its descriptor comes with the frame.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,7 +19,8 @@ pub const MOST_BYTES: usize = 16 * 1024;
 /// Longest text in a frame.
 const MOST_TEXT: usize = 2000;
 
-/// The descriptors that the encoder's process finds open, beside the standard ones: the socket, the inputs, the outputs.
+/// The descriptors that the encoder's process finds open, beside the standard ones: the
+/// socket, the inputs, the outputs.
 pub const SOCKET: RawFd = 3;
 /// See [`SOCKET`].
 pub const INPUTS: RawFd = 4;
@@ -165,8 +166,8 @@ pub fn send<T: Serialize>(socket: RawFd, frame: &T, file: Option<RawFd>) -> io::
     // Aligned as a control message's header must be.
     let mut control = [0_u64; 8];
     loop {
-        // SAFETY: the message refers to `part` and `control`, which outlive the call; the control message is written within
-        // `control`, whose length CMSG_SPACE of one descriptor does not exceed.
+        // SAFETY: the message refers to `part` and `control`, which outlive the call; the control message is written
+        // within `control`, whose length CMSG_SPACE of one descriptor does not exceed.
         let sent = unsafe {
             let mut message = MaybeUninit::<libc::msghdr>::zeroed().assume_init();
             message.msg_iov = &raw mut part;
@@ -260,7 +261,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// A file in memory, of so many bytes, that can neither shrink nor grow: a mapping of it stays valid whatever another process does.
+/// A file in memory, of so many bytes, that can neither shrink nor grow: a mapping of it stays valid
+/// whatever another process does.
 ///
 /// # Errors
 /// The system's.

@@ -250,7 +250,8 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        8 => (0..3_usize, prop_oneof![Just(8_usize), Just(16)], any::<bool>()).prop_map(|(k, s, b)| Event::Ask(k, s, b)),
+        8 => (0..3_usize, prop_oneof![Just(8_usize), Just(16)], any::<bool>())
+            .prop_map(|(k, s, b)| Event::Ask(k, s, b)),
         1 => (1..3_usize).prop_map(Event::Bring),
         2 => Just(Event::Start),
         3 => Just(Event::LoadNext),
@@ -265,7 +266,9 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn every_request_is_answered_once_whatever_happens(events in prop::collection::vec(event(), 1..120), on_device: bool) {
+    fn every_request_is_answered_once_whatever_happens(
+        events in prop::collection::vec(event(), 1..120), on_device: bool,
+    ) {
         let mut world = World::new(on_device);
         for event in events {
             match event {

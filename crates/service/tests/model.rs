@@ -1,5 +1,5 @@
-//! The slot protocol under a model checker: every order in which sessions and a supervisor may meet, every view of memory that
-//! the processor may give them. `cargo test -p service --features model-check --release --test model`.
+//! The slot protocol under a model checker: every order in which sessions and a supervisor may meet, every view of
+//! memory that the processor may give them. `cargo test -p service --features model-check --release --test model`.
 #![cfg(feature = "model-check")]
 
 use loom::cell::UnsafeCell;

@@ -249,7 +249,13 @@ mod tests {
             part in any::<u32>(),
             near in prop::collection::vec((0.0..2.0_f64, ".{0,9}", place()), 0..9),
             pictured in prop::collection::vec(
-                (place(), prop::collection::vec(-1.0..1.0_f32, 0..5), prop::option::of(prop::collection::vec(any::<u8>(), 0..9))), 0..5),
+                (
+                    place(),
+                    prop::collection::vec(-1.0..1.0_f32, 0..5),
+                    prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+                ),
+                0..5,
+            ),
         ) {
             let near: Vec<Near> =
                 near.into_iter().map(|(distance, key, place)| Near { distance, key, place }).collect();

@@ -187,7 +187,8 @@ pub fn identity(side: u64) -> Graph {
     }
 }
 
-/// descriptor = every byte of the input tensor as a float, in the tensor's order, for one size of `dims` (without the batch).
+/// descriptor = every byte of the input tensor as a float, in the tensor's order, for one size of
+/// `dims` (without the batch).
 pub fn bytes_identity(dims: [u64; 3]) -> Graph {
     let [a, b, c] = dims.map(Dim::Fixed);
     Graph {
@@ -201,7 +202,8 @@ pub fn bytes_identity(dims: [u64; 3]) -> Graph {
     }
 }
 
-/// descriptor = (height, width, channels) of the input: what the network sees of an image's shape. Bytes, channels last.
+/// descriptor = (height, width, channels) of the input: what the network sees of an image's
+/// shape. Bytes, channels last.
 pub fn shape_of_bytes() -> Graph {
     Graph {
         nodes: vec![
