@@ -161,7 +161,7 @@ fn tally<'a>(state: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a mu
     // SAFETY: an `internal` state of these aggregates is a Tally that lives as long as the aggregate's context, which
     // outlives the call; PostgreSQL calls with one state at a time.
     unsafe {
-        Ok(match state.unwrap() {
+        Ok(match state.into_datum() {
             Some(datum) => &mut *datum.cast_mut_ptr::<Tally>(),
             None => &mut *context.leak_and_drop_on_delete(Tally::default()),
         })
@@ -176,7 +176,7 @@ fn state(tally: &mut Tally) -> Internal {
 fn finished<'a>(state: Internal, fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<&'a mut Tally>, Failure> {
     aggregate_context(fcinfo)?;
     // SAFETY: as in `tally`. Sorting in place is all that a final function changes, and the order means nothing.
-    Ok(unsafe { state.unwrap().map(|datum| &mut *datum.cast_mut_ptr::<Tally>()) })
+    Ok(unsafe { state.into_datum().map(|datum| &mut *datum.cast_mut_ptr::<Tally>()) })
 }
 
 fn accumulate(

@@ -5,7 +5,7 @@ use half::f16;
 
 use pgrx::callconv::FcInfo;
 use pgrx::prelude::*;
-use pgrx::{Internal, pg_sys};
+use pgrx::{Internal, IntoDatum, pg_sys};
 use vectors::{MAX_DIMENSIONS, expect_dimensions};
 
 use super::datum::{HalfVector, Packed, SqlElement, Vector};
@@ -28,7 +28,7 @@ fn output<E: SqlElement>(value: &Packed<E>) -> CString {
 }
 
 fn receive<E: SqlElement>(message: Internal, typmod: i32) -> Packed<E> {
-    let Some(message) = message.unwrap() else {
+    let Some(message) = message.into_datum() else {
         report(
             PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             "no message to read".into(),
