@@ -98,7 +98,7 @@ def test_licences_of_all_crates_that_are_linked_in_go_with_the_package():
     # Of these their makers publish no file; a crate more is to be looked at by a person.
     bare = told.partition("Crates that carry no text")[2].splitlines()[1:]
     assert {line.split()[0] for line in bare} <= {
-        "enum-map", "pgrx", "pgrx-pg-sys", "pgrx-sql-entity-graph", "pulp-wasm-simd-flag", "seahash",
+        "enum-map", "maud", "pgrx", "pgrx-pg-sys", "pgrx-sql-entity-graph", "pulp-wasm-simd-flag", "seahash",
     }  # fmt: skip
     assert "SIL OPEN FONT LICENSE" in told, "the fonts that edits write with"
     assert "crate_licences.py" in (ROOT / "debian" / "rules").read_text()
