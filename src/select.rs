@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 
 use pgrx::prelude::*;
-use pgrx::{FromDatum, IntoDatum};
+use pgrx::{FromDatum, IntoDatum, PgMemoryContexts};
 
 use crate::failure::Failure;
 
@@ -215,6 +215,73 @@ pub fn change_qualified<T>(
     run(sql, parameters, Path::Session, false, map)
 }
 
+/// Rows that `each` fetches at a time.
+const FETCHED: std::ffi::c_long = 10;
+
+/// Runs a query as `change` does and passes on one row after the other: for rows that are too large to lie in memory
+/// together, and work on each that may run statements of its own. What `work` allocates in PostgreSQL's memory is freed
+/// behind each row.
+pub fn each(
+    sql: &str,
+    parameters: &[Parameter],
+    mut work: impl FnMut(&Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let text = CString::new(sql).map_err(|_| internal("a statement with a NUL byte", 0))?;
+    let mut oids: Vec<pg_sys::Oid> = parameters.iter().map(|p| p.oid).collect();
+    let (mut datums, nulls) = values(parameters);
+    let _pinned = PinnedPath::new();
+    // SAFETY: SPI is connected and finished in pairs (an ERROR unwinds past SPI_finish; transaction abort then cleans
+    // up); there are as many types as datums and nulls; rows are read before the table that holds them is freed.
+    unsafe {
+        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {
+            return Err(internal("SPI_connect", 0));
+        }
+        let portal = pg_sys::SPI_cursor_open_with_args(
+            std::ptr::null(),
+            text.as_ptr(),
+            oids.len() as i32,
+            oids.as_mut_ptr(),
+            datums.as_mut_ptr(),
+            nulls.as_ptr(),
+            false,
+            0,
+        );
+        let mut memory = PgMemoryContexts::new("copymatch: a row at a time");
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            pg_sys::SPI_cursor_fetch(portal, true, FETCHED);
+            let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
+            if table.is_null() || count == 0 {
+                break;
+            }
+            outcome = (0..count).try_for_each(|index| {
+                let row = Row {
+                    tuple: *(*table).vals.add(index),
+                    descriptor: (*table).tupdesc,
+                };
+                let done = memory.switch_to(|_| work(&row));
+                memory.reset();
+                done
+            });
+            pg_sys::SPI_freetuptable(table);
+        }
+        drop(memory);
+        pg_sys::SPI_cursor_close(portal);
+        pg_sys::SPI_finish();
+        outcome
+    }
+}
+
+/// Datums and nulls of parameters, as SPI takes them.
+fn values(parameters: &[Parameter]) -> (Vec<pg_sys::Datum>, Vec<std::ffi::c_char>) {
+    let datum = |p: &Parameter| p.datum.unwrap_or_else(|| pg_sys::Datum::from(0usize));
+    let null = |p: &Parameter| if p.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char;
+    (
+        parameters.iter().map(datum).collect(),
+        parameters.iter().map(null).collect(),
+    )
+}
+
 fn run<T>(
     sql: &str,
     parameters: &[Parameter],
@@ -222,14 +289,7 @@ fn run<T>(
     read_only: bool,
     mut map: impl FnMut(&Row) -> Result<T, Failure>,
 ) -> Result<Vec<T>, Failure> {
-    let mut datums: Vec<pg_sys::Datum> = parameters
-        .iter()
-        .map(|p| p.datum.unwrap_or_else(|| pg_sys::Datum::from(0usize)))
-        .collect();
-    let nulls: Vec<std::ffi::c_char> = parameters
-        .iter()
-        .map(|p| if p.datum.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
-        .collect();
+    let (mut datums, nulls) = values(parameters);
     // Dropped behind SPI_finish.
     let _pinned = (path == Path::Pinned).then(PinnedPath::new);
     // SAFETY: SPI is connected and finished in pairs (an ERROR unwinds past SPI_finish; transaction abort then cleans

@@ -661,7 +661,11 @@ def test_set_is_calibrated_on_pgvectors_column(both):
     labelled = "SELECT cardinality(similarity) FROM copymatch.labelled_pairs('refs', 'labels')"
     assert one(both, labelled) == one(both, "SELECT count(*) FROM labels") > 100
     assert one(both, "SELECT count(*) FROM copymatch.labelled_references('refs', ARRAY['0', '1'])") == 2
-    assert one(both, "SELECT cardinality(similarity) > 0 FROM copymatch.edited_pairs('refs', 6, 2, 0.5, 1)")
+    calibrated = (
+        "SELECT (evidence ->> 'copies')::int FROM copy_calibrate('refs', source => 'edits', copies => 60, "
+        "unrelated => 40, copy_precision => 0.6, review_precision => 0.5, confidence => 0.5, apply => false)"
+    )
+    assert one(both, calibrated) > 40
 
 
 def test_uploads_are_flagged_against_pgvectors_column(application):

@@ -126,6 +126,8 @@ DROP FUNCTION copymatch.embed_uploads(bytea[], text);
 DROP FUNCTION copymatch.read_upload(oid, text, text[]);
 DROP FUNCTION copymatch.record_text(text[]);
 DROP FUNCTION @extschema@.copy_flag_existing(regclass, name, text);
+-- The library makes the edited copies of a calibration.
+DROP FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint);
 -- The evidence is verification's, and one column more.
 DROP FUNCTION @extschema@.copy_explain_matches(bytea, bytea);
 DROP FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[],

@@ -11,6 +11,7 @@ pub mod picture;
 mod session;
 mod sketch;
 
+pub use edits::edited;
 pub use functions::{count_progress, embed_each, embed_one, embed_views, named};
 pub use picture::read;
 pub use session::{Stream, Urgency, encoder_failure, input_side, with_background};

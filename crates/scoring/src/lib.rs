@@ -34,6 +34,7 @@
 
 mod background;
 mod calibration;
+mod edited;
 mod fit;
 mod interval;
 mod metrics;
@@ -43,6 +44,7 @@ mod threshold;
 
 pub use background::{Background, BackgroundError, DIMENSIONS, Encoding, MAX_NEIGHBOURS, MAX_ROWS};
 pub use calibration::{Calibration, CalibrationError, MAX_CALIBRATION_BYTES, Verdict};
+pub use edited::{Compared, EDIT_STRENGTHS, EditedCopy, EditedPairs, Pairs};
 pub use fit::{Example, Fit, FitError, LEAST_EXAMPLES, fit};
 pub use interval::{lower_bound, needed_without_error, proportion_interval, upper_bound};
 pub use metrics::{
