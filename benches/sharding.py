@@ -1,58 +1,79 @@
 #!/usr/bin/env python3
 """A set over two foreign partitions against the same rows in one local table: searches a second, with one client and with eight,
-what part of the ten nearest both find, and the bytes that cross to the shards and back. All databases are one server's, so that this
-shows what asking shards costs, not what more machines give.
+what part of the ten nearest both find, and the bytes that cross to the shards and back; by connections of the session's own and by way
+of postgres_fdw. The three take turns, so that other work on the machine hits them alike. All run on one machine: this shows what asking
+shards costs, not what more machines give.
 
-    make bench-sharding ARGS="--rows 20000"
+    make bench-sharding ARGS="--rows 20000"       databases of the private server
+    make bench-sharding ARGS="--large"            2,000,000 rows, three clusters of their own below .local/bench (about 12 GB)
 """
 
 import argparse
 import contextlib
 import os
 import pathlib
+import shutil
 import socket
 import statistics
+import sys
 import tempfile
 import threading
 import time
 
+import ivf_data
 import numpy as np
 import psycopg
 from beside import descriptors
 
+sys.path.insert(0, str(ivf_data.ROOT / "tests"))
+import conftest
+
 DATABASES = ("copymatch_shard_1", "copymatch_shard_2", "copymatch_shards")
 SEARCH = "SELECT reference FROM copy_match_descriptor(%s::vector, %s, 10) ORDER BY rank"
 SEED = 11
+#: What is compared: a name, the set, the setting copymatch.shard_connections.
+SIDES = (("local", "whole", "on"), ("shards", "refs", "on"), ("by postgres_fdw", "refs", "off"))
 
 
 def text(vector: np.ndarray) -> str:
     return "[" + ",".join(f"{x:.6f}" for x in vector) + "]"
 
 
-def load(db: psycopg.Connection, table: str, rows: np.ndarray, first: int, shard: int) -> None:
-    with db.cursor().copy(f"COPY {table} (id, shard, descriptor) FROM STDIN") as copy:
-        for number, row in enumerate(rows, first):
-            copy.write_row((number, shard, text(row)))
+def data(rows: int, count: int, large: bool) -> tuple[np.ndarray, np.ndarray]:
+    """References and queries."""
+    if large:
+        # As networks make them; half of the queries are edited copies.
+        return ivf_data.Descriptors(256).references_and_queries(rows, count)
+    found = descriptors(rows, 256)
+    rng = np.random.default_rng(SEED)
+    noisy = found[rng.integers(0, rows, count)] + rng.normal(scale=0.03, size=(count, 256)).astype(np.float32)
+    return found, noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
 
 
-def prepare(dsn: str, rows: np.ndarray) -> psycopg.Connection:
-    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
-        for name in reversed(DATABASES):
+def prepare(dsns: list[str], rows: np.ndarray) -> psycopg.Connection:
+    """`dsns`: of the servers of both shards and the coordinator."""
+    for dsn, name in zip(reversed(dsns), reversed(DATABASES), strict=True):
+        with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
             admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             admin.execute(f"CREATE DATABASE {name}")
-    table = "(id int, shard int, descriptor vector(256))"
+    table = "(id int, shard int {}, descriptor vector(256))"
     half = len(rows) // 2
-    coordinator = psycopg.connect(dsn, dbname=DATABASES[2], autocommit=True)
+    memory = "SET maintenance_work_mem = '1GB'"
+    coordinator = psycopg.connect(dsns[2], dbname=DATABASES[2], autocommit=True)
     coordinator.execute("CREATE EXTENSION copymatch; CREATE EXTENSION postgres_fdw")
-    coordinator.execute(f"CREATE TABLE refs {table} PARTITION BY LIST (shard); CREATE TABLE whole {table}")
+    coordinator.execute(f"CREATE TABLE refs {table.format('')} PARTITION BY LIST (shard)")
+    coordinator.execute(f"CREATE TABLE whole {table.format('DEFAULT 0')}")
+    together = ", parallel_commit 'true'" if coordinator.info.server_version >= 150000 else ""
     for number, part in enumerate((rows[:half], rows[half:]), 1):
-        with psycopg.connect(dsn, dbname=DATABASES[number - 1], autocommit=True) as shard:
-            shard.execute(f"CREATE EXTENSION copymatch; CREATE TABLE refs {table}; SET maintenance_work_mem = '1GB'")
-            load(shard, "refs", part, 1 + (number - 1) * half, number)
-            shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
-        load(coordinator, "whole", part, 1 + (number - 1) * half, number)
-        info = coordinator.info
-        together = ", parallel_commit 'true'" if info.server_version >= 150000 else ""
+        first = 1 + (number - 1) * half
+        with psycopg.connect(dsns[number - 1], dbname=DATABASES[number - 1], autocommit=True) as shard:
+            shard.execute(
+                f"CREATE EXTENSION copymatch; CREATE TABLE refs {table.format(f'DEFAULT {number}')}; {memory}"
+            )
+            ivf_data.copy(shard, "refs (id, descriptor)", part, first)
+            shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); VACUUM ANALYZE refs")
+            info = shard.info
+        ivf_data.copy(coordinator, "whole (id, descriptor)", part, first)
         coordinator.execute(
             f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}',"
             f" dbname '{DATABASES[number - 1]}', extensions 'copymatch', async_capable 'true'{together});"
@@ -60,20 +81,23 @@ def prepare(dsn: str, rows: np.ndarray) -> psycopg.Connection:
             f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number}"
             " OPTIONS (table_name 'refs')"
         )
-    coordinator.execute("SET maintenance_work_mem = '1GB'")
-    coordinator.execute("CREATE INDEX ON whole USING ivf (descriptor vector_cosine_ops); ANALYZE whole")
+    coordinator.execute(memory)
+    coordinator.execute("CREATE INDEX ON whole USING ivf (descriptor vector_cosine_ops)")
+    coordinator.execute("VACUUM ANALYZE whole")
     for name in ("refs", "whole"):
         coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")
     return coordinator
 
 
-def searches(dsn: str, name: str, queries: list[str], clients: int, seconds: float) -> tuple[float, list[float]]:
+def searches(dsn: str, side: tuple, queries: list[str], clients: int, seconds: float) -> tuple[float, list[float]]:
     """Searches a second over all clients, and what each took."""
+    _, name, own = side
     times: list[list[float]] = [[] for _ in range(clients)]
     begin = threading.Barrier(clients)
 
     def client(number: int) -> None:
         with psycopg.connect(dsn, dbname=DATABASES[2], autocommit=True) as db:
+            db.execute(f"SET copymatch.shard_connections = {own}")
             for query in queries[:5]:
                 db.execute(SEARCH, [query, name])
             begin.wait()
@@ -113,66 +137,114 @@ def relay(listener: socket.socket, path: str, counted: list[int]) -> None:
 
 
 def bytes_a_search(db: psycopg.Connection, queries: list[str]) -> tuple[float, float]:
-    """Bytes that a search sends to both shards, and gets from them, by way of a socket that counts."""
-    host, name = db.info.host, f".s.PGSQL.{db.info.port}"
-    with tempfile.TemporaryDirectory(prefix="copymatch-relay-") as folder:
-        pathlib.Path(folder).chmod(0o755)
-        counted = [0, 0]
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"{folder}/{name}")
-        pathlib.Path(folder, name).chmod(0o777)
-        listener.listen()
-        threading.Thread(target=relay, args=(listener, f"{host}/{name}", counted), daemon=True).start()
-        for number in (1, 2):
-            db.execute(f"ALTER SERVER s{number} OPTIONS (SET host '{folder}')")
+    """Bytes that a search sends to both shards, and gets from them, by way of sockets that count."""
+    servers = dict(
+        db.execute(
+            "SELECT v.srvname, o.option_value FROM pg_foreign_server v, pg_options_to_table(v.srvoptions) o WHERE o.option_name = 'host'"
+        ).fetchall()
+    )
+    counted = [0, 0]
+    with contextlib.ExitStack() as stack:
+        for server, host in servers.items():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="copymatch-relay-"))
+            pathlib.Path(folder).chmod(0o755)
+            name = f".s.PGSQL.{db.info.port}"
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(f"{folder}/{name}")
+            pathlib.Path(folder, name).chmod(0o777)
+            listener.listen()
+            threading.Thread(target=relay, args=(listener, f"{host}/{name}", counted), daemon=True).start()
+            db.execute(f"ALTER SERVER {server} OPTIONS (SET host '{folder}')")
         db.execute(SEARCH, [queries[0], "refs"])
         before = list(counted)
         for query in queries:
             db.execute(SEARCH, [query, "refs"])
         sent, got = ((now - then) / len(queries) for now, then in zip(counted, before, strict=True))
-        for number in (1, 2):
-            db.execute(f"ALTER SERVER s{number} OPTIONS (SET host '{host}')")
+        for server, host in servers.items():
+            db.execute(f"ALTER SERVER {server} OPTIONS (SET host '{host}')")
         db.execute("SELECT postgres_fdw_disconnect_all()")
-        listener.close()
     return sent, got
+
+
+def measure(dsn: str, db: psycopg.Connection, rows: np.ndarray, noisy: np.ndarray, options: argparse.Namespace) -> None:
+    queries = [text(vector) for vector in noisy]
+    nearest = ivf_data.nearest(rows, noisy, 10) + 1
+    for name in ("whole", "refs"):
+        found = [[int(row[0]) for row in db.execute(SEARCH, [query, name]).fetchall()] for query in queries]
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, nearest.tolist(), strict=True)])
+        print(f"{name}: recall@10 {recall:.3f}", flush=True)
+    for own in ("on", "off"):
+        db.execute(f"SET copymatch.shard_connections = {own}")
+        sent, got = bytes_a_search(db, queries[:200])
+        print(f"shard_connections {own}: a search sends the shards {sent:.0f} bytes and gets {got:.0f}", flush=True)
+    print(
+        "| clients | " + " | ".join(f"{side[0]}: a second, p50, p99 in ms" for side in SIDES),
+        end=" | ratios | load |\n",
+    )
+    print("|---" * (len(SIDES) + 3) + "|", flush=True)
+    for clients in (1, 8):
+        rates, took = {side: [] for side in SIDES}, {side: [] for side in SIDES}
+        for turn in range(options.rounds):
+            for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
+                rate, times = searches(dsn, side, queries, clients, options.seconds)
+                rates[side].append(rate)
+                took[side] += times
+        told = []
+        for side in SIDES:
+            cuts = statistics.quantiles(took[side], n=100)
+            told.append(f"{statistics.median(rates[side]):.0f}, {cuts[49] * 1e3:.2f}, {cuts[98] * 1e3:.2f}")
+        local, *others = (rates[side] for side in SIDES)
+        ratios = [statistics.median(b / a for a, b in zip(local, other, strict=True)) for other in others]
+        load = f"{os.getloadavg()[0]:.1f}"
+        print(
+            f"| {clients} | " + " | ".join([*told, ", ".join(f"{ratio:.2f}" for ratio in ratios), load]) + " |",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    dsn = os.environ["COPYMATCH_DSN"]
-    rows = descriptors(options.rows, 256)
-    rng = np.random.default_rng(SEED)
-    chosen = rng.integers(0, len(rows), 200)
-    noisy = rows[chosen] + rng.normal(scale=0.03, size=(200, 256)).astype(np.float32)
-    noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
-    queries = [text(vector) for vector in noisy]
-    db = prepare(dsn, rows)
-    nearest = np.argsort(-(noisy @ rows.T), axis=1)[:, :10] + 1
-    for name in ("whole", "refs"):
-        found = [[int(row[0]) for row in db.execute(SEARCH, [query, name]).fetchall()] for query in queries]
-        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, nearest.tolist(), strict=True)])
-        print(f"{name}: recall@10 {recall:.3f}")
-    sent, got = bytes_a_search(db, queries)
-    print(f"a search sends the shards {sent:.0f} bytes and gets {got:.0f}")
-    print("| clients | local: a second, p50, p99 in ms | two shards | ratio |\n|---|---|---|---|")
-    for clients in (1, 8):
-        told, rates = {}, {"whole": [], "refs": []}
-        for _ in range(options.rounds):
-            for name in rates:
-                rate, took = searches(dsn, name, queries, clients, options.seconds)
-                rates[name].append(rate)
-                cuts = statistics.quantiles(took, n=100)
-                told[name] = f"{cuts[49] * 1e3:.2f}, {cuts[98] * 1e3:.2f}"
-        local, sharded = (statistics.median(rates[name]) for name in ("whole", "refs"))
-        print(f"| {clients} | {local:.0f}, {told['whole']} | {sharded:.0f}, {told['refs']} | {sharded / local:.2f} |")
-    db.close()
-    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
-        for name in reversed(DATABASES):
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    rows, queries = data(options.rows or (2_000_000 if options.large else 40_000), 400, options.large)
+    if not options.large:
+        dsn = os.environ["COPYMATCH_DSN"]
+        db = prepare([dsn] * 3, rows)
+        measure(dsn, db, rows, queries, options)
+        db.close()
+        with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
+            for name in reversed(DATABASES):
+                admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        return
+    installation, clusters = conftest.Installation(), []
+    folder = ivf_data.LOCAL / "bench" / "sharding"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        for name in DATABASES:
+            own = folder / name
+            own.mkdir(parents=True)
+            # Neither side lacks memory; what is loaded is not to last.
+            settings = {
+                "shared_buffers": "3GB",
+                "max_wal_size": "2GB",
+                "fsync": "off",
+                "wal_level": "minimal",
+                "max_wal_senders": "0",
+            }
+            clusters.append(conftest.Cluster(installation, installation.own(own), settings))
+        dsns = [cluster.dsn() for cluster in clusters]
+        began = time.monotonic()
+        db = prepare(dsns, rows)
+        print(f"loaded in {time.monotonic() - began:.0f} s", flush=True)
+        measure(dsns[2], db, rows, queries, options)
+        db.close()
+    finally:
+        for cluster in clusters:
+            cluster.remove()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -217,19 +217,21 @@ pub fn boundary<T>(body: impl FnOnce() -> Result<T, Failure>) -> T {
 #[pg_extern(sql = false)]
 fn refuse(code: Option<&str>, message: Option<&str>, hint: Option<&str>) {
     boundary(|| -> Result<(), Failure> {
-        let code = code.map_or(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, sqlstate);
+        let code = code.map_or(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, |code| {
+            sqlstate(code).unwrap_or(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE)
+        });
         Err(Failure::new(code, message.unwrap_or("NULL")).hint(hint.unwrap_or_default()))
     })
 }
 
-/// A code of five characters; for one that PostgreSQL does not know, that of a wrong parameter.
-fn sqlstate(text: &str) -> PgSqlErrorCode {
+/// A code of five characters; None for one that PostgreSQL does not know, and for its code of internal errors.
+pub fn sqlstate(text: &str) -> Option<PgSqlErrorCode> {
     let packed = text.bytes().take(5).enumerate().fold(0, |packed, (at, byte)| {
         packed | ((i32::from(byte) - i32::from(b'0')) & 0x3F) << (6 * at)
     });
     match PgSqlErrorCode::from(packed) {
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        code => code,
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => None,
+        code => Some(code),
     }
 }
 

@@ -29,6 +29,7 @@ mod settings;
 mod sharding;
 mod shared_memory;
 mod shortage;
+mod signals;
 mod tuple;
 mod types;
 

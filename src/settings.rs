@@ -74,6 +74,7 @@ static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::RelaxedOrder);
 static RERANK: GucSetting<bool> = GucSetting::<bool>::new(true);
 static VERIFY_NEAREST: GucSetting<i32> = GucSetting::<i32>::new(50);
+static SHARD_CONNECTIONS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static BUILD_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static QUEUE_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static QUEUE_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
@@ -325,6 +326,14 @@ fn register_index_settings() {
         GucFlags::default(),
     );
     GucRegistry::define_bool_guc(
+        c"copymatch.shard_connections",
+        c"Ask shards by connections of the session's own, beside those of postgres_fdw.",
+        c"One round trip for each search instead of five. Taken where the transaction is READ COMMITTED and has not written to the shard; by the same user mapping, options and rules for passwords. off: always by way of postgres_fdw.",
+        &SHARD_CONNECTIONS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
         c"copymatch.rerank",
         c"Order the rows that an ivf index finds by their exact distances.",
         c"Candidates are read from the table for it. off orders by the distances of the index's six-bit codes, which \
@@ -503,6 +512,11 @@ pub fn iterative_scan() -> IterativeScan {
 /// The setting of `copymatch.rerank`.
 pub fn rerank() -> bool {
     RERANK.get()
+}
+
+/// `copymatch.shard_connections`.
+pub fn shard_connections() -> bool {
+    SHARD_CONNECTIONS.get()
 }
 
 /// The setting of `copymatch.verify_nearest`.

@@ -1,5 +1,9 @@
 """Sets over partitions on other servers: each is asked once, for its own nearest references, and the answers are those of one table."""
 
+import contextlib
+import itertools
+import os
+import threading
 import time
 
 import psycopg
@@ -10,56 +14,108 @@ ROWS = 2000
 PARTS = ("refs1", "refs2", "refs3")
 RANDOM = """CREATE FUNCTION random_vector(seed int) RETURNS vector LANGUAGE sql AS
     $$ SELECT l2_normalize(array_agg(hashint4extended(i, seed) / 9.3e18)::real[]::vector) FROM generate_series(1, 256) i $$"""
+COPIES = itertools.count(10)
 SHARD = (
     "CREATE TABLE refs (id int, shard int, kind text, image bytea, descriptor vector(256), PRIMARY KEY (id, shard)); "
 )
 NEAREST = "SELECT reference, round(similarity::numeric, 5) FROM copy_match_descriptor(random_vector({}), {}, 10) ORDER BY rank"
 
 
-@pytest.fixture(autouse=True)
-def postgres_fdw(new_db, connect):
+@pytest.fixture(autouse=True, scope="module")
+def postgres_fdw(server):
     """Of contrib, which not every packager brings."""
-    available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'"
-    if not connect(new_db()).execute(available).fetchone()[0]:
-        pytest.skip("this PostgreSQL has no postgres_fdw")
+    with server.connect() as admin:
+        available = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'"
+        if not admin.execute(available).fetchone()[0]:
+            pytest.skip("this PostgreSQL has no postgres_fdw")
+
+
+@pytest.fixture(params=["own", "postgres_fdw"])
+def way(request):
+    """By which connections shards are asked."""
+    return request.param
+
+
+def ask_by(db, way: str) -> None:
+    db.execute(f"SET copymatch.shard_connections = {'on' if way == 'own' else 'off'}")
+
+
+@pytest.fixture(scope="module")
+def pristine(server, postgres_fdw):
+    """Names of databases to copy each test's from: two shards and their coordinator, with a set over two foreign partitions and a local
+    one, beside a group of sets over the single partitions. An index that is asked for the same rows gives the same answer."""
+    names = [f"test_pristine_{os.getpid()}_{number}" for number in range(3)]
+    with server.connect() as admin:
+        for name in names:
+            admin.execute(f'CREATE DATABASE "{name}"')
+    with contextlib.ExitStack() as stack:
+        *shards, coordinator = [stack.enter_context(server.connect(name)) for name in names]
+        for db in (*shards, coordinator):
+            db.execute("CREATE EXTENSION copymatch")
+            db.execute(RANDOM)
+        coordinator.execute("CREATE EXTENSION postgres_fdw")
+        coordinator.execute(SHARD.rstrip("; ").replace(", PRIMARY KEY (id, shard)", "") + " PARTITION BY LIST (shard)")
+        info = coordinator.info
+        for number, shard in enumerate(shards, 1):
+            shard.execute(SHARD)
+            # What autovacuum reads would be counted, too.
+            shard.execute("ALTER TABLE refs SET (autovacuum_enabled = off)")
+            shard.execute(
+                f"INSERT INTO refs SELECT i, {number}, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series({number}, {ROWS}, 3) i"
+            )
+            shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
+            coordinator.execute(
+                f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{shard.info.dbname}', extensions 'copymatch', async_capable 'true');"
+                f"CREATE USER MAPPING FOR PUBLIC SERVER s{number} OPTIONS (user '{info.user}', password_required 'false');"
+                f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS (table_name 'refs')"
+            )
+        coordinator.execute("CREATE TABLE refs3 PARTITION OF refs FOR VALUES IN (0)")
+        coordinator.execute(
+            f"INSERT INTO refs3 SELECT i, 0, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series(3, {ROWS}, 3) i"
+        )
+        for name in ("refs", *PARTS):
+            coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")
+        coordinator.execute("SELECT copy_create_group('whole', '{refs1,refs2,refs3}'); ANALYZE refs3")
+    with server.connect() as admin:
+        # A database that somebody is connected to cannot be copied.
+        admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ANY (%s)", [names])
+        yield names
+        for name in names:
+            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
-def sharded(new_db, connect, server, request):
-    """A coordinator with a set over two foreign partitions and a local one, beside a group of sets over the single partitions: an index
-    that is asked for the same rows gives the same answer."""
-    names = [new_db(), new_db()]
-    coordinator = connect(new_db())
-    coordinator.execute(RANDOM)
-    coordinator.execute("CREATE EXTENSION postgres_fdw")
-    coordinator.execute(SHARD.rstrip("; ").replace(", PRIMARY KEY (id, shard)", "") + " PARTITION BY LIST (shard)")
-    info = coordinator.info
-    for number, name in enumerate(names, 1):
-        # Of so few rows a scan of the table is as good as one of the index.
-        coordinator.execute(f'ALTER DATABASE "{name}" SET enable_seqscan = off')
-        shard = connect(name)
-        shard.execute(RANDOM)
-        shard.execute(SHARD)
-        # What autovacuum reads would be counted, too.
-        shard.execute("ALTER TABLE refs SET (autovacuum_enabled = off)")
-        shard.execute(
-            f"INSERT INTO refs SELECT i, {number}, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series({number}, {ROWS}, 3) i"
-        )
-        shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
-        coordinator.execute(
-            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
-            f"CREATE USER MAPPING FOR PUBLIC SERVER s{number} OPTIONS (user '{info.user}', password_required 'false');"
-            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS (table_name 'refs')"
-        )
-    coordinator.execute("CREATE TABLE refs3 PARTITION OF refs FOR VALUES IN (0)")
-    coordinator.execute(
-        f"INSERT INTO refs3 SELECT i, 0, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series(3, {ROWS}, 3) i"
-    )
-    for name in ("refs", *PARTS):
-        coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")
-    coordinator.execute("SELECT copy_create_group('whole', '{refs1,refs2,refs3}'); ANALYZE refs3")
-    coordinator.shards = [connect(name) for name in names]
-    return coordinator
+def sharded(pristine, server, connect, way):
+    """A coordinator as above, with the connections to its shards; shards are asked the one way or the other."""
+    names = [f"{name.replace('pristine', 'sharded')}{next(COPIES)}" for name in pristine]
+    with server.connect() as admin:
+        for name, template in zip(names, pristine, strict=True):
+            admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        for name in names[:2]:
+            # Of so few rows a scan of the table is as good as one of the index.
+            admin.execute(f'ALTER DATABASE "{name}" SET enable_seqscan = off')
+    coordinator = connect(names[2])
+    for number, name in enumerate(names[:2], 1):
+        coordinator.execute(f"ALTER SERVER s{number} OPTIONS (SET dbname '{name}')")
+    coordinator.shards = [connect(name) for name in names[:2]]
+    ask_by(coordinator, way)
+    yield coordinator
+    with server.connect() as admin:
+        for name in reversed(names):
+            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def disconnect(sharded) -> None:
+    """Ends the shards' sessions, which then report what they counted."""
+    sharded.execute("SELECT postgres_fdw_disconnect_all()")
+    for shard in sharded.shards:
+        kill(shard, shard.info.dbname)
+
+
+def own_sessions(shard) -> list[int]:
+    """Processes there that sessions of copymatch have to themselves."""
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copymatch' ORDER BY 1"
+    return [row[0] for row in shard.execute(sessions).fetchall()]
 
 
 def counts(shard) -> tuple[int, int, int]:
@@ -86,15 +142,11 @@ def same(db, query: int = 100) -> None:
 
 def test_each_part_is_asked_for_its_own_nearest_and_the_answer_is_one_tables(sharded):
     same(sharded)
-    sharded.execute(
-        "SELECT postgres_fdw_disconnect_all()"
-    )  # the shards' sessions report what they counted when they end
+    disconnect(sharded)
     before = [counts(shard) for shard in sharded.shards]
     for query in range(200, 220):
         same(sharded, query)
-    sharded.execute(
-        "SELECT postgres_fdw_disconnect_all()"
-    )  # the shards' sessions report what they counted when they end
+    disconnect(sharded)
     for shard, (sequential, scans, rows) in zip(sharded.shards, before, strict=True):
         after = counts(shard)
         assert after[0] == sequential, "no part was read from end to end"
@@ -108,10 +160,10 @@ def test_remote_estimates_and_fetch_size_change_nothing(sharded):
         sharded.execute(f"ALTER SERVER s{number} OPTIONS (ADD use_remote_estimate 'true', ADD fetch_size '2')")
     same(sharded)
     # What the set-up counted is reported before, too.
-    sharded.execute("SELECT postgres_fdw_disconnect_all()")
+    disconnect(sharded)
     before = [counts(shard)[0] for shard in sharded.shards]
     same(sharded, 300)
-    sharded.execute("SELECT postgres_fdw_disconnect_all()")
+    disconnect(sharded)
     assert [counts(shard)[0] for shard in sharded.shards] == before
 
 
@@ -187,10 +239,11 @@ def test_a_shard_that_is_down_is_an_error_that_names_it(sharded):
     assert '"s2"' in str(error.value)
 
 
-def test_rows_go_to_their_shard_are_described_there_and_verified_from_here(new_db, connect):
+def test_rows_go_to_their_shard_are_described_there_and_verified_from_here(new_db, connect, way):
     """As docs/sharding.md has it: the shard's own set keeps descriptors and sketches, the coordinator's searches them."""
     name = new_db()
     shard, coordinator = connect(name), connect(new_db())
+    ask_by(coordinator, way)
     shard.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
     shard.execute("SELECT copy_create_set('licensed', 'refs', key => 'id', image => 'image')")
     info = coordinator.info
@@ -249,22 +302,35 @@ def warnings(sharded):
 
 def kill(sharded, database: str) -> None:
     sharded.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND application_name = 'postgres_fdw'",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = %s AND application_name IN ('postgres_fdw', 'copymatch')",
         [database],
     )
 
 
-def test_keys_and_distances_cross_the_wire_and_no_descriptor(sharded, server):
-    """The statement that reaches a shard is one over no row, and its answer is some hundred bytes."""
+def log_statements(sharded) -> None:
     shard = sharded.shards[0]
     shard.execute(f"ALTER DATABASE \"{shard.info.dbname}\" SET log_statement = 'all'")
-    sharded.execute("SELECT postgres_fdw_disconnect_all()")
-    begin = server.log.stat().st_size
-    same(sharded, 123)
+    disconnect(sharded)
+
+
+def logged(server, begin: int) -> str:
     with open(server.log, errors="replace") as log:
         log.seek(begin)
-        told = log.read()
-    assert '"set": "refs"' in told and "ctid = '(0,0)'" in told
+        return log.read()
+
+
+def test_keys_and_distances_cross_the_wire_and_no_descriptor(sharded, server, way):
+    """The statement that reaches a shard is one over no row, and its answer is some hundred bytes."""
+    log_statements(sharded)
+    begin = server.log.stat().st_size
+    same(sharded, 123)
+    told = logged(server, begin)
+    assert '"set": "refs"' in told and '"limit": 10' in told
+    if way == "own":
+        assert "SELECT copymatch.shard_answer_final(" in told and "ctid" not in told
+    else:
+        assert "SELECT copymatch.shard_answer(" in told and "ctid = '(0,0)'" in told
     assert "ORDER BY (descriptor" not in told, "no statement brings rows"
     plan = sharded.execute(
         "EXPLAIN (VERBOSE, COSTS OFF) SELECT copymatch.shard_answer('{}', NULL) WITHIN GROUP (ORDER BY r.ctid)"
@@ -399,8 +465,16 @@ def test_partial_answers_from_the_living_shards_and_names_the_dead(sharded, warn
     assert len(sharded.execute(PARTIAL.format(100, "refs")).fetchall()) == 10, "what lies here is there"
 
 
-def test_a_shard_killed_in_a_transaction_is_an_error_that_names_it_or_left_out(sharded, warnings, server):
-    """The connection goes while the transaction has it in use."""
+def test_a_shard_killed_in_a_transaction_is_an_error_that_names_it_or_left_out(sharded, warnings, server, way):
+    """The connection goes while the transaction has it in use. One of the session's own is not in use between searches."""
+    if way == "own":
+        with sharded.transaction():
+            same(sharded)
+            kill(server.connect(), sharded.shards[1].info.dbname)
+            same(sharded)
+            sharded.execute("CREATE TABLE kept (i int)")
+        assert sharded.execute("SELECT count(*) FROM kept").fetchone() == (0,) and not warnings
+        return
     with pytest.raises(psycopg.Error) as error, sharded.transaction():
         same(sharded)
         kill(server.connect(), sharded.shards[1].info.dbname)
@@ -519,11 +593,12 @@ def test_shards_are_asked_at_once(sharded):
     assert sum("Async Foreign Scan" in row[0] for row in plan) == 2, plan
 
 
-def test_a_partition_moves_and_a_shard_is_added(new_db, connect):
+def test_a_partition_moves_and_a_shard_is_added(new_db, connect, way):
     """As docs/sharding.md has it."""
     names = [new_db(), new_db()]
     old, new = (connect(name) for name in names)
     coordinator = connect(new_db())
+    ask_by(coordinator, way)
     info = coordinator.info
     columns = "(id int {}, image bytea, descriptor vector(256), descriptor_sketch bytea)"
     old.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
@@ -569,3 +644,274 @@ def test_a_partition_moves_and_a_shard_is_added(new_db, connect):
         "SELECT server, status, model_agrees FROM copy_shard_check('licensed') ORDER BY server"
     ).fetchall()
     assert rows == [("shard0", "ok", True), ("shard1", "ok", True)]
+
+
+def search(db, query: int = 100) -> list:
+    return db.execute(NEAREST.format(query, "'refs'")).fetchall()
+
+
+ONLY_OWN = pytest.mark.parametrize("way", ["own"], indirect=True)
+
+
+@ONLY_OWN
+def test_a_search_is_one_statement_there_and_one_session_is_kept_for_the_next(sharded, server):
+    log_statements(sharded)
+    search(sharded)
+    before = [own_sessions(shard) for shard in sharded.shards]
+    assert [len(sessions) for sessions in before] == [1, 1]
+    begin = server.log.stat().st_size
+    for query in range(200, 205):
+        search(sharded, query)
+    told = logged(server, begin)
+    assert told.count("execute copymatch_ask: SELECT copymatch.shard_answer_final(") == 5
+    assert "START TRANSACTION" not in told and "COMMIT" not in told and "DECLARE" not in told
+    assert [own_sessions(shard) for shard in sharded.shards] == before
+    sharded.execute("SET copymatch.shard_connections = off")
+    search(sharded, 206)
+    assert "DECLARE" in logged(server, begin)
+
+
+@ONLY_OWN
+def test_what_the_transaction_wrote_is_found_and_what_it_took_back_is_not(sharded):
+    """Where it wrote to a shard, postgres_fdw is asked, whose transaction sees it; its lock on the foreign table tells."""
+    near = NEAREST.format(70001, "'refs'")
+    insert = "INSERT INTO refs1 VALUES (70001, 1, 'odd', NULL, random_vector(70001))"
+    with sharded.transaction(force_rollback=True):
+        sharded.execute("SAVEPOINT s; " + insert)
+        assert sharded.execute(near).fetchone() == ("70001", 1)
+        sharded.execute("ROLLBACK TO s")
+        assert sharded.execute(near).fetchone()[0] != "70001"
+        sharded.execute("UPDATE refs2 SET id = id WHERE id < 0")
+        sharded.execute(insert)
+        sharded.execute("PREPARE again AS " + near)
+        for _ in range(7):
+            assert sharded.execute("EXECUTE again").fetchone() == ("70001", 1)
+        sharded.execute("DECLARE c CURSOR FOR " + near)
+        assert sharded.execute("FETCH 1 FROM c").fetchone() == ("70001", 1)
+    assert sharded.execute(near).fetchone()[0] != "70001"
+    # By another foreign table of the same server, and by COPY.
+    sharded.execute(
+        "CREATE FOREIGN TABLE beside (id int, shard int, kind text, descriptor vector(256)) SERVER s1 OPTIONS (table_name 'refs')"
+    )
+    with sharded.transaction(force_rollback=True):
+        sharded.execute("INSERT INTO beside VALUES (70001, 1, 'odd', random_vector(70001))")
+        assert sharded.execute(near).fetchone() == ("70001", 1)
+    with sharded.transaction(force_rollback=True):
+        text = sharded.execute("SELECT random_vector(70001)::text").fetchone()[0]
+        with sharded.cursor().copy("COPY refs (id, shard, descriptor) FROM STDIN") as copy:
+            copy.write_row((70001, 1, text))
+        assert sharded.execute(near).fetchone()[0] == "70001"
+    with sharded.transaction():
+        sharded.execute(insert)
+    assert sharded.execute(near).fetchone() == ("70001", 1), (
+        "what is committed is found by the session's own connections"
+    )
+
+
+def test_repeatable_read_sees_one_state_of_the_shards_and_read_committed_the_newest(sharded, way):
+    near = NEAREST.format(70001, "'refs'")
+    shard = sharded.shards[0]
+    insert = "INSERT INTO refs VALUES ({}, 1, 'odd', NULL, random_vector(70001))"
+    for level, seen in (("REPEATABLE READ", False), ("SERIALIZABLE", False), ("READ COMMITTED", way == "own")):
+        shard.execute("DELETE FROM refs WHERE id = 70001")
+        with sharded.transaction():
+            sharded.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+            assert sharded.execute(near).fetchone()[0] != "70001"
+            shard.execute(insert.format(70001))
+            assert (sharded.execute(near).fetchone()[0] == "70001") is seen, level
+        assert sharded.execute(near).fetchone()[0] == "70001"
+
+
+def test_pictures_come_under_the_snapshot_that_found_them(new_db, connect, server):
+    name = new_db()
+    shard, coordinator = connect(name), connect(new_db())
+    shard.execute("CREATE TABLE refs (id int PRIMARY KEY, image bytea)")
+    shard.execute("SELECT copy_create_set('licensed', 'refs', key => 'id', image => 'image')")
+    shard.execute("INSERT INTO refs VALUES (1, %s)", [jpeg(scene(1))])
+    info = coordinator.info
+    coordinator.execute(
+        "CREATE EXTENSION postgres_fdw;"
+        f"CREATE SERVER s0 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
+        f"CREATE USER MAPPING FOR CURRENT_USER SERVER s0 OPTIONS (user '{info.user}');"
+        "CREATE FOREIGN TABLE refs (id int, image bytea, descriptor vector(256), descriptor_sketch bytea) SERVER s0"
+    )
+    coordinator.execute(
+        "SELECT copy_create_set('licensed', 'refs', key => 'id', image => NULL, descriptor => 'descriptor')"
+    )
+    shard.execute(f"ALTER DATABASE \"{name}\" SET log_statement = 'all'")
+    begin = server.log.stat().st_size
+    found = "SELECT reference, verdict, verified FROM copy_match(%s, 'licensed', 1)"
+    for _ in range(2):
+        assert coordinator.execute(found, [jpeg(scene(1), 60)]).fetchone() == ("1", "copy", True)
+    told = [line for line in logged(server, begin).splitlines() if "execute " in line]
+    kinds = [
+        kind
+        for line in told
+        for kind in ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "shard_answer_final", "COMMIT", "set_config")
+        if kind in line
+    ]
+    begins = "START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    one = [begins, "shard_answer_final", "shard_answer_final", "COMMIT"]
+    assert kinds == ["set_config", *one, *one]
+    assert shard.execute(
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copymatch'"
+    ).fetchall() == [("idle",)]
+
+
+@ONLY_OWN
+def test_idle_connections_that_ended_are_made_anew_and_options_that_change_count_at_once(sharded, connect):
+    expected = search(sharded)
+    before = [own_sessions(shard) for shard in sharded.shards]
+    for shard in sharded.shards:
+        kill(shard, shard.info.dbname)
+    assert search(sharded) == expected
+    after = [own_sessions(shard) for shard in sharded.shards]
+    assert all(new and new != old for new, old in zip(after, before, strict=True))
+    # Another session changes the mapping, then the server.
+    other = connect(sharded.info.dbname)
+    other.execute("ALTER USER MAPPING FOR PUBLIC SERVER s1 OPTIONS (SET user 'nobody_at_all')")
+    with pytest.raises(psycopg.Error) as error:
+        search(sharded)
+    assert 'shard "s1"' in error.value.diag.message_primary and "nobody_at_all" in error.value.diag.message_detail
+    other.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER s1 OPTIONS (SET user '{sharded.info.user}')")
+    assert search(sharded) == expected
+    other.execute("DROP USER MAPPING FOR PUBLIC SERVER s1")
+    with pytest.raises(psycopg.Error) as error:
+        search(sharded)
+    assert "user mapping not found" in str(error.value)
+    deadline = time.monotonic() + 5
+    while own_sessions(sharded.shards[0]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert own_sessions(sharded.shards[0]) == [], "that of the mapping which is gone was closed"
+    other.execute("DROP FOREIGN TABLE refs1; DROP SERVER s1")
+    assert len(search(sharded)) == 10
+
+
+def blocked(sharded, work):
+    """Runs `work` while the second shard cannot answer; gives what the search ended with."""
+    slow = sharded.shards[1]
+    slow.execute("SET lock_timeout = 0; BEGIN; LOCK refs")
+    ended = []
+
+    def client():
+        try:
+            ended.append(search(sharded))
+        except psycopg.Error as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=client)
+    try:
+        thread.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name IN ('copymatch', 'postgres_fdw') AND wait_event_type = 'Lock'"
+        deadline = time.monotonic() + 10
+        while not slow.execute(waits, [slow.info.dbname]).fetchone()[0]:
+            assert time.monotonic() < deadline, "the search never came"
+            time.sleep(0.05)
+            slow.execute("SELECT pg_stat_clear_snapshot()")
+        work()
+        thread.join(20)
+        assert not thread.is_alive()
+        deadline = time.monotonic() + 5
+        while slow.execute(waits, [slow.info.dbname]).fetchone()[0] and time.monotonic() < deadline:
+            time.sleep(0.05)
+            slow.execute("SELECT pg_stat_clear_snapshot()")
+        assert not slow.execute(waits, [slow.info.dbname]).fetchone()[0], "what ran there was ended, too"
+    finally:
+        slow.execute("ROLLBACK")
+        thread.join(20)
+    return ended[0]
+
+
+def test_a_shard_killed_mid_query_is_an_error_that_names_it(sharded, server):
+    error = blocked(sharded, lambda: kill(server.connect(), sharded.shards[1].info.dbname))
+    assert isinstance(error, psycopg.Error) and 'shard "s2" of reference set "refs"' in str(error)
+    same(sharded)
+
+
+def test_a_cancel_ends_what_runs_on_the_shards_too(sharded, server):
+    cancel = "SELECT pg_cancel_backend(%s)"
+    error = blocked(sharded, lambda: server.connect().execute(cancel, [sharded.info.backend_pid]))
+    assert isinstance(error, psycopg.errors.QueryCanceled) and "user request" in str(error) and "s2" not in str(error)
+    same(sharded)
+
+
+def test_who_is_no_superuser_must_connect_by_a_password_that_the_mapping_has(sharded, connect, way):
+    """As postgres_fdw has it; the test server takes everybody without one."""
+    role = "shard_asker_" + sharded.info.dbname.rsplit("_", 1)[-1].lower()
+    sharded.execute(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role}")
+    sharded.execute(f"GRANT SELECT ON refs, refs1, refs2, refs3 TO {role}")
+    try:
+        expected = search(sharded)
+        sharded.execute(f"SET ROLE {role}")
+        assert search(sharded) == expected, "a superuser said password_required 'false'"
+        sharded.execute("RESET ROLE; ALTER USER MAPPING FOR PUBLIC SERVER s1 OPTIONS (DROP password_required)")
+        assert search(sharded) == expected, "a superuser needs none; his connection is kept"
+        for options in ("DROP user", "ADD user 'postgres', ADD password 'not asked for'"):
+            sharded.execute(f"RESET ROLE; ALTER USER MAPPING FOR PUBLIC SERVER s1 OPTIONS ({options}); SET ROLE {role}")
+            with pytest.raises(psycopg.errors.Error) as error:
+                search(sharded)
+            assert error.value.sqlstate == "2F003", error.value
+            assert "assword" in str(error.value)
+        sharded.execute("RESET ROLE")
+        assert search(sharded) == expected
+        # Whose right to read is taken away reads no more.
+        sharded.execute("ALTER USER MAPPING FOR PUBLIC SERVER s1 OPTIONS (ADD password_required 'false')")
+        sharded.execute(f"SET ROLE {role}")
+        assert search(sharded) == expected
+        connect(sharded.info.dbname).execute(f"REVOKE SELECT ON refs FROM {role}")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            search(sharded)
+    finally:
+        sharded.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@ONLY_OWN
+def test_options_that_only_postgres_fdw_knows_are_left_to_it(sharded):
+    expected = search(sharded)
+    sharded.execute("ALTER SERVER s1 OPTIONS (ADD keep_connections 'off')")
+    assert search(sharded) == expected and own_sessions(sharded.shards[0]) == []
+    sharded.execute("ALTER SERVER s1 OPTIONS (SET keep_connections 'on')")
+    assert search(sharded) == expected and len(own_sessions(sharded.shards[0])) == 1
+
+
+def test_three_clusters_answer_as_one_table_and_one_that_is_down_is_named_or_left_out(fresh_cluster, way):
+    """Postmasters of their own; one is restarted between two searches, then stopped."""
+    clusters = [fresh_cluster() for _ in range(3)]
+    *shards, coordinator = [cluster.connect() for cluster in clusters]
+    if not coordinator.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'").fetchone()[
+        0
+    ]:
+        pytest.skip("this PostgreSQL has no postgres_fdw")
+    columns = "(id int, shard int, descriptor vector(256))"
+    for db in (*shards, coordinator):
+        db.execute("CREATE EXTENSION IF NOT EXISTS copymatch")
+        db.execute(RANDOM)
+    coordinator.execute(f"CREATE EXTENSION postgres_fdw; CREATE TABLE refs {columns} PARTITION BY LIST (shard)")
+    coordinator.execute(f"CREATE TABLE whole {columns}")
+    rows = "SELECT i, {}, random_vector(i) FROM generate_series({}, 200, 2) i"
+    for number, (cluster, shard) in enumerate(zip(clusters[:2], shards, strict=True), 1):
+        shard.execute(f"CREATE TABLE refs {columns}; INSERT INTO refs {rows.format(number, number)}")
+        shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops)")
+        coordinator.execute(
+            f"INSERT INTO whole {rows.format(number, number)};"
+            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{cluster.socket}', dbname 'postgres', extensions 'copymatch', async_capable 'true');"
+            f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user 'postgres');"
+            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS (table_name 'refs')"
+        )
+    for name in ("refs", "whole"):
+        coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")
+    ask_by(coordinator, way)
+    for query in range(300, 310):
+        same(coordinator, query)
+    clusters[1].restart()
+    same(coordinator, 310)
+    clusters[1].stop()
+    with pytest.raises(psycopg.Error) as error:
+        search(coordinator)
+    assert 'shard "s2" of reference set "refs"' in error.value.diag.message_primary
+    living = coordinator.execute(
+        "SELECT id::text FROM whole WHERE shard = 1 ORDER BY descriptor <=> random_vector(100) LIMIT 10"
+    ).fetchall()
+    assert coordinator.execute(PARTIAL.format(100, "refs")).fetchall() == living
+    clusters[1].start()
+    same(coordinator, 311)

@@ -10,10 +10,11 @@ use super::heap::{BuildScan, Row};
 use super::pages::Pages;
 use super::sample::{self, Sampled};
 use super::spill::Gathered;
-use super::train::{self, SignalsBlocked};
+use super::train;
 use super::{insert, options};
 use crate::failure::{Failure, boundary};
 use crate::shortage;
+use crate::signals::SignalsBlocked;
 
 /// Rows that a thread encodes at a time.
 const BATCH: usize = 512;
@@ -168,7 +169,7 @@ impl<'t> Encoding<'t> {
         expected: f64,
     ) -> Result<Self, Failure> {
         let encoders = {
-            let _blocked = SignalsBlocked::new()?;
+            let _blocked = SignalsBlocked::new().map_err(|error| train::no_thread(&error))?;
             Encoders::start(trained, train::threads())
         };
         Ok(Encoding {

@@ -1,8 +1,6 @@
 //! Threads of a build. They compute and call no PostgreSQL function; the backend waits for them where it can be
 //! interrupted.
 use std::io;
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,46 +11,12 @@ use pgrx::prelude::*;
 
 use crate::failure::{Failure, should_stop};
 use crate::interrupts;
+use crate::signals::SignalsBlocked;
 
 /// How long an interrupt may wait.
 const POLL: Duration = Duration::from_millis(20);
 /// What a finished training has made of its progress counter.
 const DONE: u64 = 1000;
-
-/// While it lives, this thread has all signals blocked, and so has every thread that it starts: PostgreSQL's signal
-/// handlers must run on the backend's main thread only.
-pub(super) struct SignalsBlocked {
-    previous: libc::sigset_t,
-    // The mask belongs to one thread; the guard must not be dropped on another.
-    not_send: PhantomData<*const ()>,
-}
-
-impl SignalsBlocked {
-    pub fn new() -> Result<Self, Failure> {
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        let mut previous = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: both sets are valid for writes; sigfillset initialises `all` before pthread_sigmask reads it.
-        let status = unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), previous.as_mut_ptr())
-        };
-        if status != 0 {
-            return Err(no_thread(&io::Error::from_raw_os_error(status)));
-        }
-        Ok(SignalsBlocked {
-            // SAFETY: pthread_sigmask succeeded, so it has written the earlier mask.
-            previous: unsafe { previous.assume_init() },
-            not_send: PhantomData,
-        })
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        // SAFETY: `previous` is a mask that the system handed out for this very thread.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.previous, std::ptr::null_mut()) };
-    }
-}
 
 /// A training that runs. Dropped before its end, by an error or an interrupt, it is told to stop and waited for.
 struct Running {
@@ -96,7 +60,7 @@ pub(super) fn train(
     let started = match memory::ensure(ivf::THREAD_BYTES) {
         Err(_) => Err(io::ErrorKind::OutOfMemory.into()),
         Ok(()) => {
-            let _blocked = SignalsBlocked::new()?;
+            let _blocked = SignalsBlocked::new().map_err(|error| no_thread(&error))?;
             thread::Builder::new().name("ivf training".to_owned()).spawn(work)
         }
     };
@@ -141,7 +105,7 @@ pub(super) fn threads() -> usize {
     (usize::try_from(workers).unwrap_or(0) + 1).min(cores)
 }
 
-fn no_thread(error: &io::Error) -> Failure {
+pub(super) fn no_thread(error: &io::Error) -> Failure {
     Failure::new(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
         format!("could not start a thread: {error}"),

@@ -1,6 +1,7 @@
 //! The shard's side: what the final function of `copymatch.shard_answer` does, with the rights of the role that the
 //! coordinator's user mapping names.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use pgrx::prelude::*;
@@ -44,8 +45,9 @@ fn shard_answer_final(_state: Option<bool>, question: Option<Json>, payload: Opt
         if question.wanted == Wanted::Report {
             return report(&question.relation, &question.descriptor).map(|text| Some(text.into_bytes()));
         }
-        agree(&question)?;
+        check_version(&question)?;
         let (relation, table) = relation(&question)?;
+        agree(&question, relation)?;
         let payload = payload.unwrap_or_default();
         match &question.wanted {
             Wanted::Report | Wanted::Agreement => Ok(Some(Vec::new())),
@@ -65,12 +67,14 @@ fn name(question: &Question) -> String {
     format!("shard \"{}\" of reference set \"{}\"", question.server, question.set)
 }
 
-/// An error where what lies here must not be mixed with what lies elsewhere: the extension is older than the
-/// coordinator's, or the descriptors are of another model than the set's.
-fn agree(question: &Question) -> Result<(), Failure> {
+fn check(question: &Question) -> String {
+    format!("SELECT * FROM copy_shard_check('{}')", question.set.replace('\'', "''"))
+}
+
+/// An error where the extension is older than the coordinator's.
+fn check_version(question: &Question) -> Result<(), Failure> {
     crate::home::check_version()?;
     let own = env!("CARGO_PKG_VERSION");
-    let check = format!("SELECT * FROM copy_shard_check('{}')", question.set.replace('\'', "''"));
     if shards::is_older(own, &question.version) {
         return Err(Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -81,11 +85,17 @@ fn agree(question: &Question) -> Result<(), Failure> {
             ),
         )
         .hint(format!(
-            "Install that version there, then ALTER EXTENSION copymatch UPDATE. {check} says more."
+            "Install that version there, then ALTER EXTENSION copymatch UPDATE. {} says more.",
+            check(question)
         )));
     }
-    let key = format!("{}\n{}", question.relation, question.descriptor);
-    let Some((model, sha256)) = remember_agreement(&key, || models(question))? else {
+    Ok(())
+}
+
+/// An error where the descriptors are of another model than the set's: they must not be mixed with what lies elsewhere.
+fn agree(question: &Question, relation: pg_sys::Oid) -> Result<(), Failure> {
+    let key = format!("{}\n{}", u32::from(relation), question.descriptor);
+    let Some((model, sha256)) = remember_agreement(&key, || models(question, relation))? else {
         // No set here says of which model the descriptors are.
         return Ok(());
     };
@@ -112,19 +122,22 @@ fn agree(question: &Question) -> Result<(), Failure> {
         ),
     )
     .hint(format!(
-        "Descriptors of two models cannot be compared. Re-embed one of the two with copy_reembed. {check} says more."
+        "Descriptors of two models cannot be compared. Re-embed one of the two with copy_reembed. {} says more.",
+        check(question)
     )))
 }
 
 /// Name and hash of the model of the set, or sets, that keep this column here.
-fn models(question: &Question) -> Result<Option<(String, Option<String>)>, Failure> {
-    let found = select(
-        "SELECT s.model, m.sha256 FROM copymatch.reference_set s LEFT JOIN copymatch.model m ON m.name = s.model \
-         WHERE (s.relation = pg_catalog.to_regclass($1) \
-                OR s.relation IN (SELECT a.relid FROM pg_catalog.pg_partition_ancestors(pg_catalog.to_regclass($1)) a)) \
-           AND s.descriptor_column = $2::pg_catalog.name LIMIT 1",
+fn models(question: &Question, relation: pg_sys::Oid) -> Result<Option<(String, Option<String>)>, Failure> {
+    let found = select_qualified(
+        "SELECT s.model, m.sha256 FROM copymatch.reference_set s \
+         LEFT JOIN copymatch.model m ON m.name OPERATOR(pg_catalog.=) s.model \
+         WHERE s.descriptor_column OPERATOR(pg_catalog.=) $2::pg_catalog.name \
+           AND (s.relation OPERATOR(pg_catalog.=) $1 \
+                OR s.relation OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT a.relid FROM pg_catalog.pg_partition_ancestors($1) a))) \
+         LIMIT 1",
         &[
-            Parameter::of(question.relation.as_str()),
+            Parameter::typed(relation, pg_sys::REGCLASSOID),
             Parameter::of(question.descriptor.as_str()),
         ],
         |row| {
@@ -137,14 +150,30 @@ fn models(question: &Question) -> Result<Option<(String, Option<String>)>, Failu
     Ok(found.into_iter().next())
 }
 
+thread_local! {
+    /// What relations are called by coordinators, with what was known of changes when they were looked up.
+    static RELATIONS: RefCell<HashMap<String, (u64, pg_sys::Oid)>> = RefCell::default();
+}
+
+/// Relations that are kept at a time.
+const MOST_RELATIONS: usize = 256;
+
 /// The relation's OID, and its name as the catalogue has it: what the question says is not pasted into a statement.
 fn relation(question: &Question) -> Result<(pg_sys::Oid, String), Failure> {
+    let known = RELATIONS.with_borrow(|known| known.get(&question.relation).copied());
+    if let Some((changes, oid)) = known
+        && let Some(found) = gate::locked(oid)
+        && gate::changes() == changes
+    {
+        return Ok((oid, found.name));
+    }
     let found = select(
         "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
         &[Parameter::of(question.relation.as_str())],
         |row| row.get::<pg_sys::Oid>(1),
     )?;
-    found
+    let changes = gate::changes();
+    let found = found
         .into_iter()
         .flatten()
         .next()
@@ -154,7 +183,14 @@ fn relation(question: &Question) -> Result<(pg_sys::Oid, String), Failure> {
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
                 format!("{}: relation {} does not exist", name(question), question.relation),
             )
-        })
+        })?;
+    RELATIONS.with_borrow_mut(|known| {
+        if known.len() >= MOST_RELATIONS {
+            known.clear();
+        }
+        known.insert(question.relation.clone(), (changes, found.0));
+    });
+    Ok(found)
 }
 
 fn nearest(

@@ -73,7 +73,8 @@ impl Ask<'_> {
         ))
     }
 
-    fn question(&self, about: &About, foreign: &Foreign) -> Result<String, Failure> {
+    /// The question, in JSON.
+    pub fn question(&self, about: &About, foreign: &Foreign) -> Result<String, Failure> {
         let question = Question {
             part: self.number,
             server: foreign.server.clone(),

@@ -8,7 +8,8 @@ use pgrx::PgTryBuilder;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
-use crate::failure::Failure;
+use super::libpq::Trouble;
+use crate::failure::{Failure, sqlstate};
 use crate::flagging::Ended;
 
 thread_local! {
@@ -26,7 +27,7 @@ pub fn naming<T>(set: &str, servers: &[&str], work: impl FnOnce() -> Result<T, F
             None => Err(Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "work ran twice")),
         }))
         .catch_others(|error| match report_of(&error) {
-            Some(report) => Err(told(report, set, servers)),
+            Some(report) => Err(told_by(report, set, servers)),
             None => error.rethrow(),
         })
         .execute()
@@ -85,17 +86,16 @@ fn report_of(error: &CaughtError) -> Option<&ErrorReportWithLevel> {
 /// The error, where a subtransaction ended because a shard does not answer: it cannot be reached, goes down, or took
 /// too long.
 pub fn is_down(ended: &Ended) -> Option<(PgSqlErrorCode, String)> {
-    use PgSqlErrorCode as E;
     let Ended::Raised(error) = ended else { return None };
     let report = report_of(error)?;
     let code = report.sql_error_code();
-    (is_lost(code) || matches!(code, E::ERRCODE_QUERY_CANCELED | E::ERRCODE_LOCK_NOT_AVAILABLE)).then(|| {
-        let message = report.message();
-        let told = report
-            .detail()
-            .map_or(message.to_owned(), |detail| format!("{message}: {detail}"));
-        (code, told)
-    })
+    is_about_down(code).then(|| (code, Told::from(report).line()))
+}
+
+/// Whether a shard's error says that it does not answer.
+pub fn is_about_down(code: PgSqlErrorCode) -> bool {
+    use PgSqlErrorCode as E;
+    is_lost(code) || matches!(code, E::ERRCODE_QUERY_CANCELED | E::ERRCODE_LOCK_NOT_AVAILABLE)
 }
 
 /// Whether the connection is gone, or none could be had.
@@ -134,7 +134,7 @@ pub fn is_stuck(ended: &Ended) -> bool {
 pub fn again(ended: Ended, set: &str, servers: &[&str]) -> Failure {
     match &ended {
         Ended::Raised(error) => match report_of(error) {
-            Some(report) => told(report, set, servers),
+            Some(report) => told_by(report, set, servers),
             None => ended.again(),
         },
         Ended::Failed(_) => ended.again(),
@@ -148,24 +148,75 @@ pub fn is_older_or_none(code: PgSqlErrorCode, message: &str) -> bool {
         || code == E::ERRCODE_INVALID_SCHEMA_NAME && message.contains("copymatch")
 }
 
-fn told(report: &ErrorReportWithLevel, set: &str, servers: &[&str]) -> Failure {
-    let (code, message) = (report.sql_error_code(), report.message());
-    let detail = report.detail().unwrap_or_default();
+/// What a shard said, however it was asked.
+pub struct Told {
+    /// SQLSTATE.
+    pub code: PgSqlErrorCode,
+    /// Its message.
+    pub message: String,
+    detail: String,
+    hint: String,
+}
+
+impl From<&ErrorReportWithLevel> for Told {
+    fn from(report: &ErrorReportWithLevel) -> Self {
+        Told {
+            code: report.sql_error_code(),
+            message: report.message().to_owned(),
+            detail: report.detail().unwrap_or_default().to_owned(),
+            hint: report.hint().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl From<Trouble> for Told {
+    fn from(trouble: Trouble) -> Self {
+        let code = match trouble.code.as_str() {
+            "" => PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+            code => sqlstate(code).unwrap_or(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR),
+        };
+        let Trouble {
+            message, detail, hint, ..
+        } = trouble;
+        Told {
+            code,
+            message,
+            detail,
+            hint,
+        }
+    }
+}
+
+impl Told {
+    /// Message and detail in one line.
+    pub fn line(&self) -> String {
+        match self.detail.as_str() {
+            "" => self.message.clone(),
+            detail => format!("{}: {detail}", self.message),
+        }
+    }
+}
+
+/// The error for the user, with the shard's name where it is known.
+pub fn told(told: &Told, set: &str, servers: &[&str], named: Option<&str>) -> Failure {
+    let Told {
+        code,
+        message,
+        detail,
+        hint,
+    } = told;
     // Those of shard_answer name it themselves.
     if message.starts_with("shard \"") {
-        return Failure::new(code, message)
-            .detail(detail)
-            .hint(report.hint().unwrap_or_default());
+        return Failure::new(*code, message).detail(detail).hint(hint);
     }
-    let named = CONTEXT.with_borrow(|context| server_in(context));
     let named = named.or_else(|| match servers {
-        [only] => Some((*only).to_owned()),
+        [only] => Some(*only),
         _ => servers
             .iter()
-            .find(|server| message.contains(&format!("\"{server}\"")))
-            .map(|server| (*server).to_owned()),
+            .copied()
+            .find(|server| message.contains(&format!("\"{server}\""))),
     });
-    let shard = match &named {
+    let shard = match named {
         Some(server) => format!("shard \"{server}\" of reference set \"{set}\""),
         None => format!("a shard of reference set \"{set}\""),
     };
@@ -173,7 +224,7 @@ fn told(report: &ErrorReportWithLevel, set: &str, servers: &[&str]) -> Failure {
         "SELECT * FROM copy_shard_check('{}') says more.",
         set.replace('\'', "''")
     );
-    if is_older_or_none(code, message) {
+    if is_older_or_none(*code, message) {
         return Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("{shard} has an older copymatch than this database, or none"),
@@ -183,14 +234,31 @@ fn told(report: &ErrorReportWithLevel, set: &str, servers: &[&str]) -> Failure {
             "Install this version there, then ALTER EXTENSION copymatch UPDATE (or CREATE EXTENSION copymatch). {look}"
         ));
     }
-    let detail = match (&named, detail) {
+    let detail = match (named, detail.as_str()) {
         (None, "") => format!("It is one of the servers \"{}\".", servers.join("\", \"")),
         (None, more) => format!("It is one of the servers \"{}\". {more}", servers.join("\", \"")),
         (Some(_), more) => more.to_owned(),
     };
-    Failure::new(code, format!("{shard}: {message}"))
+    let hint = if hint.is_empty() { look } else { hint.clone() };
+    Failure::new(*code, format!("{shard}: {message}"))
         .detail(detail)
-        .hint(report.hint().map_or(look, str::to_owned))
+        .hint(hint)
+}
+
+/// The WARNING that a partial answer lacks a server's rows.
+pub fn warn_of_down(set: &str, server: &str, why: String) {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("the answer from reference set \"{set}\" lacks what lies on server \"{server}\""),
+    )
+    .detail(why)
+    .hint("partial => true lets a search go on without shards that do not answer.")
+    .warn();
+}
+
+fn told_by(report: &ErrorReportWithLevel, set: &str, servers: &[&str]) -> Failure {
+    let named = CONTEXT.with_borrow(|context| server_in(context));
+    told(&Told::from(report), set, servers, named.as_deref())
 }
 
 /// The server that stands in a question, as a statement shows it.

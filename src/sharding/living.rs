@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use super::failing::{again, from_shard, is_down, is_lost, is_stuck, listening, naming};
+use super::failing::{again, from_shard, is_down, is_lost, is_stuck, listening, naming, warn_of_down};
 use crate::failure::Failure;
 use crate::flagging::subtransaction;
 use crate::matching::{is_known_down, remember_down};
@@ -73,13 +73,7 @@ pub fn living<T>(
                     give_up(set, &server, || run(&numbers(&of_server)).map(|_| ()))?;
                 }
                 remember_down(set, &server);
-                Failure::new(
-                    PgSqlErrorCode::ERRCODE_WARNING,
-                    format!("the answer from reference set \"{set}\" lacks what lies on server \"{server}\""),
-                )
-                .detail(message)
-                .hint("partial => true lets a search go on without shards that do not answer.")
-                .warn();
+                warn_of_down(set, &server, message);
             }
         }
     }
@@ -108,7 +102,7 @@ pub fn give_up(set: &str, server: &str, mut ask: impl FnMut() -> Result<(), Fail
     Ok(())
 }
 
-/// Whether the foreign table stands for a relation whose rows have no place: a view. Each language quotes the column's name its own way.
+/// Whether the foreign table stands for a relation whose rows have no place: a view, which has neither of the two columns.
 pub fn has_no_rows(code: PgSqlErrorCode, message: &str) -> bool {
-    code == PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN && message.contains("ctid")
+    code == PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN && (message.contains("ctid") || message.contains("tableoid"))
 }

@@ -7,12 +7,18 @@
 //! from what the question says. So a search crosses the wire as keys and distances, with the caller's rights on the
 //! foreign table here and those of his user mapping there, in the transaction that `postgres_fdw` holds; and several
 //! shards are asked at once.
+//!
+//! That takes five round trips. A search that needs neither that transaction's snapshot nor what it wrote calls the
+//! aggregate's final function by a connection of this session's own (`direct`, `connections`, `libpq`), in one.
 
 mod answer;
 pub mod ask;
 pub mod check;
 pub mod citus;
+mod connections;
+mod direct;
 mod failing;
+mod libpq;
 mod living;
 mod nearest;
 pub mod parts;

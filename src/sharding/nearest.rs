@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use shards::{Place, Wanted};
 
 use super::ask::{About, Ask, ask, garbled};
+use super::direct::Asking;
 use super::living::{Attempt, living};
 use super::parts::{Foreign, Part};
 use crate::embed::catalogue::Model;
@@ -37,6 +38,8 @@ struct Search<'a> {
     parts: &'a [Part],
     about: About<'a>,
     attempt: Attempt,
+    /// Connections of this session's own, where they may be used; else postgres_fdw's.
+    own: Option<Asking<'a>>,
 }
 
 /// A neighbour, and where its row lies if not here.
@@ -64,7 +67,7 @@ pub fn nearest(
     if before == Some(false) || !foreign(parts).all(|(_, foreign)| ships(foreign)) {
         return Ok(None);
     }
-    let search = Search {
+    let mut search = Search {
         set,
         parts,
         about: About {
@@ -77,6 +80,7 @@ pub fn nearest(
             Some(_) => Attempt::Whole,
             None => Attempt::First,
         },
+        own: None,
     };
     if !portable(set, parts) {
         // Searched as PostgreSQL plans it; what lies there must be of the set's model all the same.
@@ -84,6 +88,9 @@ pub fn nearest(
         search.remember(agrees.is_some());
         return Ok(None);
     }
+    // Pictures are fetched from where their rows lay, under the snapshot that showed them.
+    let pictured = set.sketch_column.is_some() && plan.compared > 0;
+    search.own = Asking::open(&set.name, parts, pictured, partial)?;
     let Some(mut found) = search.on_shards(key, descriptor, plan, left_out)? else {
         search.remember(false);
         return Ok(None);
@@ -103,6 +110,9 @@ pub fn nearest(
     found.sort_by(|(a, _), (b, _)| b.similarity.total_cmp(&a.similarity));
     found.truncate(plan.neighbours);
     search.pictures(&mut found, plan)?;
+    if let Some(own) = search.own {
+        own.end();
+    }
     Ok(Some(found.into_iter().map(|(neighbour, _)| neighbour).collect()))
 }
 
@@ -170,7 +180,7 @@ impl Search<'_> {
 
     /// Asks every foreign part.
     fn all(
-        &self,
+        &mut self,
         wanted: impl Fn(usize, &Foreign) -> Wanted,
         payloads: &[Vec<u8>],
         payload: impl Fn(usize) -> usize,
@@ -181,27 +191,34 @@ impl Search<'_> {
 
     /// Asks these parts. `wanted`, `payload`: of the part of a number.
     fn some(
-        &self,
+        &mut self,
         numbers: &[usize],
         attempt: Attempt,
         wanted: impl Fn(usize, &Foreign) -> Wanted,
         payloads: &[Vec<u8>],
         payload: impl Fn(usize) -> usize,
     ) -> Result<Option<Vec<Vec<u8>>>, Failure> {
-        let parts: Vec<(usize, &str)> = foreign(self.parts)
+        let parts = self.parts;
+        let servers: Vec<(usize, &str)> = foreign(parts)
             .filter(|(number, _)| numbers.contains(number))
             .map(|(number, foreign)| (number, foreign.server.as_str()))
             .collect();
-        living(&self.set.name, &parts, attempt, |numbers| {
-            let asks: Vec<Ask> = foreign(self.parts)
+        let asks = |numbers: &[usize]| -> Vec<Ask> {
+            foreign(parts)
                 .filter(|(number, _)| numbers.contains(number))
                 .map(|(number, foreign)| Ask {
-                    part: &self.parts[number],
+                    part: &parts[number],
                     number: u32::try_from(number).unwrap_or(u32::MAX),
                     wanted: wanted(number, foreign),
                     payload: payload(number),
                 })
-                .collect();
+                .collect()
+        };
+        if let Some(own) = &mut self.own {
+            return own.ask(&self.about, &asks(numbers), payloads);
+        }
+        living(&self.set.name, &servers, attempt, |numbers| {
+            let asks = asks(numbers);
             if asks.is_empty() {
                 return Ok(Some(Vec::new()));
             }
@@ -211,18 +228,19 @@ impl Search<'_> {
 
     /// The nearest of each shard, those out of use left out.
     fn on_shards(
-        &self,
+        &mut self,
         key: &[String],
         descriptor: &[f32],
         plan: &Plan,
         left_out: &[String],
     ) -> Result<Option<Vec<Located>>, Failure> {
+        let set = self.set;
         let payload = [shards::elements_to(descriptor)];
-        let mut limit = plan.neighbours + left_out.len() + if self.set.watched { SPARE } else { 0 };
+        let mut limit = plan.neighbours + left_out.len() + if set.watched { SPARE } else { 0 };
         loop {
             let wanted = |_, foreign: &Foreign| Wanted::Nearest {
                 key: key.iter().map(|column| foreign.column(column)).collect(),
-                filter: self.set.filter.clone(),
+                filter: set.filter.clone(),
                 limit,
             };
             let Some(answers) = self.all(wanted, &payload, |_| 0)? else {
@@ -234,7 +252,7 @@ impl Search<'_> {
                 let (part, near) = shards::near_from(&answer).map_err(garbled)?;
                 let (all, before) = (near.len(), found.len());
                 for one in near {
-                    if left_out.contains(&one.key) || self.set.watched && !in_use(self.set.id, &one.key)? {
+                    if left_out.contains(&one.key) || set.watched && !in_use(set.id, &one.key)? {
                         continue;
                     }
                     let neighbour = Neighbour {
@@ -256,7 +274,7 @@ impl Search<'_> {
     }
 
     /// Fetches what verification compares, of those that it compares.
-    fn pictures(&self, found: &mut [Located], plan: &Plan) -> Result<(), Failure> {
+    fn pictures(&mut self, found: &mut [Located], plan: &Plan) -> Result<(), Failure> {
         let Some(sketch) = self.set.sketch_column.as_deref().filter(|_| plan.compared > 0) else {
             return Ok(());
         };

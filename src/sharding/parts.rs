@@ -26,6 +26,8 @@ pub struct Part {
 pub struct Foreign {
     /// Name of the server.
     pub server: String,
+    /// Its OID.
+    pub server_oid: pg_sys::Oid,
     /// Name of the foreign data wrapper.
     pub wrapper: String,
     /// Schema and name of the relation there, quoted.
@@ -81,7 +83,8 @@ const LEAVES: &str = "\
            ARRAY(SELECT u.pair FROM (SELECT 1, o.* FROM pg_catalog.pg_options_to_table(v.srvoptions) o \
                                      UNION ALL SELECT 2, o.* FROM pg_catalog.pg_options_to_table(f.ftoptions) o) AS o(whose, name, value) \
                      CROSS JOIN LATERAL (VALUES (1, o.name), (2, o.value)) AS u(place, pair) \
-                 ORDER BY o.whose, o.name, u.place) \
+                 ORDER BY o.whose, o.name, u.place), \
+           v.oid \
     FROM (SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.regclass) t WHERE t.isleaf \
           UNION SELECT $1) AS leaf(oid) \
          JOIN pg_catalog.pg_class c ON c.oid = leaf.oid AND c.relkind <> 'p' \
@@ -93,28 +96,50 @@ const LEAVES: &str = "\
 
 thread_local! {
     /// By relation and role: what was known of changes, and the parts.
-    #[allow(clippy::type_complexity)]
-    static KNOWN: RefCell<HashMap<(pg_sys::Oid, pg_sys::Oid), (u64, Option<Rc<Vec<Part>>>)>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<(pg_sys::Oid, pg_sys::Oid), (u64, Known)>> = RefCell::default();
 }
+
+/// Parts, where they are to be asked one by one.
+type Known = Option<Rc<Vec<Part>>>;
+
+/// How often parts are looked up anew for one search before what was found last is taken: somebody changes definitions
+/// without end.
+const MOST_LOOKS: usize = 4;
 
 /// Relations whose parts are kept at a time.
 const MOST_KEPT: usize = 256;
 
 /// The parts of a relation that are to be asked one by one. None where it is asked as a whole: none of it is foreign,
 /// or the current user may read it only through the parent, whose privileges and policies hold for it alone. The
-/// relation is locked.
-pub fn parts(relation: pg_sys::Oid) -> Result<Option<Rc<Vec<Part>>>, Failure> {
+/// relation is locked, and so are the parts from here on.
+pub fn parts(relation: pg_sys::Oid) -> Result<Known, Failure> {
     // SAFETY: a look-up in PostgreSQL's caches.
     let kind = unsafe { pg_sys::get_rel_relkind(relation) } as u8;
     if kind != pg_sys::RELKIND_PARTITIONED_TABLE && kind != pg_sys::RELKIND_FOREIGN_TABLE {
         return Ok(None);
     }
-    let (key, changes) = ((relation, gate::current_user()), gate::changes());
-    let known = KNOWN.with_borrow(|known| known.get(&key).filter(|(then, _)| *then == changes).cloned());
-    if let Some((_, parts)) = known {
-        return Ok(parts);
+    let key = (relation, gate::current_user());
+    // What changes while the parts are being locked is looked at again, under the locks.
+    for _ in 0..MOST_LOOKS {
+        let changes = gate::changes();
+        let known = KNOWN.with_borrow(|known| known.get(&key).filter(|(then, _)| *then == changes).cloned());
+        let parts = match known {
+            Some((_, parts)) => parts,
+            None => look_up(key, changes)?,
+        };
+        for part in parts.iter().flat_map(|parts| parts.iter()) {
+            gate::locked(part.oid);
+        }
+        if gate::changes() == changes {
+            return Ok(parts);
+        }
     }
-    let leaves = leaves(relation)?;
+    look_up(key, gate::changes())
+}
+
+/// Looks parts up and keeps them.
+fn look_up(key: (pg_sys::Oid, pg_sys::Oid), changes: u64) -> Result<Known, Failure> {
+    let leaves = leaves(key.0)?;
     let apart = leaves.iter().any(|(part, _)| part.foreign.is_some()) && leaves.iter().all(|(_, readable)| *readable);
     let parts = apart.then(|| Rc::new(leaves.into_iter().map(|(part, _)| part).collect::<Vec<_>>()));
     KNOWN.with_borrow_mut(|known| {
@@ -138,6 +163,7 @@ pub fn leaves(relation: pg_sys::Oid) -> Result<Vec<(Part, bool)>, Failure> {
             None => None,
             Some(server) => Some(Foreign {
                 server,
+                server_oid: row.required(9)?,
                 wrapper: row.get(5)?.unwrap_or_default(),
                 relation: row.required(6)?,
                 renamed: pairs(row, 7)?,
