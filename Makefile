@@ -67,7 +67,7 @@ bench-%: setup
 			echo "no benchmark '$*': neither benches/$*.py nor crates/*/benches/$*.rs" >&2; exit 2; fi; \
 		package="$${bench#crates/}"; exec cargo bench --package "$${package%%/*}" --bench $* -- $(ARGS)
 
-lint: ## formatting, clippy, dependencies' licences, shell, Python, SQL scripts' search paths, Dockerfiles
+lint: ## length of lines, formatting, clippy, licences, shell, Python, SQL scripts' search paths, Dockerfiles
 	@scripts/lint.sh
 
 attack: setup ## hostile arguments, headers, pictures, index files, networks, for minutes (ARGS="--seconds 60 calls")

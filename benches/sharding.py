@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A set over two foreign partitions against the same rows in one local table: searches a second, with one client and with eight,
-what part of the ten nearest both find, and the bytes that cross to the shards and back; by connections of the session's own and by way
-of postgres_fdw. The three take turns, so that other work on the machine hits them alike. All run on one machine: this shows what asking
-shards costs, not what more machines give.
+"""A set over two foreign partitions against the same rows in one local table: searches a second, with one client and
+with eight, what part of the ten nearest both find, and the bytes that cross to the shards and back; by connections of
+the session's own and by way of postgres_fdw. The three take turns, so that other work on the machine hits them alike.
+All run on one machine: this shows what asking shards costs, not what more machines give.
 
     make bench-sharding ARGS="--rows 20000"       databases of the private server
-    make bench-sharding ARGS="--large"            2,000,000 rows, three clusters of their own below .local/bench (about 12 GB)
+    make bench-sharding ARGS="--large"            2,000,000 rows, three clusters of their own (12 GB)
 """
 
 import argparse
@@ -75,7 +75,8 @@ def prepare(dsns: list[str], rows: np.ndarray) -> psycopg.Connection:
             info = shard.info
         ivf_data.copy(coordinator, "whole (id, descriptor)", part, first)
         coordinator.execute(
-            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}',"
+            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', "
+            f"port '{info.port}',"
             f" dbname '{DATABASES[number - 1]}', extensions 'copymatch', async_capable 'true'{together});"
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user '{info.user}');"
             f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number}"
@@ -140,7 +141,8 @@ def bytes_a_search(db: psycopg.Connection, queries: list[str]) -> tuple[float, f
     """Bytes that a search sends to both shards, and gets from them, by way of sockets that count."""
     servers = dict(
         db.execute(
-            "SELECT v.srvname, o.option_value FROM pg_foreign_server v, pg_options_to_table(v.srvoptions) o WHERE o.option_name = 'host'"
+            "SELECT v.srvname, o.option_value FROM pg_foreign_server v, pg_options_to_table(v.srvoptions) o "
+            "WHERE o.option_name = 'host'"
         ).fetchall()
     )
     counted = [0, 0]

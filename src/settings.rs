@@ -328,7 +328,9 @@ fn register_index_settings() {
     GucRegistry::define_bool_guc(
         c"copymatch.shard_connections",
         c"Ask shards by connections of the session's own, beside those of postgres_fdw.",
-        c"One round trip for each search instead of five. Taken where the transaction is READ COMMITTED and has not written to the shard; by the same user mapping, options and rules for passwords. off: always by way of postgres_fdw.",
+        c"One round trip for each search instead of five. Taken where the transaction is READ COMMITTED and has not \
+          written to the shard; by the same user mapping, options and rules for passwords. off: always by way of \
+          postgres_fdw.",
         &SHARD_CONNECTIONS,
         GucContext::Userset,
         GucFlags::default(),

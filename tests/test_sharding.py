@@ -1,4 +1,5 @@
-"""Sets over partitions on other servers: each is asked once, for its own nearest references, and the answers are those of one table."""
+"""Sets over partitions on other servers: each is asked once, for its own nearest references, and the answers
+are those of one table."""
 
 import contextlib
 import itertools
@@ -13,12 +14,16 @@ from pictures import jpeg, scene
 ROWS = 2000
 PARTS = ("refs1", "refs2", "refs3")
 RANDOM = """CREATE FUNCTION random_vector(seed int) RETURNS vector LANGUAGE sql AS
-    $$ SELECT l2_normalize(array_agg(hashint4extended(i, seed) / 9.3e18)::real[]::vector) FROM generate_series(1, 256) i $$"""
+    $$ SELECT l2_normalize(array_agg(hashint4extended(i, seed) / 9.3e18)::real[]::vector)
+    FROM generate_series(1, 256) i $$"""
 COPIES = itertools.count(10)
 SHARD = (
     "CREATE TABLE refs (id int, shard int, kind text, image bytea, descriptor vector(256), PRIMARY KEY (id, shard)); "
 )
-NEAREST = "SELECT reference, round(similarity::numeric, 5) FROM copy_match_descriptor(random_vector({}), {}, 10) ORDER BY rank"
+NEAREST = (
+    "SELECT reference, round(similarity::numeric, 5) FROM copy_match_descriptor(random_vector({}), {}, 10) "
+    "ORDER BY rank"
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,8 +47,9 @@ def ask_by(db, way: str) -> None:
 
 @pytest.fixture(scope="module")
 def pristine(server, postgres_fdw):
-    """Names of databases to copy each test's from: two shards and their coordinator, with a set over two foreign partitions and a local
-    one, beside a group of sets over the single partitions. An index that is asked for the same rows gives the same answer."""
+    """Names of databases to copy each test's from: two shards and their coordinator, with a set over two foreign
+    partitions and a local one, beside a group of sets over the single partitions. An index that is asked for the same
+    rows gives the same answer."""
     names = [f"test_pristine_{os.getpid()}_{number}" for number in range(3)]
     with server.connect() as admin:
         for name in names:
@@ -61,17 +67,22 @@ def pristine(server, postgres_fdw):
             # What autovacuum reads would be counted, too.
             shard.execute("ALTER TABLE refs SET (autovacuum_enabled = off)")
             shard.execute(
-                f"INSERT INTO refs SELECT i, {number}, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series({number}, {ROWS}, 3) i"
+                f"INSERT INTO refs SELECT i, {number}, CASE WHEN i % 2 = 0 THEN 'even' "
+                f"ELSE 'odd' END, NULL, random_vector(i) FROM generate_series({number}, {ROWS}, 3) i"
             )
             shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); ANALYZE refs")
             coordinator.execute(
-                f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{shard.info.dbname}', extensions 'copymatch', async_capable 'true');"
-                f"CREATE USER MAPPING FOR PUBLIC SERVER s{number} OPTIONS (user '{info.user}', password_required 'false');"
-                f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS (table_name 'refs')"
+                f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', "
+                f"port '{info.port}', dbname '{shard.info.dbname}', extensions 'copymatch', async_capable 'true');"
+                f"CREATE USER MAPPING FOR PUBLIC SERVER s{number} OPTIONS (user '{info.user}', "
+                "password_required 'false');"
+                f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} "
+                "OPTIONS (table_name 'refs')"
             )
         coordinator.execute("CREATE TABLE refs3 PARTITION OF refs FOR VALUES IN (0)")
         coordinator.execute(
-            f"INSERT INTO refs3 SELECT i, 0, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) FROM generate_series(3, {ROWS}, 3) i"
+            "INSERT INTO refs3 SELECT i, 0, CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END, NULL, random_vector(i) "
+            f"FROM generate_series(3, {ROWS}, 3) i"
         )
         for name in ("refs", *PARTS):
             coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")
@@ -114,7 +125,10 @@ def disconnect(sharded) -> None:
 
 def own_sessions(shard) -> list[int]:
     """Processes there that sessions of copymatch have to themselves."""
-    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copymatch' ORDER BY 1"
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copymatch' "
+        "ORDER BY 1"
+    )
     return [row[0] for row in shard.execute(sessions).fetchall()]
 
 
@@ -240,7 +254,8 @@ def test_a_shard_that_is_down_is_an_error_that_names_it(sharded):
 
 
 def test_rows_go_to_their_shard_are_described_there_and_verified_from_here(new_db, connect, way):
-    """As docs/sharding.md has it: the shard's own set keeps descriptors and sketches, the coordinator's searches them."""
+    """As docs/sharding.md has it: the shard's own set keeps descriptors and sketches, the
+    coordinator's searches them."""
     name = new_db()
     shard, coordinator = connect(name), connect(new_db())
     ask_by(coordinator, way)
@@ -248,10 +263,14 @@ def test_rows_go_to_their_shard_are_described_there_and_verified_from_here(new_d
     shard.execute("SELECT copy_create_set('licensed', 'refs', key => 'id', image => 'image')")
     info = coordinator.info
     coordinator.execute(
-        "CREATE EXTENSION postgres_fdw; CREATE TABLE refs (id int, image bytea, descriptor vector(256), descriptor_sketch bytea) PARTITION BY HASH (id);"
-        f"CREATE SERVER s0 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
+        "CREATE EXTENSION postgres_fdw; "
+        "CREATE TABLE refs (id int, image bytea, descriptor vector(256), descriptor_sketch bytea) PARTITION BY HASH "
+        "(id);"
+        f"CREATE SERVER s0 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', "
+        f"dbname '{name}', extensions 'copymatch', async_capable 'true');"
         f"CREATE USER MAPPING FOR CURRENT_USER SERVER s0 OPTIONS (user '{info.user}');"
-        "CREATE FOREIGN TABLE refs_0 PARTITION OF refs FOR VALUES WITH (MODULUS 1, REMAINDER 0) SERVER s0 OPTIONS (table_name 'refs')"
+        "CREATE FOREIGN TABLE refs_0 PARTITION OF refs FOR VALUES WITH (MODULUS 1, REMAINDER 0) SERVER s0 OPTIONS "
+        "(table_name 'refs')"
     )
     coordinator.execute(
         "SELECT copy_create_set('licensed', 'refs', key => 'id', image => NULL, descriptor => 'descriptor')"
@@ -267,7 +286,10 @@ def test_rows_go_to_their_shard_are_described_there_and_verified_from_here(new_d
     assert coordinator.execute("SELECT upload, reference FROM copymatch.finding").fetchall() == [("1", "2")]
 
 
-CHECK = "SELECT part::text, server, status, reachable, model_agrees, problem, mend FROM copy_shard_check('{}') ORDER BY part::text"
+CHECK = (
+    "SELECT part::text, server, status, reachable, model_agrees, problem, mend FROM copy_shard_check('{}') "
+    "ORDER BY part::text"
+)
 PARTIAL = "SELECT reference FROM copy_match_descriptor(random_vector({}), '{}', 10, partial => true) ORDER BY rank"
 
 
@@ -281,7 +303,8 @@ def other_model(shard, connect) -> None:
     """The shard's set is of another model from here on."""
     shard.execute(
         "INSERT INTO copymatch.model (name, version, dimensions, sha256, manifest, weights, background_sha256)"
-        " SELECT 'other', '1', dimensions, sha256('x'), manifest, 'x', background_sha256 FROM copymatch.model WHERE built_in;"
+        " SELECT 'other', '1', dimensions, sha256('x'), manifest, 'x', background_sha256 FROM copymatch.model "
+        "WHERE built_in;"
         "UPDATE copymatch.reference_set SET model = 'other'"
     )
 
@@ -360,7 +383,8 @@ def test_copy_shard_check_tells_of_each_part_and_its_statements_mend(sharded, co
         sharded.execute(row[6])
     assert {row[2] for row in sharded.execute(CHECK.format("refs")).fetchall()} == {"ok"}
     row = sharded.execute(
-        "SELECT version, model, length(model_sha256), index, rows, options FROM copy_shard_check('refs') WHERE server = 's1'"
+        "SELECT version, model, length(model_sha256), index, rows, options FROM copy_shard_check('refs') "
+        "WHERE server = 's1'"
     ).fetchone()
     version = sharded.execute("SELECT extversion FROM pg_extension WHERE extname = 'copymatch'").fetchone()[0]
     assert row[0] == version and row[2] == 64 and row[3] == "public.refs_descriptor_idx" and row[4] == 667
@@ -427,8 +451,8 @@ def test_a_shard_with_an_older_copymatch_or_none_is_refused_and_named(sharded, c
         assert row[1:4] == ("s1", "error", True) and "ALTER EXTENSION copymatch UPDATE" in row[6]
     # One that knows the question compares versions.
     question = (
-        """{"part": 0, "server": "s1", "set": "refs", "from": "", "version": "99.0", "relation": "refs", "descriptor": "d","""
-        """ "model": "", "sha256": "", "wanted": "agreement"}"""
+        """{"part": 0, "server": "s1", "set": "refs", "from": "", "version": "99.0", "relation": "refs","""
+        """ "descriptor": "d", "model": "", "sha256": "", "wanted": "agreement"}"""
     )
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
         sharded.shards[1].execute(
@@ -440,7 +464,10 @@ def test_a_shard_with_an_older_copymatch_or_none_is_refused_and_named(sharded, c
 def test_partial_answers_from_the_living_shards_and_names_the_dead(sharded, warnings):
     whole = [row[0] for row in sharded.execute(NEAREST.format(100, "'whole'")).fetchall()]
     assert [row[0] for row in sharded.execute(PARTIAL.format(100, "refs")).fetchall()] == whole and not warnings
-    filtered = "SELECT copy_create_set('filtered', 'refs', 'id', NULL, 'descriptor', filter => 'now() > ''2020-01-01''::timestamptz')"
+    filtered = (
+        "SELECT copy_create_set('filtered', 'refs', 'id', NULL, 'descriptor', "
+        "filter => 'now() > ''2020-01-01''::timestamptz')"
+    )
     sharded.execute(filtered)
     sharded.execute("ALTER SERVER s2 OPTIONS (SET dbname 'gone_away'); SELECT postgres_fdw_disconnect_all()")
     with pytest.raises(psycopg.Error) as error:
@@ -466,7 +493,8 @@ def test_partial_answers_from_the_living_shards_and_names_the_dead(sharded, warn
 
 
 def test_a_shard_killed_in_a_transaction_is_an_error_that_names_it_or_left_out(sharded, warnings, server, way):
-    """The connection goes while the transaction has it in use. One of the session's own is not in use between searches."""
+    """The connection goes while the transaction has it in use. One of the session's own is not
+    in use between searches."""
     if way == "own":
         with sharded.transaction():
             same(sharded)
@@ -490,7 +518,8 @@ def test_a_shard_killed_in_a_transaction_is_an_error_that_names_it_or_left_out(s
             sharded.execute("CREATE TABLE kept (i int)")
         assert sharded.execute("SELECT count(*) FROM kept").fetchone() == (0,), "it was committed"
     except psycopg.OperationalError as error:
-        # postgres_fdw of 2025 on lets no transaction commit that lost a connection: said at once, not behind the answer.
+        # postgres_fdw of 2025 on lets no transaction commit that lost a connection: said at
+        # once, not behind the answer.
         assert 'shard "s2" of reference set "refs" was lost' in error.diag.message_primary
         assert "Run it again" in error.diag.message_hint
     same(sharded)
@@ -554,9 +583,11 @@ def test_two_coordinators_over_the_same_shards_answer_the_same(sharded, new_db, 
     info = other.info
     for number, shard in enumerate(sharded.shards, 1):
         other.execute(
-            f"CREATE SERVER n{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', dbname '{shard.info.dbname}', extensions 'copymatch', async_capable 'true');"
+            f"CREATE SERVER n{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', "
+            f"dbname '{shard.info.dbname}', extensions 'copymatch', async_capable 'true');"
             f"CREATE USER MAPPING FOR PUBLIC SERVER n{number} OPTIONS (user '{info.user}', password_required 'false');"
-            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER n{number} OPTIONS (table_name 'refs')"
+            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER n{number} OPTIONS "
+            "(table_name 'refs')"
         )
     other.execute("SELECT copy_create_set('refs', 'refs', 'id', NULL, 'descriptor')")
     sharded.execute("SELECT copy_create_group('both', '{refs1,refs2}')")
@@ -607,7 +638,8 @@ def test_a_partition_moves_and_a_shard_is_added(new_db, connect, way):
     coordinator.execute(f"CREATE TABLE refs {columns.format('NOT NULL')} PARTITION BY LIST ((id % 2))")
     for number, name in enumerate(names):
         coordinator.execute(
-            f"CREATE SERVER shard{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
+            f"CREATE SERVER shard{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', "
+            f"port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER shard{number} OPTIONS (user '{info.user}')"
         )
     coordinator.execute(
@@ -673,7 +705,8 @@ def test_a_search_is_one_statement_there_and_one_session_is_kept_for_the_next(sh
 
 @ONLY_OWN
 def test_what_the_transaction_wrote_is_found_and_what_it_took_back_is_not(sharded):
-    """Where it wrote to a shard, postgres_fdw is asked, whose transaction sees it; its lock on the foreign table tells."""
+    """Where it wrote to a shard, postgres_fdw is asked, whose transaction sees it; its lock on
+    the foreign table tells."""
     near = NEAREST.format(70001, "'refs'")
     insert = "INSERT INTO refs1 VALUES (70001, 1, 'odd', NULL, random_vector(70001))"
     with sharded.transaction(force_rollback=True):
@@ -691,7 +724,8 @@ def test_what_the_transaction_wrote_is_found_and_what_it_took_back_is_not(sharde
     assert sharded.execute(near).fetchone()[0] != "70001"
     # By another foreign table of the same server, and by COPY.
     sharded.execute(
-        "CREATE FOREIGN TABLE beside (id int, shard int, kind text, descriptor vector(256)) SERVER s1 OPTIONS (table_name 'refs')"
+        "CREATE FOREIGN TABLE beside (id int, shard int, kind text, descriptor vector(256)) SERVER s1 OPTIONS "
+        "(table_name 'refs')"
     )
     with sharded.transaction(force_rollback=True):
         sharded.execute("INSERT INTO beside VALUES (70001, 1, 'odd', random_vector(70001))")
@@ -731,7 +765,8 @@ def test_pictures_come_under_the_snapshot_that_found_them(new_db, connect, serve
     info = coordinator.info
     coordinator.execute(
         "CREATE EXTENSION postgres_fdw;"
-        f"CREATE SERVER s0 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', dbname '{name}', extensions 'copymatch', async_capable 'true');"
+        f"CREATE SERVER s0 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', port '{info.port}', "
+        f"dbname '{name}', extensions 'copymatch', async_capable 'true');"
         f"CREATE USER MAPPING FOR CURRENT_USER SERVER s0 OPTIONS (user '{info.user}');"
         "CREATE FOREIGN TABLE refs (id int, image bytea, descriptor vector(256), descriptor_sketch bytea) SERVER s0"
     )
@@ -802,7 +837,10 @@ def blocked(sharded, work):
     thread = threading.Thread(target=client)
     try:
         thread.start()
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name IN ('copymatch', 'postgres_fdw') AND wait_event_type = 'Lock'"
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s "
+            "AND application_name IN ('copymatch', 'postgres_fdw') AND wait_event_type = 'Lock'"
+        )
         deadline = time.monotonic() + 10
         while not slow.execute(waits, [slow.info.dbname]).fetchone()[0]:
             assert time.monotonic() < deadline, "the search never came"
@@ -894,9 +932,11 @@ def test_three_clusters_answer_as_one_table_and_one_that_is_down_is_named_or_lef
         shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops)")
         coordinator.execute(
             f"INSERT INTO whole {rows.format(number, number)};"
-            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{cluster.socket}', dbname 'postgres', extensions 'copymatch', async_capable 'true');"
+            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{cluster.socket}', "
+            "dbname 'postgres', extensions 'copymatch', async_capable 'true');"
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user 'postgres');"
-            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS (table_name 'refs')"
+            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number} OPTIONS "
+            "(table_name 'refs')"
         )
     for name in ("refs", "whole"):
         coordinator.execute(f"SELECT copy_create_set('{name}', '{name}', 'id', NULL, 'descriptor')")

@@ -24,21 +24,22 @@ const MOST: usize = 1_000_000;
 #[pg_extern(sql = false)]
 fn shard_answer_final(_state: Option<bool>, question: Option<Json>, payload: Option<&[u8]>) -> Option<Vec<u8>> {
     boundary(|| {
-        let question: Question = match question {
-            Some(Json(value)) => serde_json::from_value(value).map_err(|error| {
-                Failure::new(
-                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!("the question to a shard is not valid: {error}"),
-                )
-                .hint("Coordinators ask by copy_match; copy_shard_check tells whether all servers have one version of copymatch.")
-            })?,
-            None => {
-                return Err(Failure::new(
-                    PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-                    "the question to a shard is NULL",
-                ));
-            }
+        let Some(Json(question)) = question else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "the question to a shard is NULL",
+            ));
         };
+        let question: Question = serde_json::from_value(question).map_err(|error| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the question to a shard is not valid: {error}"),
+            )
+            .hint(
+                "Coordinators ask by copy_match; copy_shard_check tells whether all servers have one version of \
+                 copymatch.",
+            )
+        })?;
         if question.from == this_session() {
             return Ok(None);
         }
@@ -134,7 +135,8 @@ fn models(question: &Question, relation: pg_sys::Oid) -> Result<Option<(String, 
          LEFT JOIN copymatch.model m ON m.name OPERATOR(pg_catalog.=) s.model \
          WHERE s.descriptor_column OPERATOR(pg_catalog.=) $2::pg_catalog.name \
            AND (s.relation OPERATOR(pg_catalog.=) $1 \
-                OR s.relation OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT a.relid FROM pg_catalog.pg_partition_ancestors($1) a))) \
+                OR s.relation OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT a.relid \
+                FROM pg_catalog.pg_partition_ancestors($1) a))) \
          LIMIT 1",
         &[
             Parameter::typed(relation, pg_sys::REGCLASSOID),
@@ -320,12 +322,14 @@ const REPORT: &str = "\
                          JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod WHERE i.indpred IS NULL), \
          kept AS (SELECT s.name, s.model, m.sha256 FROM told \
                   JOIN copymatch.reference_set s ON s.descriptor_column = $2 \
-                       AND (s.relation = told.oid OR s.relation IN (SELECT p.relid FROM pg_catalog.pg_partition_ancestors(told.oid) p)) \
+                       AND (s.relation = told.oid OR s.relation IN (SELECT p.relid \
+                       FROM pg_catalog.pg_partition_ancestors(told.oid) p)) \
                   LEFT JOIN copymatch.model m ON m.name = s.model ORDER BY s.created, s.name LIMIT 1), \
          counted AS (SELECT CASE WHEN pg_catalog.bool_or(c.reltuples >= 0) \
                                  THEN pg_catalog.sum(greatest(c.reltuples, 0))::pg_catalog.int8 END AS rows \
                      FROM told JOIN pg_catalog.pg_class c ON c.relkind <> 'p' \
-                          AND (c.oid = told.oid OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(told.oid) t WHERE t.isleaf))) \
+                          AND (c.oid = told.oid \
+                          OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(told.oid) t WHERE t.isleaf))) \
     SELECT pg_catalog.json_build_object( \
         'version', e.extversion, 'schema', pg_catalog.quote_ident(n.nspname), \
         'kind', (SELECT c.relkind::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.oid = told.oid), \
@@ -339,9 +343,12 @@ const REPORT: &str = "\
         'valid', (SELECT pg_catalog.string_agg(s.name, ', ') FROM served s WHERE s.valid), \
         'broken', (SELECT pg_catalog.string_agg(s.name, ', ') FROM served s WHERE NOT s.valid), \
         'rows', counted.rows, \
-        'missing', (SELECT pg_catalog.round(s.null_frac * counted.rows) FROM pg_catalog.pg_stats s, pg_catalog.pg_class c \
+        'missing', (SELECT pg_catalog.round(s.null_frac * counted.rows) FROM pg_catalog.pg_stats s, \
+        pg_catalog.pg_class c \
                     JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace \
-                    WHERE c.oid = told.oid AND s.schemaname = cn.nspname AND s.tablename = c.relname AND s.attname = $2 \
+                    WHERE c.oid = told.oid AND s.schemaname = cn.nspname AND s.tablename = c.relname \
+                    AND s.attname = $2 \
                     ORDER BY s.inherited DESC LIMIT 1))::pg_catalog.text \
-    FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace CROSS JOIN told CROSS JOIN counted \
+    FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace CROSS JOIN told \
+    CROSS JOIN counted \
     WHERE e.extname = 'copymatch'";

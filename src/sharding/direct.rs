@@ -442,8 +442,8 @@ fn wait_for(links: &mut [&mut Link]) -> Vec<usize> {
         None => None,
     });
     let mut events = vec![pg_sys::WaitEvent::default(); links.len() + 2];
-    // SAFETY: this backend's latch, sockets that are open, and a set that lives until it is freed above: closed ones are in it
-    // no more. It has the latch first and then each link's socket.
+    // SAFETY: this backend's latch, sockets that are open, and a set that lives until it is freed above: closed ones
+    // are in it no more. It has the latch first and then each link's socket.
     let (came, woken) = unsafe {
         let set = match known {
             Some(set) => set,

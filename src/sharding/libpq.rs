@@ -41,7 +41,8 @@ macro_rules! library {
                             if symbol.is_null() {
                                 return None;
                             }
-                            std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) $(-> $value)?>(symbol)
+                            type Function = unsafe extern "C" fn($($argument),*) $(-> $value)?;
+                            std::mem::transmute::<*mut c_void, Function>(symbol)
                         },)*
                     })
                 }
@@ -62,9 +63,13 @@ library! {
     PQsetNoticeReceiver: fn(Conn, unsafe extern "C" fn(*mut c_void, Res), *mut c_void) -> *mut c_void;
     PQsetnonblocking: fn(Conn, c_int) -> c_int;
     PQenterPipelineMode: fn(Conn) -> c_int;
-    PQsendQueryParams: fn(Conn, *const c_char, c_int, *const u32, *const *const c_char, *const c_int, *const c_int, c_int) -> c_int;
+    PQsendQueryParams: fn(
+        Conn, *const c_char, c_int, *const u32, *const *const c_char, *const c_int, *const c_int, c_int
+    ) -> c_int;
     PQsendPrepare: fn(Conn, *const c_char, *const c_char, c_int, *const u32) -> c_int;
-    PQsendQueryPrepared: fn(Conn, *const c_char, c_int, *const *const c_char, *const c_int, *const c_int, c_int) -> c_int;
+    PQsendQueryPrepared: fn(
+        Conn, *const c_char, c_int, *const *const c_char, *const c_int, *const c_int, c_int
+    ) -> c_int;
     PQpipelineSync: fn(Conn) -> c_int;
     PQflush: fn(Conn) -> c_int;
     PQconsumeInput: fn(Conn) -> c_int;

@@ -80,8 +80,9 @@ pub fn living<T>(
     Ok(Some(found))
 }
 
-/// A connection that was lost while the transaction had it in use lets the commit fail. postgres_fdw gives it up when it is asked for
-/// the next time; its later releases do not, and then an ERROR now is better than one behind the answer.
+/// A connection that was lost while the transaction had it in use lets the commit fail. postgres_fdw gives
+/// it up when it is asked for the next time; its later releases do not, and then an ERROR now is better
+/// than one behind the answer.
 pub fn give_up(set: &str, server: &str, mut ask: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     for last in [false, true] {
         match subtransaction(&mut ask) {
@@ -90,10 +91,14 @@ pub fn give_up(set: &str, server: &str, mut ask: impl FnMut() -> Result<(), Fail
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
                     format!(
-                        "the connection to shard \"{server}\" of reference set \"{set}\" was lost while this transaction had it in use"
+                        "the connection to shard \"{server}\" of reference set \"{set}\" was lost while this \
+                         transaction had it in use"
                     ),
                 )
-                .hint("PostgreSQL lets such a transaction not commit. Run it again: then the shard is left out, if it still does not answer."));
+                .hint(
+                    "PostgreSQL lets such a transaction not commit. Run it again: then the shard is left out, if it \
+                     still does not answer.",
+                ));
             }
             Err(ended) if is_stuck(&ended) => {}
             _ => return Ok(()),
@@ -102,7 +107,8 @@ pub fn give_up(set: &str, server: &str, mut ask: impl FnMut() -> Result<(), Fail
     Ok(())
 }
 
-/// Whether the foreign table stands for a relation whose rows have no place: a view, which has neither of the two columns.
+/// Whether the foreign table stands for a relation whose rows have no place: a view, which has
+/// neither of the two columns.
 pub fn has_no_rows(code: PgSqlErrorCode, message: &str) -> bool {
     code == PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN && (message.contains("ctid") || message.contains("tableoid"))
 }

@@ -72,16 +72,21 @@ const LEAVES: &str = "\
                AND NOT pg_catalog.row_security_active(c.oid) \
                AND pg_catalog.has_table_privilege($1, 'SELECT') AND NOT pg_catalog.row_security_active($1), \
            v.srvname::pg_catalog.text, w.fdwname::pg_catalog.text, \
-           pg_catalog.format('%I.%I', coalesce((SELECT o.option_value FROM pg_catalog.pg_options_to_table(f.ftoptions) o \
+           pg_catalog.format('%I.%I', \
+           coalesce((SELECT o.option_value FROM pg_catalog.pg_options_to_table(f.ftoptions) o \
                                                 WHERE o.option_name = 'schema_name'), n.nspname), \
                              coalesce((SELECT o.option_value FROM pg_catalog.pg_options_to_table(f.ftoptions) o \
                                        WHERE o.option_name = 'table_name'), c.relname)), \
-           ARRAY(SELECT u.pair FROM pg_catalog.pg_attribute a CROSS JOIN pg_catalog.pg_options_to_table(a.attfdwoptions) o \
-                     CROSS JOIN LATERAL (VALUES (1, a.attname::pg_catalog.text), (2, o.option_value)) AS u(place, pair) \
-                 WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped AND o.option_name = 'column_name' \
+           ARRAY(SELECT u.pair FROM pg_catalog.pg_attribute a \
+           CROSS JOIN pg_catalog.pg_options_to_table(a.attfdwoptions) o \
+                     CROSS JOIN LATERAL (VALUES (1, a.attname::pg_catalog.text), (2, o.option_value)) AS u(place, \
+                     pair) \
+                 WHERE a.attrelid = f.ftrelid AND a.attnum > 0 AND NOT a.attisdropped \
+                 AND o.option_name = 'column_name' \
                  ORDER BY a.attnum, u.place), \
            ARRAY(SELECT u.pair FROM (SELECT 1, o.* FROM pg_catalog.pg_options_to_table(v.srvoptions) o \
-                                     UNION ALL SELECT 2, o.* FROM pg_catalog.pg_options_to_table(f.ftoptions) o) AS o(whose, name, value) \
+                                     UNION ALL SELECT 2, o.* FROM pg_catalog.pg_options_to_table(f.ftoptions) o) \
+                                     AS o(whose, name, value) \
                      CROSS JOIN LATERAL (VALUES (1, o.name), (2, o.value)) AS u(place, pair) \
                  ORDER BY o.whose, o.name, u.place), \
            v.oid \

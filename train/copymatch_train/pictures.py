@@ -93,8 +93,8 @@ class Pictures:
         return np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[:4], "big") < limit for n in self.names])
 
     def drawing_weights(self, indices: np.ndarray, cap: int, beside_share: float = 0.0) -> np.ndarray:
-        """Probability of drawing each of `indices`: a source counts for at most `cap` pictures. The stores beside the first have
-        `beside_share` of it all, where it is above 0.
+        """Probability of drawing each of `indices`: a source counts for at most `cap` pictures. The stores beside the
+        first have `beside_share` of it all, where it is above 0.
 
         Large narrow sources (pets, clothing) would otherwise fill most batches; below the cap drawing is uniform.
         """
