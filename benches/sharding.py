@@ -71,14 +71,14 @@ def prepare(dsns: list[str], rows: np.ndarray) -> psycopg.Connection:
                 f"CREATE EXTENSION copymatch; CREATE TABLE refs {table.format(f'DEFAULT {number}')}; {memory}"
             )
             ivf_data.copy(shard, "refs (id, descriptor)", part, first)
-            shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops); VACUUM ANALYZE refs")
-            info = shard.info
+            shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops)")
+            shard.execute("VACUUM ANALYZE refs")
+            host, port, user = shard.info.host, shard.info.port, shard.info.user
         ivf_data.copy(coordinator, "whole (id, descriptor)", part, first)
         coordinator.execute(
-            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{info.host}', "
-            f"port '{info.port}',"
+            f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{host}', port '{port}',"
             f" dbname '{DATABASES[number - 1]}', extensions 'copymatch', async_capable 'true'{together});"
-            f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user '{info.user}');"
+            f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user '{user}');"
             f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number}"
             " OPTIONS (table_name 'refs')"
         )
