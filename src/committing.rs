@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 /// A procedure's connection to SPI under which it may commit.
 pub struct Committing;

@@ -6,6 +6,7 @@
 use pgrx::prelude::*;
 
 mod background;
+mod calibration;
 mod committing;
 mod context;
 mod embed;
@@ -13,16 +14,15 @@ mod evaluate;
 mod explain;
 mod failure;
 mod flagging;
-mod home;
 mod installation;
 mod interrupts;
 mod ivf;
 mod json;
 mod matching;
+mod own_schema;
 mod record;
 mod retired;
 mod rights;
-mod select;
 mod service;
 mod sets;
 mod settings;
@@ -30,6 +30,7 @@ mod sharding;
 mod shared_memory;
 mod shortage;
 mod signals;
+mod statements;
 mod tuple;
 mod types;
 

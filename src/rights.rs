@@ -4,7 +4,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 
 /// Runs `work` as `role`, in a security-restricted operation: code of that role's cannot change the session's
 /// state. `work` names every object with its schema, or runs under a pinned search_path: the role's rights meet

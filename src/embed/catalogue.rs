@@ -6,8 +6,8 @@ use scoring::{Background, BackgroundError, Calibration};
 
 use super::builtin;
 use crate::failure::Failure;
-use crate::select::{Parameter, Row, select};
 use crate::settings;
+use crate::statements::{Parameter, Row, select};
 
 /// What the catalogue says of one model, without its weights.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use super::catalogue::Model;
 use super::session::Urgency;
 use super::sketch::{decoded, descriptor_of, sketch_of};
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
-use crate::select::{Parameter, select};
+use crate::own_schema::OwnSchema;
+use crate::statements::{Parameter, select};
 use crate::types::Vector;
 
 /// PostgreSQL's version-1 calling convention, for the function below.
@@ -36,7 +36,7 @@ pub unsafe extern "C-unwind" fn copy_maintain_descriptor(fcinfo: pg_sys::Functio
             }
             &*context.cast::<pg_sys::TriggerData>()
         };
-        let home = Home::of(fcinfo)?;
+        let home = OwnSchema::of(fcinfo)?;
         let snapshot = LatestSnapshot::push();
         let tuple = maintain(trigger, &home)?;
         snapshot.pop();
@@ -91,7 +91,7 @@ impl LatestSnapshot {
     }
 }
 
-fn maintain(trigger: &pg_sys::TriggerData, home: &Home) -> Result<pg_sys::HeapTuple, Failure> {
+fn maintain(trigger: &pg_sys::TriggerData, home: &OwnSchema) -> Result<pg_sys::HeapTuple, Failure> {
     let event = trigger.tg_event;
     let before_row = event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_BEFORE
         && event & pg_sys::TRIGGER_EVENT_ROW != 0;

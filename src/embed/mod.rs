@@ -2,8 +2,8 @@
 
 mod builtin;
 pub mod catalogue;
+mod copy_embed;
 mod edits;
-mod functions;
 mod info;
 mod maintain;
 mod models;
@@ -11,8 +11,8 @@ pub mod picture;
 mod session;
 mod sketch;
 
+pub use copy_embed::{count_progress, embed_each, embed_one, embed_views, named};
 pub use edits::edited;
-pub use functions::{count_progress, embed_each, embed_one, embed_views, named};
 pub use picture::read;
 pub use session::{Stream, Urgency, encoder_failure, input_side, with_background};
 pub use sketch::{decoded, descriptor_of, sketch_of};

@@ -5,11 +5,11 @@ use pgrx::prelude::*;
 use serde_json::Value;
 
 use super::catalogue::check_calibration;
-use super::functions::{Inspected, inspect};
+use super::copy_embed::{Inspected, inspect};
 use crate::failure::{Failure, boundary};
 use crate::json::Json;
 use crate::rights;
-use crate::select::{Parameter, change, select};
+use crate::statements::{Parameter, change, select};
 
 #[pg_extern(sql = false)]
 fn copy_add_model(
@@ -102,7 +102,7 @@ fn add_calibration(found: &Inspected, calibration: &Value, user: &str) -> Result
     record["model"] = found.name.clone().into();
     record["background_sha256"] = found.background_sha256.as_deref().map(hex).into();
     record["created_by"] = user.into();
-    crate::evaluate::write_calibration(&record).map(|_| ())
+    crate::calibration::write_calibration(&record).map(|_| ())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
 use super::catalogue::Model;
-use super::functions::{count_progress, named};
+use super::copy_embed::{count_progress, named};
 use super::picture::read_matchable;
 use super::session::{self, Urgency};
 use crate::failure::{Failure, boundary, should_stop};

@@ -1,14 +1,5 @@
-//! How good matches are and what they mean: metrics as aggregates, calibration, evaluation.
+//! How good matches are: metrics as aggregates, the queries of a benchmark.
 
 mod aggregates;
-mod background;
-mod calibrate;
-mod edited;
-mod fit;
-mod interval;
-mod labels;
 mod queries;
-mod record;
-
-pub use record::write_calibration;
 mod released;

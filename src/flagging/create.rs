@@ -8,11 +8,11 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use super::flag::references;
 use super::upload::{Uploads, invalid_options};
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::record::Record;
 use crate::rights::as_role;
-use crate::select::{Parameter, change, select};
 use crate::sharding::citus;
+use crate::statements::{Parameter, change, select};
 
 /// Bytes of a name in PostgreSQL.
 const LONGEST_NAME: usize = 63;
@@ -70,7 +70,7 @@ fn copy_create_flagging(
         )?;
         uploads.check()?;
         as_role(uploads.owner, || references(set).map(|_| ()))?;
-        let home = Home::of(fcinfo)?;
+        let home = OwnSchema::of(fcinfo)?;
         let quoted: Vec<String> = uploads.arguments.iter().map(quote_literal).collect();
         change(
             &format!(

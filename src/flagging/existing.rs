@@ -11,7 +11,7 @@ use super::upload::Uploads;
 use super::wake;
 use crate::failure::{Failure, boundary};
 use crate::rights::{as_extension_owner, as_role};
-use crate::select::{Parameter, change, select};
+use crate::statements::{Parameter, change, select};
 use crate::tuple::{Tuple, column_number};
 
 /// Uploads that are read and written at a time.

@@ -9,12 +9,12 @@ use scoring::Verdict;
 
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
 use crate::matching::gate::{current_user, role_name};
 use crate::matching::{Match, ReferenceSet, remember_sets, search};
+use crate::own_schema::OwnSchema;
 use crate::rights::{as_role, owner_of};
-use crate::select::{Parameter, change, select};
 use crate::sets::unknown_set;
+use crate::statements::{Parameter, change, select};
 use crate::types::Vector;
 
 /// The upload that findings name.
@@ -120,7 +120,7 @@ fn explained(failure: Failure, set: &str) -> Failure {
 /// The references that an image (None: its descriptor alone) resembles enough to be flagged. One that a negative
 /// set explains is not raised.
 pub fn matches(
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     image: Option<&[u8]>,
     references: &References,
@@ -236,7 +236,7 @@ fn match_upload(
     ),
 > {
     boundary(|| {
-        let home = Home::installed()?;
+        let home = OwnSchema::installed()?;
         let found = as_role(owner_of(relation)?, || {
             let references = references(reference_set)?;
             references.is_of(model)?;

@@ -35,11 +35,11 @@ impl Trouble {
         | CaughtError::RustPanic { ereport: report, .. }) = error;
         let code = report.sql_error_code();
         let state = sqlstate(code);
-        let told = ["42", "0A", "53", "54", "55", "57"]
+        let may_be_told = ["42", "0A", "53", "54", "55", "57"]
             .iter()
             .any(|class| state.starts_with(class))
             && !matches!(error, CaughtError::RustPanic { .. });
-        let line = if told {
+        let line = if may_be_told {
             [Some(report.message()), report.hint()]
                 .into_iter()
                 .flatten()

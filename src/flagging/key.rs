@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
 use crate::failure::Failure;
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 use crate::tuple::{Tuple, type_of};
 
 /// What output and input of values depend on, pinned until it is dropped or its (sub)transaction ends.

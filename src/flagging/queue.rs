@@ -18,10 +18,10 @@ use crate::committing::Committing;
 use crate::embed::catalogue::Model;
 use crate::embed::embed_each;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::rights::{as_extension_owner, as_role};
-use crate::select::{Parameter, change, select};
 use crate::settings;
+use crate::statements::{Parameter, change, select};
 use crate::types::Vector;
 
 /// Bytes of images that are held before they are embedded.
@@ -154,7 +154,7 @@ fn delay(tries: i32) -> i64 {
 /// Works claimed entries off: findings and the end of their entries in one transaction. One that
 /// fails leaves the others alone.
 pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
-    let home = Home::installed()?;
+    let home = OwnSchema::installed()?;
     let mut worked = Worked { out_of_memory: false };
     // A trigger of whose uploads one took too long: the others of this batch wait, so that other tables do not.
     let mut slow = HashSet::new();
@@ -222,7 +222,7 @@ pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
 type Slow = HashSet<(Option<pg_sys::Oid>, Option<String>, Vec<String>)>;
 
 /// Embeds images of one set together; matches and records each.
-fn flag_batch(home: &Home, batch: Vec<Ready>, slow: &mut Slow, worked: &mut Worked) -> Result<(), Failure> {
+fn flag_batch(home: &OwnSchema, batch: Vec<Ready>, slow: &mut Slow, worked: &mut Worked) -> Result<(), Failure> {
     let Some(first) = batch.first() else { return Ok(()) };
     let ids = |batch: &[Ready]| batch.iter().map(|ready| ready.entry.id).collect::<Vec<i64>>();
     let limit = settings::queue_time_limit();
@@ -291,7 +291,7 @@ fn about_the_image(failure: Failure) -> Trouble {
     failure.into()
 }
 
-fn flag(home: &Home, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
+fn flag(home: &OwnSchema, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
     let options = &ready.uploads.options;
     let (set_id, found) = as_role(ready.uploads.owner, || {
         // Of this upload's owner: entries of one batch have one set, and may be of several.

@@ -10,7 +10,7 @@ use crate::embed::picture;
 use crate::failure::{Failure, boundary};
 use crate::json::Json;
 use crate::rights::as_role;
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 
 /// Longest side of a thumbnail that can be asked for.
 const MOST_PIXELS: i32 = 1024;

@@ -17,9 +17,9 @@ use super::upload::invalid_options;
 use super::wake;
 use crate::embed::embed_one;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::rights::{as_owner_of_function, as_role};
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 use crate::tuple::{Tuple, column_number, type_of};
 
 /// PostgreSQL's version-1 calling convention, for the function below.
@@ -188,7 +188,7 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         let upload = upload_text(&key);
-        let home = Home::of(fcinfo)?;
+        let home = OwnSchema::of(fcinfo)?;
         let bytes = self.row.bytes(self.image)?.unwrap_or_default();
         let set = &self.options.set;
         let (set_id, found) = as_role(place.owner, || {

@@ -8,7 +8,7 @@ use pgrx::spi::quote_identifier;
 use super::key::{Canonical, condition};
 use crate::failure::Failure;
 use crate::rights::as_role;
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 
 /// An enabled flagging trigger as it stands now. Nothing else says what is read and matched: not an entry of the queue.
 pub struct Uploads {

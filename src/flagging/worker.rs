@@ -15,8 +15,8 @@ use super::wake;
 use crate::background::{self, OnTerminate};
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, change, select};
 use crate::settings;
+use crate::statements::{Parameter, change, select};
 
 const KIND: &str = "copymatch queue worker";
 /// How long after a failure or a crash a worker starts again.
@@ -355,7 +355,7 @@ fn batch() -> bool {
 /// functions of the same names where the extension is not, or not any more.
 fn is_installed() -> Result<bool, Failure> {
     const QUEUE: &str = "SELECT pg_catalog.to_regclass('copymatch.queue')::pg_catalog.oid";
-    let queue = |row: &crate::select::Row| row.get::<pg_sys::Oid>(1);
+    let queue = |row: &crate::statements::Row| row.get::<pg_sys::Oid>(1);
     let Some(found) = select(QUEUE, &[], queue)?.into_iter().next().flatten() else {
         return Ok(false);
     };

@@ -1,7 +1,7 @@
 //! `CREATE INDEX` and `REINDEX`: sample the table, train centroids, encode every row, write each list once.
 use std::sync::Arc;
 
-use ivf::{Encoded, Encoders, PageStore, Tid, Trained, Writer};
+use ivf_core::{Encoded, Encoders, PageStore, Tid, Trained, Writer};
 use pgrx::prelude::*;
 
 use super::column::{Column, widened};
@@ -75,7 +75,7 @@ pub(super) unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
         unsafe {
             let (column, dimensions) = (Column::of(index)?, Column::dimensions(index)?);
             let pages = Pages::of_init_fork(index);
-            ivf::create_empty(&pages, dimensions, column.metric).map_err(|error| failure(error, index))?;
+            ivf_core::create_empty(&pages, dimensions, column.metric).map_err(|error| failure(error, index))?;
         }
         Ok(())
     });
@@ -86,13 +86,13 @@ pub(super) unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
 unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
     let index = scan.index;
     // SAFETY: the caller vouches for the index.
-    let told = |error: ivf::Error| unsafe { failure(error, index) };
+    let failure_of = |error: ivf_core::Error| unsafe { failure(error, index) };
     // SAFETY: the caller vouches for the index.
     let (column, dimensions, lists, pages) = unsafe {
         let dimensions = Column::dimensions(index)?;
         (Column::of(index)?, dimensions, options::lists(index), Pages::new(index))
     };
-    if pages.blocks().map_err(told)? != 0 {
+    if pages.blocks().map_err(failure_of)? != 0 {
         return Err(Failure::new(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
             "a new ivf index has pages already",
@@ -110,31 +110,31 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
     let trained = train::train(sample, lists, train::threads(), |done| {
         advance(done * sampled_rows / 1000)
     })?;
-    let trained = Arc::new(trained.map_err(told)?);
+    let trained = Arc::new(trained.map_err(failure_of)?);
 
     enter(Phase::Encoding, rows as u64);
     let centroids = trained.lists() as usize * dimensions * CENTROID_BYTES;
     let budget = (memory / 4 * 3).saturating_sub(centroids).max(memory / 4);
     let mut encoding = Encoding::start(column, dimensions, &trained, budget, rows)?;
-    let table_rows = scan.every_row(|row| encoding.add(row, &told));
-    let gathered = encoding.finish(&told)?;
+    let table_rows = scan.every_row(|row| encoding.add(row, &failure_of));
+    let gathered = encoding.finish(&failure_of)?;
 
     enter(Phase::Writing, gathered.rows());
     let index_rows = gathered.rows() as f64;
-    let mut writer = Writer::new(&pages, &trained).map_err(told)?;
-    gathered.write(&mut writer, advance)?.map_err(told)?;
-    writer.finish().map_err(told)?;
+    let mut writer = Writer::new(&pages, &trained).map_err(failure_of)?;
+    gathered.write(&mut writer, advance)?.map_err(failure_of)?;
+    writer.finish().map_err(failure_of)?;
 
     enter(Phase::Measuring, 0);
-    ivf::measure_recall(&pages).map_err(told)?;
+    ivf_core::measure_recall(&pages).map_err(failure_of)?;
     Ok((table_rows, index_rows))
 }
 
 /// An index of a table without rows. Those that only earlier transactions still see are inserted one by one.
 fn build_empty(scan: &BuildScan, column: Column, dimensions: usize, pages: &Pages) -> Result<(f64, f64), Failure> {
     // SAFETY: the scan's index is open.
-    let told = |error: ivf::Error| unsafe { failure(error, scan.index) };
-    ivf::create_empty(pages, dimensions, column.metric).map_err(told)?;
+    let failure_of = |error: ivf_core::Error| unsafe { failure(error, scan.index) };
+    ivf_core::create_empty(pages, dimensions, column.metric).map_err(failure_of)?;
     enter(Phase::Encoding, 0);
     let mut index_rows = 0.0;
     let table_rows = scan.every_row(|row| {
@@ -184,13 +184,13 @@ impl<'t> Encoding<'t> {
         })
     }
 
-    fn add(&mut self, row: Row, told: &dyn Fn(ivf::Error) -> Failure) -> Result<(), Failure> {
+    fn add(&mut self, row: Row, failure_of: &dyn Fn(ivf_core::Error) -> Failure) -> Result<(), Failure> {
         let Some(value) = row.value else { return Ok(()) };
         // SAFETY: a value of the column, valid during this call.
         let value = unsafe { self.column.read(value)? };
         let elements = value.elements();
         if elements.len() != self.dimensions {
-            return Err(told(ivf::Error::Dimensions {
+            return Err(failure_of(ivf_core::Error::Dimensions {
                 expected: self.dimensions,
                 actual: elements.len(),
             }));
@@ -198,21 +198,21 @@ impl<'t> Encoding<'t> {
         self.tids.push(row.tid);
         self.vectors.extend_from_slice(&widened(elements));
         if self.tids.len() == BATCH {
-            self.submit(told)?;
+            self.submit(failure_of)?;
         }
         Ok(())
     }
 
-    fn submit(&mut self, told: &dyn Fn(ivf::Error) -> Failure) -> Result<(), Failure> {
+    fn submit(&mut self, failure_of: &dyn Fn(ivf_core::Error) -> Failure) -> Result<(), Failure> {
         let mut tids = std::mem::replace(&mut self.tids, Vec::with_capacity(BATCH));
         let mut vectors = std::mem::replace(&mut self.vectors, memory::vector(BATCH * self.dimensions)?);
-        while let Some(refused) = self.encoders.submit(tids, vectors).map_err(told)? {
+        while let Some(refused) = self.encoders.submit(tids, vectors).map_err(failure_of)? {
             (tids, vectors) = refused;
-            if let Some(encoded) = self.encoders.receive(true).map_err(told)? {
+            if let Some(encoded) = self.encoders.receive(true).map_err(failure_of)? {
                 self.keep(encoded)?;
             }
         }
-        while let Some(encoded) = self.encoders.receive(false).map_err(told)? {
+        while let Some(encoded) = self.encoders.receive(false).map_err(failure_of)? {
             self.keep(encoded)?;
         }
         Ok(())
@@ -227,9 +227,9 @@ impl<'t> Encoding<'t> {
         Ok(())
     }
 
-    fn finish(mut self, told: &dyn Fn(ivf::Error) -> Failure) -> Result<Gathered, Failure> {
-        self.submit(told)?;
-        while let Some(encoded) = self.encoders.receive(true).map_err(told)? {
+    fn finish(mut self, failure_of: &dyn Fn(ivf_core::Error) -> Failure) -> Result<Gathered, Failure> {
+        self.submit(failure_of)?;
+        while let Some(encoded) = self.encoders.receive(true).map_err(failure_of)? {
             self.keep(encoded)?;
         }
         Ok(self.gathered)

@@ -2,7 +2,7 @@
 //! the type modifier.
 use std::borrow::Cow;
 
-use ivf::Metric;
+use ivf_core::Metric;
 use pgrx::prelude::*;
 
 use super::options;
@@ -125,12 +125,12 @@ impl Column {
                  or WITH (dimensions = 256); ALTER INDEX … SET (dimensions = 256) mends one that is there.",
             ));
         }
-        if dimensions > ivf::MAX_DIMENSIONS {
+        if dimensions > ivf_core::MAX_DIMENSIONS {
             return Err(Failure::new(
                 PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 format!(
                     "column cannot have more than {} dimensions for ivf index",
-                    ivf::MAX_DIMENSIONS
+                    ivf_core::MAX_DIMENSIONS
                 ),
             ));
         }
@@ -138,8 +138,8 @@ impl Column {
     }
 
     /// The distance by which the index orders: that of the SQL operator, or for `bit` its root.
-    pub fn distance(self, a: Elements<'_>, b: Elements<'_>) -> ivf::Result<f64> {
-        let differ = || ivf::Error::Dimensions {
+    pub fn distance(self, a: Elements<'_>, b: Elements<'_>) -> ivf_core::Result<f64> {
+        let differ = || ivf_core::Error::Dimensions {
             expected: b.len(),
             actual: a.len(),
         };
@@ -155,7 +155,7 @@ impl Column {
             (Elements::Half(a), Elements::Half(b)) => of(self.metric, a, b).map_err(|_| differ()),
             (Elements::Bits(..), Elements::Bits(..)) if a.len() != b.len() => Err(differ()),
             (Elements::Bits(a, _), Elements::Bits(b, _)) => Ok(vectors::hamming_distance(a, b).sqrt()),
-            _ => Err(ivf::Error::Store("a vector of another element type".to_owned())),
+            _ => Err(ivf_core::Error::Store("a vector of another element type".to_owned())),
         }
     }
 

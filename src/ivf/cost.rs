@@ -3,7 +3,7 @@
 //! A scan is dear at its beginning (lists are probed before the first row comes out) and cheap per row. Someone who
 //! takes few rows pays for the beginning; a selective filter takes many rows from the index, and pays for all that. The
 //! table's pages are PostgreSQL's part of the estimate.
-use ivf::{Geometry, Meta};
+use ivf_core::{Geometry, Meta};
 use pgrx::prelude::*;
 
 use super::error::failure;
@@ -118,9 +118,9 @@ impl Shape {
         // SAFETY: the planner has locked the index; after an error PostgreSQL closes it.
         unsafe {
             let relation = pg_sys::index_open(index.indexoid, pg_sys::NoLock as pg_sys::LOCKMODE);
-            let told = |error| failure(error, relation);
-            let meta = Meta::read(&Pages::new(relation)).map_err(told)?;
-            let geometry = Geometry::new(meta.dimensions).map_err(told)?;
+            let failure_of = |error| failure(error, relation);
+            let meta = Meta::read(&Pages::new(relation)).map_err(failure_of)?;
+            let geometry = Geometry::new(meta.dimensions).map_err(failure_of)?;
             pg_sys::index_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             let probes = settings::probes().unwrap_or_else(|| meta.probes_for(settings::target_recall()));
             Ok(Shape {
@@ -134,7 +134,7 @@ impl Shape {
 
     /// An index that somebody only imagines.
     fn guess(rows: f64) -> Result<Self, Failure> {
-        let lists = f64::from(ivf::automatic_lists(rows));
+        let lists = f64::from(ivf_core::automatic_lists(rows));
         let geometry = Geometry::new(column::USUAL_DIMENSIONS)
             .map_err(|error| Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string()))?;
         Ok(Shape {

@@ -8,8 +8,8 @@ use crate::shortage;
 ///
 /// # Safety
 /// `index` must be an open relation.
-pub(super) unsafe fn failure(error: ivf::Error, index: pg_sys::Relation) -> Failure {
-    use ivf::Error as E;
+pub(super) unsafe fn failure(error: ivf_core::Error, index: pg_sys::Relation) -> Failure {
+    use ivf_core::Error as E;
     // SAFETY: an open relation has its row of pg_class.
     let name = unsafe { pg_sys::name_data_to_str(&(*(*index).rd_rel).relname) };
     let reindex = || format!("REINDEX INDEX {} builds it anew from the table.", quoted(name));
@@ -42,7 +42,7 @@ pub(super) unsafe fn failure(error: ivf::Error, index: pg_sys::Relation) -> Fail
 ///
 /// # Safety
 /// `index` must be an open relation.
-pub(super) unsafe fn beyond(row: ivf::Tid, blocks: u32, index: pg_sys::Relation) -> Failure {
+pub(super) unsafe fn beyond(row: ivf_core::Tid, blocks: u32, index: pg_sys::Relation) -> Failure {
     // SAFETY: an open relation has its row of pg_class.
     let name = unsafe { pg_sys::name_data_to_str(&(*(*index).rd_rel).relname) };
     Failure::new(

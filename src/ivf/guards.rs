@@ -3,11 +3,11 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use ivf::{PAGE_SIZE, Page, PageWrite};
+use ivf_core::{PAGE_SIZE, Page, PageWrite};
 use pgrx::prelude::*;
 
 use super::pages::Pages;
-use super::unguarded;
+use super::raw_calls;
 
 /// pd_lsn and pd_checksum, which belong to PostgreSQL.
 const NOT_OURS: usize = 10;
@@ -48,7 +48,7 @@ impl Drop for ReadPage<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: we hold pin and lock; releasing what one holds raises nothing.
-            unsafe { unguarded::UnlockReleaseBuffer(self.buffer) }
+            unsafe { raw_calls::UnlockReleaseBuffer(self.buffer) }
         }
     }
 }
@@ -136,7 +136,7 @@ impl Drop for WritePage<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: we hold pin and lock; releasing what one holds raises nothing.
-            unsafe { unguarded::UnlockReleaseBuffer(self.buffer) }
+            unsafe { raw_calls::UnlockReleaseBuffer(self.buffer) }
         }
     }
 }

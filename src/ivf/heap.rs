@@ -1,7 +1,7 @@
 //! The table's rows as a build sees them: PostgreSQL decides which have to be indexed and computes their values.
 use std::ops::Range;
 
-use ivf::Tid;
+use ivf_core::Tid;
 use pgrx::prelude::*;
 
 use super::insert::tid;

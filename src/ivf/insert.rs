@@ -1,5 +1,5 @@
 //! `INSERT`: one row into the list whose centroid is nearest.
-use ivf::Tid;
+use ivf_core::Tid;
 use pgrx::prelude::*;
 
 use super::column::{Column, widened};
@@ -64,6 +64,6 @@ pub(super) unsafe fn insert(index: pg_sys::Relation, value: pg_sys::Datum, row: 
     unsafe {
         let value = Column::of(index)?.read(value)?;
         let pages = Pages::new(index);
-        ivf::insert(&pages, &widened(value.elements()), row).map_err(|error| failure(error, index))
+        ivf_core::insert(&pages, &widened(value.elements()), row).map_err(|error| failure(error, index))
     }
 }

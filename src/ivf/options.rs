@@ -39,7 +39,7 @@ pub(super) fn register() {
             c"Dimensions of the vectors, where the column's type does not state them.".as_ptr(),
             0,
             0,
-            ivf::MAX_DIMENSIONS as i32,
+            ivf_core::MAX_DIMENSIONS as i32,
             // It says nothing about an index that is there, only what the next build makes.
             pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE,
         );

@@ -5,11 +5,11 @@
 //! is panicking, which is what an error is on its way through Rust.
 use std::cell::Cell;
 
-use ivf::{LockMode, PAGE_SIZE, Page, PageStore, Result};
+use ivf_core::{LockMode, PAGE_SIZE, Page, PageStore, Result};
 use pgrx::prelude::*;
 
 use super::guards::{BlockLock, ReadPage, WritePage, copy_ours};
-use super::{recent, unguarded};
+use super::{raw_calls, recent};
 use crate::interrupts;
 
 const _: () = assert!(PAGE_SIZE == pg_sys::BLCKSZ as usize);
@@ -82,7 +82,7 @@ impl Pages {
         if block < self.known.get() || block < self.blocks()? {
             return Ok(());
         }
-        Err(ivf::Error::Corrupted {
+        Err(ivf_core::Error::Corrupted {
             block,
             what: "a link leads here, behind the index's end".to_owned(),
         })
@@ -104,12 +104,12 @@ impl Pages {
         let buffer = unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 let buffer = match recent {
-                    Some(buffer) if unguarded::ReadRecentBuffer(self.locator(), fork, block, buffer) => buffer,
+                    Some(buffer) if raw_calls::ReadRecentBuffer(self.locator(), fork, block, buffer) => buffer,
                     _ => {
-                        unguarded::ReadBufferExtended(index, fork, block, pg_sys::ReadBufferMode::RBM_NORMAL, strategy)
+                        raw_calls::ReadBufferExtended(index, fork, block, pg_sys::ReadBufferMode::RBM_NORMAL, strategy)
                     }
                 };
-                unguarded::LockBuffer(buffer, mode as core::ffi::c_int);
+                raw_calls::LockBuffer(buffer, mode as core::ffi::c_int);
                 buffer
             })
         };
@@ -128,14 +128,14 @@ impl Pages {
 
     /// The index's files.
     #[cfg(any(feature = "pg14", feature = "pg15"))]
-    fn locator(&self) -> unguarded::Locator {
+    fn locator(&self) -> raw_calls::Locator {
         // SAFETY: the relation is open.
         unsafe { (*self.index).rd_node }
     }
 
     /// The index's files.
     #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-    fn locator(&self) -> unguarded::Locator {
+    fn locator(&self) -> raw_calls::Locator {
         // SAFETY: the relation is open.
         unsafe { (*self.index).rd_locator }
     }
@@ -355,7 +355,7 @@ impl PageStore for Pages {
         unsafe {
             self.put_whole(buffer, page);
             let block = pg_sys::BufferGetBlockNumber(buffer);
-            unguarded::UnlockReleaseBuffer(buffer);
+            raw_calls::UnlockReleaseBuffer(buffer);
             self.known.set(self.known.get().max(block + 1));
             Ok(block)
         }

@@ -1,5 +1,5 @@
 //! Exact distances from the table: each candidate's row is fetched as the scan's snapshot sees it.
-use ivf::{Rerank, Tid};
+use ivf_core::{Rerank, Tid};
 use pgrx::prelude::*;
 
 use super::column::Column;
@@ -161,11 +161,11 @@ pub(super) struct Exact<'a> {
 }
 
 impl Rerank for Exact<'_> {
-    fn distance(&mut self, row: Tid) -> ivf::Result<Option<f64>> {
+    fn distance(&mut self, row: Tid) -> ivf_core::Result<Option<f64>> {
         if !self.rows.is_of_the_table(row) {
             // SAFETY: the scan keeps its index open.
             self.failed = Some(unsafe { beyond(row, self.rows.blocks, self.rows.index) });
-            return Err(ivf::Error::Store("an entry names no row".to_owned()));
+            return Err(ivf_core::Error::Store("an entry names no row".to_owned()));
         }
         let Some(value) = self.rows.value(row) else {
             return Ok(None);
@@ -182,7 +182,7 @@ impl Rerank for Exact<'_> {
             }
             Err(failed) => {
                 self.failed = Some(failed);
-                Err(ivf::Error::Store("a row's value cannot be read".to_owned()))
+                Err(ivf_core::Error::Store("a row's value cannot be read".to_owned()))
             }
         }
     }
@@ -193,7 +193,7 @@ impl Exact<'_> {
     ///
     /// # Safety
     /// `index` must be open.
-    pub unsafe fn told(&mut self, error: ivf::Error, index: pg_sys::Relation) -> Failure {
+    pub unsafe fn failure_of(&mut self, error: ivf_core::Error, index: pg_sys::Relation) -> Failure {
         // SAFETY: the caller vouches for it.
         self.failed.take().unwrap_or_else(|| unsafe { failure(error, index) })
     }

@@ -1,7 +1,7 @@
 //! The rows that a build trains on: those of randomly chosen blocks, as many as fit into `maintenance_work_mem`.
 use std::ops::Range;
 
-use ivf::Sample;
+use ivf_core::Sample;
 
 use super::column::{Column, widened};
 use super::error::failure;
@@ -38,7 +38,7 @@ pub(super) fn take(
     lists: Option<u32>,
     memory: usize,
 ) -> Result<Option<Sampled>, Failure> {
-    let told = |error: ivf::Error| {
+    let failure_of = |error: ivf_core::Error| {
         // SAFETY: the scan's index is open.
         unsafe { failure(error, scan.index) }
     };
@@ -55,7 +55,7 @@ pub(super) fn take(
             (lists, (lists * ENOUGH_PER_LIST).min(rows as usize).max(1))
         }
         None => {
-            let lists = ivf::automatic_lists(rows) as usize;
+            let lists = ivf_core::automatic_lists(rows) as usize;
             (
                 lists.min(fits / ENOUGH_PER_LIST).max(1),
                 ENOUGH_PER_LIST.min(rows as usize).max(1),
@@ -63,7 +63,7 @@ pub(super) fn take(
         }
     };
     if fits < needed {
-        return Err(told(ivf::Error::Memory {
+        return Err(failure_of(ivf_core::Error::Memory {
             required: (needed * per_row).div_ceil(1024) as u64,
             allowed: (memory / 1024) as u64,
         }));
@@ -72,7 +72,7 @@ pub(super) fn take(
         .min(fits)
         .min((rows * 1.2) as usize + WANTED_PER_LIST);
 
-    let mut sample = Sample::new(dimensions, column.metric, most).map_err(told)?;
+    let mut sample = Sample::new(dimensions, column.metric, most).map_err(failure_of)?;
     let chosen = ((most as f64 / per_block).ceil() as u32).clamp(FEWEST_BLOCKS.min(blocks), blocks);
     let accepted = most as f64 / (f64::from(chosen) * per_block);
     let mut coin = Random::new(1);
@@ -92,7 +92,7 @@ pub(super) fn take(
             }
             // SAFETY: a value of the column, valid during this call.
             let value = unsafe { column.read(value)? };
-            sample.add(&widened(value.elements())).map_err(told)?;
+            sample.add(&widened(value.elements())).map_err(failure_of)?;
             Ok(())
         });
     }

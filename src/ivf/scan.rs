@@ -2,7 +2,7 @@
 //!
 //! What a scan knows lies in Rust's memory behind `opaque`. It is freed when the scan ends, or with the memory context
 //! of the query when an error skips that end.
-use ivf::{Iteration, Search, SearchOptions};
+use ivf_core::{Iteration, Search, SearchOptions};
 use pgrx::prelude::*;
 
 use super::column::{BOUND_STRATEGY, Column, widened};
@@ -166,7 +166,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
             };
             let found = match search.next(&state.pages, &mut exact) {
                 Ok(found) => found,
-                Err(error) => return Err(exact.told(error, index)),
+                Err(error) => return Err(exact.failure_of(error, index)),
             };
             let Some(hit) = found else { return Ok(false) };
             (*scan).xs_heaptid = item_pointer(hit.tid);
@@ -262,8 +262,8 @@ fn options(bound: Option<f64>) -> SearchOptions {
 ///
 /// # Safety
 /// `index` must be open.
-unsafe fn refused(error: ivf::Error, column: Column, index: pg_sys::Relation) -> Failure {
-    if let ivf::Error::Dimensions { expected, actual } = error {
+unsafe fn refused(error: ivf_core::Error, column: Column, index: pg_sys::Relation) -> Failure {
+    if let ivf_core::Error::Dimensions { expected, actual } = error {
         let error = column.different(expected, actual);
         return Failure::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, error.to_string())
             .hint(error.hint().unwrap_or_default());

@@ -2,7 +2,7 @@
 //! files, each of which holds the rows of a range of lists that can be sorted in memory.
 use std::ops::Range;
 
-use ivf::{Encoded, PageStore, Trained, Writer};
+use ivf_core::{Encoded, PageStore, Trained, Writer};
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
@@ -92,7 +92,7 @@ impl Gathered {
         self,
         writer: &mut Writer<'_, S>,
         mut progress: impl FnMut(u64),
-    ) -> Result<ivf::Result<()>, Failure> {
+    ) -> Result<ivf_core::Result<()>, Failure> {
         let Some(files) = &self.files else {
             return self.write_held(writer, &mut progress);
         };
@@ -134,7 +134,7 @@ impl Gathered {
         &self,
         writer: &mut Writer<'_, S>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<ivf::Result<()>, Failure> {
+    ) -> Result<ivf_core::Result<()>, Failure> {
         let mut next: Vec<u32> = memory::vector(self.counts.len())?;
         let mut total = 0;
         for &count in &self.counts {
@@ -320,7 +320,7 @@ struct RecordsOf<'f> {
 
 impl RecordsOf<'_> {
     /// Appends the next `wanted` records; fewer where the file ends.
-    fn take(&mut self, wanted: usize, out: &mut Vec<u8>) -> ivf::Result<()> {
+    fn take(&mut self, wanted: usize, out: &mut Vec<u8>) -> ivf_core::Result<()> {
         let mut taken = 0;
         while taken < wanted {
             if self.at == self.filled {

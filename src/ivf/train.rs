@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ivf::{Sample, Trained};
+use ivf_core::{Sample, Trained};
 use pgrx::prelude::*;
 
 use crate::failure::{Failure, should_stop};
@@ -20,7 +20,7 @@ const DONE: u64 = 1000;
 
 /// A training that runs. Dropped before its end, by an error or an interrupt, it is told to stop and waited for.
 struct Running {
-    thread: Option<JoinHandle<ivf::Result<Trained>>>,
+    thread: Option<JoinHandle<ivf_core::Result<Trained>>>,
     cancel: Arc<AtomicBool>,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn train(
     lists: u32,
     threads: usize,
     mut progress: impl FnMut(u64),
-) -> Result<ivf::Result<Trained>, Failure> {
+) -> Result<ivf_core::Result<Trained>, Failure> {
     let cancel = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
     // Whoever trains takes it.
@@ -51,13 +51,13 @@ pub(super) fn train(
         let (cancel, done, backend) = (cancel.clone(), done.clone(), thread::current());
         let sample = sample.clone();
         move || {
-            let sample = taken(&sample).ok_or(ivf::Error::Cancelled)?;
+            let sample = taken(&sample).ok_or(ivf_core::Error::Cancelled)?;
             let trained = Trained::train(sample, lists, threads, &|| cancel.load(Ordering::Relaxed), &done);
             backend.unpark();
             trained
         }
     };
-    let started = match memory::ensure(ivf::THREAD_BYTES) {
+    let started = match memory::ensure(ivf_core::THREAD_BYTES) {
         Err(_) => Err(io::ErrorKind::OutOfMemory.into()),
         Ok(()) => {
             let _blocked = SignalsBlocked::new().map_err(|error| no_thread(&error))?;
@@ -81,7 +81,7 @@ pub(super) fn train(
         thread::park_timeout(POLL);
     }
     let Some(thread) = running.thread.take() else {
-        return Ok(Err(ivf::Error::Cancelled));
+        return Ok(Err(ivf_core::Error::Cancelled));
     };
     thread.join().map_err(|_| {
         Failure::new(

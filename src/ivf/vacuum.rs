@@ -1,5 +1,5 @@
 //! `VACUUM`: rows that are gone leave the index, lists that need it are put in order.
-use ivf::{Tid, Vacuumed};
+use ivf_core::{Tid, Vacuumed};
 use pgrx::prelude::*;
 
 use super::error::failure;
@@ -30,7 +30,7 @@ pub(super) unsafe extern "C-unwind" fn ambulkdelete(
                 let mut pointer = item_pointer(row);
                 pg_sys::ffi::pg_guard_ffi_boundary(|| callback(&mut pointer, state))
             };
-            let vacuumed = ivf::bulk_delete(&pages, &mut dead).map_err(|error| failure(error, index))?;
+            let vacuumed = ivf_core::bulk_delete(&pages, &mut dead).map_err(|error| failure(error, index))?;
             report(&pages, index, result, vacuumed)
         }
     })
@@ -50,7 +50,7 @@ pub(super) unsafe extern "C-unwind" fn amvacuumcleanup(
             }
             let index = (*info).index;
             let pages = Pages::of_vacuum(index, (*info).strategy);
-            let vacuumed = ivf::cleanup(&pages).map_err(|error| failure(error, index))?;
+            let vacuumed = ivf_core::cleanup(&pages).map_err(|error| failure(error, index))?;
             let result = report(&pages, index, result, vacuumed)?;
             pg_sys::IndexFreeSpaceMapVacuum(index);
             Ok(result)
@@ -68,7 +68,7 @@ unsafe fn report(
     result: *mut pg_sys::IndexBulkDeleteResult,
     vacuumed: Vacuumed,
 ) -> Result<*mut pg_sys::IndexBulkDeleteResult, Failure> {
-    use ivf::PageStore;
+    use ivf_core::PageStore;
     // SAFETY: the caller vouches for `result`; palloc0 gives a zeroed one where there is none.
     unsafe {
         let blocks = pages.blocks().map_err(|error| failure(error, index))?;

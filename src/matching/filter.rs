@@ -19,7 +19,7 @@ use super::filter_words::{Plain, refused};
 use super::gate;
 use crate::failure::{Failure, boundary};
 use crate::record::Record;
-use crate::select::{Parameter, PinnedPath, select};
+use crate::statements::{Parameter, PinnedPath, select};
 
 /// A filter as it is kept.
 pub struct Filter {

@@ -9,11 +9,11 @@ use super::status::{Searching, in_use};
 use super::verification::Plan;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
-use crate::home::Home;
-use crate::select::{Parameter, select_qualified};
+use crate::own_schema::OwnSchema;
 use crate::sharding;
 use crate::sharding::citus;
 use crate::sharding::parts::{Part, parts};
+use crate::statements::{Parameter, select_qualified};
 use crate::types::Vector;
 
 /// A reference and its cosine similarity to the query, −1 to 1.
@@ -34,7 +34,7 @@ pub struct Neighbour {
 pub fn nearest(
     set: &ReferenceSet,
     model: &Model,
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     sought: &Sought,
@@ -68,7 +68,7 @@ pub fn nearest(
 /// As [`nearest`], of some parts of the set's relation, by one statement: each is planned for its own nearest.
 pub fn nearest_here(
     set: &ReferenceSet,
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -108,7 +108,7 @@ pub fn nearest_here(
 /// more are asked for where that leaves too few.
 fn spread(
     set: &ReferenceSet,
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -136,14 +136,14 @@ fn spread(
     }
 }
 
-fn distance(set: &ReferenceSet, home: &Home) -> String {
+fn distance(set: &ReferenceSet, home: &OwnSchema) -> String {
     format!("r.{} OPERATOR({}.<=>) $1", set.descriptor, home.schema)
 }
 
 /// Reads neighbours from `source`, which goes by the alias `r`.
 fn run(
     set: &ReferenceSet,
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],

@@ -8,14 +8,14 @@ use pgrx::prelude::*;
 use scoring::Verdict;
 
 use super::neighbours::nearest;
-use super::remembered::{remember, remember_sets};
+use super::set_cache::{remember, remember_sets};
 use super::sets::ReferenceSet;
 use super::sought::Sought;
 use super::verification::{Verify, judge, plan};
 use crate::embed::catalogue::Model;
 use crate::embed::with_background;
 use crate::failure::Failure;
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 
 /// A reference that a query resembles, and how much.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub(super) fn best_first(a: &Match, b: &Match) -> Ordering {
 /// for the descriptor alone), best first, with the current user's rights on the references. What `copy_match` returns
 /// for the set, without the way through SQL.
 pub fn search(
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     picture: Option<&[u8]>,
     set: &ReferenceSet,
@@ -64,7 +64,7 @@ pub fn search(
 /// The matches in one set, best first, explained by its negative sets.
 pub(super) fn match_set(
     set: &ReferenceSet,
-    home: &Home,
+    home: &OwnSchema,
     k: usize,
     verify: Option<Verify>,
     sought: &mut Sought,
@@ -128,7 +128,7 @@ pub(super) fn background_similarity(model: &Model, descriptor: &[f32], neighbour
 fn best_of_views(
     set: &ReferenceSet,
     model: &Model,
-    home: &Home,
+    home: &OwnSchema,
     views: &[Vec<f32>],
     k: usize,
     verify: Option<Verify>,
@@ -153,7 +153,7 @@ fn best_of_views(
 /// that one, and not raised.
 fn explain(
     set: &ReferenceSet,
-    home: &Home,
+    home: &OwnSchema,
     matches: &mut [Match],
     verify: Option<Verify>,
     sought: &mut Sought,
@@ -185,7 +185,7 @@ fn explain(
 fn match_in(
     set: &ReferenceSet,
     model: &Model,
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     k: usize,
     verify: Option<Verify>,

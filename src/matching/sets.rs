@@ -10,10 +10,10 @@ use super::gate::{self, current_user, trusts};
 use super::verification::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, Row, change, select};
 use crate::sets::unknown_set;
+use crate::statements::{Parameter, Row, change, select};
 
 /// A set that can be searched: its relation is locked against changes, and what is said here holds
 /// as long as the lock does.
@@ -187,7 +187,7 @@ impl ReferenceSet {
 
     /// Every set whose relation the caller may read and whose owner he trusts, by name. Negative sets are not searched
     /// for copies. What cannot be searched is left out, with a WARNING.
-    pub fn readable(home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
+    pub fn readable(home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
         let mut left_out = Vec::new();
         let found = usable(
             recorded(
@@ -210,7 +210,7 @@ impl ReferenceSet {
 
     /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner.
     /// Sets that the caller may not read or does not trust explain nothing.
-    pub fn negatives(&self, home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
+    pub fn negatives(&self, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
         let found = recorded(
             &format!(
                 "s.negative AND {READABLE} \
@@ -247,7 +247,7 @@ impl ReferenceSet {
 }
 
 /// Those of the sets that can be searched, gated; why the others cannot goes to `left_out`.
-fn usable(recorded: Vec<Recorded>, home: &Home, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
+fn usable(recorded: Vec<Recorded>, home: &OwnSchema, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
     let mut found = Vec::new();
     for set in recorded {
         let name = set.name.clone();

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use pgrx::prelude::*;
 
-use super::remembered::remember;
+use super::set_cache::remember;
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 
 /// References out of use that are read at once and kept for the rows to come; where there are
 /// more, each row is looked up.

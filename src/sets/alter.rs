@@ -7,7 +7,7 @@ use super::owned::{OwnedSet, has_rights_of, invalid, is_superuser, null};
 use crate::failure::{Failure, boundary};
 use crate::matching::{Verify, filter, gate};
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 const RESETTABLE: [&str; 5] = ["filter", "k", "copy_probability", "review_probability", "negatives"];
 

@@ -5,9 +5,9 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::owned::do_by_owner;
 use crate::failure::Failure;
-use crate::home::Home;
-use crate::select::{Parameter, change};
+use crate::own_schema::OwnSchema;
 use crate::sharding::citus;
+use crate::statements::{Parameter, change};
 
 /// Most elements of a descriptor that is kept in the row: the picture goes to TOAST, and a search reads descriptors
 /// without following pointers.
@@ -116,7 +116,7 @@ fn beginning(name: &str) -> &str {
 }
 
 /// Makes a set's trigger where it is missing.
-pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
+pub fn make_trigger(home: &OwnSchema, owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
     let missing = change(
         "SELECT copymatch.trigger_name(s.name)::pg_catalog.text, s.name FROM copymatch.reference_set s \
          WHERE s.id = $1 AND NOT copymatch.has_trigger(s)",
@@ -147,7 +147,7 @@ pub fn make_trigger(home: &Home, owner: pg_sys::Oid, table: &str, set: i64) -> R
 
 /// Sees to it that every descriptor column that a set over the table searches is kept by one trigger, however many sets
 /// share it. Of the sets that do, one that is being re-embedded has a trigger in any case. A table of Citus takes none.
-pub fn serve(home: &Home, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
+pub fn serve(home: &OwnSchema, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
     if citus::spreads(relation)? {
         return Ok(());
     }

@@ -9,12 +9,12 @@ use super::named::{key_columns, needs_column, needs_descriptors};
 use super::owned::{caller, count_by_owner, do_by_owner, has_rights_of, invalid, is_table, null, valid_name};
 use super::{columns, fill};
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
 use crate::matching::filter;
 use crate::matching::gate;
+use crate::own_schema::OwnSchema;
 use crate::rights::{as_extension_owner, as_role};
-use crate::select::{Parameter, change};
 use crate::sharding::{check, citus};
+use crate::statements::{Parameter, change};
 
 /// A set to be made.
 struct Wanted<'a> {
@@ -73,12 +73,12 @@ fn copy_create_set(
             negative: negative.ok_or_else(|| null("negative").hint("true or false."))?,
             verify: verify.ok_or_else(|| null("verify").hint("true or false."))?,
         };
-        wanted.create(&Home::of(fcinfo)?)
+        wanted.create(&OwnSchema::of(fcinfo)?)
     })
 }
 
 impl Wanted<'_> {
-    fn create(&self, home: &Home) -> Result<i64, Failure> {
+    fn create(&self, home: &OwnSchema) -> Result<i64, Failure> {
         self.name_is_free()?;
         let (model, dimensions, calibration) = self.model()?;
         let gone = || {
@@ -238,7 +238,7 @@ impl Wanted<'_> {
     /// Adds the descriptor column where there is none, or judges the one there is.
     fn descriptor_column(
         &self,
-        home: &Home,
+        home: &OwnSchema,
         owner: pg_sys::Oid,
         table: &str,
         kind: &str,
@@ -317,7 +317,7 @@ impl Wanted<'_> {
     #[allow(clippy::too_many_arguments)]
     fn embed(
         &self,
-        home: &Home,
+        home: &OwnSchema,
         owner: pg_sys::Oid,
         table: &str,
         kind: &str,
@@ -479,7 +479,7 @@ pub fn own_calibration(model: &str) -> Result<i64, Failure> {
 
 /// A relation as the session would write it.
 fn shown(relation: pg_sys::Oid) -> String {
-    crate::select::select_qualified(
+    crate::statements::select_qualified(
         "SELECT ($1::pg_catalog.regclass)::pg_catalog.text",
         &[Parameter::of(relation)],
         |row| row.required::<String>(1),

@@ -7,8 +7,8 @@ use crate::embed::catalogue::Model;
 use crate::embed::picture::read_matchable;
 use crate::embed::{Stream, count_progress, input_side, sketch_of};
 use crate::failure::Failure;
-use crate::home::Home;
-use crate::select::Parameter;
+use crate::own_schema::OwnSchema;
+use crate::statements::Parameter;
 use crate::types::Vector;
 
 /// What is read of a row: where it is, what stands for it in warnings, its image, and what it lacks.
@@ -122,7 +122,7 @@ impl Described {
         let descriptor = self.descriptor.map(|elements| Vector::from_elements(&elements));
         let parameters = [
             Parameter::of(self.row),
-            Parameter::typed(descriptor, Home::of_type()?.vector),
+            Parameter::typed(descriptor, OwnSchema::of_type()?.vector),
             Parameter::of(self.sketch),
         ];
         Ok(by_owner(set.owner, statement, &parameters, |_| Ok(()))?.len() as i64)

@@ -6,16 +6,16 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use super::columns;
 use super::owned::{OwnedSet, do_by_owner, null};
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 #[pg_extern(sql = false)]
 fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_sys::FunctionCallInfo) {
     boundary(|| {
         let drop_descriptors = drop_descriptors.ok_or_else(|| null("drop_descriptors"))?;
         let set = OwnedSet::of(name, pg_sys::ShareUpdateExclusiveLock)?;
-        let home = Home::of(fcinfo)?;
+        let home = OwnSchema::of(fcinfo)?;
         let mut descriptors = vec![set.descriptor.clone()];
         for (new, old) in change(
             "SELECT r.descriptor_column::pg_catalog.text, r.old_descriptor_column::pg_catalog.text \

@@ -11,10 +11,10 @@ use super::owned::{OwnedSet, by_owner, count_by_owner, invalid};
 use crate::committing::{AtWork, Committing};
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, change};
 use crate::sharding::citus;
+use crate::statements::{Parameter, change};
 use crate::types::Vector;
 
 /// After this time a batch ends with the image under way, and is committed.
@@ -423,7 +423,7 @@ fn spread_batch(set: &OwnedSet, kept: &Kept, place: &mut Place, started: Instant
         let mut sets = Vec::new();
         if let Some(vector) = vector.filter(|_| !has_descriptor) {
             let vector = Vector::from_elements(&vector);
-            parameters.push(Parameter::typed(vector, Home::of_type()?.vector));
+            parameters.push(Parameter::typed(vector, OwnSchema::of_type()?.vector));
             sets.push(format!("{descriptor} = ${}", parameters.len()));
         }
         if let (Some(features), Some(sketch)) = (features.filter(|_| !has_sketch), sketch) {
@@ -511,7 +511,7 @@ fn finish(set: Option<&str>, place: Option<&str>) -> Result<(), Failure> {
         None => (0, 0),
     };
     let missing = count_waiting(&set)?;
-    let mut told = format!(
+    let mut summary = format!(
         "reference set \"{}\": {done} images embedded, {skipped} skipped, {missing} without a descriptor or sketch",
         set.name
     );
@@ -523,14 +523,14 @@ fn finish(set: Option<&str>, place: Option<&str>) -> Result<(), Failure> {
     }
     let indexes = missing_indexes(&set)?;
     if !indexes.is_empty() {
-        told.push_str("; the column has no index yet");
+        summary.push_str("; the column has no index yet");
         let mut statements = indexes[..indexes.len().min(MOST_STATEMENTS)].join(";\n");
         if indexes.len() > MOST_STATEMENTS {
             statements.push_str(&format!(";\nand so on for {} tables", indexes.len()));
         }
         hints.push(format!("For quick searches run:\n{statements}"));
     }
-    Failure::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, told)
+    Failure::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, summary)
         .hint(hints.join(" "))
         .notice();
     Ok(())

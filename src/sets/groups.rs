@@ -6,7 +6,7 @@ use super::owned::{OwnedSet, has_rights_of, invalid, is_superuser, null, valid_n
 use crate::failure::{Failure, boundary};
 use crate::matching::gate::current_user;
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 #[pg_extern(sql = false)]
 fn copy_create_group(name: Option<&str>, members: Option<Vec<Option<String>>>) {

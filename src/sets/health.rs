@@ -10,7 +10,7 @@ use crate::matching::ReferenceSet;
 use crate::matching::gate::current_user;
 use crate::record::Record;
 use crate::rights::as_role;
-use crate::select::{Parameter, select};
+use crate::statements::{Parameter, select};
 
 /// Rows that are looked at.
 const SAMPLE: f64 = 10_000.0;

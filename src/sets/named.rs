@@ -8,8 +8,8 @@ use pgrx::prelude::*;
 
 use super::owned::null;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
-use crate::select::{Parameter, change, select};
+use crate::own_schema::OwnSchema;
+use crate::statements::{Parameter, change, select};
 
 /// Most sets that a hint lists.
 const MOST_LISTED: usize = 10;
@@ -122,17 +122,17 @@ fn require_descriptors(relation: Option<pg_sys::Oid>, column: Option<&std::ffi::
     boundary(|| {
         let relation = relation.ok_or_else(|| null("relation"))?;
         let column = column.ok_or_else(|| null("the name of a column"))?.to_string_lossy();
-        needs_descriptors(&Home::installed()?, relation, &column)
+        needs_descriptors(&OwnSchema::installed()?, relation, &column)
     });
 }
 
 #[pg_extern(sql = false)]
 fn holds_descriptors(kind: pg_sys::Oid) -> bool {
-    boundary(|| Ok(Home::installed()?.holds_descriptors(kind)))
+    boundary(|| Ok(OwnSchema::installed()?.holds_descriptors(kind)))
 }
 
 /// An error unless the relation has this column, and it can hold descriptors.
-pub fn needs_descriptors(home: &Home, relation: pg_sys::Oid, column: &str) -> Result<(), Failure> {
+pub fn needs_descriptors(home: &OwnSchema, relation: pg_sys::Oid, column: &str) -> Result<(), Failure> {
     needs_column(relation, column, None)?;
     let found = change(
         "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, NULL), \

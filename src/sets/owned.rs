@@ -7,7 +7,7 @@ use super::named::unknown_set;
 use crate::failure::Failure;
 use crate::matching::gate::{self, Relation, current_user};
 use crate::rights::as_role;
-use crate::select::{Parameter, Row, change, change_qualified};
+use crate::statements::{Parameter, Row, change, change_qualified};
 
 /// Longest name of a set or group, in bytes: that of PostgreSQL's own names.
 const LONGEST_NAME: usize = 63;

@@ -14,11 +14,11 @@ use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner, inva
 use crate::committing::{AtWork, Committing};
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
 use crate::matching::gate;
+use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, Row, change};
 use crate::sharding::citus;
+use crate::statements::{Parameter, Row, change};
 
 /// The record of a re-embedding.
 struct Job {
@@ -213,7 +213,7 @@ fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, cal
             )?;
         }
         match Job::find(&set)? {
-            None => begin(&Home::installed()?, &set, model, calibration)?,
+            None => begin(&OwnSchema::installed()?, &set, model, calibration)?,
             Some(job) if model.is_some_and(|model| model != job.model) => {
                 return Err(not_in_state(format!(
                     "reference set \"{}\" is being re-embedded with model \"{}\"",
@@ -244,7 +244,7 @@ fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, cal
 }
 
 /// Adds the new descriptor column and records the re-embedding.
-fn begin(home: &Home, set: &OwnedSet, model: Option<&str>, calibration: Option<i64>) -> Result<(), Failure> {
+fn begin(home: &OwnSchema, set: &OwnedSet, model: Option<&str>, calibration: Option<i64>) -> Result<(), Failure> {
     let table = set.table()?;
     if set.image.is_none() || !set.is_table() {
         return Err(
@@ -623,7 +623,7 @@ fn copy_finish_reembed(set: Option<&str>, fcinfo: pg_sys::FunctionCallInfo) {
             |row| row.required::<bool>(1),
         )?;
         if used == [true] {
-            columns::serve(&Home::of(fcinfo)?, set.owner, set.relation, table)?;
+            columns::serve(&OwnSchema::of(fcinfo)?, set.owner, set.relation, table)?;
             Failure::new(
                 PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
                 format!("column \"{}\" stays: other reference sets use it", job.old_column),

@@ -7,7 +7,7 @@ use super::owned::{OwnedSet, by_owner, caller, has_rights_of, null};
 use crate::failure::{Failure, boundary};
 use crate::matching::gate::{self, current_user, trusts};
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, Row, change, select, select_qualified};
+use crate::statements::{Parameter, Row, change, select, select_qualified};
 
 #[pg_extern(sql = false)]
 fn copy_disable_reference(

@@ -8,9 +8,9 @@ use super::create::{no_generated_column, try_search};
 use super::named::{key_columns, needs_column, needs_descriptors};
 use super::owned::{OwnedSet, invalid, is_table};
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 #[pg_extern(sql = false)]
 fn copy_set_columns(
@@ -40,7 +40,7 @@ fn copy_set_columns(
             needs_column(set.relation, bytes, Some("bytea"))?;
         }
         if let Some(descriptor) = &descriptor {
-            needs_descriptors(&Home::of(fcinfo)?, set.relation, descriptor)?;
+            needs_descriptors(&OwnSchema::of(fcinfo)?, set.relation, descriptor)?;
             other_model(&set, descriptor)?;
         }
         // As copy_create_set has it: what no trigger writes may be generated.

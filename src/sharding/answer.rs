@@ -10,11 +10,11 @@ use shards::{Near, Pictured, Place, Question, Wanted};
 
 use super::ask::{garbled, hex, this_session};
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
 use crate::json::Json;
 use crate::matching::remember_agreement;
 use crate::matching::{filter, gate};
-use crate::select::{Parameter, select, select_qualified};
+use crate::own_schema::OwnSchema;
+use crate::statements::{Parameter, select, select_qualified};
 use crate::types::Vector;
 
 /// Most references that one question asks for.
@@ -74,7 +74,7 @@ fn check(question: &Question) -> String {
 
 /// An error where the extension is older than the coordinator's.
 fn check_version(question: &Question) -> Result<(), Failure> {
-    crate::home::check_version()?;
+    crate::own_schema::check_version()?;
     let own = env!("CARGO_PKG_VERSION");
     if shards::is_older(own, &question.version) {
         return Err(Failure::new(
@@ -213,7 +213,7 @@ fn nearest(
             ),
         ));
     }
-    let home = Home::of_type()?;
+    let home = OwnSchema::of_type()?;
     let elements = shards::elements_from(payload).map_err(garbled)?;
     // A filter is data here as on the coordinator: one condition that can do nothing but look at the row.
     let condition = match filter {
@@ -274,7 +274,7 @@ fn pictured(question: &Question, table: &str, sketch: &str, payload: &[u8]) -> R
         .iter()
         .map(|place| format!("({},{})", place.block, place.offset))
         .collect();
-    let home = Home::of_type()?;
+    let home = OwnSchema::of_type()?;
     let sql = format!(
         "SELECT r.tableoid, r.ctid::pg_catalog.text, r.{}::{}.vector, r.{} FROM {table} AS r \
          WHERE r.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]::pg_catalog.tid[])",

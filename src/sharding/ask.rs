@@ -7,7 +7,7 @@ use shards::{Garbled, Question, Wanted};
 use super::parts::{Foreign, Part};
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
-use crate::select::{Parameter, select_qualified};
+use crate::statements::{Parameter, select_qualified};
 
 /// A question to a part, and which of the payloads goes with it.
 pub struct Ask<'a> {

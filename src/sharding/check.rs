@@ -14,8 +14,8 @@ use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::flagging::{Ended, subtransaction};
 use crate::matching::gate;
-use crate::select::{Parameter, change, select};
 use crate::sets::unknown_set;
+use crate::statements::{Parameter, change, select};
 
 /// How a part stands; the worst of what was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -328,7 +328,7 @@ impl Checked {
             &[
                 Parameter::of(self.relation),
                 Parameter::of(self.descriptor.as_str()),
-                Parameter::of(crate::home::Home::of_type()?.vector),
+                Parameter::of(crate::own_schema::OwnSchema::of_type()?.vector),
             ],
             |row| row.required::<bool>(1),
         )?;

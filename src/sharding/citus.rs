@@ -5,7 +5,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 /// Whether Citus spreads the rows of this relation.
 pub fn spreads(relation: pg_sys::Oid) -> Result<bool, Failure> {

@@ -15,8 +15,8 @@ use super::parts::Foreign;
 use crate::failure::Failure;
 use crate::interrupts;
 use crate::matching::gate;
-use crate::select::{Parameter, select};
 use crate::settings;
+use crate::statements::{Parameter, select};
 
 /// A server, and the user who asks it.
 pub type Reached = (pg_sys::Oid, pg_sys::Oid);

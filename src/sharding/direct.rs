@@ -182,7 +182,12 @@ impl<'a> Asking<'a> {
                 return Ok(None);
             }
             if !self.partial || !failing::is_about_down(told.code) {
-                return Err(failing::told(&told, self.set, &[&shard.name], Some(&shard.name)));
+                return Err(failing::shard_failure(
+                    &told,
+                    self.set,
+                    &[&shard.name],
+                    Some(&shard.name),
+                ));
             }
             shard.link = None;
             remember_down(self.set, &shard.name);

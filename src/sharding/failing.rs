@@ -34,7 +34,7 @@ pub fn naming<T>(set: &str, servers: &[&str], work: impl FnOnce() -> Result<T, F
     })
 }
 
-/// Runs `work`; of an ERROR in it, what `told` says of the shard is kept.
+/// Runs `work`; of an ERROR in it, what `shard_failure` says of the shard is kept.
 pub fn listening<T>(work: impl FnOnce() -> T) -> T {
     let mut callback = pg_sys::ErrorContextCallback {
         previous: std::ptr::null_mut(),
@@ -198,7 +198,7 @@ impl Told {
 }
 
 /// The error for the user, with the shard's name where it is known.
-pub fn told(told: &Told, set: &str, servers: &[&str], named: Option<&str>) -> Failure {
+pub fn shard_failure(told: &Told, set: &str, servers: &[&str], named: Option<&str>) -> Failure {
     let Told {
         code,
         message,
@@ -258,7 +258,7 @@ pub fn warn_of_down(set: &str, server: &str, why: String) {
 
 fn told_by(report: &ErrorReportWithLevel, set: &str, servers: &[&str]) -> Failure {
     let named = CONTEXT.with_borrow(|context| server_in(context));
-    told(&Told::from(report), set, servers, named.as_deref())
+    shard_failure(&Told::from(report), set, servers, named.as_deref())
 }
 
 /// The server that stands in a question, as a statement shows it.

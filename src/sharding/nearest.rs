@@ -13,9 +13,9 @@ use super::living::{Attempt, living};
 use super::parts::{Foreign, Part};
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
-use crate::home::Home;
 use crate::matching::gate;
 use crate::matching::{Neighbour, Plan, ReferenceSet, in_use, is_known_down, nearest_here};
+use crate::own_schema::OwnSchema;
 
 /// References that a shard is asked for beyond those that are wanted, where some are out of use.
 const SPARE: usize = 16;
@@ -52,7 +52,7 @@ pub fn nearest(
     set: &ReferenceSet,
     parts: &[Part],
     model: &Model,
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -120,7 +120,7 @@ pub fn nearest(
 pub fn as_planned(
     set: &ReferenceSet,
     parts: &[Part],
-    home: &Home,
+    home: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use crate::failure::Failure;
 use crate::matching::gate;
-use crate::select::{Parameter, Row, select};
+use crate::statements::{Parameter, Row, select};
 
 /// A leaf of the partition tree, foreign or not.
 #[derive(Clone, Debug)]

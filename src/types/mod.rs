@@ -11,8 +11,8 @@ mod casts;
 mod datum;
 mod distances;
 mod error;
-mod functions;
 mod io;
 mod support;
+mod vector_functions;
 
 pub use datum::Vector;

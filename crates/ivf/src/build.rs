@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vectors::quantised::Integers;
 
-use crate::code::{self, Record, Scratch};
+use crate::code::{self, CodeRecord, Scratch};
 use crate::directory::{self, BranchEntry, ListEntry, OwnedCentroid};
 use crate::geometry::Geometry;
 use crate::kmeans::{self, Control, NEAR_BRANCHES, Rows, THREAD_BYTES, Tree};
@@ -150,7 +150,7 @@ impl Trained {
 
     /// Bytes of an encoded row.
     pub fn record_bytes(&self) -> usize {
-        Record::bytes(&self.geometry)
+        CodeRecord::bytes(&self.geometry)
     }
 
     /// The part of all rows that is expected in a list.
@@ -407,7 +407,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             generation: 0,
             head: blocks.first().copied().unwrap_or(NONE),
             count: records.len() as u32,
-            reach: reach(geometry, self.trained.metric, &records),
+            rms_residual: rms_residual(geometry, self.trained.metric, &records),
         });
         self.rows += records.len() as u64;
         self.store.interrupts()
@@ -426,7 +426,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
         }
         self.skip_to(list);
         let geometry = &self.trained.geometry;
-        let bytes = Record::bytes(geometry);
+        let bytes = CodeRecord::bytes(geometry);
         let (head, slots) = (self.store.blocks()?, geometry.slots());
         let mut squares = 0.0;
         let mut records = Vec::with_capacity(slots * bytes);
@@ -462,7 +462,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             generation: 0,
             head: if rows == 0 { NONE } else { head },
             count: rows as u32,
-            reach: (squares / rows.max(1) as f64).sqrt() as f32,
+            rms_residual: (squares / rows.max(1) as f64).sqrt() as f32,
         });
         self.rows += rows as u64;
         Ok(())
@@ -497,7 +497,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             rows: self.rows,
             branches: branches.len() as u32,
             curve: Vec::new(),
-            itself: 0,
+            lists_for_itself: 0,
             measured_lists: 0,
             seed: SEED,
             branch_block,
@@ -546,14 +546,14 @@ impl<'s, S: PageStore> Writer<'s, S> {
                 generation: 0,
                 head: NONE,
                 count: 0,
-                reach: 0.0,
+                rms_residual: 0.0,
             });
         }
     }
 }
 
 /// Root mean square of the residuals.
-fn reach(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f32 {
+fn rms_residual(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f32 {
     (squared(geometry, metric, records) / records.len().max(1) as f64).sqrt() as f32
 }
 
@@ -562,7 +562,7 @@ fn squared(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f64 {
     records
         .iter()
         .map(|record| {
-            let refine = Record::refine(record, geometry);
+            let refine = CodeRecord::refine(record, geometry);
             let scale = f32::from_le_bytes([refine[0], refine[1], refine[2], refine[3]]);
             f64::from(code::residual_squared(metric, geometry, scale))
         })

@@ -30,9 +30,9 @@ const ROUNDING_ERROR: f32 = 0.288_7;
 /// A vector's codes on the way to their pages.
 ///
 /// Row pointer (6 bytes), addend and factor of the one-bit code as bfloat16 (2 + 2), its nibbles, the refine record.
-pub(crate) struct Record;
+pub(crate) struct CodeRecord;
 
-impl Record {
+impl CodeRecord {
     const ADDEND: usize = Tid::SIZE;
     const FACTOR: usize = Self::ADDEND + 2;
     const NIBBLES: usize = Self::FACTOR + 2;
@@ -101,7 +101,7 @@ pub(crate) fn encode(
     out: &mut Vec<u8>,
 ) -> f32 {
     let start = out.len();
-    out.resize(start + Record::bytes(geometry), 0);
+    out.resize(start + CodeRecord::bytes(geometry), 0);
     let record = &mut out[start..];
     let Scratch { residual, centre, code } = scratch;
     residual.resize(x.len(), 0.0);
@@ -123,11 +123,11 @@ pub(crate) fn encode(
     tid.put(record);
     let d = if magnitudes > 0.0 { squared / magnitudes } else { 0.0 };
     let (addend, factor) = terms(d, signed_centre);
-    record[Record::ADDEND..Record::FACTOR].copy_from_slice(&quantised::to_bf16(addend).to_le_bytes());
-    record[Record::FACTOR..Record::NIBBLES].copy_from_slice(&quantised::to_bf16(factor).to_le_bytes());
+    record[CodeRecord::ADDEND..CodeRecord::FACTOR].copy_from_slice(&quantised::to_bf16(addend).to_le_bytes());
+    record[CodeRecord::FACTOR..CodeRecord::NIBBLES].copy_from_slice(&quantised::to_bf16(factor).to_le_bytes());
     quantised::pack_signs(
         &residual[..scanned],
-        &mut record[Record::NIBBLES..Record::NIBBLES + scanned / 8],
+        &mut record[CodeRecord::NIBBLES..CodeRecord::NIBBLES + scanned / 8],
     );
 
     let deviation = (squared / residual.len() as f32).sqrt();
@@ -140,7 +140,7 @@ pub(crate) fn encode(
         0.0
     };
     let (constant, scale) = terms(d, with_centre);
-    let refine = &mut record[Record::NIBBLES + scanned / 8..];
+    let refine = &mut record[CodeRecord::NIBBLES + scanned / 8..];
     refine[..4].copy_from_slice(&scale.to_le_bytes());
     refine[4..8].copy_from_slice(&constant.to_le_bytes());
     quantised::put_six_bit(&mut refine[REFINE_HEADER..], code);

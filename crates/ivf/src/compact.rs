@@ -2,7 +2,7 @@
 //!
 //! As in a split, the new pages are written in full first, and nothing leads to them; one record then changes the
 //! directory. Codes are copied, not encoded anew: nothing of a row changes but its place.
-use crate::code::Record;
+use crate::code::CodeRecord;
 use crate::directory::{self, Probe};
 use crate::geometry::Geometry;
 use crate::insert::list_lock;
@@ -27,13 +27,13 @@ pub(crate) fn compact<S: PageStore>(store: &S, geometry: &Geometry, probe: &Prob
         return Ok(false);
     };
     let (records, pages) = read_records(store, geometry, probe, head)?;
-    let rows = records.len() / Record::bytes(geometry);
+    let rows = records.len() / CodeRecord::bytes(geometry);
     if !is_sparse(geometry, rows, pages) {
         return Ok(false);
     }
     let generation = probe.entry.generation.wrapping_add(1);
     let mut all: Vec<&[u8]> = memory::vector(rows)?;
-    all.extend(records.chunks_exact(Record::bytes(geometry)));
+    all.extend(records.chunks_exact(CodeRecord::bytes(geometry)));
     let records = all;
     let new = write_list(store, geometry, probe.entry.list, generation, &records)?;
     let mut page = store.write(probe.block)?;
@@ -58,7 +58,7 @@ fn read_records<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, hea
     let mut pages = 0;
     let walked = list::walk(store, head, list, generation, |_, page| {
         pages += list::pages_with(geometry, page);
-        records.try_reserve(geometry.slots() * Record::bytes(geometry))?;
+        records.try_reserve(geometry.slots() * CodeRecord::bytes(geometry))?;
         for slot in live_slots(geometry, page) {
             list::take_scan(geometry, page, slot, &mut records);
             grow::push(&mut refines, list::refine_place(geometry, page, slot))?;
@@ -69,13 +69,13 @@ fn read_records<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, hea
         return Err(Error::corrupted(head, "not the head of its list"));
     }
     debug_assert_eq!(head == NONE, pages == 0);
-    let bytes = Record::bytes(geometry);
+    let bytes = CodeRecord::bytes(geometry);
     for ((block, place), record) in refines.into_iter().zip(records.chunks_exact_mut(bytes)) {
         let page = store.read(block)?;
         if !page.is(Kind::Refine, list, generation) || place >= geometry.refines {
             return Err(Error::corrupted(block, "not a refine page of its list"));
         }
-        Record::refine_mut(record, geometry).copy_from_slice(list::refine_record(geometry, &page, place));
+        CodeRecord::refine_mut(record, geometry).copy_from_slice(list::refine_record(geometry, &page, place));
     }
     Ok((records, pages))
 }

@@ -75,7 +75,7 @@ pub(crate) struct ListEntry {
     /// Rows when last counted.
     pub count: u32,
     /// Root mean square of ‖o‖.
-    pub reach: f32,
+    pub rms_residual: f32,
 }
 
 /// Where a centroid of a branch leads: its first directory page.
@@ -114,7 +114,7 @@ pub(crate) fn list_entry(geometry: &Geometry, page: &Page, at: usize) -> ListEnt
         generation: page.get(start + 12),
         head: page.get(start + 16),
         count: page.get(start + 20),
-        reach: page.get(start + 24),
+        rms_residual: page.get(start + 24),
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn put_list_entry(geometry: &Geometry, page: &mut Page, at: usize, en
     page.put(start + 12, entry.generation);
     page.put(start + 16, entry.head);
     page.put(start + 20, entry.count);
-    page.put(start + 24, entry.reach);
+    page.put(start + 24, entry.rms_residual);
 }
 
 pub(crate) fn put_branch_entry(geometry: &Geometry, page: &mut Page, at: usize, entry: BranchEntry) {

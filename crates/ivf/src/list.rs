@@ -1,7 +1,7 @@
 //! A list on its pages: scan pages in a chain, each with the refine pages that belong to it.
 use vectors::quantised;
 
-use crate::code::Record;
+use crate::code::CodeRecord;
 use crate::geometry::{BLOCK, Geometry, SCAN_HEADER};
 use crate::page::{CONTENT, Kind, NONE, Page};
 use crate::{Error, PageStore, PageWrite, Result, Tid};
@@ -112,13 +112,13 @@ pub(crate) fn put_scan(geometry: &Geometry, page: &mut Page, slot: usize, record
         page.set_used(block_at(geometry, block + 1));
     }
     let start = block_at(geometry, block);
-    page.0[start + ADDENDS + 2 * within..][..2].copy_from_slice(&Record::addend(record));
-    page.0[start + FACTORS + 2 * within..][..2].copy_from_slice(&Record::factor(record));
-    Record::tid(record).put(&mut page.0[start + TIDS + Tid::SIZE * within..]);
+    page.0[start + ADDENDS + 2 * within..][..2].copy_from_slice(&CodeRecord::addend(record));
+    page.0[start + FACTORS + 2 * within..][..2].copy_from_slice(&CodeRecord::factor(record));
+    CodeRecord::tid(record).put(&mut page.0[start + TIDS + Tid::SIZE * within..]);
     quantised::put_nibbles(
         &mut page.0[start + CODES..start + geometry.block_bytes],
         within,
-        Record::nibbles(record, geometry),
+        CodeRecord::nibbles(record, geometry),
     );
     let mask = live(geometry, page, block) | 1 << within;
     set_live(geometry, page, block, mask);
@@ -133,11 +133,11 @@ pub(crate) fn take_scan(geometry: &Geometry, page: &Page, slot: usize, records: 
     records.extend_from_slice(&block[TIDS + Tid::SIZE * within..][..Tid::SIZE]);
     records.extend_from_slice(&block[ADDENDS + 2 * within..][..2]);
     records.extend_from_slice(&block[FACTORS + 2 * within..][..2]);
-    records.resize(start + Record::bytes(geometry), 0);
+    records.resize(start + CodeRecord::bytes(geometry), 0);
     quantised::take_nibbles(
         &block[CODES..],
         within,
-        Record::nibbles_mut(&mut records[start..], geometry),
+        CodeRecord::nibbles_mut(&mut records[start..], geometry),
     );
 }
 
@@ -156,7 +156,7 @@ pub(crate) fn refine_record<'p>(geometry: &Geometry, page: &'p Page, at: usize) 
 /// Puts a record's six-bit code onto a refine page.
 pub(crate) fn put_refine(geometry: &Geometry, page: &mut Page, at: usize, record: &[u8]) {
     let start = CONTENT + at * geometry.refine_bytes;
-    page.0[start..start + geometry.refine_bytes].copy_from_slice(Record::refine(record, geometry));
+    page.0[start..start + geometry.refine_bytes].copy_from_slice(CodeRecord::refine(record, geometry));
     page.set_used(page.used().max(start + geometry.refine_bytes));
 }
 

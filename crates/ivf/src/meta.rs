@@ -49,7 +49,7 @@ struct Stored {
     next_list: u32,
     measured_lists: u32,
     points: u32,
-    itself: u32,
+    lists_for_itself: u32,
     curve: [CurvePoint; MOST_POINTS],
     chains: u32,
     spare: u32,
@@ -72,7 +72,7 @@ pub struct Meta {
     pub curve: Vec<CurvePoint>,
     /// Lists among which every sampled row found its own when last measured: an exact copy must not be missed because
     /// lists that were split meanwhile lie nearer to it.
-    pub itself: u32,
+    pub lists_for_itself: u32,
     /// Number of lists when that was.
     pub(crate) measured_lists: u32,
     pub(crate) seed: u64,
@@ -117,7 +117,7 @@ impl Meta {
             rows: stored.rows,
             branches: stored.branches,
             curve: stored.curve[..stored.points as usize].to_vec(),
-            itself: stored.itself,
+            lists_for_itself: stored.lists_for_itself,
             measured_lists: stored.measured_lists,
             seed: stored.seed,
             branch_block: stored.branch_block,
@@ -151,7 +151,7 @@ impl Meta {
                 next_list: self.next_list,
                 measured_lists: self.measured_lists,
                 points: points as u32,
-                itself: self.itself,
+                lists_for_itself: self.lists_for_itself,
                 curve,
                 chains: self.chains,
                 spare: 0,
@@ -189,7 +189,10 @@ impl Meta {
                 scaled(a.probes + (part * (b.probes - a.probes) as f32).ceil() as u32)
             }
         };
-        probes.max(scaled(self.itself)).max(FEWEST_PROBES).min(self.lists)
+        probes
+            .max(scaled(self.lists_for_itself))
+            .max(FEWEST_PROBES)
+            .min(self.lists)
     }
 }
 
@@ -215,7 +218,7 @@ mod tests {
                     recall: 1.0,
                 },
             ],
-            itself: 5,
+            lists_for_itself: 5,
             measured_lists: 100,
             seed: SEED,
             branch_block: 1,
@@ -225,7 +228,7 @@ mod tests {
         assert_eq!(meta.probes_for(0.5), 20);
         assert_eq!(meta.probes_for(0.95), 30);
         assert_eq!(meta.probes_for(2.0), 100);
-        meta.itself = 35;
+        meta.lists_for_itself = 35;
         assert_eq!(meta.probes_for(0.95), 35);
         meta.lists = 200;
         assert_eq!(meta.probes_for(0.95), 70);

@@ -44,17 +44,17 @@ pub fn measure_recall<S: PageStore>(store: &S) -> Result<()> {
         while found < NEIGHBOURS
             && let Some(hit) = search.next(store, &mut ())?
         {
-            if Some(hit.tid) != query.itself {
+            if Some(hit.tid) != query.lists_for_itself {
                 ranks.push(hit.probe);
                 found += 1;
             }
         }
     }
     let curve = curve_of(&mut ranks, many, meta.lists);
-    let itself = lists_to_find_itself(store, &meta, &geometry, many)?;
+    let lists_for_itself = lists_to_find_itself(store, &meta, &geometry, many)?;
     Meta::update(store, |meta| {
         meta.curve = curve;
-        meta.itself = itself;
+        meta.lists_for_itself = lists_for_itself;
         meta.measured_lists = meta.lists;
     })
 }
@@ -123,7 +123,7 @@ struct SampledQuery {
     /// Rotated.
     vector: Vec<f32>,
     /// The row that it is, which is not its own neighbour; none for a perturbed one.
-    itself: Option<Tid>,
+    lists_for_itself: Option<Tid>,
 }
 
 fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<SampledQuery>> {
@@ -145,7 +145,7 @@ fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> 
             }
             queries.push(SampledQuery {
                 vector,
-                itself: (!perturbed).then_some(tid),
+                lists_for_itself: (!perturbed).then_some(tid),
             });
         }
     }

@@ -487,7 +487,7 @@ impl Search {
         let estimate = self.query.estimate(in_list);
         // What lies farther than the bound by a list's typical error is not looked at.
         let most = self.bound.map_or(f32::INFINITY, |bound| {
-            let factor = 2.0 * 1.3 * probe.entry.reach / (geometry.scanned as f32).sqrt();
+            let factor = 2.0 * 1.3 * probe.entry.rms_residual / (geometry.scanned as f32).sqrt();
             bound + 4.0 * self.query.one_bit_error(in_list, factor)
         });
         let mut estimates = [0.0; BLOCK];

@@ -3,7 +3,7 @@
 //! The new lists are written in full first, on pages that nothing leads to. One record then changes the directory: the
 //! old list's entry becomes the first new one's, in the next generation, and the others are added. A crash before it
 //! leaves the old list as it was, and some pages that nothing uses.
-use crate::code::{self, Record, Scratch};
+use crate::code::{self, CodeRecord, Scratch};
 use crate::directory::{self, ListEntry, OwnedCentroid, Probe};
 use crate::geometry::Geometry;
 use crate::insert::list_lock;
@@ -195,7 +195,7 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
     let mut scratch = Scratch::default();
     let mut records = vec![Vec::new(); centroids.len()];
     let mut squares = vec![0.0f64; centroids.len()];
-    let bytes = Record::bytes(geometry);
+    let bytes = CodeRecord::bytes(geometry);
     rows.each(1, |tid, vector| {
         let nearest = kmeans::nearest(vector, centroids);
         let records = &mut records[nearest];
@@ -226,7 +226,7 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
             generation,
             head,
             count: records.len() as u32,
-            reach: (squares[part] / records.len().max(1) as f64).sqrt() as f32,
+            rms_residual: (squares[part] / records.len().max(1) as f64).sqrt() as f32,
         });
     }
     Ok(entries)

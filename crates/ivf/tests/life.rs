@@ -74,8 +74,8 @@ fn rows_find_themselves_after_their_index_has_split_its_lists_and_was_vacuumed()
     };
     let meta = ivf::Meta::read(&store).unwrap();
     assert!(missed(1) > 100, "the data are too easy");
-    assert!(missed(meta.itself) <= 2, "in {} lists", meta.itself);
-    assert!(meta.probes_for(0.01) >= meta.itself);
+    assert!(missed(meta.lists_for_itself) <= 2, "in {} lists", meta.lists_for_itself);
+    assert!(meta.probes_for(0.01) >= meta.lists_for_itself);
 }
 
 #[test]

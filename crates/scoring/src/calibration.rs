@@ -87,7 +87,7 @@ impl CalibrationError {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+struct StoredCalibration {
     #[serde(default = "default_neighbours")]
     neighbours: usize,
     #[serde(default = "default_factor")]
@@ -122,7 +122,7 @@ fn default_factor() -> f64 {
 /// query's other references, and `"verified"`, a [`Verified`], for pairs that were compared. A record without
 /// them answers as it always did.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Calibration(Record);
+pub struct Calibration(StoredCalibration);
 
 impl Calibration {
     /// Reads and validates a calibration.
@@ -137,7 +137,7 @@ impl Calibration {
             return Err(CalibrationError::TooLarge { bytes: json.len() });
         }
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let record: Record =
+        let record: StoredCalibration =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| CalibrationError::Syntax {
                 field: error.path().to_string(),
                 problem: error.inner().to_string(),
@@ -149,7 +149,7 @@ impl Calibration {
         Self::validated(record)
     }
 
-    fn validated(record: Record) -> Result<Self, CalibrationError> {
+    fn validated(record: StoredCalibration) -> Result<Self, CalibrationError> {
         let refuse = |field, value, allowed| Err(CalibrationError::Value { field, value, allowed });
         if !(1..=MAX_NEIGHBOURS).contains(&record.neighbours) {
             return refuse("neighbours", record.neighbours as f64, "it must be in 1..=1000");

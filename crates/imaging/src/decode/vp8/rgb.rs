@@ -29,7 +29,7 @@ impl Frame {
             };
             for (line, plane) in lines.iter_mut().zip(chroma) {
                 let samples = |row: usize| &plane.samples[row * plane.stride..][..chroma_width];
-                stretch(samples(near), samples(far), line);
+                widen(samples(near), samples(far), line);
             }
             let [cb, cr] = &lines;
             let luma = &luma.samples[y * luma.stride..][..self.width];
@@ -43,7 +43,7 @@ impl Frame {
 }
 
 /// A row of chroma at twice the width, between the nearer and the further line.
-fn stretch(near: &[u8], far: &[u8], target: &mut [u8]) {
+fn widen(near: &[u8], far: &[u8], target: &mut [u8]) {
     let at = |line: &[u8], x: usize| u32::from(line[x]);
     let end = |x: usize| ((3 * at(near, x) + at(far, x) + 2) >> 2) as u8;
     let width = target.len();

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::select::{Parameter, change};
+use crate::statements::{Parameter, change};
 
 /// Writes a calibration, with the rights that the caller runs it with, and returns its id. `record` has the table's
 /// columns as fields, the background's hash in hexadecimal and both clamps in an array; the version follows from those

@@ -12,7 +12,7 @@ use crate::failure::{Failure, boundary};
 use crate::json::Json;
 use crate::record::Record;
 use crate::rights;
-use crate::select::{Parameter, change, select};
+use crate::statements::{Parameter, change, select};
 
 /// Judged pairs, with what a query's background is cut to where they say so.
 struct Gathered {
@@ -23,7 +23,7 @@ struct Gathered {
 
 /// Pairs that a function of this extension tells, which runs with the caller's rights: nobody hands in pairs that are
 /// said to be something else than they are.
-fn told(function: &str, parameters: &[Parameter]) -> Result<Gathered, Failure> {
+fn pairs_of(function: &str, parameters: &[Parameter]) -> Result<Gathered, Failure> {
     let sql = format!("SELECT p.similarity, p.background, p.is_copy, p.judged, p.evidence::text FROM {function} p");
     let mut gathered = change(&sql, parameters, |row| {
         let numbers = |column| Ok::<_, Failure>(row.get::<Vec<Option<f64>>>(column)?.unwrap_or_default());
@@ -52,11 +52,11 @@ fn gather(
 ) -> Result<Gathered, Failure> {
     let set = || Parameter::of(reference_set);
     match (kind, labels) {
-        ("labels", labels) => told(
+        ("labels", labels) => pairs_of(
             "copymatch.labelled_pairs($1, $2::regclass)",
             &[set(), Parameter::of(labels)],
         ),
-        ("findings", None) => told("copymatch.reviewed_pairs($1)", &[set()]),
+        ("findings", None) => pairs_of("copymatch.reviewed_pairs($1)", &[set()]),
         // Edits are made of the set alone, whose relation may be a view, or have policies: code of its owner's.
         ("edits", None) => rights::as_role(rights::owner_of(relation)?, || {
             let (pairs, clamp, evidence) = edited::gather(reference_set, sample)?;

@@ -6,15 +6,15 @@ use pgrx::{IntoDatum, JsonB};
 use scoring::Verdict;
 use serde_json::json;
 
-use super::remembered::remember_sets;
 use super::search::{Match, background_similarity, best_first, match_set, unit};
+use super::set_cache::remember_sets;
 use super::sets::ReferenceSet;
 use super::sought::Sought;
 use super::verification::Verify;
 use super::views::Views;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
-use crate::home::Home;
+use crate::own_schema::OwnSchema;
 use crate::record::Record;
 use crate::types::Vector;
 
@@ -96,7 +96,7 @@ fn copy_match_image(
         let Some(image) = image else {
             return Ok(TableIterator::empty());
         };
-        let home = Home::of(fcinfo)?;
+        let home = OwnSchema::of(fcinfo)?;
         let mut sought = Sought::picture(image, views);
         sought.partial = partial.unwrap_or(false);
         let found = search(&sets(reference_set, &home)?, &home, &page, verify, &mut sought)?;
@@ -141,7 +141,7 @@ fn match_described(
         let Some(descriptor) = descriptor else {
             return Ok(TableIterator::empty());
         };
-        let home = Home::of_type()?;
+        let home = OwnSchema::of_type()?;
         let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
         let models = wanted.iter().map(|set| set.model.clone()).collect();
         let without = without.unwrap_or_default().into_iter().flatten().collect();
@@ -181,7 +181,7 @@ fn copy_match_descriptor(
         let Some(descriptor) = descriptor else {
             return Ok(TableIterator::empty());
         };
-        let home = Home::of(fcinfo)?;
+        let home = OwnSchema::of(fcinfo)?;
         let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
         let models = wanted.iter().map(|set| set.model.clone()).collect();
         let mut sought = Sought::descriptor(descriptor.elements(), models, None);
@@ -204,7 +204,7 @@ fn copy_background(descriptor: Option<Vector>, model: Option<&str>) -> Option<f6
 #[pg_extern(sql = false)]
 fn copy_stretch(similarity: f64, background: f64, reference_set: &str, fcinfo: pg_sys::FunctionCallInfo) -> Record {
     boundary(|| {
-        let calibration = match sets(Some(reference_set), &Home::of(fcinfo)?)?.as_slice() {
+        let calibration = match sets(Some(reference_set), &OwnSchema::of(fcinfo)?)?.as_slice() {
             [only] => only.calibration.clone(),
             _ => ReferenceSet::typed(reference_set)?.calibration,
         };
@@ -284,7 +284,7 @@ impl Page {
     }
 }
 
-fn sets(reference_set: Option<&str>, home: &Home) -> Result<Vec<ReferenceSet>, Failure> {
+fn sets(reference_set: Option<&str>, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
     remember_sets(
         |last| &mut last.sets,
         reference_set,
@@ -324,7 +324,7 @@ fn of_model(
 /// The wanted page of the matches in all of `sets`, best first, with their ranks.
 fn search(
     sets: &[ReferenceSet],
-    home: &Home,
+    home: &OwnSchema,
     page: &Page,
     verify: Option<Verify>,
     sought: &mut Sought,

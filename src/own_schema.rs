@@ -6,21 +6,21 @@ use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
-use crate::select::{Parameter, change, select};
+use crate::statements::{Parameter, change, select};
 use crate::types::Vector;
 
 /// The extension's schema and type, found from the function that is being called.
 #[derive(Clone, Debug)]
-pub struct Home {
+pub struct OwnSchema {
     /// The schema's name, quoted where needed.
     pub schema: String,
     /// The type `vector`.
     pub vector: pg_sys::Oid,
 }
 
-impl Home {
+impl OwnSchema {
     /// Finds the home of the function that `fcinfo` calls.
-    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Home, Failure> {
+    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<OwnSchema, Failure> {
         check_version()?;
         // SAFETY: fcinfo is valid during the call; the look-ups go through PostgreSQL's system caches,
         // and names are copied out.
@@ -51,7 +51,7 @@ impl Home {
                     format!("type {schema}.vector does not exist"),
                 ));
             }
-            Ok(Home { schema, vector })
+            Ok(OwnSchema { schema, vector })
         }
     }
 
@@ -82,8 +82,8 @@ impl Home {
         Ok(adopted.into_iter().next().unwrap_or(format!("{}.vector", self.schema)))
     }
 
-    /// As [`Home::installed`], by the caches alone.
-    pub fn of_type() -> Result<Home, Failure> {
+    /// As [`OwnSchema::installed`], by the caches alone.
+    pub fn of_type() -> Result<OwnSchema, Failure> {
         let vector = Vector::type_oid();
         // SAFETY: a look-up in the system caches, released after what is needed is copied; the
         // name is palloc'd and copied.
@@ -103,7 +103,7 @@ impl Home {
                 })
             }
         };
-        schema.map(|schema| Home { schema, vector }).ok_or_else(|| {
+        schema.map(|schema| OwnSchema { schema, vector }).ok_or_else(|| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 "the type vector of extension copymatch does not exist",
@@ -112,7 +112,7 @@ impl Home {
     }
 
     /// The extension's home where no function in its schema was called: those in schema copymatch, workers.
-    pub fn installed() -> Result<Home, Failure> {
+    pub fn installed() -> Result<OwnSchema, Failure> {
         check_version()?;
         select(
             "SELECT pg_catalog.quote_ident(n.nspname), t.oid FROM pg_catalog.pg_extension e \
@@ -121,7 +121,7 @@ impl Home {
              WHERE e.extname = 'copymatch'",
             &[],
             |row| {
-                Ok(Home {
+                Ok(OwnSchema {
                     schema: row.required(1)?,
                     vector: row.required(2)?,
                 })

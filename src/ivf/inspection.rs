@@ -1,7 +1,7 @@
 //! `copy_index_check`, `copy_index_stats` and `copy_index_dimensions`.
 use std::collections::HashSet;
 
-use ivf::{Meta, Tid};
+use ivf_core::{Meta, Tid};
 use pgrx::prelude::*;
 use pgrx::{JsonB, name};
 
@@ -11,8 +11,8 @@ use super::heap::BuildScan;
 use super::pages::Pages;
 use crate::failure::{Failure, boundary};
 use crate::rights;
-use crate::select::PinnedPath;
 use crate::settings;
+use crate::statements::PinnedPath;
 
 /// PostgreSQL's version-1 calling convention, for the function below.
 #[unsafe(no_mangle)]
@@ -38,7 +38,7 @@ fn copy_index_check(
         // The snapshot is taken first: every row that it sees was in the index before.
         let snapshot = heap_agreement.then(Snapshot::take);
         let mut seen = HashSet::new();
-        let report = ivf::check(&opened.pages(), &mut |tid| {
+        let report = ivf_core::check(&opened.pages(), &mut |tid| {
             if heap_agreement {
                 if seen.len() == seen.capacity() {
                     seen.try_reserve(1)?;
@@ -47,7 +47,7 @@ fn copy_index_check(
             }
             Ok(())
         })
-        .map_err(|error| opened.told(error))?;
+        .map_err(|error| opened.failure_of(error))?;
         let mut problems: Vec<(Option<i64>, String)> = report
             .problems
             .into_iter()
@@ -90,7 +90,7 @@ fn missing_rows(
         }
         // SAFETY: a value of the column, valid during this call.
         let value = unsafe { column.read(value)? };
-        let has_place = column.metric != ivf::Metric::Cosine || vectors::norm(&widened(value.elements())) > 0.0;
+        let has_place = column.metric != ivf_core::Metric::Cosine || vectors::norm(&widened(value.elements())) > 0.0;
         if has_place {
             let (block, offset) = (row.tid.block(), row.tid.offset());
             missing.push((None, format!("row ({block},{offset}) of the table is not in the index")));
@@ -130,8 +130,8 @@ fn copy_index_stats(
     boundary(|| {
         let opened = Opened::new(index)?;
         let pages = opened.pages();
-        let meta = Meta::read(&pages).map_err(|error| opened.told(error))?;
-        let stats = ivf::stats(&pages).map_err(|error| opened.told(error))?;
+        let meta = Meta::read(&pages).map_err(|error| opened.failure_of(error))?;
+        let stats = ivf_core::stats(&pages).map_err(|error| opened.failure_of(error))?;
         let curve = meta
             .curve
             .iter()
@@ -153,7 +153,7 @@ fn copy_index_stats(
             count(stats.refine_pages),
             count(stats.pages) * i64::from(pg_sys::BLCKSZ),
             meta.dimensions as i32,
-            i32::from(ivf::FORMAT_VERSION),
+            i32::from(ivf_core::FORMAT_VERSION),
             count(probes.clamp(1, meta.lists.max(1))),
             JsonB(serde_json::Value::Array(curve)),
         )))
@@ -245,7 +245,7 @@ impl Opened {
         unsafe { Pages::new(self.index) }
     }
 
-    fn told(&self, error: ivf::Error) -> Failure {
+    fn failure_of(&self, error: ivf_core::Error) -> Failure {
         // SAFETY: open.
         unsafe { failure(error, self.index) }
     }

@@ -16,9 +16,9 @@ use super::background::background;
 use crate::embed::catalogue::Model;
 use crate::embed::{edited, embed_one};
 use crate::failure::Failure;
-use crate::home::Home;
 use crate::interrupts;
-use crate::select::{Parameter, Row, change, each, select};
+use crate::own_schema::OwnSchema;
+use crate::statements::{Parameter, Row, change, each, select};
 use crate::types::Vector;
 
 /// A set with fewer references keeps its model's calibration.
@@ -113,7 +113,7 @@ fn statement(reading: &str, available: i64, sample: &Sample) -> String {
 
 /// A set whose references are edited.
 struct Set {
-    home: Home,
+    home: OwnSchema,
     name: String,
     model: Model,
     neighbours: usize,
@@ -145,7 +145,7 @@ impl Set {
             .hint("Give labelled pairs: copy_calibrate(reference_set, labels => '…')."));
         }
         Ok(Set {
-            home: Home::of_type()?,
+            home: OwnSchema::of_type()?,
             name: name.to_owned(),
             model: Model::find(Some(&model))?,
             neighbours: usize::try_from(neighbours).unwrap_or(0),

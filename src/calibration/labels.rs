@@ -2,10 +2,10 @@
 
 use pgrx::prelude::*;
 
-use super::calibrate::owned;
+use super::copy_calibrate::owned;
 use crate::failure::boundary;
 use crate::rights;
-use crate::select::{Parameter, change, select};
+use crate::statements::{Parameter, change, select};
 use crate::types::Vector;
 
 /// Descriptors of the references with these keys, read with the rights of the owner of the set's relation.
