@@ -26,9 +26,8 @@ MEASURED = {
     "embed": (25.0, "ms of one core to decode and describe an upload of 1 MP",
               "make bench-service, on a loaded machine"),
     "verify": (26.0, "ms of one core to compare 50 sketches (0: verify => 'off')", "make eval ARGS=--nearest"),
-    "ask": (1.5,
-        "ms of the coordinator's core for each shard asked: a statement, its "
-        "rows as text", "make bench-sharding, an assumption within what that loaded run shows"),
+    "ask": (0.35, "ms of the coordinator's core for each shard asked, by a connection of its own",
+            "processor time of a coordinator that asks two, docs/sharding.md; half of it"),
     "network": (0.5, "ms to a shard and back", "an assumption: one data centre"),
 }  # fmt: skip
 
