@@ -108,7 +108,13 @@ stop() {
 
 case $action in
     start) start ;;
-    stop) stop ;;
+    stop)
+        stop
+        # What a test run that was killed left beside it (tests/conftest.py).
+        for beside in "$LOCAL"/beside/*/; do
+            if [ -d "$beside" ]; then COPYMATCH_LOCAL=${beside%/} "$ROOT/scripts/cluster.sh" stop; fi
+        done
+        ;;
     restart)
         stop
         start

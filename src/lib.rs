@@ -29,7 +29,6 @@ mod settings;
 mod sharding;
 mod shared_memory;
 mod shortage;
-mod signals;
 mod statements;
 mod tuple;
 mod types;

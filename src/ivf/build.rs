@@ -1,6 +1,7 @@
 //! `CREATE INDEX` and `REINDEX`: sample the table, train centroids, encode every row, write each list once.
 use std::sync::Arc;
 
+use encoder::SignalsBlocked;
 use ivf_core::{Encoded, Encoders, PageStore, Tid, Trained, Writer};
 use pgrx::prelude::*;
 
@@ -14,7 +15,6 @@ use super::train;
 use super::{insert, options};
 use crate::failure::{Failure, boundary};
 use crate::shortage;
-use crate::signals::SignalsBlocked;
 
 /// Rows that a thread encodes at a time.
 const BATCH: usize = 512;

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use encoder::SignalsBlocked;
 use ivf_core::{Sample, Trained};
 use pgrx::prelude::*;
 
 use crate::failure::{Failure, should_stop};
 use crate::interrupts;
-use crate::signals::SignalsBlocked;
 
 /// How long an interrupt may wait.
 const POLL: Duration = Duration::from_millis(20);

@@ -11,12 +11,12 @@ use crate::own_schema::OwnSchema;
 use crate::statements::Parameter;
 use crate::types::Vector;
 
-/// What is read of a row: where it is, what stands for it in warnings, its image, and what it lacks.
-pub struct Lacking {
-    pub image: Vec<u8>,
-    pub key: Option<String>,
-    pub descriptor: bool,
-    pub sketch: bool,
+/// What is read of a row: its image, what stands for it in warnings, and what it lacks.
+struct Lacking {
+    image: Vec<u8>,
+    key: Option<String>,
+    descriptor: bool,
+    sketch: bool,
 }
 
 /// What was made for a row.

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
+use encoder::SignalsBlocked;
 use pgrx::prelude::*;
 use shards::{BEGIN, COMMIT, SESSION, Settled};
 
@@ -17,7 +18,6 @@ use super::parts::{Foreign, Part};
 use crate::failure::Failure;
 use crate::interrupts;
 use crate::matching::{gate, is_known_down, remember_down};
-use crate::signals::SignalsBlocked;
 
 /// Under this name the question is prepared on each connection.
 const PREPARED: &CStr = c"copymatch_ask";

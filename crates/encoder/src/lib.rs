@@ -55,3 +55,4 @@ pub use onnx::check_self_contained;
 pub use parity::{Pattern, waves_v1};
 pub use preparation::{Mean, Preparation};
 pub use session::{Provider, RuntimeOptions};
+pub use signals::SignalsBlocked;

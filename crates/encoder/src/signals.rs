@@ -1,4 +1,4 @@
-//! Threads of a library must never run the host's signal handlers.
+//! Threads of a library, and of ours, must never run the host's signal handlers, which are for its main thread.
 //!
 //! A thread inherits the signal mask of the one that creates it, so all signals are blocked in the calling thread while
 //! the library may start threads, and the caller's own mask is put back afterwards. A signal that arrives meanwhile
@@ -12,14 +12,18 @@ use std::mem::MaybeUninit;
 
 /// While it lives, the thread that made it has all signals blocked. Dropping it puts the earlier mask back, also when
 /// an error or a panic ends the work in between.
-pub(crate) struct SignalsBlocked {
+pub struct SignalsBlocked {
     previous: libc::sigset_t,
     // The mask belongs to one thread; the guard must not be dropped on another.
     not_send: PhantomData<*const ()>,
 }
 
 impl SignalsBlocked {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Blocks them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> io::Result<Self> {
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         let mut previous = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: both sets are valid for writes; sigfillset initialises `all` before pthread_sigmask reads it.
