@@ -20,6 +20,7 @@ mod ivf;
 mod json;
 mod matching;
 mod own_schema;
+mod own_table;
 mod record;
 mod retired;
 mod rights;

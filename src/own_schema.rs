@@ -6,7 +6,7 @@ use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
-use crate::statements::{Parameter, change, select};
+use crate::statements::{Parameter, Row, change, select};
 use crate::types::Vector;
 
 /// The extension's schema and type, found from the function that is being called.
@@ -138,6 +138,31 @@ impl OwnSchema {
     }
 }
 
+/// Reads the extension's row of pg_extension; None where it is not installed. By its index: a statement would have to be
+/// planned.
+pub fn extension<T>(read: impl FnOnce(&Row) -> Result<T, Failure>) -> Result<Option<T>, Failure> {
+    // SAFETY: a scan as PostgreSQL makes it itself; the row is read before the scan ends.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let table = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            pg_sys::Anum_pg_extension_extname as pg_sys::AttrNumber,
+            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+            pg_sys::Oid::from(pg_sys::F_NAMEEQ),
+            pg_sys::Datum::from(c"copymatch".as_ptr()),
+        );
+        let index = pg_sys::Oid::from(pg_sys::ExtensionNameIndexId);
+        let scan = pg_sys::systable_beginscan(table, index, true, std::ptr::null_mut(), 1, &mut key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let found = (!tuple.is_null()).then(|| read(&Row::new(tuple, (*table).rd_att)));
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(table, lock);
+        found.transpose()
+    }
+}
+
 thread_local! {
     /// Whether this session has seen that the catalogue is the library's.
     static IS_THE_LIBRARYS: Cell<bool> = const { Cell::new(false) };
@@ -151,12 +176,7 @@ pub fn check_version() -> Result<(), Failure> {
         return Ok(());
     }
     const OWN: &str = env!("CARGO_PKG_VERSION");
-    let found = select(
-        "SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'copymatch'",
-        &[],
-        |row| row.required::<String>(1),
-    )?;
-    match found.first() {
+    match extension(|row| row.required::<String>(pg_sys::Anum_pg_extension_extversion as i32))? {
         Some(version) if version != OWN => Err(Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("the library of copymatch is of version {OWN}, extension copymatch in this database of {version}"),

@@ -4,6 +4,7 @@
 use pgrx::prelude::*;
 
 use crate::failure::Failure;
+use crate::own_schema::extension;
 use crate::statements::{Parameter, select};
 
 /// Runs `work` as `role`, in a security-restricted operation: code of that role's cannot change the session's
@@ -19,14 +20,8 @@ pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> Result<T, Failure>) 
 /// policies are the extension's own, after the caller's right to what they write was checked. Never for anything
 /// that a user's code can reach.
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let owner = select(
-        "SELECT e.extowner FROM pg_catalog.pg_extension e WHERE e.extname = 'copymatch'",
-        &[],
-        |row| row.required::<pg_sys::Oid>(1),
-    )?
-    .into_iter()
-    .next()
-    .ok_or_else(|| {
+    let owner = extension(|row| row.required::<pg_sys::Oid>(pg_sys::Anum_pg_extension_extowner as i32))?;
+    let owner = owner.ok_or_else(|| {
         Failure::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             "extension copymatch is not installed in this database",

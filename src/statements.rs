@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts};
@@ -44,6 +44,13 @@ impl Parameter {
     }
 }
 
+impl Parameter {
+    /// Type and value, None for NULL.
+    pub fn parts(&self) -> (pg_sys::Oid, Option<pg_sys::Datum>) {
+        (self.oid, self.datum)
+    }
+}
+
 /// One row of a result. Values are copied out; a column is read as the type that the statement casts it to.
 pub struct Row {
     tuple: pg_sys::HeapTuple,
@@ -51,6 +58,75 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row of a table.
+    ///
+    /// # Safety
+    /// The row fits the descriptor, and both stay valid while the value is used.
+    pub unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Row {
+        Row { tuple, descriptor }
+    }
+
+    /// The number of the column of this name.
+    pub fn column(&self, name: &CStr) -> Result<i32, Failure> {
+        // SAFETY: the descriptor is only read; system columns have negative numbers.
+        let number = unsafe { pg_sys::SPI_fnumber(self.descriptor, name.as_ptr()) };
+        if number > 0 {
+            return Ok(number);
+        }
+        Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!(
+                "a table in schema \"copymatch\" has no column \"{}\"",
+                name.to_string_lossy()
+            ),
+        )
+        .hint("Was it changed by hand? Else: ALTER EXTENSION copymatch UPDATE."))
+    }
+
+    /// The OID in a column of type oid, regclass or regrole.
+    pub fn oid(&self, number: i32) -> Option<pg_sys::Oid> {
+        let mut is_null = false;
+        // SAFETY: as for get(); the datum is read as the type that it is of.
+        unsafe {
+            let kind = pg_sys::SPI_gettypeid(self.descriptor, number);
+            if ![pg_sys::OIDOID, pg_sys::REGCLASSOID, pg_sys::REGROLEOID].contains(&kind) {
+                return None;
+            }
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &mut is_null);
+            pg_sys::Oid::from_datum(datum, is_null)
+        }
+    }
+
+    /// The elements of a column of type name[] that are not NULL.
+    pub fn names(&self, number: i32) -> Vec<String> {
+        let mut is_null = false;
+        // SAFETY: as for get(); the array's elements are copied out.
+        unsafe {
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &mut is_null);
+            if is_null || pg_sys::SPI_gettypeid(self.descriptor, number) != pg_sys::NAMEARRAYOID {
+                return Vec::new();
+            }
+            let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(
+                pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast(),
+                pg_sys::NAMEOID,
+                size_of::<pg_sys::NameData>() as i32,
+                false,
+                b'c' as std::ffi::c_char,
+                &mut elements,
+                &mut nulls,
+                &mut count,
+            );
+            (0..usize::try_from(count).unwrap_or(0))
+                .filter(|&at| !*nulls.add(at))
+                .map(|at| {
+                    let name = (*elements.add(at)).cast_mut_ptr::<std::ffi::c_char>();
+                    CStr::from_ptr(name).to_string_lossy().into_owned()
+                })
+                .collect()
+        }
+    }
+
     /// Column `number` (from 1), or None where it is NULL. Its type must be `T`'s own: a datum of another type, read as
     /// this one, would be a wild pointer.
     pub fn get<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<Option<T>, Failure> {
@@ -81,7 +157,7 @@ impl Row {
         // SAFETY: as for get(); SPI_getvalue answers null for NULL, else a palloc'd text that is copied.
         unsafe {
             let text = pg_sys::SPI_getvalue(self.tuple, self.descriptor, number);
-            (!text.is_null()).then(|| std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
         }
     }
 
@@ -98,14 +174,21 @@ impl Row {
 
     /// Column `number`, which the statement never leaves NULL.
     pub fn required<T: FromDatum + IntoDatum>(&self, number: i32) -> Result<T, Failure> {
-        self.get(number)?.ok_or_else(|| {
-            Failure::new(
-                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                format!("column {number} of a catalogue query of copymatch is NULL"),
-            )
-            .hint("A table in schema \"copymatch\" was changed by hand.")
-        })
+        self.get(number)?.ok_or_else(|| is_null(&format!("column {number}")))
     }
+
+    /// The error that a column is NULL which never is.
+    pub fn is_null(&self, name: &CStr) -> Failure {
+        is_null(&format!("column \"{}\"", name.to_string_lossy()))
+    }
+}
+
+fn is_null(what: &str) -> Failure {
+    Failure::new(
+        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        format!("{what} of a catalogue query of copymatch is NULL"),
+    )
+    .hint("A table in schema \"copymatch\" was changed by hand.")
 }
 
 /// A type as SQL names it.
@@ -113,7 +196,7 @@ fn type_name(oid: pg_sys::Oid) -> String {
     // SAFETY: a look-up in PostgreSQL's caches that answers "???" for what is no type; the
     // string is palloc'd and copied.
     unsafe {
-        std::ffi::CStr::from_ptr(pg_sys::format_type_be(oid))
+        CStr::from_ptr(pg_sys::format_type_be(oid))
             .to_string_lossy()
             .into_owned()
     }

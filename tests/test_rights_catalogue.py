@@ -101,6 +101,82 @@ def test_the_rules_look_at_something(db):
     assert len(db.execute(FUNCTIONS + " AND p.prosecdef").fetchall()) > 1
 
 
+@pytest.fixture
+def reader(fresh_db):
+    """A connection as a role of its own: a set's owner, who has nothing but what PUBLIC has."""
+    role = f"{fresh_db.info.dbname}_reader"
+    fresh_db.execute(
+        f"CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role}; "
+        "CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256)); "
+        "SELECT copy_create_set('refs', 'refs', 'id', NULL)"
+    )
+    fresh_db.role = role
+    yield fresh_db
+    fresh_db.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+#: What is done to copymatch.model, and the SQLSTATE of a search and of a background by whoever has no other rights.
+ROWS_OF_THE_CATALOGUE = {
+    "as installed": ("SELECT", None),
+    "no SELECT": ("REVOKE SELECT ON copymatch.model FROM PUBLIC", "42501"),
+    "the columns that are read": (
+        "REVOKE SELECT ON copymatch.model FROM PUBLIC; "
+        "GRANT SELECT (name, dimensions, sha256, background_sha256, built_in) ON copymatch.model TO PUBLIC",
+        None,
+    ),
+    "not all columns that are read": (
+        "REVOKE SELECT ON copymatch.model FROM PUBLIC; GRANT SELECT (name, built_in) ON copymatch.model TO PUBLIC",
+        "42501",
+    ),
+    "no USAGE of the schema": ("REVOKE USAGE ON SCHEMA copymatch FROM PUBLIC", "42501"),
+    "policies that show nothing": ("ALTER TABLE copymatch.model ENABLE ROW LEVEL SECURITY", "42704"),
+    "policies that show it": (
+        "ALTER TABLE copymatch.model ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON copymatch.model USING (true)",
+        None,
+    ),
+    "another index": ("ALTER INDEX copymatch.model_pkey RENAME TO other", None),
+    "no index": ("SET enable_indexscan = off; SET enable_bitmapscan = off", None),
+}
+
+
+@pytest.mark.parametrize("what", ROWS_OF_THE_CATALOGUE)
+def test_the_catalogue_shows_a_role_what_a_statement_would_show_it(reader, sqlstate, what):
+    """Rows are read without a statement where that shows the same; here somebody has changed what PUBLIC may see."""
+    change, refused = ROWS_OF_THE_CATALOGUE[what]
+    reader.execute(f"RESET ROLE; {change}; SET ROLE {reader.role}")
+    descriptor = "array_fill(0.0625::real, ARRAY[256])::vector"
+    for call in (f"copy_background({descriptor})", f"copy_match_descriptor({descriptor}, 'refs')"):
+        if refused is None:
+            reader.execute(f"SELECT {call}")
+        else:
+            with sqlstate(refused):
+                reader.execute(f"SELECT {call}")
+    # A superuser sees it in any case.
+    reader.execute(f"RESET ROLE; SELECT copy_background({descriptor})")
+
+
+def test_a_key_is_written_as_the_catalogue_writes_it(db):
+    """The library makes the expression of a key itself; copymatch.key_expression makes it in SQL."""
+    db.execute('CREATE TABLE k (a int, "B b" int, c int, descriptor vector(256), PRIMARY KEY (a, "B b", c))')
+    db.execute("INSERT INTO k VALUES (1, 2, 3, array_fill(0.0625::real, ARRAY[256])::vector)")
+    for number, key in enumerate(("a", 'a, "B b"', 'c, "B b", a')):
+        db.execute("SELECT copy_create_set(%s, 'k', %s, NULL)", [f"k{number}", key])
+        db.execute(
+            "INSERT INTO k VALUES (1, 2, 3, array_fill(0.0625::real, ARRAY[256])::vector) ON CONFLICT DO NOTHING"
+        )
+        (expression,) = db.execute(
+            "SELECT copymatch.key_expression(key_column, further_key_columns) FROM copymatch.reference_set "
+            "WHERE name = %s",
+            [f"k{number}"],
+        ).fetchone()
+        wanted = db.execute(f"SELECT {expression} FROM k r").fetchone()
+        found = db.execute(
+            "SELECT reference FROM copy_match_descriptor(array_fill(0.0625::real, ARRAY[256])::vector, %s)",
+            [f"k{number}"],
+        ).fetchone()
+        assert found == wanted
+
+
 def test_what_lint_reads_is_what_is_installed(server):
     """scripts/check_sql.py puts the install script together as cargo pgrx does."""
     version = (

@@ -1,11 +1,14 @@
 //! The model catalogue, read with the caller's rights.
 
+use std::ffi::CStr;
+
 use encoder::Manifest;
 use pgrx::prelude::*;
 use scoring::{Background, BackgroundError, Calibration};
 
 use super::builtin;
 use crate::failure::Failure;
+use crate::own_table::{Lookup, Sight};
 use crate::settings;
 use crate::statements::{Parameter, Row, select};
 
@@ -41,25 +44,27 @@ impl Weights<'_> {
     }
 }
 
-const COLUMNS: &str = "m.name, m.dimensions, m.sha256, m.background_sha256, m.built_in";
+const fn model_by(column: &'static CStr, index: Option<&'static CStr>) -> Lookup {
+    Lookup {
+        table: c"model",
+        column,
+        index,
+        columns: "t.name, t.dimensions, t.sha256, t.background_sha256, t.built_in",
+    }
+}
+
+static BY_NAME: Lookup = model_by(c"name", Some(c"model_pkey"));
+static BUILT_IN: Lookup = model_by(c"built_in", None);
 
 impl Model {
     /// The model of this name; without a name, that of `copymatch.default_model`, or the built-in one.
     pub fn find(name: Option<&str>) -> Result<Model, Failure> {
         let name = name.map(str::to_owned).or_else(settings::default_model);
         let found = match &name {
-            None => select(
-                &format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.built_in"),
-                &[],
-                Model::read,
-            )?,
-            Some(name) => select(
-                &format!("SELECT {COLUMNS} FROM copymatch.model m WHERE m.name = $1"),
-                &[Parameter::of(name.as_str())],
-                Model::read,
-            )?,
+            None => BUILT_IN.first(Parameter::of(true), Sight::Snapshot, Model::read)?,
+            Some(name) => BY_NAME.first(Parameter::of(name.as_str()), Sight::Snapshot, Model::read)?,
         };
-        found.into_iter().next().ok_or_else(|| {
+        found.ok_or_else(|| {
             let message = match name {
                 Some(name) => format!("model \"{name}\" does not exist"),
                 None => "there is no built-in model in the catalogue".to_owned(),
@@ -71,11 +76,11 @@ impl Model {
 
     fn read(row: &Row) -> Result<Model, Failure> {
         Ok(Model {
-            name: row.required(1)?,
-            dimensions: usize::try_from(row.required::<i32>(2)?).unwrap_or(0),
-            sha256: row.required(3)?,
-            background_sha256: row.get(4)?,
-            built_in: row.required(5)?,
+            name: row.required(row.column(c"name")?)?,
+            dimensions: usize::try_from(row.required::<i32>(row.column(c"dimensions")?)?).unwrap_or(0),
+            sha256: row.required(row.column(c"sha256")?)?,
+            background_sha256: row.get(row.column(c"background_sha256")?)?,
+            built_in: row.required(row.column(c"built_in")?)?,
         })
     }
 
@@ -116,7 +121,7 @@ impl Model {
     pub fn background(&self) -> Result<Option<Background>, Failure> {
         if self.built_in {
             self.require_current()?;
-            return Background::from_static(builtin::BACKGROUND)
+            return Background::from_verified(builtin::BACKGROUND)
                 .map(Some)
                 .map_err(invalid_background);
         }

@@ -69,6 +69,32 @@ pub fn locked_in(relation: pg_sys::Oid, mode: u32) -> Option<Relation> {
     }
 }
 
+/// What the caches say of a relation that is not locked yet.
+pub struct Class {
+    /// Its owner.
+    pub owner: pg_sys::Oid,
+    /// Whether others may inherit from it.
+    pub has_heirs: bool,
+}
+
+/// See `Class`; None where the relation is gone.
+pub fn class(relation: pg_sys::Oid) -> Option<Class> {
+    // SAFETY: a look-up in the caches; what is needed is copied before the tuple is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
+        if tuple.is_null() {
+            return None;
+        }
+        let class = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let found = Class {
+            owner: class.relowner,
+            has_heirs: class.relhassubclass,
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(found)
+    }
+}
+
 /// A role's name, or its number where it is gone.
 pub fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: a look-up; the name is palloc'd and copied.

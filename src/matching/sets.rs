@@ -1,19 +1,23 @@
 //! Reference sets as the catalogue records them, judged by what is there now.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
 use scoring::Calibration;
+use serde_json::{Map, Value};
 
 use super::filter;
 use super::gate::{self, current_user, trusts};
 use super::verification::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
+use crate::json::Json;
 use crate::own_schema::OwnSchema;
+use crate::own_table::{Lookup, Sight};
 use crate::rights::as_extension_owner;
 use crate::sets::unknown_set;
-use crate::statements::{Parameter, Row, change, select};
+use crate::statements::{Parameter, Row, select};
 
 /// A set that can be searched: its relation is locked against changes, and what is said here holds
 /// as long as the lock does.
@@ -70,7 +74,7 @@ struct Recorded {
     id: i64,
     name: String,
     oid: pg_sys::Oid,
-    /// By the statement's snapshot: judged before the relation is locked, so that nobody waits for a stranger's lock.
+    /// By the caches: judged before the relation is locked, so that nobody waits for a stranger's lock.
     owner: Option<pg_sys::Oid>,
     /// Owners of what inherits from the relation.
     heirs: Vec<pg_sys::Oid>,
@@ -95,28 +99,57 @@ struct Recorded {
     verify: String,
 }
 
-/// Read as the extension's owner, about the user $1: status rows are not for everybody, that there are some is.
+/// A set's record.
+const fn set_by(column: &'static CStr, index: &'static CStr) -> Lookup {
+    Lookup {
+        table: c"reference_set",
+        column,
+        index: Some(index),
+        columns: "t.id, t.name, t.relation, t.key_column, t.further_key_columns, t.descriptor_column, t.filter, \
+                  t.filter_beyond, t.model, t.k, t.calibration, t.copy_probability, t.review_probability, \
+                  t.sketch_column, t.verify, t.trusted_relation, t.trusted_owner",
+    }
+}
+
+static BY_NAME: Lookup = set_by(c"name", c"reference_set_pkey");
+static BY_ID: Lookup = set_by(c"id", c"reference_set_id_key");
+/// Of the one whose is_default is true.
+static DEFAULT: Lookup = set_by(c"is_default", c"reference_set_is_default");
+
+/// Whether there are negative sets at all: mostly there are none.
+static NEGATIVE: Lookup = Lookup {
+    table: c"reference_set",
+    column: c"negative",
+    index: None,
+    columns: "t.id",
+};
+
+static CALIBRATION: Lookup = Lookup {
+    table: c"calibration",
+    column: c"id",
+    index: Some(c"calibration_pkey"),
+    columns: "t.background_sha256, t.neighbours, t.factor, t.clamp_low, t.clamp_high, t.intercept, \
+              t.similarity_weight, t.background_weight, t.copy_probability, t.review_probability, t.weights",
+};
+
+/// References of a set that are or were out of use. Which they are is not for everybody, that there are some is.
+static STATUS: Lookup = Lookup {
+    table: c"reference_status",
+    column: c"reference_set",
+    index: Some(c"reference_status_pkey"),
+    columns: "t.state",
+};
+
+/// Owners of what inherits from the relation $1.
+const HEIRS: &str = "\
+    WITH RECURSIVE heir AS (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1 \
+                            UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN heir h \
+                            ON i.inhparent = h.inhrelid) \
+    SELECT DISTINCT h.relowner FROM heir JOIN pg_catalog.pg_class h ON h.oid = heir.inhrelid";
+
+/// Numbers of sets. Read as the extension's owner, about the user $1.
 const QUERY: &str = "\
-    SELECT s.id, s.name, s.relation::pg_catalog.oid, c.relowner, \
-           CASE WHEN c.relhassubclass THEN ( \
-               WITH RECURSIVE heir AS (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid \
-                                       UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN heir h \
-                                       ON i.inhparent = h.inhrelid) \
-               SELECT pg_catalog.array_agg(DISTINCT h.relowner) FROM heir JOIN pg_catalog.pg_class h \
-               ON h.oid = heir.inhrelid) END, \
-           CASE WHEN s.trusted_relation = s.relation THEN s.trusted_owner::pg_catalog.oid END, \
-           (ARRAY[s.key_column] || s.further_key_columns || ARRAY[s.descriptor_column])::pg_catalog.text[], \
-           copymatch.key_expression(s.key_column, s.further_key_columns), pg_catalog.quote_ident(s.descriptor_column), \
-           s.descriptor_column::pg_catalog.text, s.filter, s.filter_beyond, \
-           EXISTS (SELECT FROM copymatch.reference_status x WHERE x.reference_set = s.name), s.model, s.k, \
-           k.background_sha256, \
-           (pg_catalog.jsonb_build_object('neighbours', k.neighbours, 'factor', k.factor, \
-                'clamp', pg_catalog.jsonb_build_array(k.clamp_low, k.clamp_high), 'intercept', k.intercept, \
-                'similarity_weight', k.similarity_weight, 'background_weight', k.background_weight, \
-                'copy_probability', k.copy_probability, 'review_probability', k.review_probability) \
-            || coalesce(k.weights, '{}'::pg_catalog.jsonb))::pg_catalog.text, \
-           s.copy_probability, s.review_probability, s.sketch_column::pg_catalog.text, s.verify \
-    FROM copymatch.reference_set s JOIN copymatch.calibration k ON k.id = s.calibration \
+    SELECT s.id FROM copymatch.reference_set s \
          LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation AND $1 IS NOT NULL";
 
 /// Of a relation that is there, whether the user may read what a search reads.
@@ -143,7 +176,7 @@ impl ReferenceSet {
     /// The set of this name, or the members of the group of this name. A group of somebody else's was
     /// not typed member by member.
     pub fn named(name: &str) -> Result<Vec<ReferenceSet>, Failure> {
-        if let Some(set) = recorded("s.name = $2", Parameter::of(name))?.into_iter().next() {
+        if let Some(set) = recorded(&BY_NAME, Parameter::of(name))? {
             return Ok(vec![set.settle(Choice::Typed)?]);
         }
         let members = select(
@@ -166,19 +199,16 @@ impl ReferenceSet {
         members
             .into_iter()
             .map(|(id, member, owner)| {
-                let set = recorded("s.id = $2", Parameter::of(id.unwrap_or(0)))?
-                    .into_iter()
-                    .next()
-                    .ok_or_else(|| {
-                        Failure::new(
-                            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                            format!("reference set \"{member}\", a member of group \"{name}\", does not exist"),
-                        )
-                        .hint(
-                            "A set made anew under that name is another one: make the group again with copy_drop_group \
-                             and copy_create_group.",
-                        )
-                    })?;
+                let set = recorded(&BY_ID, Parameter::of(id.unwrap_or(0)))?.ok_or_else(|| {
+                    Failure::new(
+                        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                        format!("reference set \"{member}\", a member of group \"{name}\", does not exist"),
+                    )
+                    .hint(
+                        "A set made anew under that name is another one: make the group again with copy_drop_group \
+                         and copy_create_group.",
+                    )
+                })?;
                 let own = owner == Some(current_user());
                 set.settle(if own { Choice::Typed } else { Choice::Gated })
             })
@@ -190,7 +220,7 @@ impl ReferenceSet {
     pub fn readable(home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
         let mut left_out = Vec::new();
         let found = usable(
-            recorded(
+            listed(
                 &format!("$2 AND NOT s.negative AND (c.oid IS NULL OR {READABLE}) ORDER BY s.name"),
                 Parameter::of(true),
             )?,
@@ -211,7 +241,10 @@ impl ReferenceSet {
     /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner.
     /// Sets that the caller may not read or does not trust explain nothing.
     pub fn negatives(&self, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
-        let found = recorded(
+        if !as_extension_owner(|| NEGATIVE.exists(Parameter::of(true)))? {
+            return Ok(Vec::new());
+        }
+        let found = listed(
             &format!(
                 "s.negative AND {READABLE} \
                  AND EXISTS (SELECT FROM copymatch.reference_set p JOIN pg_catalog.pg_class pc ON pc.oid = p.relation \
@@ -272,19 +305,16 @@ fn usable(recorded: Vec<Recorded>, home: &OwnSchema, left_out: &mut Vec<(String,
 #[pg_extern(sql = false)]
 fn default_set() -> String {
     boundary(|| {
-        let set = recorded("$2 AND s.is_default", Parameter::of(true))?
-            .into_iter()
-            .next()
-            .ok_or_else(|| {
-                Failure::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                    "there is no default reference set",
-                )
-                .hint(
-                    "Make one with copy_create_set, choose one with copy_default_set, or name one: \
-                     copy_match(image, reference_set => '…').",
-                )
-            })?;
+        let set = recorded(&DEFAULT, Parameter::of(true))?.ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                "there is no default reference set",
+            )
+            .hint(
+                "Make one with copy_create_set, choose one with copy_default_set, or name one: \
+                 copy_match(image, reference_set => '…').",
+            )
+        })?;
         let refused = |owner| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -317,7 +347,7 @@ fn default_set() -> String {
 }
 
 fn find(name: &str) -> Result<Recorded, Failure> {
-    match recorded("s.name = $2", Parameter::of(name))?.into_iter().next() {
+    match recorded(&BY_NAME, Parameter::of(name))? {
         Some(recorded) => Ok(recorded),
         None => {
             let there = select(
@@ -336,57 +366,120 @@ fn find(name: &str) -> Result<Recorded, Failure> {
     }
 }
 
-fn recorded(condition: &str, parameter: Parameter) -> Result<Vec<Recorded>, Failure> {
+/// The sets that fulfil a condition about the user $1 and another parameter.
+fn listed(condition: &str, parameter: Parameter) -> Result<Vec<Recorded>, Failure> {
     let user = current_user();
-    as_extension_owner(|| {
+    let numbers = as_extension_owner(|| {
         select(
             &format!("{QUERY} WHERE {condition}"),
             &[Parameter::of(user), parameter],
-            read,
+            |row| row.required::<i64>(1),
         )
-    })
+    })?;
+    let each = numbers.into_iter().map(|id| recorded(&BY_ID, Parameter::of(id)));
+    each.filter_map(Result::transpose).collect()
+}
+
+fn recorded(by: &Lookup, value: Parameter) -> Result<Option<Recorded>, Failure> {
+    as_extension_owner(|| Recorded::find(by, value, Sight::Snapshot))
 }
 
 /// A set's record as it is now, not as the statement's snapshot shows it.
 fn recorded_now(id: i64) -> Result<Option<Recorded>, Failure> {
-    let user = current_user();
-    let found = as_extension_owner(|| {
-        change(
-            &format!("{QUERY} WHERE s.id = $2"),
-            &[Parameter::of(user), Parameter::of(id)],
-            read,
-        )
-    })?;
-    Ok(found.into_iter().next())
+    as_extension_owner(|| Recorded::find(&BY_ID, Parameter::of(id), Sight::Now))
 }
 
-fn read(row: &Row) -> Result<Recorded, Failure> {
-    Ok(Recorded {
-        id: row.required(1)?,
-        name: row.required(2)?,
-        oid: row.required(3)?,
-        owner: row.get(4)?,
-        heirs: row.get(5)?.unwrap_or_default(),
-        trusted_owner: row.get(6)?,
-        columns: row.required(7)?,
-        key: row.required(8)?,
-        descriptor: row.required(9)?,
-        descriptor_column: row.required(10)?,
-        filter: row.get(11)?,
-        filter_beyond: row.required(12)?,
-        has_status: row.required(13)?,
-        model: row.required(14)?,
-        k: row.get(15)?,
-        background_sha256: row.required(16)?,
-        calibration: row.required(17)?,
-        copy_probability: row.get(18)?,
-        review_probability: row.get(19)?,
-        sketch_column: row.get(20)?,
-        verify: row.required(21)?,
-    })
+/// The calibration as JSON, in the form that crate `scoring` reads, and the hash of the background that it was measured
+/// with.
+fn calibration(row: &Row) -> Result<(String, Vec<u8>), Failure> {
+    let number = |name| row.required::<f64>(row.column(name)?);
+    let mut record = Map::new();
+    let mut put = |name: &str, value: Value| record.insert(name.to_owned(), value);
+    put("neighbours", row.required::<i32>(row.column(c"neighbours")?)?.into());
+    put("factor", number(c"factor")?.into());
+    put("clamp", vec![number(c"clamp_low")?, number(c"clamp_high")?].into());
+    put("intercept", number(c"intercept")?.into());
+    put("similarity_weight", number(c"similarity_weight")?.into());
+    put("background_weight", number(c"background_weight")?.into());
+    put("copy_probability", number(c"copy_probability")?.into());
+    put("review_probability", number(c"review_probability")?.into());
+    if let Some(weights) = row.text(row.column(c"weights")?)
+        && let Value::Object(weights) = Json::parse(&weights)?
+    {
+        record.extend(weights);
+    }
+    let background = row.required(row.column(c"background_sha256")?)?;
+    Ok((Value::Object(record).to_string(), background))
+}
+
+/// The key as text: an expression over the relation, which goes by the alias `r`. As copymatch.key_expression has it.
+fn key_expression(columns: &[String]) -> String {
+    let quoted: Vec<String> = columns
+        .iter()
+        .map(|column| format!("r.{}", quote_identifier(column)))
+        .collect();
+    match quoted.as_slice() {
+        [only] => format!("copymatch.key_text({only})"),
+        several => format!("copymatch.key_text(ROW({}))", several.join(", ")),
+    }
 }
 
 impl Recorded {
+    /// As the extension's owner.
+    fn find(by: &Lookup, value: Parameter, sight: Sight) -> Result<Option<Recorded>, Failure> {
+        let Some((mut set, number)) = by.first(value, sight, Recorded::read)? else {
+            return Ok(None);
+        };
+        let Some(calibration) = CALIBRATION.first(Parameter::of(number), sight, calibration)? else {
+            return Ok(None);
+        };
+        (set.calibration, set.background_sha256) = calibration;
+        set.has_status = STATUS.exists(Parameter::of(set.name.as_str()))?;
+        if let Some(class) = gate::class(set.oid) {
+            set.owner = Some(class.owner);
+            if class.has_heirs {
+                set.heirs = select(HEIRS, &[Parameter::of(set.oid)], |row| row.required(1))?;
+            }
+        }
+        Ok(Some(set))
+    }
+
+    /// What stands in the row itself, and the number of the calibration.
+    fn read(row: &Row) -> Result<(Recorded, i64), Failure> {
+        let name = |column| Ok::<_, Failure>(row.text(row.column(column)?));
+        let required = |column| name(column)?.ok_or_else(|| row.is_null(column));
+        let oid = |column| Ok::<_, Failure>(row.oid(row.column(column)?));
+        let relation = oid(c"relation")?.ok_or_else(|| row.is_null(c"relation"))?;
+        let descriptor_column = required(c"descriptor_column")?;
+        let mut key = vec![required(c"key_column")?];
+        key.append(&mut row.names(row.column(c"further_key_columns")?));
+        let set = Recorded {
+            id: row.required(row.column(c"id")?)?,
+            name: required(c"name")?,
+            oid: relation,
+            owner: None,
+            heirs: Vec::new(),
+            trusted_owner: oid(c"trusted_owner")?
+                .filter(|_| oid(c"trusted_relation").is_ok_and(|r| r == Some(relation))),
+            key: key_expression(&key),
+            columns: [key, vec![descriptor_column.clone()]].concat(),
+            descriptor: quote_identifier(&descriptor_column),
+            descriptor_column,
+            filter: name(c"filter")?,
+            filter_beyond: row.required(row.column(c"filter_beyond")?)?,
+            has_status: false,
+            model: required(c"model")?,
+            k: row.get(row.column(c"k")?)?,
+            calibration: String::new(),
+            background_sha256: Vec::new(),
+            copy_probability: row.get(row.column(c"copy_probability")?)?,
+            review_probability: row.get(row.column(c"review_probability")?)?,
+            sketch_column: name(c"sketch_column")?,
+            verify: required(c"verify")?,
+        };
+        Ok((set, row.required(row.column(c"calibration")?)?))
+    }
+
     fn admits(&self, owner: pg_sys::Oid) -> Result<(), Failure> {
         let user = current_user();
         let stranger = if trusts(user, owner) || self.trusted_owner == Some(owner) {
@@ -468,7 +561,7 @@ impl Recorded {
         let filter = self.filter()?;
         Ok(ReferenceSet {
             condition: self.condition(filter.as_ref()),
-            sketch: sketch.as_ref().map(pgrx::spi::quote_identifier),
+            sketch: sketch.as_ref().map(quote_identifier),
             sketch_column: sketch,
             portable: filter.as_ref().is_none_or(|filter| filter.portable),
             filter: filter.map(|filter| filter.text),

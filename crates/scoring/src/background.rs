@@ -187,24 +187,23 @@ impl Background {
     /// [`BackgroundError`] for a foreign or damaged file, and for a row that is not finite or not of unit length.
     pub fn parse(bytes: &[u8]) -> Result<Self, BackgroundError> {
         let header = Header::parse(bytes)?;
-        Self::from_payload(&header, &bytes[HEADER..], |codes| Cow::Owned(codes.to_vec()))
+        let background = Self::from_payload(&header, &bytes[HEADER..], |codes| Cow::Owned(codes.to_vec()));
+        background.check_rows()?;
+        Ok(background)
     }
 
-    /// As [`Background::parse`], for bytes that are part of the program: 8-bit components are used where they lie, so
-    /// that every process shares one copy of them.
+    /// As [`Background::parse`], for bytes that are part of the program and that its own tests have parsed: 8-bit
+    /// components are used where they lie, so that every process shares one copy of them, and the rows are not looked
+    /// through once more by each process.
     ///
     /// # Errors
-    /// As [`Background::parse`].
-    pub fn from_static(bytes: &'static [u8]) -> Result<Self, BackgroundError> {
+    /// [`BackgroundError`] for a foreign header and another length than it announces.
+    pub fn from_verified(bytes: &'static [u8]) -> Result<Self, BackgroundError> {
         let header = Header::parse(bytes)?;
-        Self::from_payload(&header, &bytes[HEADER..], Cow::Borrowed)
+        Ok(Self::from_payload(&header, &bytes[HEADER..], Cow::Borrowed))
     }
 
-    fn from_payload<'a>(
-        header: &Header,
-        payload: &'a [u8],
-        keep: impl FnOnce(&'a [u8]) -> Cow<'static, [u8]>,
-    ) -> Result<Self, BackgroundError> {
+    fn from_payload<'a>(header: &Header, payload: &'a [u8], keep: impl FnOnce(&'a [u8]) -> Cow<'static, [u8]>) -> Self {
         let components = match header.encoding {
             Encoding::F32 => Components::F32(floats(payload)),
             Encoding::F16 => Components::F16(
@@ -223,13 +222,11 @@ impl Background {
                 }
             }
         };
-        let background = Self {
+        Self {
             rows: header.rows,
             dimensions: header.dimensions,
             components,
-        };
-        background.check_rows()?;
-        Ok(background)
+        }
     }
 
     /// Number of descriptors.

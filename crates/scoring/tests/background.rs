@@ -97,7 +97,7 @@ fn a_background_in_the_programs_own_data_gives_the_same_answers() {
     for encoding in ENCODINGS {
         let bytes = file(encoding, &rows);
         let owned = Background::parse(&bytes).expect("valid");
-        let kept = Background::from_static(bytes.leak()).expect("valid");
+        let kept = Background::from_verified(bytes.leak()).expect("valid");
         assert_eq!(owned.mean_top_k(query, 5), kept.mean_top_k(query, 5));
     }
 }
