@@ -15,7 +15,7 @@
 #   TRAIN_CHAIN    the steps of `train` (default train/chain.yaml, the default model's)
 #   BENCHMARK      folder of the detection benchmark (default ../shared/bench/detection)
 #   TRAIN_MIRROR   folder with train/configs/tables/sources.yaml's repositories as OWNER+NAME/repo, git directories;
-#                  without it the foreign pictures are drawn ones
+#                  without it `train` stops, and the foreign pictures of `validate` are drawn ones
 #   MODEL          folder of the model (default models/default for eval, train/runs/model for train)
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ROOT"
@@ -53,7 +53,10 @@ case ${1:-} in
     test) "$TRAIN_PYTHON" -m pytest -q train/tests ;;
     train)
         need_data
-        chain "${TRAIN_CHAIN:-train/chain.yaml}" --model "${MODEL:-train/runs/model}"
+        [ -n "${TRAIN_MIRROR:-}" ] || [ -e train/runs/beside/index.json ] || [ -n "${TRAIN_CHAIN:-}" ] ||
+            die "the background's pages are pictures of public repositories; set TRAIN_MIRROR to a folder of them"
+        chain "${TRAIN_CHAIN:-train/chain.yaml}" --model "${MODEL:-train/runs/model}" \
+            ${TRAIN_MIRROR:+--mirror "$TRAIN_MIRROR"}
         ;;
     eval)
         [ -d "$benchmark" ] || die "no detection benchmark in $benchmark; set BENCHMARK"

@@ -42,18 +42,20 @@ CREATE FUNCTION copymatch.labels_needed(precision_wanted double precision, confi
 COMMENT ON FUNCTION copymatch.labels_needed(double precision, double precision) IS
     'how many judged matches without one error it takes to promise a precision with this confidence';
 
-CREATE FUNCTION copymatch.background_of(descriptor @extschema@.vector, model text, neighbours integer)
+CREATE FUNCTION copymatch.calibration_background(descriptor @extschema@.vector, calibration bigint)
     RETURNS double precision
-    AS 'MODULE_PATHNAME', 'background_of_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION copymatch.background_of(@extschema@.vector, text, integer) IS
-    'mean inner product of a unit descriptor with this many nearest background descriptors of the model';
+    AS 'MODULE_PATHNAME', 'calibration_background_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION copymatch.calibration_background(@extschema@.vector, bigint) IS
+    'mean inner product of a unit descriptor with its nearest among the background descriptors that a calibration was '
+    'measured with';
 
-CREATE FUNCTION copymatch.background_sample(model text, neighbours integer, count integer, seed bigint)
+CREATE FUNCTION copymatch.calibration_background_sample(calibration bigint, count integer, seed bigint)
     RETURNS TABLE (descriptor @extschema@.vector, background double precision)
-    AS 'MODULE_PATHNAME', 'background_sample_wrapper' LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
-COMMENT ON FUNCTION copymatch.background_sample(text, integer, integer, bigint) IS
-    'a seeded sample of the model''s background descriptors, each with its background similarity to the others: '
-    'queries that are copies of nothing';
+    AS 'MODULE_PATHNAME', 'calibration_background_sample_wrapper'
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10000 ROWS 1000;
+COMMENT ON FUNCTION copymatch.calibration_background_sample(bigint, integer, bigint) IS
+    'a seeded sample of the background descriptors that a calibration was measured with, each with its background '
+    'similarity to the others: queries that are copies of nothing';
 
 CREATE FUNCTION copymatch.owned_set(reference_set text)
     RETURNS copymatch.reference_set LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -118,12 +120,11 @@ BEGIN
                   r AS MATERIALIZED (SELECT r.reference, r.descriptor
                   FROM copymatch.labelled_references(%2$L, ARRAY(SELECT DISTINCT d.reference FROM d)) r),
                   p AS MATERIALIZED (SELECT 1 - (r.descriptor OPERATOR(@extschema@.<=>) d.descriptor) AS similarity,
-                                            copymatch.background_of(d.descriptor, %3$L, %4$s) AS background, d.is_copy,
-                                                d.reference
+                                            copymatch.calibration_background(d.descriptor, %3$s) AS background,
+                                            d.is_copy, d.reference
                                      FROM d JOIN r ON r.reference = d.reference)
              SELECT * FROM p',
-            described, chosen.name, chosen.model,
-            (SELECT c.neighbours FROM copymatch.calibration c WHERE c.id = chosen.calibration));
+            described, chosen.name, chosen.calibration);
     END IF;
     -- By reference where there is one, so that no picture is on both sides; else every second one of each class.
     EXECUTE pg_catalog.format(
@@ -166,7 +167,11 @@ BEGIN
                          pg_catalog.dense_rank() OVER (ORDER BY pg_catalog.md5(f.reference)) % 2 = 0 AS judged
                   FROM copymatch.finding f
                   WHERE f.set_id = chosen.id AND f.model = chosen.model AND f.state IN ('confirmed', 'dismissed')
-                    AND f.similarity IS NOT NULL AND f.background IS NOT NULL) h;
+                    AND f.similarity IS NOT NULL AND f.background IS NOT NULL
+                    -- Backgrounds are compared with those of the same descriptors alone.
+                    AND f.calibration IN (
+                        SELECT k.id FROM copymatch.calibration k JOIN copymatch.calibration own
+                            ON own.background_sha256 = k.background_sha256 WHERE own.id = chosen.calibration)) h;
     END IF;
     evidence := pg_catalog.jsonb_build_object('findings', pg_catalog.cardinality(similarity), 'decided',
         pg_catalog.jsonb_build_array(earliest, latest),

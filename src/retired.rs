@@ -42,6 +42,10 @@ retired!(read_upload_wrapper, pg_finfo_read_upload_wrapper);
 retired!(embed_uploads_wrapper, pg_finfo_embed_uploads_wrapper);
 retired!(queue_settings_wrapper, pg_finfo_queue_settings_wrapper);
 
+// Of a model, not of a calibration, up to 0.2.0.
+retired!(background_of_wrapper, pg_finfo_background_of_wrapper);
+retired!(background_sample_wrapper, pg_finfo_background_sample_wrapper);
+
 retired!(check_filter_wrapper, pg_finfo_check_filter_wrapper);
 // copy_match with fewer parameters, up to 0.2.0: the present one is copy_match_image_wrapper.
 retired!(copy_match_wrapper, pg_finfo_copy_match_wrapper);

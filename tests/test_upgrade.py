@@ -1,8 +1,11 @@
 """From the version before to this one: ALTER EXTENSION copymatch UPDATE leaves what a fresh installation has, and
 keeps what users made."""
 
+import hashlib
 import json
+import struct
 
+import numpy as np
 import psycopg
 import pytest
 from conftest import ROOT
@@ -10,6 +13,8 @@ from pictures import jpeg, scene
 from psycopg.types.json import Jsonb
 
 OLD = sorted(path.stem.removeprefix("copymatch--") for path in (ROOT / "sql" / "history").glob("copymatch--*.sql"))
+# SHA-256 of the background.bin that 0.2.0 carried.
+BACKGROUND_OF_0_2_0 = "755a184837923908e8cd9b0b15ecec44ceef3cce7f4c89c4bf63b7e8d7c72eea"
 
 # Every member of the extension with all that its definition says. What is a member's part (columns,
 # constraints) is told with it.
@@ -180,6 +185,73 @@ def test_sets_of_the_model_before_go_on_and_can_move_to_the_new_one(new_db, conn
     db.execute("CALL copy_reembed('refs', %s, build_index => true)", [default[0]])
     assert db.execute("SELECT model FROM copymatch.reference_sets").fetchone() == (default[0],)
     assert db.execute(matches, [jpeg(scene(9), 60)]).fetchone() == ("9", "copy"), "with the new model"
+
+
+def background_rows() -> np.ndarray:
+    """The built-in background, decoded independently of the extension."""
+    data = (ROOT / "models" / "default" / "background.bin").read_bytes()
+    _, _, _, rows, dimensions = struct.unpack_from("<4sHHII", data)
+    scales = np.frombuffer(data, "<f4", rows, 16)
+    codes = np.frombuffer(data, np.int8, rows * dimensions, 16 + 4 * rows).reshape(rows, dimensions)
+    found = codes.astype(np.float32) * scales[:, None]
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_a_calibration_keeps_the_background_that_it_was_measured_with(new_db, connect):
+    """0.2.0's background was the first 8,192 rows of today's. Sets on the built-in calibration follow it; a set's own
+    calibration, and findings, go on to mean what they meant."""
+    db = connect(new_db(extension=False))
+    db.execute("CREATE EXTENSION copymatch VERSION '0.2.0'; CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256))")
+    # What 0.2.0's own library would have written.
+    db.execute(
+        "UPDATE copymatch.model SET background_sha256 = %s; "
+        "ALTER TABLE copymatch.calibration DISABLE TRIGGER immutable; "
+        "UPDATE copymatch.calibration SET background_sha256 = %s, copy_probability = 0.875; "
+        "ALTER TABLE copymatch.calibration ENABLE TRIGGER immutable".replace("%s", f"'\\x{BACKGROUND_OF_0_2_0}'")
+    )
+    for name in ("follows", "own"):
+        db.execute("SELECT copy_create_set(%s, 'refs', 'id', NULL)", [name])
+    db.execute(
+        """INSERT INTO copymatch.calibration (model, background_sha256, neighbours, factor, clamp_low, clamp_high,
+               intercept, similarity_weight, background_weight, copy_probability, review_probability, reference_set,
+               version, source)
+           SELECT model, background_sha256, 5, 2.5, 0.1, 0.2, -9, 30, -20, 0.9, 0.5, 'own', 1, 'labels'
+           FROM copymatch.calibration WHERE id = 0"""
+    )
+    db.execute(
+        "UPDATE copymatch.reference_set SET calibration = (SELECT max(id) FROM copymatch.calibration) "
+        "WHERE name = 'own'"
+    )
+    db.execute(
+        """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score,
+               probability, verdict, model, calibration)
+           SELECT 'follows', 'refs', '1', '1', 0.9, 0.4, 0, 0.9, 'copy', model, 0 FROM copymatch.calibration
+           WHERE id = 0"""
+    )
+    db.execute("ALTER EXTENSION copymatch UPDATE")
+    rows = background_rows()
+    assert hashlib.sha256((ROOT / "models/default/background.bin").read_bytes()).hexdigest() != BACKGROUND_OF_0_2_0
+    # Near the page that is furthest from all photographs.
+    nearest_photograph = (rows[8192:] @ rows[:8192].T).max(1)
+    page = rows[8192 + int(nearest_photograph.argmin())]
+    db.execute("INSERT INTO refs VALUES (1, %s::text::vector)", [str(page.tolist())])
+    search = "SELECT background FROM copy_match_descriptor(%s::text::vector, %s, 1)"
+
+    def background(name: str) -> float:
+        return db.execute(search, [str(page.tolist()), name]).fetchone()[0]
+
+    photographs, everything = (float(np.sort(known @ page)[-5:].mean()) for known in (rows[:8192], rows))
+    assert everything > photographs + 0.1
+    assert background("follows") == pytest.approx(everything, abs=1e-3)
+    assert background("own") == pytest.approx(photographs, abs=1e-3)
+    measured = (
+        "SELECT encode(k.background_sha256, 'hex'), k.copy_probability FROM copymatch.calibration k "
+        "WHERE k.id = (SELECT calibration FROM copymatch.{} LIMIT 1)"
+    )
+    assert db.execute(measured.format("finding")).fetchone() == (BACKGROUND_OF_0_2_0, 0.875), "as it was judged"
+    # Calibrating once more stays with it, for labels may hold what was measured; the model's own leads on.
+    db.execute("SELECT copy_use_calibration('own', 0)")
+    assert background("own") == pytest.approx(everything, abs=1e-3)
 
 
 def test_triggers_that_the_gate_would_stop_are_named_with_the_way(new_db, connect):

@@ -128,6 +128,9 @@ DROP FUNCTION copymatch.record_text(text[]);
 DROP FUNCTION @extschema@.copy_flag_existing(regclass, name, text);
 -- The library makes the edited copies of a calibration.
 DROP FUNCTION copymatch.edited_pairs(text, integer, integer, double precision, bigint);
+-- Backgrounds are those that a calibration was measured with.
+DROP FUNCTION copymatch.background_of(@extschema@.vector, text, integer);
+DROP FUNCTION copymatch.background_sample(text, integer, integer, bigint);
 -- The evidence is verification's, and one column more.
 DROP FUNCTION @extschema@.copy_explain_matches(bytea, bytea);
 DROP FUNCTION copymatch.record_findings(regclass, text, text, text, text[], double precision[], double precision[],

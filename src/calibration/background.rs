@@ -10,10 +10,10 @@ use crate::interrupts;
 use crate::types::Vector;
 
 #[pg_extern(sql = false)]
-fn background_of(descriptor: Vector, model: &str, neighbours: i32) -> f64 {
+fn calibration_background(descriptor: Vector, calibration: i64) -> f64 {
     boundary(|| {
-        let model = Model::find(Some(model))?;
-        background(descriptor.elements(), &model, usize::try_from(neighbours).unwrap_or(0))
+        let (model, neighbours) = Model::of_calibration(calibration)?;
+        background(descriptor.elements(), &model, neighbours)
     })
 }
 
@@ -27,18 +27,16 @@ pub fn background(descriptor: &[f32], model: &Model, neighbours: usize) -> Resul
     })
 }
 
-/// A seeded sample of the model's background descriptors, each with its similarity to the others: pictures
-/// that are copies of nothing.
+/// A seeded sample of the background descriptors that a calibration was measured with, each with its similarity to the
+/// others: pictures that are copies of nothing.
 #[pg_extern(sql = false)]
-fn background_sample(
-    model: &str,
-    neighbours: i32,
+fn calibration_background_sample(
+    calibration: i64,
     count: i32,
     seed: i64,
 ) -> TableIterator<'static, (name!(descriptor, Vector), name!(background, f64))> {
     boundary(|| {
-        let model = Model::find(Some(model))?;
-        let neighbours = usize::try_from(neighbours).unwrap_or(0);
+        let (model, neighbours) = Model::of_calibration(calibration)?;
         let count = usize::try_from(count).unwrap_or(0);
         let sample = with_background(&model, |background| {
             let mut sample = Vec::new();

@@ -115,6 +115,8 @@ fn statement(reading: &str, available: i64, sample: &Sample) -> String {
 struct Set {
     home: OwnSchema,
     name: String,
+    calibration: i64,
+    /// With the background that the calibration was measured with.
     model: Model,
     neighbours: usize,
     /// Whether pictures are compared, and what that says is weighed.
@@ -124,31 +126,32 @@ struct Set {
 impl Set {
     fn of(name: &str) -> Result<Set, Failure> {
         let found = select(
-            "SELECT s.image_column IS NOT NULL, s.model, c.neighbours,
+            "SELECT s.image_column IS NOT NULL, s.calibration,
                     s.sketch_column IS NOT NULL AND s.verify <> 'off' AND coalesce(c.weights ? 'verified', false)
              FROM copymatch.reference_set s JOIN copymatch.calibration c ON c.id = s.calibration WHERE s.name = $1",
             &[Parameter::of(name)],
             |row| {
                 Ok((
                     row.required::<bool>(1)?,
-                    row.required::<String>(2)?,
-                    row.required::<i32>(3)?,
-                    row.required::<bool>(4)?,
+                    row.required::<i64>(2)?,
+                    row.required::<bool>(3)?,
                 ))
             },
         )?;
-        let (has_images, model, neighbours, verifies) = one(found)?;
+        let (has_images, calibration, verifies) = one(found)?;
         if !has_images {
             return Err(unready(format!(
                 "reference set \"{name}\" has no image column, so no edited copies can be made"
             ))
             .hint("Give labelled pairs: copy_calibrate(reference_set, labels => '…')."));
         }
+        let (model, neighbours) = Model::of_calibration(calibration)?;
         Ok(Set {
             home: OwnSchema::of_type()?,
             name: name.to_owned(),
-            model: Model::find(Some(&model))?,
-            neighbours: usize::try_from(neighbours).unwrap_or(0),
+            calibration,
+            model,
+            neighbours,
             verifies,
         })
     }
@@ -319,13 +322,12 @@ impl Work<'_> {
         let schema = &self.set.home.schema;
         let found = change(
             &format!(
-                "SELECT b.background, f.similarity FROM copymatch.background_sample($1, $2, $3, $4) b, \
+                "SELECT b.background, f.similarity FROM copymatch.calibration_background_sample($1, $2, $3) b, \
                  LATERAL (SELECT f.similarity FROM {schema}.copy_match_descriptor(\
-                 b.descriptor, $5, 1, NULL::pg_catalog.text, 0) f ORDER BY f.rank LIMIT 1) f"
+                 b.descriptor, $4, 1, NULL::pg_catalog.text, 0) f ORDER BY f.rank LIMIT 1) f"
             ),
             &[
-                Parameter::of(self.set.model.name.as_str()),
-                Parameter::of(self.set.neighbours as i32),
+                Parameter::of(self.set.calibration),
                 Parameter::of(self.sample.unrelated),
                 Parameter::of(self.sample.seed),
                 Parameter::of(self.set.name.as_str()),

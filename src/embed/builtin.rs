@@ -15,8 +15,20 @@ pub static BACKGROUND: &[u8] = include_bytes!("../../models/default/background.b
 /// Its manifest.
 pub static MANIFEST: &str = include_str!("../../models/default/manifest.json");
 static CALIBRATION: &str = include_str!("../../models/default/calibration.json");
-// WEIGHTS_SHA256 and BACKGROUND_SHA256, by build.rs.
+// WEIGHTS_SHA256, BACKGROUND_SHA256 and the same of the rows that an earlier version had alone, by build.rs.
 include!(concat!(env!("OUT_DIR"), "/builtin_hashes.rs"));
+
+/// How many of the background's rows, from the first, make the one of this hash. Calibrations keep the background that
+/// they were measured with; none where this library does not have it.
+pub fn background_rows(sha256: &[u8]) -> Option<usize> {
+    if sha256 == BACKGROUND_SHA256 {
+        Some(usize::MAX)
+    } else if sha256 == EARLIER_BACKGROUND_SHA256 {
+        Some(EARLIER_BACKGROUND_ROWS)
+    } else {
+        None
+    }
+}
 
 /// The manifest of the built-in model.
 pub fn manifest() -> Result<Manifest, Failure> {

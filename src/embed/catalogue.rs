@@ -74,6 +74,47 @@ impl Model {
         })
     }
 
+    /// The model of a calibration, with the background that it was measured with, and how many of its neighbours count.
+    pub fn of_calibration(id: i64) -> Result<(Model, usize), Failure> {
+        let found = select(
+            "SELECT k.model, k.background_sha256, k.neighbours FROM copymatch.calibration k WHERE k.id = $1",
+            &[Parameter::of(id)],
+            |row| {
+                Ok((
+                    row.required::<String>(1)?,
+                    row.required::<Vec<u8>>(2)?,
+                    row.required::<i32>(3)?,
+                ))
+            },
+        )?;
+        let Some((name, background, neighbours)) = found.into_iter().next() else {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("calibration {id} does not exist"),
+            ));
+        };
+        let model = Model::find(Some(&name))?.measured_with(&background).ok_or_else(|| {
+            Failure::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "calibration {id} was measured with other background descriptors than those of model \"{name}\""
+                ),
+            )
+        })?;
+        Ok((model, usize::try_from(neighbours).unwrap_or(0)))
+    }
+
+    /// The model with the background of this hash, where it has it: its own, or of the built-in one an earlier part.
+    pub fn measured_with(mut self, background_sha256: &[u8]) -> Option<Model> {
+        let has_it = self.background_sha256.as_deref() == Some(background_sha256)
+            || self.built_in && builtin::background_rows(background_sha256).is_some();
+        if !has_it {
+            return None;
+        }
+        self.background_sha256 = Some(background_sha256.to_vec());
+        Some(self)
+    }
+
     fn read(row: &Row) -> Result<Model, Failure> {
         Ok(Model {
             name: row.required(row.column(c"name")?)?,
@@ -120,21 +161,23 @@ impl Model {
     /// Its background descriptors, if it has any: the library's own, or those of the catalogue.
     pub fn background(&self) -> Result<Option<Background>, Failure> {
         if self.built_in {
-            self.require_current()?;
+            let rows = self.require_current()?;
             return Background::from_verified(builtin::BACKGROUND)
-                .map(Some)
+                .map(|background| Some(background.first(rows)))
                 .map_err(invalid_background);
         }
         let background = self.stored("m.background", |row| row.get::<Vec<u8>>(1))?;
         background.as_deref().map(parse_background).transpose()
     }
 
-    /// An error where the library carries another built-in model than the catalogue says.
-    fn require_current(&self) -> Result<(), Failure> {
-        let current = self.sha256 == builtin::WEIGHTS_SHA256
-            && self.background_sha256.as_deref() == Some(builtin::BACKGROUND_SHA256.as_slice());
-        if current {
-            return Ok(());
+    /// How many rows of the built-in background are the model's; an error where the library carries another built-in
+    /// model than the catalogue says.
+    fn require_current(&self) -> Result<usize, Failure> {
+        let rows = self.background_sha256.as_deref().and_then(builtin::background_rows);
+        if let Some(rows) = rows
+            && self.sha256 == builtin::WEIGHTS_SHA256
+        {
+            return Ok(rows);
         }
         Err(Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

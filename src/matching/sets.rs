@@ -264,8 +264,8 @@ impl ReferenceSet {
     /// The set's model, whose background must be the one that the calibration was measured with.
     pub fn model(&self) -> Result<Model, Failure> {
         let model = Model::find(Some(&self.model))?;
-        if model.background_sha256.as_ref() != Some(&self.background_sha256) {
-            return Err(Failure::new(
+        model.measured_with(&self.background_sha256).ok_or_else(|| {
+            Failure::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
                     "the calibration of reference set \"{}\" was measured with other background descriptors than those \
@@ -273,9 +273,8 @@ impl ReferenceSet {
                     self.name, self.model
                 ),
             )
-            .hint("Drop the set and make it again: it then takes the model's own calibration."));
-        }
-        Ok(model)
+            .hint("Drop the set and make it again: it then takes the model's own calibration.")
+        })
     }
 }
 

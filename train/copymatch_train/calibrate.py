@@ -1,7 +1,8 @@
 """Calibration: from (similarity, background similarity) of a query's nearest reference to the probability of a copy.
 
 Held-out pictures only (the network never saw them): some are references, seeded edits of them are true copies, edits of
-the others are copies of nothing. Half of the originals fit the logistic curve, the other half set the thresholds.
+the others are copies of nothing. Half of the originals fit the logistic curve, the other half set the thresholds, which
+hold the precision among the training's own sources and among those beside them (pages, screens), each by itself.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=1500)
     parser.add_argument("--unrelated", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument(
+        "--beside", type=float, default=0.0, help="share of all three that is of data.beside's stores (0: as they come)"
+    )
     parser.add_argument("--dump", type=Path, help="write the nearest-neighbour table as CSV, to look at")
     a = parser.parse_args()
     config = configuration.load(a.config)
@@ -87,20 +91,27 @@ def main() -> None:
     rng = np.random.default_rng(a.seed)
     originals = rng.permutation(np.flatnonzero(held))
     training = np.flatnonzero(~held)
-    references, strangers = originals[: a.references], originals[a.references :]
-    if len(strangers) < MIN_STRANGERS:
-        raise SystemExit(
-            f"--references {a.references}: only {len(strangers)} of {len(originals)} held-out pictures are left as "
-            "strangers"
-        )
+    # Groups of originals, with the share that each has of references, copies and strangers.
+    groups = [(originals, 1.0)]
+    if a.beside:
+        own = originals < pictures.own
+        groups = [(originals[own], 1 - a.beside), (originals[~own], a.beside)]
+    references, strangers, plan = [], [], []
+    for members, share in groups:
+        count = round(a.references * share)
+        kept, rest = members[:count], members[count:]
+        if len(rest) < MIN_STRANGERS:
+            raise SystemExit(
+                f"--references {a.references}: only {len(rest)} of {len(members)} held-out pictures are left as strangers"
+            )
+        plan += [len(references) + int(v) for v in rng.choice(len(kept), round(a.copies * share))]
+        plan += [-1 - len(strangers) - int(v) for v in rng.choice(len(rest), round(a.unrelated * share))]
+        references += list(kept)
+        strangers += list(rest)
     run = session((a.model / "model.onnx").read_bytes(), config.run.threads)
     reference_descriptors = describe_all(
         run, (pictures.image(int(i)) for i in references), manifest, label="references", total=len(references)
     )
-
-    plan = [int(v) for v in rng.choice(len(references), a.copies)] + [
-        -1 - int(v) for v in rng.choice(len(strangers), a.unrelated)
-    ]
 
     def queries():
         for number, which in enumerate(plan):

@@ -2,7 +2,7 @@
 
 The same command resumes. The file is a list of steps in order. A step's `run` is one or several commands of this
 package, as they stand after `python -m copymatch_train.`; `config` is its configuration, `inputs` what else it reads
-and `outputs` what it makes. `{config}`, `{data}`, `{into}` and `{model}` are filled in. A step is skipped whose outputs
+and `outputs` what it makes. `{config}`, `{data}`, `{into}`, `{mirror}` and `{model}` are filled in. A step is skipped whose outputs
 exist and whose commands and inputs' contents are those that it was run with; outputs of other inputs are set aside
 (`.stale`), so that a run of `fit` does not go on from them. What a step was begun with stands in INTO, in a folder of
 the chain's name.
@@ -26,6 +26,7 @@ import yaml
 
 # What the configurations' own paths begin with; with another --into or --data steps get copies that name those.
 RUNS, DATA = "train/runs", "../shared/data"
+MIRROR = "../mirror"
 
 
 class ChainError(ValueError):
@@ -82,14 +83,17 @@ class Places:
     model: str = ""
     # Of the folder in `into` that says what was done.
     notes: str = "chain"
+    # Folder of git directories that pictures of public repositories are read from.
+    mirror: str = ""
 
     def __post_init__(self) -> None:
         self.data, self.into = self.data.rstrip("/"), self.into.rstrip("/")
         self.model = self.model or f"{self.into}/model"
+        self.mirror = self.mirror or MIRROR
 
     def fill(self, text: str, config: str = "") -> str:
         try:
-            return text.format(data=self.data, into=self.into, model=self.model, config=config)
+            return text.format(data=self.data, into=self.into, model=self.model, mirror=self.mirror, config=config)
         except (KeyError, IndexError, ValueError) as error:
             raise ChainError(f"{text}: unknown placeholder or unpaired brace ({error})") from None
 
@@ -179,11 +183,14 @@ def main() -> None:
     parser.add_argument("--into", default=RUNS, help=f"folder of the runs; the configurations' {RUNS} is there")
     parser.add_argument("--data", default=DATA, help="folder with the training pictures' tar shards and train.csv")
     parser.add_argument("--model", default="", help="folder of the model that is made (default: INTO/model)")
+    parser.add_argument(
+        "--mirror", default=MIRROR, help="folder of public repositories' git directories"
+    )
     parser.add_argument("--from", dest="again", default="", metavar="STEP", help="carry out STEP and all after it anew")
     parser.add_argument("--list", action="store_true", help="only print the commands")
     a = parser.parse_args()
     try:
-        steps, places = read(a.chain), Places(a.data, a.into, a.model, a.chain.stem)
+        steps, places = read(a.chain), Places(a.data, a.into, a.model, a.chain.stem, a.mirror)
         if a.list:
             for step in steps:
                 for command in places.commands(step):

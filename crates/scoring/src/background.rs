@@ -229,6 +229,25 @@ impl Background {
         }
     }
 
+    /// The first `rows` descriptors alone, which share the memory of all. As many as there are where there are fewer.
+    #[must_use]
+    pub fn first(mut self, rows: usize) -> Self {
+        self.rows = self.rows.min(rows);
+        let components = self.rows * self.dimensions;
+        match &mut self.components {
+            Components::F32(values) => values.truncate(components),
+            Components::F16(values) => values.truncate(components),
+            Components::Int8 { scales, codes } => {
+                scales.truncate(self.rows);
+                match codes {
+                    Cow::Borrowed(bytes) => *bytes = &bytes[..components],
+                    Cow::Owned(bytes) => bytes.truncate(components),
+                }
+            }
+        }
+        self
+    }
+
     /// Number of descriptors.
     pub fn rows(&self) -> usize {
         self.rows

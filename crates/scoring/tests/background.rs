@@ -103,6 +103,25 @@ fn a_background_in_the_programs_own_data_gives_the_same_answers() {
 }
 
 #[test]
+fn the_first_rows_answer_as_a_background_of_these_alone() {
+    let rows = vectors(50, 20, 4);
+    let query = &vectors(1, 20, 5)[0];
+    for encoding in ENCODINGS {
+        let few = Background::parse(&file(encoding, &rows[..12])).expect("valid");
+        let bytes = file(encoding, &rows);
+        let owned = Background::parse(&bytes).expect("valid").first(12);
+        let kept = Background::from_verified(bytes.leak()).expect("valid");
+        assert_ne!(kept.mean_top_k(query, 5), few.mean_top_k(query, 5));
+        for background in [owned, kept.clone().first(12)] {
+            assert_eq!(background.rows(), 12);
+            assert_eq!(background.mean_top_k(query, 12), few.mean_top_k(query, 12));
+            assert!(background.mean_top_k(query, 13).is_err());
+        }
+        assert_eq!(kept.clone().first(1000).rows(), 50, "there are no more");
+    }
+}
+
+#[test]
 fn the_int8_sum_is_exact_at_the_extremes_of_its_range_and_over_several_blocks() {
     // All codes -128 or 127, so that a block of 512 products comes as near to overflow as it can.
     for dimensions in [1_usize, 511, 512, 513, 1024, 1500, 16_000] {
