@@ -201,7 +201,8 @@ def test_a_calibration_keeps_the_background_that_it_was_measured_with(new_db, co
     """0.2.0's background was the first 8,192 rows of today's. Sets on the built-in calibration follow it; a set's own
     calibration, and findings, go on to mean what they meant."""
     db = connect(new_db(extension=False))
-    db.execute("CREATE EXTENSION copymatch VERSION '0.2.0'; CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256))")
+    db.execute("CREATE EXTENSION copymatch VERSION '0.2.0'")
+    db.execute("CREATE TABLE refs (id int PRIMARY KEY, descriptor vector(256))")
     # What 0.2.0's own library would have written.
     db.execute(
         "UPDATE copymatch.model SET background_sha256 = %s; "

@@ -102,7 +102,8 @@ def main() -> None:
         kept, rest = members[:count], members[count:]
         if len(rest) < MIN_STRANGERS:
             raise SystemExit(
-                f"--references {a.references}: only {len(rest)} of {len(members)} held-out pictures are left as strangers"
+                f"--references {a.references}: only {len(rest)} of {len(members)} held-out pictures are left as "
+                "strangers"
             )
         plan += [len(references) + int(v) for v in rng.choice(len(kept), round(a.copies * share))]
         plan += [-1 - len(strangers) - int(v) for v in rng.choice(len(rest), round(a.unrelated * share))]

@@ -2,10 +2,10 @@
 
 The same command resumes. The file is a list of steps in order. A step's `run` is one or several commands of this
 package, as they stand after `python -m copymatch_train.`; `config` is its configuration, `inputs` what else it reads
-and `outputs` what it makes. `{config}`, `{data}`, `{into}`, `{mirror}` and `{model}` are filled in. A step is skipped whose outputs
-exist and whose commands and inputs' contents are those that it was run with; outputs of other inputs are set aside
-(`.stale`), so that a run of `fit` does not go on from them. What a step was begun with stands in INTO, in a folder of
-the chain's name.
+and `outputs` what it makes. `{config}`, `{data}`, `{into}`, `{mirror}` and `{model}` are filled in. A step is skipped
+whose outputs exist and whose commands and inputs' contents are those that it was run with; outputs of other inputs are
+set aside (`.stale`), so that a run of `fit` does not go on from them. What a step was begun with stands in INTO, in a
+folder of the chain's name.
 """
 
 from __future__ import annotations
@@ -183,9 +183,7 @@ def main() -> None:
     parser.add_argument("--into", default=RUNS, help=f"folder of the runs; the configurations' {RUNS} is there")
     parser.add_argument("--data", default=DATA, help="folder with the training pictures' tar shards and train.csv")
     parser.add_argument("--model", default="", help="folder of the model that is made (default: INTO/model)")
-    parser.add_argument(
-        "--mirror", default=MIRROR, help="folder of public repositories' git directories"
-    )
+    parser.add_argument("--mirror", default=MIRROR, help="folder of public repositories' git directories")
     parser.add_argument("--from", dest="again", default="", metavar="STEP", help="carry out STEP and all after it anew")
     parser.add_argument("--list", action="store_true", help="only print the commands")
     a = parser.parse_args()
