@@ -97,8 +97,12 @@ def prepare(folder: pathlib.Path, rows: int, dimensions: int, queries: int) -> p
     return folder
 
 
-def copy(db, table: str, vectors: np.ndarray, first: int = 0, kind: str = "vector") -> None:
-    """COPYs vectors as rows (int4, vector or halfvec) into `table`, which may name columns; ids count from `first`."""
+def copy(
+    db, table: str, vectors: np.ndarray, first: int = 0, kind: str = "vector", ids: np.ndarray | None = None
+) -> None:
+    """COPYs vectors as rows (int4, vector or halfvec) into `table`, which may name columns; ids count from `first`,
+    where they are not given."""
+    ids = np.arange(first, first + len(vectors)) if ids is None else ids
     dimensions = vectors.shape[1]
     element = np.dtype(">f2" if kind == "halfvec" else ">f4")
     row = np.dtype(
@@ -110,7 +114,7 @@ def copy(db, table: str, vectors: np.ndarray, first: int = 0, kind: str = "vecto
         for start in range(0, len(vectors), 5000):
             part = vectors[start : start + 5000]
             rows = np.zeros(len(part), row)
-            rows["fields"], rows["id_bytes"], rows["id"] = 2, 4, np.arange(first + start, first + start + len(part))
+            rows["fields"], rows["id_bytes"], rows["id"] = 2, 4, ids[start : start + len(part)]
             rows["bytes"], rows["dimensions"], rows["elements"] = 4 + element.itemsize * dimensions, dimensions, part
             stream.write(rows.tobytes())
         stream.write(b"\xff\xff")

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""A set over two foreign partitions against the same rows in one local table: searches a second, with one client and
-with eight, what part of the ten nearest both find, and the bytes that cross to the shards and back; by connections of
-the session's own and by way of postgres_fdw. The three take turns, so that other work on the machine hits them alike.
-All run on one machine: this shows what asking shards costs, not what more machines give.
+"""A set over two foreign partitions by hash against the same rows in one local table: searches a second and what they
+cost in processor time, with one client and with eight, what part of the ten nearest both find, and the bytes that cross
+to the shards and back; by connections of the session's own and by way of postgres_fdw. The three take turns, so that
+other work on the machine hits them alike. Where the shards' recall is not the local table's, their target is set so
+that it is, and that is what takes turns. All run on one machine: this shows what asking shards costs, not what more
+machines give.
 
     make bench-sharding ARGS="--rows 20000"       databases of the private server
-    make bench-sharding ARGS="--large"            2,000,000 rows, three clusters of their own (12 GB)
+    make bench-sharding ARGS="--large"            2,000,000 rows, three clusters of their own (8 GB)
+    make bench-sharding ARGS="--large --rows 400000"
 """
 
 import argparse
@@ -31,6 +34,10 @@ import conftest
 DATABASES = ("copymatch_shard_1", "copymatch_shard_2", "copymatch_shards")
 SEARCH = "SELECT reference FROM copy_match_descriptor(%s::vector, %s, 10) ORDER BY rank"
 SEED = 11
+#: The default of copymatch.target_recall.
+TARGET = 0.98
+#: Recalls so near to each other are equal.
+EQUAL = 0.002
 #: What is compared: a name, the set, the setting copymatch.shard_connections.
 SIDES = (("local", "whole", "on"), ("shards", "refs", "on"), ("by postgres_fdw", "refs", "off"))
 
@@ -56,31 +63,28 @@ def prepare(dsns: list[str], rows: np.ndarray) -> psycopg.Connection:
         with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
             admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             admin.execute(f"CREATE DATABASE {name}")
-    table = "(id int, shard int {}, descriptor vector(256))"
-    half = len(rows) // 2
+    table = "(id int, descriptor vector(256))"
     memory = "SET maintenance_work_mem = '1GB'"
     coordinator = psycopg.connect(dsns[2], dbname=DATABASES[2], autocommit=True)
     coordinator.execute("CREATE EXTENSION copymatch; CREATE EXTENSION postgres_fdw")
-    coordinator.execute(f"CREATE TABLE refs {table.format('')} PARTITION BY LIST (shard)")
-    coordinator.execute(f"CREATE TABLE whole {table.format('DEFAULT 0')}")
+    coordinator.execute(f"CREATE TABLE refs {table} PARTITION BY HASH (id); CREATE TABLE whole {table}")
+    ivf_data.copy(coordinator, "whole (id, descriptor)", rows, 1)
     together = ", parallel_commit 'true'" if coordinator.info.server_version >= 150000 else ""
-    for number, part in enumerate((rows[:half], rows[half:]), 1):
-        first = 1 + (number - 1) * half
+    of_first = "SELECT satisfies_hash_partition('refs'::regclass, 2, 0, i) FROM generate_series(1, %s) i"
+    first = np.array([row[0] for row in coordinator.execute(of_first, [len(rows)]).fetchall()])
+    for number, part in enumerate((first, ~first), 1):
         with psycopg.connect(dsns[number - 1], dbname=DATABASES[number - 1], autocommit=True) as shard:
-            shard.execute(
-                f"CREATE EXTENSION copymatch; CREATE TABLE refs {table.format(f'DEFAULT {number}')}; {memory}"
-            )
-            ivf_data.copy(shard, "refs (id, descriptor)", part, first)
+            shard.execute(f"CREATE EXTENSION copymatch; CREATE TABLE refs {table}; {memory}")
+            ivf_data.copy(shard, "refs (id, descriptor)", rows[part], ids=np.flatnonzero(part) + 1)
             shard.execute("CREATE INDEX ON refs USING ivf (descriptor vector_cosine_ops)")
             shard.execute("VACUUM ANALYZE refs")
             host, port, user = shard.info.host, shard.info.port, shard.info.user
-        ivf_data.copy(coordinator, "whole (id, descriptor)", part, first)
         coordinator.execute(
             f"CREATE SERVER s{number} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{host}', port '{port}',"
             f" dbname '{DATABASES[number - 1]}', extensions 'copymatch', async_capable 'true'{together});"
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER s{number} OPTIONS (user '{user}');"
-            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES IN ({number}) SERVER s{number}"
-            " OPTIONS (table_name 'refs')"
+            f"CREATE FOREIGN TABLE refs{number} PARTITION OF refs FOR VALUES WITH (MODULUS 2, REMAINDER {number - 1})"
+            f" SERVER s{number} OPTIONS (table_name 'refs')"
         )
     coordinator.execute(memory)
     coordinator.execute("CREATE INDEX ON whole USING ivf (descriptor vector_cosine_ops)")
@@ -90,17 +94,33 @@ def prepare(dsns: list[str], rows: np.ndarray) -> psycopg.Connection:
     return coordinator
 
 
-def searches(dsn: str, side: tuple, queries: list[str], clients: int, seconds: float) -> tuple[float, list[float]]:
-    """Searches a second over all clients, and what each took."""
+def processor(dsns: list[str]) -> float:
+    """Seconds of processor time that the sessions of the benchmark's databases have had."""
+    spent = 0.0
+    for dsn in set(dsns):
+        with psycopg.connect(dsn, dbname="postgres", autocommit=True) as db:
+            sessions = "SELECT pid FROM pg_stat_activity WHERE datname = ANY (%s)"
+            for (pid,) in db.execute(sessions, [list(DATABASES)]).fetchall():
+                with contextlib.suppress(FileNotFoundError):
+                    spent += int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    return spent
+
+
+def searches(
+    dsns: list[str], side: tuple, recall: float, queries: list[str], clients: int, seconds: float
+) -> tuple[float, list[float], float]:
+    """Searches a second over all clients, what each took, and the servers' processor time for one. `recall`: the
+    target."""
     _, name, own = side
     times: list[list[float]] = [[] for _ in range(clients)]
-    begin = threading.Barrier(clients)
+    begin, end, leave = (threading.Barrier(clients + 1) for _ in range(3))
 
     def client(number: int) -> None:
-        with psycopg.connect(dsn, dbname=DATABASES[2], autocommit=True) as db:
-            db.execute(f"SET copymatch.shard_connections = {own}")
-            for query in queries[:5]:
+        with psycopg.connect(dsns[2], dbname=DATABASES[2], autocommit=True) as db:
+            db.execute(f"SET copymatch.shard_connections = {own}; SET copymatch.target_recall = {recall}")
+            for query in queries[:20]:
                 db.execute(SEARCH, [query, name])
+            begin.wait()
             begin.wait()
             until = time.perf_counter() + seconds
             at = number
@@ -108,14 +128,22 @@ def searches(dsn: str, side: tuple, queries: list[str], clients: int, seconds: f
                 db.execute(SEARCH, [queries[at % len(queries)], name]).fetchall()
                 times[number].append(time.perf_counter() - began)
                 at += 1
+            end.wait()
+            leave.wait()
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
+    begin.wait()
+    spent = -processor(dsns)
+    begin.wait()
+    end.wait()
+    spent += processor(dsns)
+    leave.wait()
     for thread in threads:
         thread.join()
     every = [one for own in times for one in own]
-    return len(every) / seconds, every
+    return len(every) / seconds, every, spent / len(every)
 
 
 def forward(source: socket.socket, target: socket.socket, counted: list[int], way: int) -> None:
@@ -168,39 +196,72 @@ def bytes_a_search(db: psycopg.Connection, queries: list[str]) -> tuple[float, f
     return sent, got
 
 
-def measure(dsn: str, db: psycopg.Connection, rows: np.ndarray, noisy: np.ndarray, options: argparse.Namespace) -> None:
+def recall_of(db: psycopg.Connection, name: str, queries: list[str], nearest: np.ndarray, target: float) -> float:
+    """What part of the ten nearest searches of a set find, with a target."""
+    db.execute(f"SET copymatch.target_recall = {target}")
+    found = [[int(row[0]) for row in db.execute(SEARCH, [query, name]).fetchall()] for query in queries]
+    db.execute("RESET copymatch.target_recall")
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, nearest.tolist(), strict=True)]))
+
+
+def equal_target(db: psycopg.Connection, queries: list[str], nearest: np.ndarray, local: float) -> float:
+    """The shards' target with which they find what the local table finds with the default one."""
+    low, high, target = 0.9, 0.999, TARGET
+    for _ in range(8):
+        found = recall_of(db, "refs", queries, nearest, target)
+        print(f"refs: target {target:.4f}: recall@10 {found:.4f}", flush=True)
+        if abs(found - local) <= EQUAL:
+            break
+        low, high = (low, target) if found > local else (target, high)
+        target = (low + high) / 2
+    return target
+
+
+def measure(
+    dsns: list[str], db: psycopg.Connection, rows: np.ndarray, noisy: np.ndarray, options: argparse.Namespace
+) -> None:
     queries = [text(vector) for vector in noisy]
     nearest = ivf_data.nearest(rows, noisy, 10) + 1
-    for name in ("whole", "refs"):
-        found = [[int(row[0]) for row in db.execute(SEARCH, [query, name]).fetchall()] for query in queries]
-        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, nearest.tolist(), strict=True)])
-        print(f"{name}: recall@10 {recall:.3f}", flush=True)
+    local = recall_of(db, "whole", queries, nearest, TARGET)
+    print(f"whole: target {TARGET}: recall@10 {local:.4f}", flush=True)
+    target = equal_target(db, queries, nearest, local)
     for own in ("on", "off"):
         db.execute(f"SET copymatch.shard_connections = {own}")
         sent, got = bytes_a_search(db, queries[:200])
         print(f"shard_connections {own}: a search sends the shards {sent:.0f} bytes and gets {got:.0f}", flush=True)
+    db.execute("RESET copymatch.shard_connections")
     print(
-        "| clients | " + " | ".join(f"{side[0]}: a second, p50, p99 in ms" for side in SIDES),
-        end=" | ratios | load |\n",
+        "| clients | " + " | ".join(f"{side[0]}: a second; p50, p99, processor in ms" for side in SIDES),
+        end=" | ratios of the rates | of processor time | load |\n",
     )
-    print("|---" * (len(SIDES) + 3) + "|", flush=True)
+    print("|---" * (len(SIDES) + 4) + "|", flush=True)
     for clients in (1, 8):
-        rates, took = {side: [] for side in SIDES}, {side: [] for side in SIDES}
+        rates, took, spent = ({side: [] for side in SIDES} for _ in range(3))
         for turn in range(options.rounds):
             for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
-                rate, times = searches(dsn, side, queries, clients, options.seconds)
+                wanted = TARGET if side[1] == "whole" else target
+                rate, times, processor_time = searches(dsns, side, wanted, queries, clients, options.seconds)
                 rates[side].append(rate)
                 took[side] += times
+                spent[side].append(processor_time)
         told = []
         for side in SIDES:
             cuts = statistics.quantiles(took[side], n=100)
-            told.append(f"{statistics.median(rates[side]):.0f}, {cuts[49] * 1e3:.2f}, {cuts[98] * 1e3:.2f}")
-        local, *others = (rates[side] for side in SIDES)
-        ratios = [statistics.median(b / a for a, b in zip(local, other, strict=True)) for other in others]
+            own = statistics.median(spent[side])
+            told.append(
+                f"{statistics.median(rates[side]):.0f}; {cuts[49] * 1e3:.2f}, {cuts[98] * 1e3:.2f}, {own * 1e3:.2f}"
+            )
+
+        def ratios(of: dict, own_over_local: bool) -> str:
+            local, *others = (of[side] for side in SIDES)
+            pairs = [
+                [b / a if own_over_local else a / b for a, b in zip(local, other, strict=True)] for other in others
+            ]
+            return ", ".join(f"{statistics.median(pair):.2f}" for pair in pairs)
+
         load = f"{os.getloadavg()[0]:.1f}"
         print(
-            f"| {clients} | " + " | ".join([*told, ", ".join(f"{ratio:.2f}" for ratio in ratios), load]) + " |",
-            flush=True,
+            f"| {clients} | " + " | ".join([*told, ratios(rates, True), ratios(spent, False), load]) + " |", flush=True
         )
 
 
@@ -215,7 +276,7 @@ def main() -> None:
     if not options.large:
         dsn = os.environ["COPYMATCH_DSN"]
         db = prepare([dsn] * 3, rows)
-        measure(dsn, db, rows, queries, options)
+        measure([dsn] * 3, db, rows, queries, options)
         db.close()
         with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
             for name in reversed(DATABASES):
@@ -231,7 +292,7 @@ def main() -> None:
             # Neither side lacks memory; what is loaded is not to last.
             settings = {
                 "shared_buffers": "3GB",
-                "max_wal_size": "2GB",
+                "max_wal_size": "256MB",
                 "fsync": "off",
                 "wal_level": "minimal",
                 "max_wal_senders": "0",
@@ -241,7 +302,7 @@ def main() -> None:
         began = time.monotonic()
         db = prepare(dsns, rows)
         print(f"loaded in {time.monotonic() - began:.0f} s", flush=True)
-        measure(dsns[2], db, rows, queries, options)
+        measure(dsns, db, rows, queries, options)
         db.close()
     finally:
         for cluster in clusters:

@@ -69,7 +69,8 @@ static TENSORRT_FP16: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(250);
 static MAX_IMAGE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512 * 1024);
-static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.98);
+const DEFAULT_RECALL: f64 = 0.98;
+static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(DEFAULT_RECALL);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::RelaxedOrder);
 static RERANK: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -499,6 +500,12 @@ pub fn queue_naptime() -> std::ffi::c_long {
 /// The setting of `copymatch.target_recall`.
 pub fn target_recall() -> f32 {
     TARGET_RECALL.get() as f32
+}
+
+/// That, where it is not what it is by default: shards find as much, whose own setting counts otherwise.
+pub fn said_recall() -> Option<f32> {
+    let said = TARGET_RECALL.get();
+    ((said - DEFAULT_RECALL).abs() > f64::EPSILON).then_some(said as f32)
 }
 
 /// The setting of `copymatch.probes`; none where it is left to `copymatch.target_recall`.

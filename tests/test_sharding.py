@@ -3,7 +3,9 @@ are those of one table."""
 
 import contextlib
 import itertools
+import json
 import os
+import re
 import threading
 import time
 
@@ -782,12 +784,12 @@ def test_pictures_come_under_the_snapshot_that_found_them(new_db, connect, serve
     kinds = [
         kind
         for line in told
-        for kind in ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "shard_answer_final", "COMMIT", "set_config")
+        for kind in ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "shard_answer_final", "COMMIT", "SET")
         if kind in line
     ]
     begins = "START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     one = [begins, "shard_answer_final", "shard_answer_final", "COMMIT"]
-    assert kinds == ["set_config", *one, *one]
+    assert kinds == [*one, *one], "and nothing is set in the session there"
     assert shard.execute(
         "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'copymatch'"
     ).fetchall() == [("idle",)]
@@ -955,3 +957,23 @@ def test_three_clusters_answer_as_one_table_and_one_that_is_down_is_named_or_lef
     assert coordinator.execute(PARTIAL.format(100, "refs")).fetchall() == living
     clusters[1].start()
     same(coordinator, 311)
+
+
+def questions(server, begin: int) -> list[dict]:
+    """What shards were asked, as their log has it."""
+    found = re.findall(r"\$1 = '(\{.*?\})', \$2", logged(server, begin))
+    return [json.loads(text)["wanted"]["nearest"] for text in found if '"nearest"' in text]
+
+
+@ONLY_OWN
+def test_what_the_coordinators_session_wants_to_find_counts_on_the_shards(sharded, server):
+    """At its default their own setting counts."""
+    log_statements(sharded)
+    begin = server.log.stat().st_size
+    search(sharded)
+    asked = questions(server, begin)
+    assert len(asked) == 1 and "recall" not in asked[0]
+    sharded.execute("SET copymatch.target_recall = 0.75")
+    begin = server.log.stat().st_size
+    search(sharded)
+    assert [one["recall"] for one in questions(server, begin)] == [0.75]

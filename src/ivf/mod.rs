@@ -2,8 +2,8 @@
 //! `README.md` beside this file explains page layout, locking order and crash safety.
 //!
 //! `handler` lists the callbacks. `pages` (with `guards`, `recent` and `unguarded`) gives the crate PostgreSQL's
-//! buffers and WAL. `build` (with `heap`, `sample`, `train` and `spill`), `insert`, `vacuum` and `scan` (with `rows`)
-//! are an index's life; `cost` and `bound` speak to the planner; `column` and `value` say what is indexed and read it;
+//! buffers and WAL. `build` (with `heap`, `sample`, `train` and `spill`), `insert`, `vacuum` and `scan` (with `rows`
+//! and `within`) are an index's life; `cost` and `bound` speak to the planner; `column` and `value` say what is indexed and read it;
 //! `options` holds what `WITH (…)` takes; `functions` what SQL calls.
 mod bound;
 mod build;
@@ -27,6 +27,7 @@ mod train;
 mod vacuum;
 mod validate;
 mod value;
+pub mod within;
 
 /// Registers what PostgreSQL must know of the access method before it is used. Called once, at the library's load.
 pub fn register() {

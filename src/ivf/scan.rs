@@ -11,6 +11,7 @@ use super::insert::item_pointer;
 use super::pages::Pages;
 use super::rows::{Exact, Rows};
 use super::value::Owned;
+use super::within;
 use crate::failure::{Failure, boundary};
 use crate::settings;
 
@@ -142,7 +143,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
                     count_scan(&*scan);
                     state.pages.reserve_recent();
                     let widened = query.as_ref().map(|query| widened(query.elements()));
-                    let options = options(state.bound);
+                    let options = options(&*scan, state.bound);
                     none.insert(
                         Search::new(&state.pages, widened.as_deref(), options)
                             .map_err(|error| refused(error, state.column, index))?,
@@ -244,10 +245,14 @@ fn bound(scan: &pg_sys::IndexScanDescData) -> Option<f64> {
         .reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) })
 }
 
-fn options(bound: Option<f64>) -> SearchOptions {
+/// # Safety
+/// The scan's table must be open.
+unsafe fn options(scan: &pg_sys::IndexScanDescData, bound: Option<f64>) -> SearchOptions {
+    // SAFETY: the caller vouches for it.
+    let table = unsafe { (*scan.heapRelation).rd_id };
     SearchOptions {
         probes: settings::probes(),
-        target_recall: settings::target_recall(),
+        target_recall: within::target_recall(table),
         bound,
         iteration: match settings::iterative_scan() {
             settings::IterativeScan::Off => Iteration::Off,

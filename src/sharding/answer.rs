@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
@@ -10,6 +11,7 @@ use shards::{Near, Pictured, Place, Question, Wanted};
 
 use super::ask::{garbled, hex, this_session};
 use crate::failure::{Failure, boundary};
+use crate::ivf::within::Within;
 use crate::json::Json;
 use crate::matching::remember_agreement;
 use crate::matching::{filter, gate};
@@ -47,17 +49,26 @@ fn shard_answer_final(_state: Option<bool>, question: Option<Json>, payload: Opt
             return report(&question.relation, &question.descriptor).map(|text| Some(text.into_bytes()));
         }
         check_version(&question)?;
-        let (relation, table) = relation(&question)?;
-        agree(&question, relation)?;
+        let table = relation(&question)?;
+        agree(&question, table.oid)?;
         let payload = payload.unwrap_or_default();
         match &question.wanted {
             Wanted::Report | Wanted::Agreement => Ok(Some(Vec::new())),
-            Wanted::Nearest { key, filter, limit } => {
-                let near = nearest(&question, relation, &table, key, filter.as_deref(), *limit, payload)?;
+            Wanted::Nearest {
+                key,
+                filter,
+                limit,
+                recall,
+            } => {
+                let within = recall.map(|recall| Within {
+                    tables: table.tables.clone(),
+                    recall: recall.clamp(0.5, 1.0),
+                });
+                let near = nearest(&question, within, &table, key, filter.as_deref(), *limit, payload)?;
                 Ok(Some(shards::near_to(question.part, &near)))
             }
             Wanted::Pictured { sketch } => {
-                let found = pictured(&question, &table, sketch, payload)?;
+                let found = pictured(&question, &table.name, sketch, payload)?;
                 Ok(Some(shards::pictured_to(question.part, &found)))
             }
         }
@@ -152,34 +163,55 @@ fn models(question: &Question, relation: pg_sys::Oid) -> Result<Option<(String, 
     Ok(found.into_iter().next())
 }
 
+/// A relation as coordinators call it.
+#[derive(Clone)]
+struct Named {
+    oid: pg_sys::Oid,
+    /// Schema and name as the catalogue has them: what the question says is not pasted into a statement.
+    name: String,
+    /// Itself, and the leaves below it.
+    tables: Rc<[pg_sys::Oid]>,
+}
+
 thread_local! {
     /// What relations are called by coordinators, with what was known of changes when they were looked up.
-    static RELATIONS: RefCell<HashMap<String, (u64, pg_sys::Oid)>> = RefCell::default();
+    static RELATIONS: RefCell<HashMap<String, (u64, Named)>> = RefCell::default();
 }
 
 /// Relations that are kept at a time.
 const MOST_RELATIONS: usize = 256;
 
-/// The relation's OID, and its name as the catalogue has it: what the question says is not pasted into a statement.
-fn relation(question: &Question) -> Result<(pg_sys::Oid, String), Failure> {
-    let known = RELATIONS.with_borrow(|known| known.get(&question.relation).copied());
-    if let Some((changes, oid)) = known
-        && let Some(found) = gate::locked(oid)
+/// The relation, locked.
+fn relation(question: &Question) -> Result<Named, Failure> {
+    let known = RELATIONS.with_borrow(|known| known.get(&question.relation).cloned());
+    if let Some((changes, named)) = known
+        && gate::locked(named.oid).is_some()
         && gate::changes() == changes
     {
-        return Ok((oid, found.name));
+        return Ok(named);
     }
     let found = select(
-        "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
+        "SELECT told.oid, ARRAY(SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(told.oid) t \
+                                WHERE t.isleaf) \
+         FROM (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid) AS told(oid) WHERE told.oid IS NOT NULL",
         &[Parameter::of(question.relation.as_str())],
-        |row| row.get::<pg_sys::Oid>(1),
+        |row| {
+            let leaves: Vec<Option<pg_sys::Oid>> = row.get(2)?.unwrap_or_default();
+            Ok((row.required::<pg_sys::Oid>(1)?, leaves))
+        },
     )?;
     let changes = gate::changes();
-    let found = found
+    let named = found
         .into_iter()
-        .flatten()
         .next()
-        .and_then(|oid| gate::locked(oid).map(|found| (oid, found.name)))
+        .and_then(|(oid, leaves)| {
+            let tables = leaves.into_iter().flatten().chain([oid]).collect();
+            gate::locked(oid).map(|found| Named {
+                oid,
+                name: found.name,
+                tables,
+            })
+        })
         .ok_or_else(|| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -190,15 +222,15 @@ fn relation(question: &Question) -> Result<(pg_sys::Oid, String), Failure> {
         if known.len() >= MOST_RELATIONS {
             known.clear();
         }
-        known.insert(question.relation.clone(), (changes, found.0));
+        known.insert(question.relation.clone(), (changes, named.clone()));
     });
-    Ok(found)
+    Ok(named)
 }
 
 fn nearest(
     question: &Question,
-    relation: pg_sys::Oid,
-    table: &str,
+    within: Option<Within>,
+    table: &Named,
     key: &[String],
     filter: Option<&str>,
     limit: usize,
@@ -217,7 +249,7 @@ fn nearest(
     let elements = shards::elements_from(payload).map_err(garbled)?;
     // A filter is data here as on the coordinator: one condition that can do nothing but look at the row.
     let condition = match filter {
-        Some(text) => format!("WHERE ({})", filter::settle(relation, text, false)?.text),
+        Some(text) => format!("WHERE ({})", filter::settle(table.oid, text, false)?.text),
         None => String::new(),
     };
     let key = match key {
@@ -237,9 +269,11 @@ fn nearest(
     );
     let sql = format!(
         "SELECT copymatch.key_text({key}), ({distance})::pg_catalog.float8, r.tableoid, r.ctid::pg_catalog.text \
-         FROM {table} AS r /* {} */ {condition} ORDER BY {distance} LIMIT {limit}",
-        u32::from(relation)
+         FROM {} AS r /* {} */ {condition} ORDER BY {distance} LIMIT {limit}",
+        table.name,
+        u32::from(table.oid)
     );
+    let _searching = within.map(Within::begin);
     let query = Parameter::typed(Vector::from_elements(&elements), home.vector);
     let rows = select_qualified(&sql, &[query], |row| {
         // A reference without a descriptor, or with one that has no direction, resembles nothing.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use encoder::SignalsBlocked;
 use pgrx::prelude::*;
-use shards::{BEGIN, COMMIT, SESSION, Settled};
+use shards::{BEGIN, COMMIT, Settled};
 
 use super::ask::{About, Ask};
 use super::connections::{self, Kept};
@@ -30,10 +30,10 @@ pub struct Link {
     id: u64,
     /// Whether it was made for this search.
     fresh: bool,
-    /// Whether the session there has been told how values are written.
-    greeted: bool,
     /// Whether the question is prepared there: not behind a pooler that has no room for it.
     prepared: bool,
+    /// Whether it has been.
+    has_prepared: bool,
     /// Whether a transaction is open there, whose snapshot the next question has, too.
     in_transaction: bool,
     /// Syncs that have not come back, and how many of them come before the answers.
@@ -273,8 +273,8 @@ impl Link {
             kept,
             id: LAST_ID.get(),
             fresh: true,
-            greeted: false,
             prepared: true,
+            has_prepared: false,
             in_transaction: false,
             owed: 0,
             before: 0,
@@ -305,13 +305,12 @@ impl Link {
 
     fn send(&mut self, questions: &[Question], payloads: &[Vec<u8>], pinned: bool) -> bool {
         let connection = &mut self.kept.connection;
-        if !self.greeted {
+        if self.prepared && !self.has_prepared {
             // Apart from the questions, whose errors would take it back.
-            let sent = connection.send(SESSION) && (!self.prepared || connection.prepare(PREPARED, shards::ASK));
-            if !(sent && connection.sync()) {
+            if !(connection.prepare(PREPARED, shards::ASK) && connection.sync()) {
                 return false;
             }
-            (self.owed, self.before, self.greeted) = (self.owed + 1, self.before + 1, true);
+            (self.owed, self.before, self.has_prepared) = (self.owed + 1, self.before + 1, true);
         }
         if pinned && !self.in_transaction {
             if !connection.send(BEGIN) {

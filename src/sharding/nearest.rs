@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::matching::gate;
 use crate::matching::{Neighbour, Plan, ReferenceSet, in_use, is_known_down, nearest_here};
 use crate::own_schema::OwnSchema;
+use crate::settings;
 
 /// References that a shard is asked for beyond those that are wanted, where some are out of use.
 const SPARE: usize = 16;
@@ -242,6 +243,7 @@ impl Search<'_> {
                 key: key.iter().map(|column| foreign.column(column)).collect(),
                 filter: set.filter.clone(),
                 limit,
+                recall: settings::said_recall(),
             };
             let Some(answers) = self.all(wanted, &payload, |_| 0)? else {
                 return Ok(None);

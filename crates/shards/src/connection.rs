@@ -1,5 +1,5 @@
 //! How a coordinator reaches a shard by a connection of its own: which options of the server and the user mapping go to
-//! libpq, and what is said to the session. The rules are those of `postgres_fdw`; what is not known here is left to it.
+//! libpq, and what is said there. The rules are those of `postgres_fdw`; what is not known here is left to it.
 
 use std::ffi::CStr;
 
@@ -60,13 +60,8 @@ const OF_LIBPQ: &[&str] = &[
     "user",
 ];
 
-/// Says to a session what `postgres_fdw` says to its own, so that values are written and read the same way.
-pub const SESSION: &CStr = c"SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), \
-     pg_catalog.set_config('timezone', 'GMT', false), pg_catalog.set_config('datestyle', 'ISO', false), \
-     pg_catalog.set_config('intervalstyle', 'postgres', false), \
-     pg_catalog.set_config('extra_float_digits', '3', false)";
-
-/// Asks: the question in JSON, its payload.
+/// Asks: the question in JSON, its payload. Nothing is set in the session for it: keys are written one way whatever the
+/// settings are, all names have their schema, and behind a pooler the session is others' as well.
 pub const ASK: &CStr =
     c"SELECT copymatch.shard_answer_final(NULL::pg_catalog.bool, $1::pg_catalog.jsonb, $2::pg_catalog.bytea)";
 

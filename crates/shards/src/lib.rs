@@ -20,6 +20,6 @@ mod version;
 
 pub use answer::{Garbled, Near, Pictured, Place, near_from, near_to, pictured_from, pictured_to};
 pub use answer::{elements_from, elements_to, places_from, places_to};
-pub use connection::{ASK, BEGIN, COMMIT, SESSION, Settled, settle};
+pub use connection::{ASK, BEGIN, COMMIT, Settled, settle};
 pub use question::{Question, Wanted};
 pub use version::is_older;

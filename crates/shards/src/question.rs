@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is asked of a shard. Its payload is apart from it: the text of the statement stays the same from search to
 /// search.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
     /// Which of the set's partitions this is about; comes back with the answer.
     pub part: u32,
@@ -29,7 +29,7 @@ pub struct Question {
 }
 
 /// What is wanted of a shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wanted {
     /// What it is, in JSON; nothing is refused.
@@ -45,10 +45,38 @@ pub enum Wanted {
         filter: Option<String>,
         /// How many.
         limit: usize,
+        /// The part of the set's nearest that is to be found, where the coordinator's session says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recall: Option<f32>,
     },
     /// Descriptors and sketches of the rows in the payload.
     Pictured {
         /// The column with the sketches.
         sketch: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recall_stands_in_the_question_where_the_coordinator_says_so() {
+        let nearest = |recall| Wanted::Nearest {
+            key: vec!["id".into()],
+            filter: None,
+            limit: 10,
+            recall,
+        };
+        for (wanted, text) in [
+            (nearest(None), r#"{"nearest":{"key":["id"],"limit":10}}"#),
+            (
+                nearest(Some(0.9)),
+                r#"{"nearest":{"key":["id"],"limit":10,"recall":0.9}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&wanted).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Wanted>(text).unwrap(), wanted);
+        }
+    }
 }
