@@ -8,6 +8,7 @@
 //! level off here and there.
 
 use std::array;
+use std::ops::Range;
 
 use resample::{ROWS_AT_ONCE, Windows};
 
@@ -95,6 +96,9 @@ pub fn resize_pixels(
         },
     };
     let (columns, rows) = (width as usize, height as usize);
+    if columns != source && rows != old_height && columns <= COLUMNS_AT_ONCE {
+        return both((pixels, source, old_height), (columns, rows), &kernel, poll);
+    }
     let narrowed = (columns != source)
         .then(|| horizontal(pixels, source, old_height, columns, &kernel, poll))
         .transpose()?;
@@ -166,6 +170,76 @@ fn weigh(
     first
 }
 
+/// Both passes at once: of what lies between them only the rows that the next row of the result is made of are held,
+/// which stay in the cache.
+fn both(
+    (pixels, source, old_height): (&[u8], usize, usize),
+    (columns, rows): (usize, usize),
+    kernel: &Kernel,
+    poll: &Poll,
+) -> Result<Vec<u8>, ImageError> {
+    let stride = columns * 3;
+    let mut result = buffers::zeroed(stride * rows)?;
+    let (mut exact, mut weights) = (Vec::new(), Vec::new());
+    let windows = windows(source, 0..columns, columns, kernel, &mut exact);
+    // A row of the result is made of no more than these; whole blocks of rows are made.
+    let stretch = (old_height as f64 / rows as f64).max(1.0);
+    let most = ((2.0 * kernel.support * stretch).ceil() as usize + 2).min(old_height);
+    let held = (most + ROWS_AT_ONCE).next_multiple_of(ROWS_AT_ONCE);
+    let mut between = buffers::zeroed(stride * held)?;
+    let mut sums = vec![0; stride];
+    let mut next = 0;
+    for (row, target) in result.chunks_exact_mut(stride).enumerate() {
+        poll.check()?;
+        weights.clear();
+        let first = weigh(old_height, rows, row, kernel, &mut exact, &mut weights);
+        while next < first + weights.len() {
+            let until = (next + ROWS_AT_ONCE).min(old_height);
+            let block = &pixels[next * source * 3..until * source * 3];
+            let results = &mut between[next % held * stride..][..(until - next) * stride];
+            across(block, source, &windows, results, columns, 0..columns);
+            next = until;
+        }
+        sums.fill(HALF);
+        for (line, weight) in (first..).zip(&weights) {
+            resample::add(&mut sums, &between[line % held * stride..][..stride], *weight);
+        }
+        for (target, sum) in target.iter_mut().zip(&sums) {
+            *target = resample::rounded::<PRECISION>(*sum);
+        }
+    }
+    Ok(result)
+}
+
+/// The windows of some of the result's `columns`.
+fn windows(source: usize, some: Range<usize>, columns: usize, kernel: &Kernel, exact: &mut Vec<f64>) -> Windows {
+    let mut windows = Windows::new();
+    let mut weights = Vec::new();
+    for column in some {
+        weights.clear();
+        let first = weigh(source, columns, column, kernel, exact, &mut weights);
+        windows.push(first, &weights);
+    }
+    windows
+}
+
+/// Narrows up to ROWS_AT_ONCE rows: those columns of the result that there are windows of.
+fn across(block: &[u8], source: usize, windows: &Windows, results: &mut [u8], columns: usize, some: Range<usize>) {
+    let mut rows = block.chunks_exact(source * 3).map(|row| row.as_chunks().0);
+    let mut targets = results
+        .chunks_exact_mut(columns * 3)
+        .map(|target| target[some.start * 3..some.end * 3].as_chunks_mut().0);
+    if rows.len() == ROWS_AT_ONCE && targets.len() == ROWS_AT_ONCE {
+        let rows: [_; ROWS_AT_ONCE] = array::from_fn(|_| rows.next().unwrap_or_default());
+        let targets = array::from_fn(|_| targets.next().unwrap_or_default());
+        resample::across::<PRECISION>(rows, windows, targets);
+    } else {
+        for (row, target) in rows.zip(targets) {
+            resample::across_one::<PRECISION>(row, windows, target);
+        }
+    }
+}
+
 fn horizontal(
     pixels: &[u8],
     source: usize,
@@ -178,32 +252,14 @@ fn horizontal(
     let mut exact = Vec::new();
     for from in (0..columns).step_by(COLUMNS_AT_ONCE) {
         let to = (from + COLUMNS_AT_ONCE).min(columns);
-        let mut windows = Windows::new();
-        let mut weights = Vec::new();
-        for column in from..to {
-            weights.clear();
-            let first = weigh(source, columns, column, kernel, &mut exact, &mut weights);
-            windows.push(first, &weights);
-        }
+        let windows = windows(source, from..to, columns, kernel, &mut exact);
         let blocks = pixels.chunks(source * 3 * ROWS_AT_ONCE);
         let results = result.chunks_mut(columns * 3 * ROWS_AT_ONCE);
         for (number, (block, results)) in blocks.zip(results).enumerate() {
             if (number * ROWS_AT_ONCE).is_multiple_of(POLL_ROWS) {
                 poll.check()?;
             }
-            let mut rows = block.chunks_exact(source * 3).map(|row| row.as_chunks().0);
-            let mut targets = results
-                .chunks_exact_mut(columns * 3)
-                .map(|target| target[from * 3..to * 3].as_chunks_mut().0);
-            if rows.len() == ROWS_AT_ONCE && targets.len() == ROWS_AT_ONCE {
-                let rows: [_; ROWS_AT_ONCE] = array::from_fn(|_| rows.next().unwrap_or_default());
-                let targets = array::from_fn(|_| targets.next().unwrap_or_default());
-                resample::across::<PRECISION>(rows, &windows, targets);
-            } else {
-                for (row, target) in rows.zip(targets) {
-                    resample::across_one::<PRECISION>(row, &windows, target);
-                }
-            }
+            across(block, source, &windows, results, columns, from..to);
         }
     }
     Ok(result)

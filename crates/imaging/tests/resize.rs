@@ -41,6 +41,19 @@ proptest! {
     }
 
     #[test]
+    fn both_passes_at_once_give_what_one_after_the_other_gives(
+        (w, h) in (1u32..90, 1u32..90), (to_w, to_h) in (1u32..120, 1u32..120), seed in any::<u64>(),
+        filter in any_filter(),
+    ) {
+        let image = pictures::scene(w, h, seed);
+        let narrowed = resize(&image, to_w, h, filter).unwrap();
+        prop_assert_eq!(
+            resize(&image, to_w, to_h, filter).unwrap(),
+            resize(&narrowed, to_w, to_h, filter).unwrap()
+        );
+    }
+
+    #[test]
     fn mirroring_before_or_after_is_the_same_within_a_level(
         (w, h) in (2u32..60, 2u32..60), (to_w, to_h) in (1u32..90, 1u32..90), seed in any::<u64>(), filter in 1..4usize,
     ) {

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::plane::Plane;
+use crate::plane::{Plane, Spare};
 use crate::transform::Affine;
 
 /// Cells a side: a sixteenth of the reference's small picture, longest side.
@@ -89,7 +89,7 @@ impl Pyramid {
     }
 
     fn plane(&self, level: usize) -> &Plane {
-        self.0[level].get_or_init(|| self.plane(level - 1).smoothed(1.0).halved())
+        self.0[level].get_or_init(|| self.plane(level - 1).smoothed(1.0, &mut Spare::default()).halved())
     }
 
     /// The level at which one step covers about one pixel, if the step covers `scale` pixels of the first; and how much

@@ -7,7 +7,7 @@
 use imaging::ImageError;
 use vectors::hamming::Code;
 
-use crate::plane::Plane;
+use crate::plane::{Plane, Spare};
 use crate::scale_space::{Extremum, ScaleSpace};
 
 /// A described place; coordinates are those of the whole picture, pixel centres at whole numbers.
@@ -39,20 +39,30 @@ pub(crate) const DIRECTIONS: usize = 8;
 pub(crate) fn features(
     picture: &Plane,
     most: usize,
+    spare: &mut Spare,
     should_stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Feature>, ImageError> {
+    let space = ScaleSpace::of(picture, spare, should_stop)?;
     // The finest scale does not take all.
-    let space = ScaleSpace::of(picture, should_stop)?;
-    described(&space, picture, most, (2 * most).div_ceil(3), should_stop)
+    let found = described(&space, picture, most, (2 * most).div_ceil(3), should_stop);
+    spare.give(space.into_planes());
+    found
 }
 
 /// Scales that [`finest`] looks at. In a picture half as large again, the third is what [`features`] begins with.
 const FINEST: usize = 2;
 
 /// As [`features`], of the picture's finest scales alone.
-pub(crate) fn finest(picture: &Plane, most: usize, should_stop: &dyn Fn() -> bool) -> Result<Vec<Feature>, ImageError> {
-    let space = ScaleSpace::finest(picture, FINEST, should_stop)?;
-    described(&space, picture, most, most, should_stop)
+pub(crate) fn finest(
+    picture: &Plane,
+    most: usize,
+    spare: &mut Spare,
+    should_stop: &dyn Fn() -> bool,
+) -> Result<Vec<Feature>, ImageError> {
+    let space = ScaleSpace::finest(picture, FINEST, spare, should_stop)?;
+    let found = described(&space, picture, most, most, should_stop);
+    spare.give(space.into_planes());
+    found
 }
 
 fn described(

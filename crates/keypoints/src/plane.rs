@@ -8,6 +8,30 @@ pub(crate) struct Plane {
     pub(crate) values: Vec<f32>,
 }
 
+/// Buffers of planes that are done with: the next ones are made in them, since memory that is fresh from the system
+/// costs more than what is computed in it.
+#[derive(Default)]
+pub(crate) struct Spare(Vec<Vec<f32>>);
+
+impl Spare {
+    /// A buffer of this length, with anything in it.
+    fn take(&mut self, length: usize) -> Vec<f32> {
+        match self.0.iter().rposition(|one| one.capacity() >= length) {
+            Some(at) => {
+                let mut values = self.0.swap_remove(at);
+                values.resize(length, 0.0);
+                values
+            }
+            None => vec![0.0; length],
+        }
+    }
+
+    /// Planes that nobody looks at any more.
+    pub(crate) fn give(&mut self, planes: impl IntoIterator<Item = Plane>) {
+        self.0.extend(planes.into_iter().map(|plane| plane.values));
+    }
+}
+
 impl Plane {
     /// Of single bytes; there must be width × height of them.
     pub(crate) fn of(width: usize, height: usize, pixels: &[u8]) -> Self {
@@ -50,7 +74,7 @@ impl Plane {
     }
 
     /// Smoothed by a Gaussian of standard deviation `sigma`, edges continued.
-    pub(crate) fn smoothed(&self, sigma: f32) -> Self {
+    pub(crate) fn smoothed(&self, sigma: f32, spare: &mut Spare) -> Self {
         let radius = (f32::ceil(2.6 * sigma) as usize).clamp(1, MOST_TAPS - 1);
         let mut weights = [0.0; MOST_TAPS];
         let weights = &mut weights[..=radius];
@@ -59,7 +83,7 @@ impl Plane {
         }
         let sum = weights[0] + 2.0 * weights[1..].iter().sum::<f32>();
         weights.iter_mut().for_each(|weight| *weight /= sum);
-        let mut values = vec![0.0; self.values.len()];
+        let mut values = spare.take(self.values.len());
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || smooth(self, weights, &mut values),
@@ -164,11 +188,19 @@ mod tests {
         }
 
         #[test]
+        fn what_was_in_a_spare_buffer_does_not_matter(width in 1usize..80, height in 1usize..20, left in 0usize..2000) {
+            let plane = plane(width, height);
+            let mut spare = Spare(vec![vec![f32::NAN; left]]);
+            let reused = plane.smoothed(1.3, &mut spare);
+            prop_assert_eq!(reused.values, plane.smoothed(1.3, &mut Spare::default()).values);
+        }
+
+        #[test]
         fn smoothing_is_the_weighted_mean_of_what_lies_around(
             width in 1usize..80, height in 1usize..20, sigma in 0.4f32..4.0,
         ) {
             let plane = plane(width, height);
-            let smooth = plane.smoothed(sigma);
+            let smooth = plane.smoothed(sigma, &mut Spare::default());
             let radius = ((2.6 * sigma).ceil() as isize).max(1);
             let weight = |at: isize| f64::exp(-((at * at) as f64) / (2.0 * f64::from(sigma) * f64::from(sigma)));
             let sum: f64 = (-radius..=radius).map(weight).sum();

@@ -2,7 +2,7 @@
 
 use imaging::ImageError;
 
-use crate::plane::Plane;
+use crate::plane::{Plane, Spare};
 
 /// Scales in an octave.
 const SCALES: usize = 3;
@@ -43,11 +43,11 @@ pub(crate) struct Extremum {
 
 impl ScaleSpace {
     /// All octaves, the finest first.
-    pub(crate) fn of(picture: &Plane, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
+    pub(crate) fn of(picture: &Plane, spare: &mut Spare, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
         let mut octaves: Vec<Octave> = Vec::new();
-        let mut base = first(picture);
+        let mut base = first(picture, spare);
         loop {
-            let octave = Octave::of(base, SCALES, should_stop)?;
+            let octave = Octave::of(base, SCALES, spare, should_stop)?;
             base = octave.smoothed[SCALES].halved();
             octaves.push(octave);
             if base.width.min(base.height) < LEAST_SIDE {
@@ -57,10 +57,21 @@ impl ScaleSpace {
     }
 
     /// So many of the finest scales alone, at most an octave's.
-    pub(crate) fn finest(picture: &Plane, scales: usize, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
+    pub(crate) fn finest(
+        picture: &Plane,
+        scales: usize,
+        spare: &mut Spare,
+        should_stop: &dyn Fn() -> bool,
+    ) -> Result<Self, ImageError> {
+        let base = first(picture, spare);
         Ok(Self {
-            octaves: vec![Octave::of(first(picture), scales.min(SCALES), should_stop)?],
+            octaves: vec![Octave::of(base, scales.min(SCALES), spare, should_stop)?],
         })
+    }
+
+    /// All its planes.
+    pub(crate) fn into_planes(self) -> impl Iterator<Item = Plane> {
+        self.octaves.into_iter().flat_map(|octave| octave.smoothed)
     }
 
     /// Every extremum that stands out, in no particular order but always the same.
@@ -76,8 +87,8 @@ impl ScaleSpace {
 }
 
 /// The picture as the first of its scales shows it.
-fn first(picture: &Plane) -> Plane {
-    picture.smoothed((FIRST_SIGMA * FIRST_SIGMA - GIVEN_SIGMA * GIVEN_SIGMA).sqrt())
+fn first(picture: &Plane, spare: &mut Spare) -> Plane {
+    picture.smoothed((FIRST_SIGMA * FIRST_SIGMA - GIVEN_SIGMA * GIVEN_SIGMA).sqrt(), spare)
 }
 
 fn sigma_of(level: f32) -> f32 {
@@ -88,7 +99,7 @@ fn sigma_of(level: f32) -> f32 {
 const ROWS: usize = 3;
 
 impl Octave {
-    fn of(base: Plane, scales: usize, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
+    fn of(base: Plane, scales: usize, spare: &mut Spare, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
         let mut smoothed = vec![base];
         for level in 1..scales + 3 {
             if should_stop() {
@@ -96,7 +107,7 @@ impl Octave {
             }
             let (before, after) = (sigma_of(level as f32 - 1.0), sigma_of(level as f32));
             let more = (after * after - before * before).sqrt();
-            smoothed.push(smoothed[level - 1].smoothed(more));
+            smoothed.push(smoothed[level - 1].smoothed(more, spare));
         }
         Ok(Self { smoothed })
     }

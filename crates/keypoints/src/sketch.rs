@@ -10,7 +10,7 @@ use imaging::{DecodeOptions, Filter, Image, ImageError, Limits, resize};
 
 use crate::features::{Feature, features};
 use crate::grey::Grey;
-use crate::plane::Plane;
+use crate::plane::{Plane, Spare};
 
 /// Longest side of the picture that features are looked for in.
 pub const SKETCH_SIDE: u32 = 384;
@@ -86,7 +86,7 @@ impl Sketch {
     pub fn of(image: &Image, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
         let working = Grey::of(&at_most(image, SKETCH_SIDE)?);
         let plane = Plane::of(working.width, working.height, &working.pixels);
-        let features = features(&plane, REFERENCE_FEATURES, should_stop)?;
+        let features = features(&plane, REFERENCE_FEATURES, &mut Spare::default(), should_stop)?;
         Ok(Self {
             width: working.width,
             height: working.height,

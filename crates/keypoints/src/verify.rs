@@ -7,7 +7,7 @@ use crate::content::{Cells, Content, Pyramid, content};
 use crate::features::{Feature, features, finest};
 use crate::grey::Grey;
 use crate::motion::{Match, Motion, matches, motion};
-use crate::plane::Plane;
+use crate::plane::{Plane, Spare};
 use crate::sketch::{FINE_FEATURES, FINE_SIDE, QUERY_FEATURES, SKETCH_SIDE, Sketch, SketchError, THUMBNAIL, at_most};
 use crate::transform::Affine;
 
@@ -102,11 +102,15 @@ impl Query {
     /// # Errors
     /// [`ImageError::Cancelled`] once `should_stop` says so.
     pub fn of(image: &Image, should_stop: &dyn Fn() -> bool) -> Result<Self, ImageError> {
-        let plane = plane_of(image, SKETCH_SIDE)?;
-        let mut plain = features(&plane, QUERY_FEATURES, should_stop)?;
+        // The larger picture first: what it leaves behind has room for the other's planes.
+        let mut spare = Spare::default();
         let fine = plane_of(image, FINE_SIDE)?;
-        let by = plane.width as f32 / fine.width as f32;
-        let found = finest(&fine, FINE_FEATURES, should_stop)?;
+        let fine_width = fine.width;
+        let found = finest(&fine, FINE_FEATURES, &mut spare, should_stop)?;
+        spare.give([fine]);
+        let plane = plane_of(image, SKETCH_SIDE)?;
+        let by = plane.width as f32 / fine_width as f32;
+        let mut plain = features(&plane, QUERY_FEATURES, &mut spare, should_stop)?;
         plain.extend(found.iter().map(|feature| feature.scaled(by)));
         let mirrored = plain.iter().map(|feature| feature.mirrored(plane.width)).collect();
         let small = Grey::of(&imaging::resize(
