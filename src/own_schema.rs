@@ -138,8 +138,8 @@ impl OwnSchema {
     }
 }
 
-/// Reads the extension's row of pg_extension; None where it is not installed. By its index: a statement would have to be
-/// planned.
+/// Reads the extension's row of pg_extension; None where it is not installed. By its index: a statement would have to
+/// be planned.
 pub fn extension<T>(read: impl FnOnce(&Row) -> Result<T, Failure>) -> Result<Option<T>, Failure> {
     // SAFETY: a scan as PostgreSQL makes it itself; the row is read before the scan ends.
     unsafe {

@@ -158,8 +158,8 @@ impl Scan<'_> {
     }
 
     fn first<T>(mut self, mut read: impl FnMut(&Row) -> Result<T, Failure>) -> Result<Option<T>, Failure> {
-        // SAFETY: table and index are open or named by their OIDs; the active snapshot outlives the scan, and the row is
-        // read before the scan ends.
+        // SAFETY: table and index are open or named by their OIDs; the active snapshot outlives the scan, and the row
+        // is read before the scan ends.
         unsafe {
             let scan = pg_sys::systable_beginscan(
                 self.table.0,

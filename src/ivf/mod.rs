@@ -1,10 +1,10 @@
 //! The access method `ivf`: PostgreSQL's callbacks, one phase per file. What they do with pages is in the `ivf` crate;
 //! `README.md` beside this file explains page layout, locking order and crash safety.
 //!
-//! `handler` lists the callbacks. `pages` (with `guards`, `recent` and `unguarded`) gives the crate PostgreSQL's
+//! `handler` lists the callbacks. `pages` (with `guards`, `recent` and `raw_calls`) gives the crate PostgreSQL's
 //! buffers and WAL. `build` (with `heap`, `sample`, `train` and `spill`), `insert`, `vacuum` and `scan` (with `rows`
-//! and `within`) are an index's life; `cost` and `bound` speak to the planner; `column` and `value` say what is indexed and read it;
-//! `options` holds what `WITH (…)` takes; `functions` what SQL calls.
+//! and `within`) are an index's life; `cost` and `bound` speak to the planner; `column` and `value` say what is
+//! indexed and read it; `options` holds what `WITH (…)` takes; `inspection` what SQL calls.
 mod bound;
 mod build;
 mod column;
