@@ -225,9 +225,9 @@ def test_a_calibration_keeps_the_background_that_it_was_measured_with(new_db, co
     )
     db.execute(
         """INSERT INTO copymatch.finding (reference_set, relation, upload, reference, similarity, background, score,
-               probability, verdict, model, calibration)
-           SELECT 'follows', 'refs', '1', '1', 0.9, 0.4, 0, 0.9, 'copy', model, 0 FROM copymatch.calibration
-           WHERE id = 0"""
+               probability, verdict, model, calibration, state, decided, decided_by)
+           SELECT 'follows', 'refs', '1', '1', 0.9, 0.4, 0, 0.9, 'copy', model, 0, 'confirmed', now(), current_user
+           FROM copymatch.calibration WHERE id = 0"""
     )
     db.execute("ALTER EXTENSION copymatch UPDATE")
     rows = background_rows()
@@ -250,6 +250,12 @@ def test_a_calibration_keeps_the_background_that_it_was_measured_with(new_db, co
         "WHERE k.id = (SELECT calibration FROM copymatch.{} LIMIT 1)"
     )
     assert db.execute(measured.format("finding")).fetchone() == (BACKGROUND_OF_0_2_0, 0.875), "as it was judged"
+    # What was reviewed is evidence for calibrations with the background that it was measured with alone.
+    reviewed = "SELECT cardinality(similarity) FROM copymatch.reviewed_pairs('follows')"
+    assert db.execute(reviewed).fetchone() == (0,)
+    db.execute("SELECT copy_use_calibration('follows', (SELECT calibration FROM copymatch.finding))")
+    assert background("follows") == pytest.approx(photographs, abs=1e-3)
+    assert db.execute(reviewed).fetchone() == (1,)
     # Calibrating once more stays with it, for labels may hold what was measured; the model's own leads on.
     db.execute("SELECT copy_use_calibration('own', 0)")
     assert background("own") == pytest.approx(everything, abs=1e-3)
