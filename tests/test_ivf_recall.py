@@ -8,6 +8,8 @@ data that its tests share.
 `one`, `column`                a query's single value, or its only column
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -205,6 +207,42 @@ def test_ivf_created_on_an_empty_table_is_good_when_inserts_have_filled_it(db, r
     db.execute(f"SET copymatch.probes = {ALL_PROBES}")
     assert recall(db, vectors, queries) >= 0.99, "every list"
     assert db.execute("SELECT * FROM copy_index_check(%s::regclass, true)", [index]).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "opclass, dimensions, least",
+    [("vector_l2_ops", 100, -1), ("vector_ip_ops", 64, 0), ("vector_cosine_ops", 3, 0)],
+)
+def test_ivf_filled_by_several_sessions_finds_what_is_asked_for_before_any_vacuum(
+    db, server, opclass, dimensions, least
+):
+    """Without clusters nothing but measuring tells how many lists hold the neighbours; in few dimensions rows lie so
+    near to one another that an error of a code is much."""
+    rng = np.random.default_rng(dimensions)
+    vectors = rng.uniform(least, 1, (30_000, dimensions)).astype(np.float32)
+    queries = np.concatenate([near(vectors, 40), rng.uniform(least, 1, (40, dimensions)).astype(np.float32)])
+    index = make(db, vectors[:0], opclass)
+    db.execute("ALTER TABLE t SET (autovacuum_enabled = off)")
+    schema, sessions = one(db, "SELECT current_schema()"), 4
+
+    def fill(first: int, end: int):
+        with server.connect(db.info.dbname) as connection:
+            connection.execute(f"SET search_path = {schema}, public")
+            for at in range(first, end, 50):
+                load(connection, "t", vectors[at : min(at + 50, end)], first=at)
+
+    filled = 0
+    for until in (5000, 15_000, 30_000):
+        edges = np.linspace(filled, until, sessions + 1).astype(int)
+        with ThreadPoolExecutor(sessions) as pool:
+            list(pool.map(fill, edges[:-1], edges[1:]))
+        filled = until
+        assert recall(db, vectors[:filled], queries, opclass) >= 0.96, f"at {filled}"
+    assert db.execute(CHECK, [index]).fetchall() == []
+    grown = stats(db)
+    assert grown["rows"] == filled and grown["lists"] > 32
+    db.execute(f"REINDEX INDEX {index}")
+    assert grown["bytes"] <= 1.3 * stats(db)["bytes"]
 
 
 def test_ivf_keeps_its_recall_when_other_data_double_the_table(db):

@@ -33,6 +33,8 @@ pub(super) struct Pages {
     patience: Cell<u8>,
     asked: Cell<u8>,
     pins: Cell<u8>,
+    /// From the first block that was freed and not announced yet to behind the last.
+    freed: Cell<Option<(u32, u32)>>,
 }
 
 impl Pages {
@@ -48,6 +50,7 @@ impl Pages {
             patience: Cell::new(PATIENCE),
             asked: Cell::new(0),
             pins: Cell::new(0),
+            freed: Cell::new(None),
         }
     }
 
@@ -364,6 +367,16 @@ impl PageStore for Pages {
     fn free(&self, block: u32) -> Result<()> {
         // SAFETY: the relation is open.
         unsafe { pg_sys::RecordFreeIndexPage(self.index, block) }
+        let (first, end) = self.freed.get().unwrap_or((block, block + 1));
+        self.freed.set(Some((first.min(block), end.max(block + 1))));
+        Ok(())
+    }
+
+    fn announce_free(&self) -> Result<()> {
+        if let Some((first, end)) = self.freed.take() {
+            // SAFETY: the relation is open.
+            unsafe { pg_sys::FreeSpaceMapVacuumRange(self.index, first, end) }
+        }
         Ok(())
     }
 

@@ -59,6 +59,7 @@ pub(crate) fn split_if_crowded<S: PageStore>(store: &S, geometry: &Geometry, bra
         store.interrupts()?;
         list::release(store, page)?;
     }
+    store.announce_free()?;
     Ok(true)
 }
 

@@ -6,9 +6,8 @@ use crate::list;
 use crate::page::{Kind, NONE};
 use crate::rotation::Rotation;
 use crate::search::normalised;
-use crate::split;
 use crate::store::LockMode;
-use crate::{Error, Meta, Metric, PageStore, PageWrite, Result, Tid};
+use crate::{Error, Meta, Metric, PageStore, PageWrite, Result, Tid, recall, split};
 
 /// The lock of a list, by number. Block 0 is the lock of the index's structure.
 pub(crate) fn list_lock(list: u32) -> u32 {
@@ -62,8 +61,8 @@ pub fn insert<S: PageStore>(store: &S, vector: &[f32], tid: Tid) -> Result<bool>
             First::Moved => continue,
         };
         drop(lock);
-        if grown && split::is_overfull(store, &geometry, &probe)? {
-            split::split(store, &geometry, &probe, false)?;
+        if grown && split::is_overfull(store, &geometry, &probe)? && split::split(store, &geometry, &probe, false)? {
+            recall::measure_if_grown(store)?;
         }
         return Ok(true);
     }

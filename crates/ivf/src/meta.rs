@@ -3,6 +3,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::geometry::Geometry;
 use crate::page::{CONTENT, Kind, NONE, Page};
+use crate::recall::FEW_LISTS;
 use crate::{Error, PageStore, PageWrite, Result};
 
 /// Most points of a stored curve.
@@ -175,7 +176,7 @@ impl Meta {
 
     /// The lists to probe for a part of the nearest neighbours, by the measured curve.
     pub fn probes_for(&self, target_recall: f32) -> u32 {
-        let before_measuring = || self.lists.div_ceil(8).max(32);
+        let before_measuring = || self.lists.div_ceil(8).max(FEW_LISTS);
         // Lists that came since then are probed in proportion.
         let growth = f64::from(self.lists) / f64::from(self.measured_lists.max(1));
         let scaled = |probes: u32| (f64::from(probes) * growth.max(1.0)).ceil() as u32;

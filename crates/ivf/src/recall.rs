@@ -10,28 +10,113 @@ use crate::list;
 use crate::meta::{CurvePoint, MOST_POINTS};
 use crate::page::Kind;
 use crate::search::{Iteration, Search, SearchOptions};
-use crate::{Meta, Metric, PageStore, Result, Tid, split};
+use crate::store::LockMode;
+use crate::{Error, Meta, Metric, PageStore, Result, Tid, split};
 
-/// Queries with which the curve is measured.
-const QUERIES: usize = 400;
 /// Neighbours that are to be found.
 const NEIGHBOURS: usize = 10;
 /// How far a perturbed copy lies from its row, in lengths of the row.
 const PERTURBATION: f32 = 0.5;
-/// Rows of which the rank of their own list is looked at.
-const OWN_LISTS: usize = 2_000;
+/// A truth is looked for in at least so many lists.
+const MANY: u32 = 256;
+/// The part of the neighbours, at most, that the farther half of these lists may hold. With more of them there, the
+/// lists behind hold some, too: data without clusters.
+const FAR: f64 = 0.01;
+/// How many times as many lists are then taken, and how many queries that is tried with at least.
+const FARTHER: u32 = 4;
+const FEWEST_QUERIES: usize = 100;
+/// How many times as many lists as when last measured let an insert measure anew.
+const GROWN: f64 = 1.5;
+/// Up to so many lists no curve is needed: all of them are probed.
+pub(crate) const FEW_LISTS: u32 = 32;
+/// The lock of whoever measures while others insert. No list has this number less one.
+const MEASURING: u32 = u32::MAX;
+
+/// How thoroughly to measure.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Queries with which the curve is measured.
+    queries: usize,
+    /// Rows of which the rank of their own list is looked at.
+    own_lists: usize,
+}
+
+/// By a build or a vacuum.
+const WHOLE: Effort = Effort {
+    queries: 400,
+    own_lists: 2_000,
+};
+/// By an insert, which somebody waits for.
+const BRIEF: Effort = Effort {
+    queries: 256,
+    own_lists: 1_000,
+};
 
 /// Measures what part of the ten nearest neighbours lies in the nearest lists, by their number, and stores the curve.
 ///
 /// Queries are rows of the index, half of them perturbed as edited copies are. What is true is taken from a search that
 /// probes many more lists than any query will need.
 pub fn measure_recall<S: PageStore>(store: &S) -> Result<()> {
+    measure(store, &Meta::read(store)?, WHOLE)
+}
+
+/// Measures anew where the lists became many more by splits since that was done, unless somebody else is at it: an
+/// index that fills has no other time for it before its first vacuum.
+pub(crate) fn measure_if_grown<S: PageStore>(store: &S) -> Result<()> {
+    if !has_grown(&Meta::read(store)?) {
+        return Ok(());
+    }
+    let Some(_measuring) = store.lock(MEASURING, LockMode::Exclusive, false)? else {
+        return Ok(());
+    };
+    // Somebody may have done it before the lock.
     let meta = Meta::read(store)?;
+    if !has_grown(&meta) {
+        return Ok(());
+    }
+    match measure(store, &meta, BRIEF) {
+        // Whoever searches there will hear of it; this row is in its place.
+        Err(Error::Corrupted { .. }) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn has_grown(meta: &Meta) -> bool {
+    let since = f64::from(meta.lists) / f64::from(meta.measured_lists.max(1));
+    meta.lists > FEW_LISTS && (meta.curve.is_empty() || since >= GROWN)
+}
+
+fn measure<S: PageStore>(store: &S, meta: &Meta, effort: Effort) -> Result<()> {
     let geometry = meta.geometry()?;
-    let many = (meta.lists / 8).max(256).min(meta.lists);
-    let queries = sample_queries(store, &meta, &geometry)?;
-    let mut ranks = Vec::new();
-    for query in &queries {
+    let at_first = (meta.lists / 8).max(MANY).min(meta.lists);
+    let mut many = at_first;
+    let mut queries = sample_queries(store, meta, &geometry, effort.queries)?;
+    let mut ranks = ranks_within(store, meta, geometry, &queries, many)?;
+    while many < meta.lists && far(&ranks, many) > FAR {
+        many = many.saturating_mul(FARTHER).min(meta.lists);
+        queries.truncate((queries.len() / 2).max(FEWEST_QUERIES));
+        ranks = ranks_within(store, meta, geometry, &queries, many)?;
+    }
+    let curve = curve_of(&mut ranks, many, meta.lists);
+    let lists_for_itself = lists_to_find_itself(store, meta, &geometry, at_first, effort.own_lists)?;
+    let measured = meta.lists;
+    Meta::update(store, |meta| {
+        meta.curve = curve;
+        meta.lists_for_itself = lists_for_itself;
+        meta.measured_lists = measured;
+    })
+}
+
+/// How many lists were nearer than that of each neighbour which the nearest `many` hold.
+fn ranks_within<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    geometry: Geometry,
+    queries: &[SampledQuery],
+    many: u32,
+) -> Result<Vec<u32>> {
+    let mut ranks = memory::vector(queries.len() * NEIGHBOURS)?;
+    for query in queries {
         store.interrupts()?;
         let options = SearchOptions {
             probes: Some(many),
@@ -50,22 +135,28 @@ pub fn measure_recall<S: PageStore>(store: &S) -> Result<()> {
             }
         }
     }
-    let curve = curve_of(&mut ranks, many, meta.lists);
-    let lists_for_itself = lists_to_find_itself(store, &meta, &geometry, many)?;
-    Meta::update(store, |meta| {
-        meta.curve = curve;
-        meta.lists_for_itself = lists_for_itself;
-        meta.measured_lists = meta.lists;
-    })
+    Ok(ranks)
+}
+
+/// The part of the neighbours that lies in the farther half of the lists.
+fn far(ranks: &[u32], many: u32) -> f64 {
+    let far = ranks.iter().filter(|&&rank| rank >= many / 2).count();
+    far as f64 / ranks.len().max(1) as f64
 }
 
 /// How many lists must be ranked until every sampled row's own is among them. Rows are assigned to the nearest list of
 /// their time; a split brings centroids that may be nearer.
-fn lists_to_find_itself<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry, many: u32) -> Result<u32> {
+fn lists_to_find_itself<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    geometry: &Geometry,
+    many: u32,
+    rows: usize,
+) -> Result<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(!meta.seed ^ u64::from(meta.lists));
     let pages = directory_pages(store, meta, geometry)?;
     let mut farthest = 0;
-    for _ in 0..OWN_LISTS {
+    for _ in 0..rows {
         store.interrupts()?;
         let Some(probe) = random_list(store, geometry, &pages, &mut random)? else {
             continue;
@@ -126,12 +217,17 @@ struct SampledQuery {
     lists_for_itself: Option<Tid>,
 }
 
-fn sample_queries<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<SampledQuery>> {
+fn sample_queries<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    geometry: &Geometry,
+    wanted: usize,
+) -> Result<Vec<SampledQuery>> {
     let mut random = ChaCha8Rng::seed_from_u64(meta.seed ^ u64::from(meta.lists));
     let pages = directory_pages(store, meta, geometry)?;
-    let mut queries = Vec::with_capacity(QUERIES);
-    for attempt in 0..4 * QUERIES {
-        if queries.len() == QUERIES {
+    let mut queries = Vec::with_capacity(wanted);
+    for attempt in 0..4 * wanted {
+        if queries.len() == wanted {
             break;
         }
         store.interrupts()?;
@@ -254,7 +350,7 @@ fn perturb(vector: &mut [f32], random: &mut ChaCha8Rng) {
     rescale(vector, length);
 }
 
-fn rescale(vector: &mut [f32], length: f32) {
+pub(crate) fn rescale(vector: &mut [f32], length: f32) {
     let norm = vectors::norm(vector) as f32;
     if norm > 0.0 {
         for x in vector {
@@ -268,6 +364,41 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::stores::Memory;
+    use crate::{check, create_empty, insert};
+
+    #[test]
+    fn one_insert_measures_where_an_index_has_grown_and_nobody_else_is_at_it() {
+        let store = Memory::new();
+        create_empty(&store, 16, Metric::L2).unwrap();
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut row = move || -> Vec<f32> { (0..16).map(|_| random.next_u32() as f32 / u32::MAX as f32).collect() };
+        let mut at = 0;
+        let mut fill = |until: &dyn Fn(&Meta) -> bool| loop {
+            let meta = Meta::read(&store).unwrap();
+            if until(&meta) {
+                return meta;
+            }
+            insert(&store, &row(), Tid::new(at, 1)).unwrap();
+            at += 1;
+        };
+        let first = fill(&|meta| !meta.curve.is_empty());
+        assert_eq!(first.measured_lists, first.lists);
+        assert!(
+            first.lists > FEW_LISTS && first.lists <= FEW_LISTS + 16,
+            "the first split that needs it"
+        );
+        let measuring = store.lock(MEASURING, LockMode::Exclusive, false).unwrap();
+        let waiting = fill(&|meta| f64::from(meta.lists) >= 1.2 * GROWN * f64::from(first.lists));
+        assert_eq!(
+            (&waiting.curve, waiting.measured_lists),
+            (&first.curve, first.measured_lists)
+        );
+        drop(measuring);
+        let second = fill(&|meta| meta.measured_lists > first.measured_lists);
+        assert!(second.lists <= waiting.lists + 16, "the next split measures");
+        assert_eq!(check(&store, &mut |_| Ok(())).unwrap().problems, vec![]);
+    }
 
     #[test]
     fn a_curve_counts_the_neighbours_within_the_probes_and_ends_at_all_lists() {

@@ -61,6 +61,11 @@ impl Rotation {
     pub fn apply(&self, vector: &[f32], out: &mut [f32]) {
         debug_assert!(vector.len() == self.dimensions && out.len() == self.rotated);
         out[..self.dimensions].copy_from_slice(vector);
+        self.complete(out);
+    }
+
+    /// Rotates what stands in the first dimensions.
+    fn complete(&self, out: &mut [f32]) {
         out[self.dimensions..].fill(0.0);
         let scale = 1.0 / (self.power as f32).sqrt();
         for signs in self.signs.chunks_exact(self.rotated) {
@@ -72,6 +77,26 @@ impl Rotation {
                 transform(&mut out[self.rotated - self.power..], scale);
             }
         }
+    }
+
+    /// Takes out of a rotated vector what no vector of the dimensions has: of an error that is spread over all padded
+    /// dimensions, the greater part by far where the dimensions are few.
+    pub fn keep_within(&self, rotated: &mut [f32]) {
+        if self.dimensions == self.rotated {
+            return;
+        }
+        let scale = 1.0 / (self.power as f32).sqrt();
+        // Each step is its own inverse.
+        for signs in self.signs.chunks_exact(self.rotated).rev() {
+            if self.power < self.rotated {
+                transform(&mut rotated[self.rotated - self.power..], scale);
+            }
+            transform(&mut rotated[..self.power], scale);
+            for (x, sign) in rotated.iter_mut().zip(signs) {
+                *x *= sign;
+            }
+        }
+        self.complete(rotated);
     }
 }
 
@@ -128,6 +153,29 @@ mod tests {
                 (dot(&a, &a) - dot(&ra, &ra)).abs() <= 1e-5 * dot(&a, &a),
                 "{dimensions}"
             );
+        }
+    }
+
+    #[test]
+    fn what_no_vector_of_the_dimensions_has_is_taken_out_and_the_rest_stays() {
+        for dimensions in [3, 64, 100, 300] {
+            let geometry = Geometry::new(dimensions).unwrap();
+            let rotation = Rotation::new(&geometry, 7);
+            let a: Vec<f32> = (0..dimensions).map(|i| ((i * 37 + 11) % 23) as f32 - 11.0).collect();
+            let mut rotated = vec![0.0; geometry.rotated];
+            rotation.apply(&a, &mut rotated);
+            let mut noisy: Vec<f32> = rotated
+                .iter()
+                .enumerate()
+                .map(|(i, x)| x + [1.0, -1.0][i % 2])
+                .collect();
+            rotation.keep_within(&mut noisy);
+            let left: f64 = noisy.iter().zip(&rotated).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            let most = 2.5 * dimensions as f64;
+            assert!(left <= most, "{dimensions}: {left} of {}", geometry.rotated);
+            let before = noisy.clone();
+            rotation.keep_within(&mut noisy);
+            assert!(noisy.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-4));
         }
     }
 

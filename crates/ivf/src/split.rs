@@ -10,8 +10,10 @@ use crate::insert::list_lock;
 use crate::kmeans;
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE, Page};
+use crate::recall::rescale;
+use crate::rotation::Rotation;
 use crate::store::LockMode;
-use crate::{Error, Meta, PageStore, PageWrite, Result, Tid, branch, grow};
+use crate::{Error, Meta, Metric, PageStore, PageWrite, Result, Tid, branch, grow};
 
 /// Rows for which a list is made.
 pub(crate) const ROWS_PER_LIST: usize = 256;
@@ -144,6 +146,7 @@ impl<'s, S: PageStore> Rows<'s, S> {
     fn each(&self, step: usize, mut visit: impl FnMut(Tid, &[f32]) -> Result<()>) -> Result<()> {
         let mut vector = vec![0.0; self.geometry.rotated];
         let mut code = vec![0; self.geometry.rotated];
+        let rotation = Rotation::shared(self.geometry, self.meta.seed);
         for (at, &(tid, block, place)) in self.places.iter().step_by(step).enumerate() {
             if at.is_multiple_of(ROWS_PER_LIST) {
                 self.store.interrupts()?;
@@ -156,6 +159,11 @@ impl<'s, S: PageStore> Rows<'s, S> {
             let record = list::refine_record(self.geometry, &page, place);
             code::decode(self.meta.metric, record, self.centroid.view(), &mut code, &mut vector);
             drop(page);
+            // What is known of a row beside its code takes most of the code's error away, which would add up.
+            rotation.keep_within(&mut vector);
+            if self.meta.metric == Metric::Cosine {
+                rescale(&mut vector, 1.0);
+            }
             visit(tid, &vector)?;
         }
         Ok(())
@@ -298,14 +306,14 @@ pub(crate) fn release_list<S: PageStore>(store: &S, geometry: &Geometry, probe: 
         store.interrupts()?;
         list::release(store, block)?;
     }
-    Ok(())
+    store.announce_free()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stores::Memory;
-    use crate::{Metric, check, cleanup, create_empty, insert};
+    use crate::{check, cleanup, create_empty, insert};
 
     fn put(store: &Memory, row: &[f32], at: u32) {
         insert(store, row, Tid::new(at / 100, (at % 100 + 1) as u16)).unwrap();

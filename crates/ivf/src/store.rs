@@ -65,9 +65,11 @@ pub trait PageStore {
     /// Writes a complete new page at the end, while nobody else knows the index (build), and gives its block.
     fn append(&self, page: &Page) -> Result<u32>;
 
-    /// Marks a page as free for [`allocate`](Self::allocate). Not crash-safe: a free page may be forgotten, never
-    /// a used one freed.
+    /// Marks a page as free. Not crash-safe: a free page may be forgotten, never a used one freed.
     fn free(&self, block: u32) -> Result<()>;
+
+    /// Lets [`allocate`](Self::allocate), in every session, find what was freed.
+    fn announce_free(&self) -> Result<()>;
 
     /// Takes the lock named by a block number. Without `wait`, none where somebody else has it.
     fn lock(&self, block: u32, mode: LockMode, wait: bool) -> Result<Option<Self::Lock<'_>>>;

@@ -60,6 +60,30 @@ fn the_measured_curve_gives_the_recall_that_is_asked_for() {
 }
 
 #[test]
+fn the_curve_is_true_of_data_whose_neighbours_lie_in_most_lists() {
+    let mut random = Random::new(8);
+    let mut rows: Vec<Vec<f32>> = (0..16_060).map(|_| random.vector(64)).collect();
+    let queries = rows.split_off(16_000);
+    let store = Memory::new();
+    build(&store, &rows, Metric::L2, 1600, 2).unwrap();
+    measure_recall(&store).unwrap();
+    let meta = ivf::Meta::read(&store).unwrap();
+    assert!(meta.probes_for(0.9) > 256, "the data are too easy");
+    let options = SearchOptions {
+        target_recall: 0.9,
+        ..SearchOptions::default()
+    };
+    let found: f64 = queries
+        .iter()
+        .map(|query| {
+            let hits = search(&store, Metric::L2, query, &rows, 10, options);
+            recall(&hits, &exact(Metric::L2, query, &rows, 10))
+        })
+        .sum();
+    assert!(found / 60.0 >= 0.87, "{}", found / 60.0);
+}
+
+#[test]
 fn iterating_gives_every_row_exactly_once() {
     let rows = Random::new(2).clustered(5000, 32);
     let store = Memory::new();

@@ -75,6 +75,10 @@ impl PageStore for Faulty {
         self.memory.free(block)
     }
 
+    fn announce_free(&self) -> Result<()> {
+        self.memory.announce_free()
+    }
+
     fn lock(&self, block: u32, mode: LockMode, wait: bool) -> Result<Option<Self::Lock<'_>>> {
         self.memory.lock(block, mode, wait)
     }

@@ -15,6 +15,8 @@ pub struct Memory {
     pages: RefCell<Vec<Page>>,
     /// For each page: readers, or −1 for a writer.
     held: RefCell<Vec<i32>>,
+    /// Freed, but not announced yet.
+    freed: RefCell<Vec<u32>>,
     free: RefCell<Vec<u32>>,
     locks: RefCell<Vec<(u32, LockMode)>>,
     /// Calls of `interrupts` left until one cancels.
@@ -182,7 +184,12 @@ impl PageStore for Memory {
     }
 
     fn free(&self, block: u32) -> Result<()> {
-        self.free.borrow_mut().push(block);
+        self.freed.borrow_mut().push(block);
+        Ok(())
+    }
+
+    fn announce_free(&self) -> Result<()> {
+        self.free.borrow_mut().append(&mut self.freed.borrow_mut());
         Ok(())
     }
 

@@ -26,6 +26,11 @@ impl Random {
         sum - 6.0
     }
 
+    /// From 0 to 1.
+    pub fn uniform(&mut self) -> f32 {
+        self.0.next_u32() as f32 / u32::MAX as f32
+    }
+
     pub fn vector(&mut self, dimensions: usize) -> Vec<f32> {
         (0..dimensions).map(|_| self.normal()).collect()
     }
