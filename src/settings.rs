@@ -73,6 +73,7 @@ const DEFAULT_RECALL: f64 = 0.98;
 static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(DEFAULT_RECALL);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::RelaxedOrder);
+static BOUND_SCANS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static RERANK: GucSetting<bool> = GucSetting::<bool>::new(true);
 static VERIFY_NEAREST: GucSetting<i32> = GucSetting::<i32>::new(50);
 static SHARD_CONNECTIONS: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -337,6 +338,15 @@ fn register_index_settings() {
         GucFlags::default(),
     );
     GucRegistry::define_bool_guc(
+        c"copymatch.bound_scans",
+        c"Let an ivf index find the rows within a distance for SELECTs that do not order by it.",
+        c"WHERE d <=> q < t, and joins by such a condition, are planned on the index where few rows are expected, and \
+          find as many of them as copymatch.target_recall asks for. off: only by comparing all rows, which misses none.",
+        &BOUND_SCANS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
         c"copymatch.rerank",
         c"Order the rows that an ivf index finds by their exact distances.",
         c"Candidates are read from the table for it. off orders by the distances of the index's six-bit codes, which \
@@ -516,6 +526,11 @@ pub fn probes() -> Option<u32> {
 /// The setting of `copymatch.iterative_scan`.
 pub fn iterative_scan() -> IterativeScan {
     ITERATIVE_SCAN.get()
+}
+
+/// The setting of `copymatch.bound_scans`.
+pub fn bound_scans() -> bool {
+    BOUND_SCANS.get()
 }
 
 /// The setting of `copymatch.rerank`.

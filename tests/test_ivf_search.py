@@ -392,11 +392,12 @@ def test_ivf_is_not_chosen_on_a_tiny_table(db):
     assert "Seq Scan" in plan(db, statement(), text(np.ones(32)))
 
 
-def test_ivf_is_not_chosen_without_an_order_by_distance(db, corpus):
+def test_ivf_is_not_chosen_without_an_order_or_a_bound_by_its_distance(db, corpus):
     db.execute("SET enable_seqscan = off")
     for sql in (
         "SELECT count(*) FROM corpus",
-        "SELECT id FROM corpus WHERE d <=> '[1]' < 1",
+        "SELECT id FROM corpus WHERE d <=> '[1]' > 1",
+        "SELECT id FROM corpus WHERE d <-> '[1]' < 1",
         "SELECT id FROM corpus ORDER BY id",
     ):
         assert "corpus_ivf" not in plan(db, sql)

@@ -7,22 +7,38 @@
 //! condition stays in the plan as a filter and decides.
 use pgrx::prelude::*;
 
-use super::column::BOUND_STRATEGY;
+use super::column::{BOUND_STRATEGY, DISTANCE_STRATEGY};
 
 /// PostgreSQL's operators between two values of type double precision; their OIDs never change.
-const LESS: u32 = 672;
+pub(super) const LESS: u32 = 672;
 const LESS_OR_EQUAL: u32 = 673;
 const GREATER: u32 = 674;
 const GREATER_OR_EQUAL: u32 = 675;
 
-/// Hands a path that orders by one distance the conditions that bound it. Says whether it has one.
+/// The operator that carries a bound to an index; invalid where its operator class has none.
+///
+/// # Safety
+/// `index` must be an index of this access method, which has one column.
+pub(super) unsafe fn carrier(index: &pg_sys::IndexOptInfo) -> pg_sys::Oid {
+    // SAFETY: the caller vouches for the index.
+    unsafe {
+        pg_sys::get_opfamily_member(
+            *index.opfamily,
+            *index.opcintype,
+            pg_sys::FLOAT8OID,
+            BOUND_STRATEGY as i16,
+        )
+    }
+}
+
+/// Hands a path that orders by one distance the conditions that bound it.
 ///
 /// A path is costed more than once, and its list of conditions may belong to other paths as well: it is copied, and
 /// extended only once.
 ///
 /// # Safety
 /// The path must be under construction by the planner.
-pub(super) unsafe fn add(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::IndexPath) -> bool {
+pub(super) unsafe fn add(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::IndexPath) {
     // SAFETY: the planner passes well-formed nodes; an index of this access method has one column.
     unsafe {
         let index = (*path).indexinfo;
@@ -30,19 +46,11 @@ pub(super) unsafe fn add(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::Inde
             .next()
             .and_then(|order| operator(order.cast()))
         else {
-            return false;
+            return;
         };
-        let operator_oid = pg_sys::get_opfamily_member(
-            *(*index).opfamily,
-            *(*index).opcintype,
-            pg_sys::FLOAT8OID,
-            BOUND_STRATEGY as i16,
-        );
-        if operator_oid == pg_sys::InvalidOid {
-            return false;
-        }
-        if items((*path).indexclauses).any(|clause| carries(clause.cast(), operator_oid)) {
-            return true;
+        let operator_oid = carrier(&*index);
+        if operator_oid == pg_sys::InvalidOid || !limits(path, operator_oid).is_empty() {
+            return;
         }
         let mut clauses: *mut pg_sys::List = std::ptr::null_mut();
         for restriction in items((*index).indrestrictinfo) {
@@ -62,11 +70,112 @@ pub(super) unsafe fn add(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::Inde
             let clause = index_clause(root, operator_oid, order.left, limit, restriction);
             clauses = pg_sys::lappend(clauses, clause.cast());
         }
-        if clauses.is_null() {
-            return false;
+        if !clauses.is_null() {
+            (*path).indexclauses = clauses;
         }
-        (*path).indexclauses = clauses;
-        true
+    }
+}
+
+/// The limits that a path's conditions carry to its index.
+///
+/// # Safety
+/// The path must be valid.
+pub(super) unsafe fn limits(path: *mut pg_sys::IndexPath, carrier: pg_sys::Oid) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: the caller vouches for the path.
+    unsafe {
+        items((*path).indexclauses)
+            .flat_map(|clause| items((*clause.cast::<pg_sys::IndexClause>()).indexquals))
+            .filter_map(|qual| operator((*qual.cast::<pg_sys::RestrictInfo>()).clause.cast()))
+            .filter(|operator| (*operator.node).opno == carrier)
+            .map(|operator| operator.right)
+            .collect()
+    }
+}
+
+/// A condition of a query that bounds the distance of an index's column from a vector.
+pub(super) struct Bound {
+    pub restriction: *mut pg_sys::RestrictInfo,
+    /// `column <=> vector`, in this order.
+    pub distance: *mut pg_sys::OpExpr,
+    pub column: *mut pg_sys::Node,
+    pub limit: *mut pg_sys::Node,
+}
+
+/// What a condition bounds, if neither vector nor limit depend on the index's table.
+///
+/// # Safety
+/// All must be valid.
+pub(super) unsafe fn stated(
+    root: *mut pg_sys::PlannerInfo,
+    index: *mut pg_sys::IndexOptInfo,
+    restriction: *mut pg_sys::RestrictInfo,
+) -> Option<Bound> {
+    // SAFETY: the caller vouches for the nodes.
+    unsafe {
+        if (*restriction).pseudoconstant {
+            return None;
+        }
+        let (measured, limit) = sides((*restriction).clause.cast())?;
+        let (distance, column, vector) = distance_from(index, operator(measured)?)?;
+        let fixed = |node| pg_sys::is_pseudo_constant_for_index(root, node, index);
+        (fixed(limit) && fixed(vector)).then_some(Bound {
+            restriction,
+            distance,
+            column,
+            limit,
+        })
+    }
+}
+
+/// The distance by which an index orders, with its column and the vector from which it is measured.
+///
+/// # Safety
+/// Both must be valid.
+unsafe fn distance_from(
+    index: *mut pg_sys::IndexOptInfo,
+    of: Operator,
+) -> Option<(*mut pg_sys::OpExpr, *mut pg_sys::Node, *mut pg_sys::Node)> {
+    // SAFETY: the caller vouches for the nodes; an index of this access method has one column.
+    unsafe {
+        let (family, kind) = (*(*index).opfamily, *(*index).opcintype);
+        let orders = pg_sys::get_opfamily_member(family, kind, kind, DISTANCE_STRATEGY as i16);
+        if orders == pg_sys::InvalidOid {
+            return None;
+        }
+        if (*of.node).opno == orders && pg_sys::match_index_to_operand(of.left, 0, index) {
+            return Some((of.node, of.left, of.right));
+        }
+        if pg_sys::get_commutator((*of.node).opno) != orders || !pg_sys::match_index_to_operand(of.right, 0, index) {
+            return None;
+        }
+        let (result, collation) = ((*of.node).opresulttype, (*of.node).inputcollid);
+        let turned = pg_sys::make_opclause(
+            orders,
+            result,
+            false,
+            of.right.cast(),
+            of.left.cast(),
+            pg_sys::InvalidOid,
+            collation,
+        );
+        pg_sys::set_opfuncid(turned.cast());
+        Some((turned.cast(), of.right, of.left))
+    }
+}
+
+/// The `distance` and the `t` of a condition `distance < t` or `t > distance`, inclusive or not.
+///
+/// # Safety
+/// `condition` must be valid.
+unsafe fn sides(condition: *mut pg_sys::Node) -> Option<(*mut pg_sys::Node, *mut pg_sys::Node)> {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        let comparison = operator(condition)?;
+        match (*comparison.node).opno.to_u32() {
+            LESS | LESS_OR_EQUAL => Some((comparison.left, comparison.right)),
+            GREATER | GREATER_OR_EQUAL => Some((comparison.right, comparison.left)),
+            _ => None,
+        }
     }
 }
 
@@ -99,19 +208,14 @@ unsafe fn operator(node: *mut pg_sys::Node) -> Option<Operator> {
     }
 }
 
-/// The `t` of a condition `distance < t` or `t > distance`, inclusive or not.
+/// The `t` of a condition that bounds this distance.
 ///
 /// # Safety
 /// Both must be valid expressions.
 unsafe fn limit_on(condition: *mut pg_sys::Node, distance: *mut pg_sys::OpExpr) -> Option<*mut pg_sys::Node> {
     // SAFETY: the caller vouches for the nodes.
     unsafe {
-        let comparison = operator(condition)?;
-        let (measured, limit) = match (*comparison.node).opno.to_u32() {
-            LESS | LESS_OR_EQUAL => (comparison.left, comparison.right),
-            GREATER | GREATER_OR_EQUAL => (comparison.right, comparison.left),
-            _ => return None,
-        };
+        let (measured, limit) = sides(condition)?;
         same_distance(operator(measured)?, operator(distance.cast())?).then_some(limit)
     }
 }
@@ -134,25 +238,11 @@ unsafe fn same_distance(a: Operator, b: Operator) -> bool {
     }
 }
 
-/// Whether a path's condition is one of ours.
-///
-/// # Safety
-/// `clause` must be valid.
-unsafe fn carries(clause: *mut pg_sys::IndexClause, operator_oid: pg_sys::Oid) -> bool {
-    // SAFETY: the caller vouches for the node.
-    unsafe {
-        items((*clause).indexquals).any(|qual| {
-            let qual: *mut pg_sys::RestrictInfo = qual.cast();
-            operator((*qual).clause.cast()).is_some_and(|operator| (*operator.node).opno == operator_oid)
-        })
-    }
-}
-
 /// `column <~ limit`, on behalf of a condition of the query.
 ///
 /// # Safety
 /// All must be valid.
-unsafe fn index_clause(
+pub(super) unsafe fn index_clause(
     root: *mut pg_sys::PlannerInfo,
     operator_oid: pg_sys::Oid,
     column: *mut pg_sys::Node,

@@ -3,11 +3,10 @@
 //! A scan is dear at its beginning (lists are probed before the first row comes out) and cheap per row. Someone who
 //! takes few rows pays for the beginning; a selective filter takes many rows from the index, and pays for all that. The
 //! table's pages are PostgreSQL's part of the estimate.
-use ivf_core::{Geometry, Meta};
+use ivf_core::Geometry;
 use pgrx::prelude::*;
 
-use super::error::failure;
-use super::pages::Pages;
+use super::selectivity::{self, Measured};
 use super::{bound, column};
 use crate::failure::{Failure, boundary};
 use crate::settings;
@@ -18,10 +17,10 @@ const IN_MEMORY: f64 = 0.1;
 const QUERY: f64 = 400.0;
 /// Rows that the one-bit kernel scans for what one operator call costs.
 const ROWS_PER_OPERATOR: f64 = 4.0;
-/// The share of the table's rows that lie within a distance bound, which PostgreSQL takes for a third, as for any
-/// comparison with an expression. Who states a bound asks for copies: few rows. Where it is wide, the search still
-/// ends with the probed lists.
-const WITHIN_A_BOUND: f64 = 0.005;
+/// How many times as many lists as rows lie within a bound, as parts of all: rows within it are not alone in theirs.
+const LISTS_FOR_ROWS: f64 = 4.0;
+/// How many times as many rows as lie within a bound have their six-bit codes read.
+const REFINED_FOR_ROWS: f64 = 2.0;
 /// A query looks closely at its nearest branches only.
 const BRANCHES_OPENED: f64 = 0.1;
 
@@ -31,6 +30,8 @@ struct Shape {
     lists: f64,
     branches: f64,
     probes: f64,
+    /// None where it does not exist yet.
+    measured: Option<Measured>,
 }
 
 /// Estimates the costs of an index path, and hands the index a distance bound where the query states one.
@@ -61,24 +62,48 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
                 }
                 return Ok(());
             }
-            let bounded = bound::add(root, path);
+            bound::add(root, path);
             let shape = Shape::of(index)?;
-            let part = (shape.probes / shape.lists).clamp(0.0, 1.0);
-            let (first, all) = costs(index, &shape, part);
-            *startup = first;
-            // With a bound the search ends with the probed lists.
-            *total = if bounded { first + part * (all - first) } else { all };
-            *selectivity = if bounded { part.min(WITHIN_A_BOUND) } else { 1.0 };
+            let limits = bound::limits(path, bound::carrier(index));
+            let within = limits
+                .iter()
+                .map(|&limit| shape.part_within(root, limit))
+                .reduce(f64::min);
+            let costs = costs(index, &shape);
+            *startup = costs.first;
+            (*total, *selectivity) = match within {
+                None => (costs.all(1.0, 1.0), 1.0),
+                // With a bound the search ends with the lists that hold what lies within it.
+                Some(part) => (costs.all(LISTS_FOR_ROWS * part, REFINED_FOR_ROWS * part), part),
+            };
             Ok(())
         }
     });
 }
 
-/// The cost until the first row, and of all rows, without the table's.
-///
+/// What a scan costs, without the table's part.
+struct Costs {
+    /// Until the first row.
+    first: f64,
+    /// The part of the lists that is probed until then.
+    part: f64,
+    /// Of all further lists.
+    lists: f64,
+    /// Of reading six-bit codes of all rows.
+    refining: f64,
+}
+
+impl Costs {
+    /// With so large a part of the lists probed, and of the rows refined.
+    fn all(&self, lists: f64, rows: f64) -> f64 {
+        let further = (lists.min(1.0) - self.part).max(0.0) / (1.0 - self.part).max(f64::EPSILON);
+        self.first + further * self.lists + rows.min(1.0) * self.refining
+    }
+}
+
 /// # Safety
 /// Inside the planner.
-unsafe fn costs(index: &pg_sys::IndexOptInfo, shape: &Shape, part: f64) -> (f64, f64) {
+unsafe fn costs(index: &pg_sys::IndexOptInfo, shape: &Shape) -> Costs {
     let (mut random_page, mut sequential_page) = (0.0, 0.0);
     // SAFETY: looks up a tablespace's settings; the other settings belong to this process.
     let (cpu_tuple, cpu_index_tuple, cpu_operator, cache) = unsafe {
@@ -101,11 +126,14 @@ unsafe fn costs(index: &pg_sys::IndexOptInfo, shape: &Shape, part: f64) -> (f64,
     let list = (rows / shape.lists / shape.geometry.slots() as f64).ceil();
     let probe = |lists: f64| lists * list * page + rows * lists / shape.lists * cpu_operator / ROWS_PER_OPERATOR;
 
-    let first = cpu_tuple * QUERY + descent * page + probe(shape.lists * part);
+    let part = (shape.probes / shape.lists).clamp(0.0, 1.0);
     let refined_pages = rows / shape.geometry.refines as f64;
-    let all =
-        first + probe(shape.lists * (1.0 - part)) + refined_pages * page + rows * (cpu_index_tuple + cpu_operator);
-    (first, all)
+    Costs {
+        first: cpu_tuple * QUERY + descent * page + probe(shape.lists * part),
+        part,
+        lists: probe(shape.lists * (1.0 - part)),
+        refining: refined_pages * page + rows * (cpu_index_tuple + cpu_operator),
+    }
 }
 
 impl Shape {
@@ -115,33 +143,44 @@ impl Shape {
         if index.hypothetical {
             return Self::guess(index.tuples);
         }
-        // SAFETY: the planner has locked the index; after an error PostgreSQL closes it.
-        unsafe {
-            let relation = pg_sys::index_open(index.indexoid, pg_sys::NoLock as pg_sys::LOCKMODE);
-            let failure_of = |error| failure(error, relation);
-            let meta = Meta::read(&Pages::new(relation)).map_err(failure_of)?;
-            let geometry = Geometry::new(meta.dimensions).map_err(failure_of)?;
-            pg_sys::index_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            let probes = settings::probes().unwrap_or_else(|| meta.probes_for(settings::target_recall()));
-            Ok(Shape {
-                geometry,
-                lists: f64::from(meta.lists.max(1)),
-                branches: f64::from(meta.branches.max(1)),
-                probes: f64::from(probes.clamp(1, meta.lists.max(1))),
-            })
+        // SAFETY: the planner has locked the index.
+        let measured = unsafe { Measured::of(index)? };
+        let meta = &measured.meta;
+        let probes = settings::probes().unwrap_or_else(|| meta.probes_for(settings::target_recall()));
+        Ok(Shape {
+            geometry: geometry(meta.dimensions)?,
+            lists: f64::from(meta.lists.max(1)),
+            branches: f64::from(meta.branches.max(1)),
+            probes: f64::from(probes.clamp(1, meta.lists.max(1))),
+            measured: Some(measured),
+        })
+    }
+
+    /// The part of the rows within a limit.
+    ///
+    /// # Safety
+    /// Inside the planner; `limit` must be a valid expression.
+    unsafe fn part_within(&self, root: *mut pg_sys::PlannerInfo, limit: *mut pg_sys::Node) -> f64 {
+        match &self.measured {
+            // SAFETY: the caller vouches for the expression.
+            Some(measured) => unsafe { measured.part_within(root, limit) },
+            None => selectivity::UNKNOWN,
         }
     }
 
     /// An index that somebody only imagines.
     fn guess(rows: f64) -> Result<Self, Failure> {
         let lists = f64::from(ivf_core::automatic_lists(rows));
-        let geometry = Geometry::new(column::USUAL_DIMENSIONS)
-            .map_err(|error| Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string()))?;
         Ok(Shape {
-            geometry,
+            geometry: geometry(column::USUAL_DIMENSIONS)?,
             lists,
             branches: lists.sqrt(),
             probes: (lists / 20.0).max(1.0),
+            measured: None,
         })
     }
+}
+
+fn geometry(dimensions: usize) -> Result<Geometry, Failure> {
+    Geometry::new(dimensions).map_err(|error| Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string()))
 }

@@ -3,8 +3,8 @@
 //!
 //! `handler` lists the callbacks. `pages` (with `guards`, `recent` and `raw_calls`) gives the crate PostgreSQL's
 //! buffers and WAL. `build` (with `heap`, `sample`, `train` and `spill`), `insert`, `vacuum` and `scan` (with `rows`
-//! and `within`) are an index's life; `cost` and `bound` speak to the planner; `column` and `value` say what is
-//! indexed and read it; `options` holds what `WITH (…)` takes; `inspection` what SQL calls.
+//! and `within`) are an index's life; `cost`, `bound`, `paths` and `selectivity` speak to the planner; `column` and
+//! `value` say what is indexed and read it; `options` holds what `WITH (…)` takes; `inspection` what SQL calls.
 mod bound;
 mod build;
 mod column;
@@ -17,11 +17,13 @@ mod insert;
 mod inspection;
 mod options;
 mod pages;
+mod paths;
 mod raw_calls;
 mod recent;
 mod rows;
 mod sample;
 mod scan;
+mod selectivity;
 mod spill;
 mod train;
 mod vacuum;
@@ -32,4 +34,5 @@ pub mod within;
 /// Registers what PostgreSQL must know of the access method before it is used. Called once, at the library's load.
 pub fn register() {
     options::register();
+    paths::register();
 }

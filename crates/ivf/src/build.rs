@@ -497,6 +497,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
             rows: self.rows,
             branches: branches.len() as u32,
             curve: Vec::new(),
+            distances: Vec::new(),
             lists_for_itself: 0,
             measured_lists: 0,
             seed: SEED,

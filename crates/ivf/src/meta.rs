@@ -2,12 +2,16 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::geometry::Geometry;
+#[cfg(test)]
+use crate::page::TRAILER;
 use crate::page::{CONTENT, Kind, NONE, Page};
 use crate::recall::FEW_LISTS;
 use crate::{Error, PageStore, PageWrite, Result};
 
 /// Most points of a stored curve.
 pub(crate) const MOST_POINTS: usize = 24;
+/// Most points of the stored distances.
+pub(crate) const MOST_DISTANCES: usize = 24;
 /// Fewer lists are not worth the time that they save, and rows that came since the measurement may lie beside them.
 const FEWEST_PROBES: u32 = 10;
 /// The rotation's seed. Stored, so that another may be chosen some day.
@@ -35,6 +39,16 @@ pub struct CurvePoint {
     pub recall: f32,
 }
 
+/// What part of the rows lies within a distance of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DistancePoint {
+    /// As the SQL operator gives it.
+    pub distance: f32,
+    /// From 0 to 1.
+    pub part: f32,
+}
+
 /// As stored. Everything is little endian, as the machines are that PostgreSQL 14 and later run this on.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -53,7 +67,9 @@ struct Stored {
     lists_for_itself: u32,
     curve: [CurvePoint; MOST_POINTS],
     chains: u32,
-    spare: u32,
+    /// Zero, as what follows, where an earlier version wrote the page.
+    distance_points: u32,
+    distances: [DistancePoint; MOST_DISTANCES],
 }
 
 /// What block 0 says.
@@ -71,6 +87,8 @@ pub struct Meta {
     pub branches: u32,
     /// What probing gave when last measured, by ascending number of probes. Empty: never measured.
     pub curve: Vec<CurvePoint>,
+    /// The part of the rows within growing distances, measured together with the curve.
+    pub distances: Vec<DistancePoint>,
     /// Lists among which every sampled row found its own when last measured: an exact copy must not be missed because
     /// lists that were split meanwhile lie nearer to it.
     pub lists_for_itself: u32,
@@ -105,6 +123,7 @@ impl Meta {
         let sound = stored.ready == 1
             && Geometry::new(stored.dimensions as usize).is_ok()
             && stored.points as usize <= MOST_POINTS
+            && stored.distance_points as usize <= MOST_DISTANCES
             && stored.lists > 0
             && stored.branches > 0
             && stored.branch_block != NONE;
@@ -118,6 +137,7 @@ impl Meta {
             rows: stored.rows,
             branches: stored.branches,
             curve: stored.curve[..stored.points as usize].to_vec(),
+            distances: stored.distances[..stored.distance_points as usize].to_vec(),
             lists_for_itself: stored.lists_for_itself,
             measured_lists: stored.measured_lists,
             seed: stored.seed,
@@ -138,6 +158,9 @@ impl Meta {
         let mut curve = [CurvePoint { probes: 0, recall: 0.0 }; MOST_POINTS];
         let points = self.curve.len().min(MOST_POINTS);
         curve[..points].copy_from_slice(&self.curve[..points]);
+        let mut distances = [DistancePoint::zeroed(); MOST_DISTANCES];
+        let distance_points = self.distances.len().min(MOST_DISTANCES);
+        distances[..distance_points].copy_from_slice(&self.distances[..distance_points]);
         page.put(
             CONTENT,
             Stored {
@@ -155,7 +178,8 @@ impl Meta {
                 lists_for_itself: self.lists_for_itself,
                 curve,
                 chains: self.chains,
-                spare: 0,
+                distance_points: distance_points as u32,
+                distances,
             },
         );
         page.set_used(CONTENT + size_of::<Stored>());
@@ -172,6 +196,29 @@ impl Meta {
 
     pub(crate) fn geometry(&self) -> Result<Geometry> {
         Geometry::new(self.dimensions)
+    }
+
+    /// The part of the rows that lies within a distance of one of them, as the SQL operator gives it; none where that
+    /// was never measured.
+    pub fn part_within(&self, distance: f64) -> Option<f64> {
+        let next = self
+            .distances
+            .partition_point(|point| f64::from(point.distance) <= distance);
+        let (Some(first), Some(last)) = (self.distances.first(), self.distances.last()) else {
+            return None;
+        };
+        let part = match next {
+            // Nearer than nearly all that was measured.
+            0 => f64::from(first.part) / 4.0,
+            next if next == self.distances.len() => f64::from(last.part),
+            next => {
+                let (a, b) = (self.distances[next - 1], self.distances[next]);
+                let way = (distance - f64::from(a.distance)) / f64::from(b.distance - a.distance);
+                // Parts differ by factors.
+                f64::from(a.part) * (f64::from(b.part) / f64::from(a.part)).powf(way)
+            }
+        };
+        Some(part.clamp(0.0, 1.0))
     }
 
     /// The lists to probe for a part of the nearest neighbours, by the measured curve.
@@ -198,17 +245,53 @@ impl Meta {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn probes_follow_the_curve_the_rows_own_lists_and_the_growth_since() {
-        let mut meta = Meta {
+impl Meta {
+    pub(crate) fn with_distances(distances: Vec<DistancePoint>) -> Meta {
+        Meta {
             dimensions: 3,
             metric: Metric::L2,
             lists: 100,
             rows: 0,
             branches: 1,
+            curve: Vec::new(),
+            distances,
+            lists_for_itself: 5,
+            measured_lists: 100,
+            seed: SEED,
+            branch_block: 1,
+            next_list: 100,
+            chains: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_an_earlier_version_is_read_as_one_that_knows_no_distances() {
+        let mut page = *Page::new(Kind::Meta, 0, 0);
+        let mut meta = Meta::with_distances(vec![
+            DistancePoint {
+                distance: 0.5,
+                part: 0.1,
+            };
+            3
+        ]);
+        meta.write(&mut page);
+        assert_eq!(Meta::parse(&page).unwrap(), meta);
+        // Its content ended with a number that was always 0.
+        let end = CONTENT + std::mem::offset_of!(Stored, distance_points);
+        page.0[end..TRAILER].fill(0);
+        meta.distances.clear();
+        assert_eq!(Meta::parse(&page).unwrap(), meta);
+        assert_eq!(meta.part_within(0.5), None);
+    }
+
+    #[test]
+    fn probes_follow_the_curve_the_rows_own_lists_and_the_growth_since() {
+        let mut meta = Meta {
             curve: vec![
                 CurvePoint {
                     probes: 20,
@@ -219,12 +302,7 @@ mod tests {
                     recall: 1.0,
                 },
             ],
-            lists_for_itself: 5,
-            measured_lists: 100,
-            seed: SEED,
-            branch_block: 1,
-            next_list: 100,
-            chains: 0,
+            ..Meta::with_distances(Vec::new())
         };
         assert_eq!(meta.probes_for(0.5), 20);
         assert_eq!(meta.probes_for(0.95), 30);

@@ -11,7 +11,7 @@ use crate::meta::{CurvePoint, MOST_POINTS};
 use crate::page::Kind;
 use crate::search::{Iteration, Search, SearchOptions};
 use crate::store::LockMode;
-use crate::{Error, Meta, Metric, PageStore, Result, Tid, split};
+use crate::{Error, Meta, Metric, PageStore, Result, Tid, distances, split};
 
 /// Neighbours that are to be found.
 const NEIGHBOURS: usize = 10;
@@ -52,7 +52,8 @@ const BRIEF: Effort = Effort {
     own_lists: 1_000,
 };
 
-/// Measures what part of the ten nearest neighbours lies in the nearest lists, by their number, and stores the curve.
+/// Measures what part of the ten nearest neighbours lies in the nearest lists, by their number, and what part of all
+/// rows lies within a distance, and stores both curves.
 ///
 /// Queries are rows of the index, half of them perturbed as edited copies are. What is true is taken from a search that
 /// probes many more lists than any query will need.
@@ -91,31 +92,42 @@ fn measure<S: PageStore>(store: &S, meta: &Meta, effort: Effort) -> Result<()> {
     let at_first = (meta.lists / 8).max(MANY).min(meta.lists);
     let mut many = at_first;
     let mut queries = sample_queries(store, meta, &geometry, effort.queries)?;
-    let mut ranks = ranks_within(store, meta, geometry, &queries, many)?;
-    while many < meta.lists && far(&ranks, many) > FAR {
+    let mut neighbours = neighbours_within(store, meta, geometry, &queries, many)?;
+    while many < meta.lists && far(&neighbours, many) > FAR {
         many = many.saturating_mul(FARTHER).min(meta.lists);
         queries.truncate((queries.len() / 2).max(FEWEST_QUERIES));
-        ranks = ranks_within(store, meta, geometry, &queries, many)?;
+        neighbours = neighbours_within(store, meta, geometry, &queries, many)?;
     }
+    let distances = distances::measure(store, meta, &geometry, &queries, &neighbours)?;
+    let mut ranks: Vec<u32> = neighbours.iter().map(|neighbour| neighbour.rank).collect();
     let curve = curve_of(&mut ranks, many, meta.lists);
     let lists_for_itself = lists_to_find_itself(store, meta, &geometry, at_first, effort.own_lists)?;
     let measured = meta.lists;
     Meta::update(store, |meta| {
         meta.curve = curve;
+        meta.distances = distances;
         meta.lists_for_itself = lists_for_itself;
         meta.measured_lists = measured;
     })
 }
 
-/// How many lists were nearer than that of each neighbour which the nearest `many` hold.
-fn ranks_within<S: PageStore>(
+/// One of a query's nearest rows.
+pub(crate) struct Neighbour {
+    /// How many lists are nearer than its own.
+    rank: u32,
+    /// By its six-bit code.
+    pub distance: f32,
+}
+
+/// The nearest rows of the queries, as far as the nearest `many` lists hold them.
+fn neighbours_within<S: PageStore>(
     store: &S,
     meta: &Meta,
     geometry: Geometry,
     queries: &[SampledQuery],
     many: u32,
-) -> Result<Vec<u32>> {
-    let mut ranks = memory::vector(queries.len() * NEIGHBOURS)?;
+) -> Result<Vec<Neighbour>> {
+    let mut neighbours = memory::vector(queries.len() * NEIGHBOURS)?;
     for query in queries {
         store.interrupts()?;
         let options = SearchOptions {
@@ -130,18 +142,21 @@ fn ranks_within<S: PageStore>(
             && let Some(hit) = search.next(store, &mut ())?
         {
             if Some(hit.tid) != query.lists_for_itself {
-                ranks.push(hit.probe);
+                neighbours.push(Neighbour {
+                    rank: hit.probe,
+                    distance: hit.distance as f32,
+                });
                 found += 1;
             }
         }
     }
-    Ok(ranks)
+    Ok(neighbours)
 }
 
 /// The part of the neighbours that lies in the farther half of the lists.
-fn far(ranks: &[u32], many: u32) -> f64 {
-    let far = ranks.iter().filter(|&&rank| rank >= many / 2).count();
-    far as f64 / ranks.len().max(1) as f64
+fn far(neighbours: &[Neighbour], many: u32) -> f64 {
+    let far = neighbours.iter().filter(|neighbour| neighbour.rank >= many / 2).count();
+    far as f64 / neighbours.len().max(1) as f64
 }
 
 /// How many lists must be ranked until every sampled row's own is among them. Rows are assigned to the nearest list of
@@ -210,9 +225,9 @@ fn curve_of(ranks: &mut [u32], many: u32, lists: u32) -> Vec<CurvePoint> {
     curve
 }
 
-struct SampledQuery {
+pub(crate) struct SampledQuery {
     /// Rotated.
-    vector: Vec<f32>,
+    pub vector: Vec<f32>,
     /// The row that it is, which is not its own neighbour; none for a perturbed one.
     lists_for_itself: Option<Tid>,
 }
@@ -281,7 +296,7 @@ fn random_list<S: PageStore>(
 }
 
 /// A row of the list's first page, as far as its six-bit code knows it.
-fn random_row<S: PageStore>(
+pub(crate) fn random_row<S: PageStore>(
     store: &S,
     meta: &Meta,
     geometry: &Geometry,

@@ -73,7 +73,8 @@ pub fn cleanup<S: PageStore>(store: &S) -> Result<Vacuumed> {
     drop(structure);
     let meta = Meta::read(store)?;
     let changed = f64::from(meta.lists) / f64::from(meta.measured_lists.max(1));
-    if meta.lists > 1 && (meta.curve.is_empty() || changed > 1.2) {
+    // An earlier version measured no distances.
+    if meta.lists > 1 && (meta.curve.is_empty() || meta.distances.is_empty() || changed > 1.2) {
         recall::measure_recall(store)?;
     }
     Ok(done)
