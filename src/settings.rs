@@ -341,7 +341,8 @@ fn register_index_settings() {
         c"copymatch.bound_scans",
         c"Let an ivf index find the rows within a distance for SELECTs that do not order by it.",
         c"WHERE d <=> q < t, and joins by such a condition, are planned on the index where few rows are expected, and \
-          find as many of them as copymatch.target_recall asks for. off: only by comparing all rows, which misses none.",
+          find as many of them as copymatch.target_recall asks for. off: only by comparing all rows, which misses \
+          none.",
         &BOUND_SCANS,
         GucContext::Userset,
         GucFlags::default(),

@@ -1,9 +1,10 @@
 //! `WHERE descriptor <=> q < t` and `JOIN … ON a.descriptor <=> b.descriptor < t` by an index.
 //!
-//! PostgreSQL plans an index of this access method for an order only: it cannot match a comparison of a distance with the
-//! index. When it has made its own paths to a table, this hook adds those that a bound allows, with the distance as their
-//! order and the bound as their condition, as in `bound.rs`; for a join they take the other table's vector as a parameter.
-//! PostgreSQL would take every such comparison for a third of the rows, so what the index measured takes its place first.
+//! PostgreSQL plans an index of this access method for an order only: it cannot match a comparison of a distance with
+//! the index. When it has made its own paths to a table, this hook adds those that a bound allows, with the distance as
+//! their order and the bound as their condition, as in `bound.rs`; for a join they take the other table's vector as a
+//! parameter. PostgreSQL would take every such comparison for a third of the rows, so what the index measured takes its
+//! place first.
 use pgrx::prelude::*;
 
 use super::bound::{self, Bound, items};
