@@ -1,7 +1,9 @@
 //! From RGB8 pixels to the network's input tensor.
 
+use std::borrow::Cow;
+
 use imaging::{Filter, Image};
-use ndarray::{Array4, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis};
+use ndarray::{Array4, ArrayView4};
 
 use crate::error::EncoderError;
 use crate::manifest::{Colour, Element, Fit, Layout, MAX_ASPECT, Manifest, Resize};
@@ -123,23 +125,24 @@ impl Preprocessor {
             Element::Float32 => Tensor::Float(zeros(shape)?),
             Element::Uint8 => Tensor::Bytes(zeros(shape)?),
         };
+        let each = 3 * rows * columns;
         for (i, image) in images.iter().enumerate() {
             before_each()?;
-            let resized;
-            let image = if (image.width(), image.height()) == target {
-                image
-            } else {
-                resized = imaging::resize(image, target.0, target.1, self.filter)?;
-                &resized
-            };
+            let part = i * each..(i + 1) * each;
+            let resized = self.resized(image, target)?;
             match &mut tensor {
-                Tensor::Float(values) => self.fill(image, values.index_axis_mut(Axis(0), i), |level, levels| {
-                    levels[usize::from(level)]
-                }),
-                Tensor::Bytes(values) => self.fill(image, values.index_axis_mut(Axis(0), i), |level, _| level),
+                Tensor::Float(values) => self.fill(&resized, &mut whole(values)[part], as_float),
+                Tensor::Bytes(values) => self.fill(&resized, &mut whole(values)[part], as_byte),
             }
         }
         Ok(tensor)
+    }
+
+    fn resized<'a>(&self, image: &'a Image, target: (u32, u32)) -> Result<Cow<'a, Image>, EncoderError> {
+        if (image.width(), image.height()) == target {
+            return Ok(Cow::Borrowed(image));
+        }
+        Ok(Cow::Owned(imaging::resize(image, target.0, target.1, self.filter)?))
     }
 
     /// Rows, columns and colours of one image's tensor, in the manifest's order of axes.
@@ -158,41 +161,51 @@ impl Preprocessor {
         target: (u32, u32),
         bytes: &mut [u8],
     ) -> Result<Option<()>, EncoderError> {
-        let [first, second, third] = self.shape(target);
-        let shape = (1, first, second, third);
-        let resized;
-        let image = if (image.width(), image.height()) == target {
-            image
-        } else {
-            resized = imaging::resize(image, target.0, target.1, self.filter)?;
-            &resized
-        };
+        let elements = self.shape(target).iter().product::<usize>();
+        let resized = self.resized(image, target)?;
         Ok(match self.element {
             Element::Float32 => bytemuck::try_cast_slice_mut(bytes)
                 .ok()
-                .and_then(|values| ArrayViewMut4::from_shape(shape, values).ok())
-                .map(|mut values| {
-                    self.fill(image, values.index_axis_mut(Axis(0), 0), |level, levels| {
-                        levels[usize::from(level)]
-                    });
-                }),
-            Element::Uint8 => ArrayViewMut4::from_shape(shape, bytes)
-                .ok()
-                .map(|mut values| self.fill(image, values.index_axis_mut(Axis(0), 0), |level, _| level)),
+                .filter(|values: &&mut [f32]| values.len() == elements)
+                .map(|values| self.fill(&resized, values, as_float)),
+            Element::Uint8 => (bytes.len() == elements).then(|| self.fill(&resized, bytes, as_byte)),
         })
     }
 
-    fn fill<T>(&self, image: &Image, mut one: ArrayViewMut3<T>, value: impl Fn(u8, &[f32; 256]) -> T) {
-        let channel_axis = match self.layout {
-            Layout::Nchw => Axis(0),
-            Layout::Nhwc => Axis(2),
-        };
-        for (mut plane, (channel, levels)) in one.axis_iter_mut(channel_axis).zip(&self.channels) {
-            for (element, pixel) in plane.iter_mut().zip(image.pixels().chunks_exact(3)) {
-                *element = value(pixel[*channel], levels);
+    /// One picture's tensor, which has as many elements as the picture has bytes: all planes at once, or pixel by pixel.
+    fn fill<T>(&self, image: &Image, values: &mut [T], value: impl Fn(u8, &[f32; 256]) -> T) {
+        let (pixels, _) = image.pixels().as_chunks::<3>();
+        let [first, second, third] = &self.channels;
+        let of = |pixel: &[u8; 3], (channel, levels): &(usize, [f32; 256])| value(pixel[*channel], levels);
+        match self.layout {
+            Layout::Nchw => {
+                let (a, rest) = values.split_at_mut(pixels.len());
+                let (b, c) = rest.split_at_mut(pixels.len());
+                for (((pixel, a), b), c) in pixels.iter().zip(a).zip(b).zip(c) {
+                    (*a, *b, *c) = (of(pixel, first), of(pixel, second), of(pixel, third));
+                }
+            }
+            Layout::Nhwc => {
+                for (pixel, three) in pixels.iter().zip(values.as_chunks_mut::<3>().0) {
+                    *three = [of(pixel, first), of(pixel, second), of(pixel, third)];
+                }
             }
         }
     }
+}
+
+fn as_float(level: u8, levels: &[f32; 256]) -> f32 {
+    levels[usize::from(level)]
+}
+
+fn as_byte(level: u8, _: &[f32; 256]) -> u8 {
+    level
+}
+
+/// An array's elements, in their order.
+fn whole<T>(values: &mut Array4<T>) -> &mut [T] {
+    // Made by `zeros`, so that they lie in that order.
+    values.as_slice_mut().unwrap_or_default()
 }
 
 /// Zeros, or an error where there is no memory for them.

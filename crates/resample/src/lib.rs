@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
 /// Red, green, blue.
@@ -18,6 +20,7 @@ pub struct Windows {
     weights: Vec<i32>,
     /// The weights once more, as registers take them.
     quads: Vec<Quad>,
+    fours: Vec<Four>,
 }
 
 #[derive(Debug)]
@@ -26,6 +29,8 @@ struct Span {
     weights: std::ops::Range<usize>,
     /// None where a weight is too large to be cut in two.
     quads: std::ops::Range<usize>,
+    /// None where a weight is too large to be cut in three.
+    fours: std::ops::Range<usize>,
 }
 
 /// Four pixels' weights, cut in two so that each part is multiplied in 16 bits: weight = 2^[`LOW_BITS`] · high + low.
@@ -58,6 +63,32 @@ impl Quad {
     }
 }
 
+/// Four pixels' weights, cut in three so that each part is multiplied in 8 bits, with its own sign: weight =
+/// 2^16 · part 2 + 2^8 · part 1 + part 0. Four weights' parts are bytes of one number.
+#[derive(Debug)]
+struct Four {
+    parts: [i32; 3],
+}
+
+impl Four {
+    /// Of up to four weights; None where one is too large.
+    fn new(weights: &[i32]) -> Option<Self> {
+        let mut parts = [[0; 4]; 3];
+        for (place, &weight) in weights.iter().enumerate() {
+            let low = weight as i8;
+            let rest = (i64::from(weight) - i64::from(low)) >> 8;
+            let middle = rest as i8;
+            let high = i8::try_from((rest - i64::from(middle)) >> 8).ok()?;
+            for (part, value) in parts.iter_mut().zip([low, middle, high]) {
+                part[place] = value as u8;
+            }
+        }
+        Some(Four {
+            parts: parts.map(i32::from_le_bytes),
+        })
+    }
+}
+
 impl Windows {
     /// No windows.
     pub fn new() -> Self {
@@ -66,7 +97,7 @@ impl Windows {
 
     /// Adds the window of the next pixel.
     pub fn push(&mut self, first: usize, weights: &[i32]) {
-        let (from, quads) = (self.weights.len(), self.quads.len());
+        let (from, quads, fours) = (self.weights.len(), self.quads.len(), self.fours.len());
         self.weights.extend_from_slice(weights);
         for four in weights.chunks(4) {
             let Some(quad) = Quad::new(four) else {
@@ -75,10 +106,18 @@ impl Windows {
             };
             self.quads.push(quad);
         }
+        for four in weights.chunks(4) {
+            let Some(four) = Four::new(four) else {
+                self.fours.truncate(fours);
+                break;
+            };
+            self.fours.push(four);
+        }
         self.spans.push(Span {
             first,
             weights: from..self.weights.len(),
             quads: quads..self.quads.len(),
+            fours: fours..self.fours.len(),
         });
     }
 
@@ -108,6 +147,10 @@ pub fn across<const BITS: u32>(
 ) {
     for target in &targets {
         assert_eq!(windows.len(), target.len(), "one window for each pixel");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if avx512::available() {
+        return avx512::across::<BITS>(rows, windows, targets);
     }
     #[cfg(target_arch = "x86_64")]
     if avx2::available() {
@@ -159,12 +202,32 @@ mod tests {
 
     const BITS: u32 = 22;
 
+    /// Four rows by each of the loops that this processor has.
+    fn all(rows: [&[Pixel]; 4], windows: &Windows) -> Vec<[Vec<Pixel>; 4]> {
+        let made = |across: &dyn Fn([&mut [Pixel]; 4])| {
+            let mut four: [Vec<Pixel>; 4] = std::array::from_fn(|_| vec![[0; 3]; windows.len()]);
+            across(four.each_mut().map(Vec::as_mut_slice));
+            four
+        };
+        let mut found = vec![made(&|targets| across::<BITS>(rows, windows, targets))];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if avx2::available() {
+                found.push(made(&|targets| avx2::across::<BITS, _>(rows, windows, targets)));
+            }
+            if avx512::available() {
+                found.push(made(&|targets| avx512::across::<BITS>(rows, windows, targets)));
+            }
+        }
+        found
+    }
+
     proptest! {
         #[test]
         fn every_loop_gives_what_the_scalar_one_gives(
-            rows in prop::collection::vec(any::<[[u8; 3]; 4]>(), 1..60),
+            rows in prop::collection::vec(any::<[[u8; 3]; 4]>(), 1..90),
             drawn in prop::collection::vec(
-                (any::<prop::sample::Index>(), prop::collection::vec(-500_000..500_000_i32, 1..23)),
+                (any::<prop::sample::Index>(), prop::collection::vec(-500_000..500_000_i32, 1..40)),
                 0..40,
             ),
             weight in -4_000_000..4_000_000_i32,
@@ -178,14 +241,14 @@ mod tests {
                 windows.push(first, &weights[..reach]);
             }
             let slices = rows.each_ref().map(Vec::as_slice);
-            let mut four: [Vec<Pixel>; 4] = std::array::from_fn(|_| vec![[0; 3]; windows.len()]);
-            across::<BITS>(slices, &windows, four.each_mut().map(Vec::as_mut_slice));
-            for (row, found) in rows.iter().zip(&four) {
-                let (mut single, mut wanted) = (vec![[0; 3]; windows.len()], vec![[0; 3]; windows.len()]);
-                across_one::<BITS>(row, &windows, &mut single);
-                scalar::across::<BITS>(row, &windows, &mut wanted);
-                prop_assert_eq!(found, &wanted);
-                prop_assert_eq!(single, wanted);
+            for four in all(slices, &windows) {
+                for (row, found) in rows.iter().zip(&four) {
+                    let (mut single, mut wanted) = (vec![[0; 3]; windows.len()], vec![[0; 3]; windows.len()]);
+                    across_one::<BITS>(row, &windows, &mut single);
+                    scalar::across::<BITS>(row, &windows, &mut wanted);
+                    prop_assert_eq!(found, &wanted);
+                    prop_assert_eq!(single, wanted);
+                }
             }
 
             let bytes = row.as_flattened();
@@ -200,6 +263,19 @@ mod tests {
     fn the_largest_weights_and_ones_too_large_to_be_cut_in_two_are_exact() {
         let row: Vec<Pixel> = (0..40_u8).map(|x| [x, 255 - x, x.wrapping_mul(7)]).collect();
         for weights in [
+            // The most and the least that can be cut in three, and what just cannot.
+            vec![
+                0x7f_7f7f,
+                -0x80_8080,
+                0x7f_7f80 - 0x80_0000,
+                128,
+                -128,
+                127,
+                255,
+                256,
+                -129,
+            ],
+            vec![0x7f_7f80, -0x7f_7f80],
             vec![
                 (i32::from(i16::MAX) << LOW_BITS) + 2047,
                 i32::from(i16::MIN) << LOW_BITS,
@@ -231,6 +307,9 @@ mod tests {
                 }
             }
             assert_eq!(found, wanted);
+            for four in all([&row; 4], &windows) {
+                assert_eq!(four, [0; 4].map(|_| wanted.to_vec()));
+            }
         }
     }
 
