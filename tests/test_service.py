@@ -160,6 +160,30 @@ def test_a_session_that_embeds_through_the_service_has_no_network_of_its_own(clu
         assert "copymatch.so" not in process and "PostgreSQL" not in process, "it shares PostgreSQL's memory"
 
 
+def test_a_session_that_has_embedded_gives_the_memory_of_pictures_back(cluster):
+    image = jpeg(scene(3, 1100, 1000))
+
+    def kept(db) -> float:
+        """MiB of the session's own, which no file and no other process has."""
+        lines = pathlib.Path(f"/proc/{db.info.backend_pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Private_Dirty"))
+
+    with cluster.connect() as db:
+        db.execute("SELECT 1")
+        before = kept(db)
+        with db.transaction():
+            for _ in range(3):
+                embed(db, image)
+            during = kept(db) - before
+        # What is given back is given back once a second at most: here the first time, then by another transaction.
+        assert kept(db) - before < 4 < during, (kept(db) - before, during)
+        for _ in range(3):
+            embed(db, image)
+        time.sleep(1.1)
+        db.execute("SELECT 1")
+        assert kept(db) - before < 4, "after many transactions"
+
+
 def test_the_path_is_the_sessions_own_where_the_service_is_off_or_not_preloaded(cluster, db):
     assert db.execute("SELECT path, state FROM copymatch.service").fetchone() == ("session", "not preloaded")
     assert embed(db, jpeg(scene(1))).size

@@ -4,6 +4,7 @@ mod builtin;
 pub mod catalogue;
 mod copy_embed;
 mod edits;
+mod give_back;
 mod info;
 mod maintain;
 mod models;

@@ -3,6 +3,7 @@
 use imaging::{DecodeOptions, Detail, Image};
 use pgrx::prelude::*;
 
+use super::give_back;
 use crate::failure::{Failure, should_stop};
 use crate::settings;
 
@@ -25,6 +26,7 @@ pub fn read_frame(bytes: &[u8], min_side: Option<u32>) -> Result<(Image, u32), F
         matte: MATTE,
         should_stop: &should_stop,
     };
+    give_back::at_end_of_transaction();
     Ok(imaging::decode_frame(bytes, &options)?)
 }
 
