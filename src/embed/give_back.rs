@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-/// How often at most: what was given back is fetched anew, page by page, which takes a fifth of what embedding a picture
-/// of a megapixel takes a session.
+/// How often at most: what was given back is fetched anew, page by page, which takes a fifth of what a picture of a
+/// megapixel takes a session.
 const EVERY: Duration = Duration::from_secs(1);
 
 thread_local! {

@@ -172,7 +172,8 @@ impl Preprocessor {
         })
     }
 
-    /// One picture's tensor, which has as many elements as the picture has bytes: all planes at once, or pixel by pixel.
+    /// One picture's tensor, which has as many elements as the picture has bytes: all planes at once, or pixel by
+    /// pixel.
     fn fill<T>(&self, image: &Image, values: &mut [T], value: impl Fn(u8, &[f32; 256]) -> T) {
         let (pixels, _) = image.pixels().as_chunks::<3>();
         let [first, second, third] = &self.channels;

@@ -1,5 +1,5 @@
-//! AVX-512 (BW, VNNI): across, four pixels of each of four rows a step, a row a lane, their weights cut in three so that
-//! products have eight bits on each side.
+//! AVX-512 (BW, VNNI): across, four pixels of each of four rows a step, a row a lane, their weights cut in three so
+//! that products have eight bits on each side.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
