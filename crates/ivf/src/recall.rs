@@ -29,6 +29,10 @@ const FEWEST_QUERIES: usize = 100;
 const GROWN: f64 = 1.5;
 /// Up to so many lists no curve is needed: all of them are probed.
 pub(crate) const FEW_LISTS: u32 = 32;
+/// In more lists an insert does not measure any more: somebody waits for it, perhaps under a statement_timeout that
+/// would strike again at the next split. Up to so many it takes some tenths of a second, and a vacuum, which
+/// autovacuum begins after a fifth of the rows are new, comes soon enough behind that.
+const MOST_LISTS: u32 = 1024;
 /// The lock of whoever measures while others insert. No list has this number less one.
 const MEASURING: u32 = u32::MAX;
 
@@ -84,7 +88,7 @@ pub(crate) fn measure_if_grown<S: PageStore>(store: &S) -> Result<()> {
 
 fn has_grown(meta: &Meta) -> bool {
     let since = f64::from(meta.lists) / f64::from(meta.measured_lists.max(1));
-    meta.lists > FEW_LISTS && (meta.curve.is_empty() || since >= GROWN)
+    (FEW_LISTS + 1..=MOST_LISTS).contains(&meta.lists) && (meta.curve.is_empty() || since >= GROWN)
 }
 
 fn measure<S: PageStore>(store: &S, meta: &Meta, effort: Effort) -> Result<()> {
@@ -413,6 +417,17 @@ mod tests {
         let second = fill(&|meta| meta.measured_lists > first.measured_lists);
         assert!(second.lists <= waiting.lists + 16, "the next split measures");
         assert_eq!(check(&store, &mut |_| Ok(())).unwrap().problems, vec![]);
+
+        let large = Meta {
+            lists: MOST_LISTS,
+            ..second
+        };
+        assert!(has_grown(&large));
+        let larger = Meta {
+            lists: MOST_LISTS + 1,
+            ..large
+        };
+        assert!(!has_grown(&larger), "nobody is to wait for as long as that takes");
     }
 
     #[test]
