@@ -218,7 +218,8 @@ impl Meta {
                 f64::from(a.part) * (f64::from(b.part) / f64::from(a.part)).powf(way)
             }
         };
-        Some(part.clamp(0.0, 1.0))
+        // What a damaged page says must not reach the planner's arithmetic.
+        (!part.is_nan()).then(|| part.clamp(0.0, 1.0))
     }
 
     /// The lists to probe for a part of the nearest neighbours, by the measured curve.
@@ -287,6 +288,20 @@ mod tests {
         meta.distances.clear();
         assert_eq!(Meta::parse(&page).unwrap(), meta);
         assert_eq!(meta.part_within(0.5), None);
+    }
+
+    #[test]
+    fn damaged_distances_are_no_part() {
+        for (distance, part) in [(0.5, f32::NAN), (0.5, -1.0), (f32::NAN, 0.5)] {
+            let last = DistancePoint {
+                distance: 1.0,
+                part: 0.5,
+            };
+            let meta = Meta::with_distances(vec![DistancePoint { distance, part }, last]);
+            for within in [-1.0, 0.5, 0.7, 1.0, 2.0] {
+                assert!(meta.part_within(within).is_none_or(|part| (0.0..=1.0).contains(&part)));
+            }
+        }
     }
 
     #[test]
