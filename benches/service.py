@@ -23,7 +23,7 @@ from PIL import Image
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from conftest import LOCAL, Cluster, Installation  # noqa: E402
+from conftest import LOCAL, Cluster, Installation, own_memory  # noqa: E402
 
 MODEL = ROOT / "models" / "default"
 SHORT = "--short" in sys.argv
@@ -46,19 +46,6 @@ def photographs(count: int, size: tuple[int, int]) -> list[bytes]:
         Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(buffer, "JPEG", quality=90)
         found.append(buffer.getvalue())
     return found
-
-
-def private(pid: int) -> float:
-    """MiB of a process that it shares with no other: what it has written in memory of its own. Pages of a file, or of
-    the server's shared memory, that nobody else has touched yet are not."""
-    total, own = 0, False
-    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        name, *rest = line.split()
-        if not name.endswith(":"):
-            own = rest[0].endswith("p")
-        elif own and name == "Private_Dirty:":
-            total += int(rest[0])
-    return total / 1024
 
 
 def parallel(work, count: int) -> float:
@@ -248,18 +235,18 @@ def first_call(cluster, image: bytes) -> None:
         for service in (True, False) if turn % 4 == 0 else (True,):
             with cluster.connect("bench") as db:
                 db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
-                before = private(db.info.backend_pid)
+                before = own_memory(db.info.backend_pid)
                 times = []
                 for _ in range(6):
                     started = time.perf_counter()
                     db.execute(search, [image]).fetchall()
                     times.append((time.perf_counter() - started) * 1000)
-                at_once = private(db.info.backend_pid)
+                at_once = own_memory(db.info.backend_pid)
                 if turn % 12 == 0:
                     # What pictures took is given back once a second at most, at the end of a transaction.
                     time.sleep(1.1)
                     db.execute("SELECT 1")
-                    left[service].append(private(db.info.backend_pid))
+                    left[service].append(own_memory(db.info.backend_pid))
                 ways[service].append((times[0], statistics.median(times[1:]), before, at_once))
     for service, found in ways.items():
         first, warm, before, at_once = (statistics.median(column) for column in zip(*found, strict=True))
@@ -267,10 +254,10 @@ def first_call(cluster, image: bytes) -> None:
         above = sorted(one[0] - one[1] for one in found)
         quartiles = above[len(above) // 4], above[3 * len(above) // 4]
         with cluster.connect("bench") as db:
-            idle = private(db.info.backend_pid)
+            idle = own_memory(db.info.backend_pid)
             db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
             db.execute("SELECT copy_embed(%s)", [image])
-            embedded = private(db.info.backend_pid) - idle
+            embedded = own_memory(db.info.backend_pid) - idle
         print(
             f"{'service' if service else 'own network'}, {len(found)} connections: first {first:.1f} ms, "
             f"warm {warm:.1f}; first above warm {statistics.median(above):.1f} ms "
@@ -287,11 +274,11 @@ def many(cluster, image: bytes) -> None:
         connections = [cluster.connect("bench") for _ in range(count)]
         for db in connections:
             db.execute(f"SET copymatch.service = {'on' if service else 'off'}")
-        idle = sum(private(db.info.backend_pid) for db in connections)
+        idle = sum(own_memory(db.info.backend_pid) for db in connections)
         seconds = parallel(
             lambda number, them=connections: them[number].execute("SELECT copy_embed(%s)", [image]), count
         )
-        busy = sum(private(db.info.backend_pid) for db in connections)
+        busy = sum(own_memory(db.info.backend_pid) for db in connections)
         print(
             f"{'service' if service else 'own networks'}: {seconds:.2f} s, private memory {idle:.0f} → {busy:.0f} MiB"
         )

@@ -349,3 +349,16 @@ def photographs() -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in sorted(folder.glob("*.*")) if path.name != ".stamp"}
     assert found, f"no photographs in {folder}; run scripts/photographs.sh"
     return found
+
+
+def own_memory(pid: int) -> float:
+    """MiB of a process that it shares with no other: what it has written in memory of its own. Pages of a file, or of
+    the server's shared memory, that nobody else has touched yet are not."""
+    total, own = 0, False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            own = rest[0].endswith("p")
+        elif own and name == "Private_Dirty:":
+            total += int(rest[0])
+    return total / 1024

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import psycopg
 import pytest
-from conftest import LOCAL, MAJOR, ROOT
+from conftest import LOCAL, MAJOR, ROOT, own_memory
 from pictures import jpeg, scene
 
 SECONDS = float(os.environ.get("COPYMATCH_TORTURE_SECONDS", "4"))
@@ -163,25 +163,24 @@ def test_a_session_that_embeds_through_the_service_has_no_network_of_its_own(clu
 def test_a_session_that_has_embedded_gives_the_memory_of_pictures_back(cluster):
     image = jpeg(scene(3, 1100, 1000))
 
-    def kept(db) -> float:
-        """MiB of the session's own, which no file and no other process has."""
-        lines = pathlib.Path(f"/proc/{db.info.backend_pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Private_Dirty"))
-
     with cluster.connect() as db:
+
+        def kept() -> float:
+            return own_memory(db.info.backend_pid) - before
+
         db.execute("SELECT 1")
-        before = kept(db)
+        before = own_memory(db.info.backend_pid)
         with db.transaction():
             for _ in range(3):
                 embed(db, image)
-            during = kept(db) - before
+            during = kept()
         # What is given back is given back once a second at most: here the first time, then by another transaction.
-        assert kept(db) - before < 4 < during, (kept(db) - before, during)
+        assert kept() < 4 < during, (kept(), during)
         for _ in range(3):
             embed(db, image)
         time.sleep(1.1)
         db.execute("SELECT 1")
-        assert kept(db) - before < 4, "after many transactions"
+        assert kept() < 4, "after many transactions"
 
 
 def test_the_path_is_the_sessions_own_where_the_service_is_off_or_not_preloaded(cluster, db):

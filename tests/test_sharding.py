@@ -212,6 +212,48 @@ def test_composite_keys_prepared_statements_and_cursors(sharded):
         assert sharded.execute("FETCH 4 FROM c").fetchall() == expected[:4]
 
 
+def test_parts_of_parts_whole_tables_and_negative_sets_are_searched_over_shards(sharded):
+    columns = "id int, shard int, kind text, image bytea, descriptor vector(256)"
+    sharded.execute(f"CREATE TABLE nested ({columns}) PARTITION BY LIST (shard)")
+    sharded.execute("CREATE TABLE nested_far PARTITION OF nested FOR VALUES IN (1, 2) PARTITION BY LIST (shard)")
+    for number in (1, 2):
+        sharded.execute(
+            f"CREATE FOREIGN TABLE nested{number} PARTITION OF nested_far FOR VALUES IN ({number}) SERVER s{number} "
+            "OPTIONS (table_name 'refs')"
+        )
+    sharded.execute("CREATE TABLE nested_near PARTITION OF nested FOR VALUES IN (0)")
+    sharded.execute("INSERT INTO nested_near SELECT * FROM refs3")
+    sharded.execute("SELECT copy_create_set('nested', 'nested', 'id', NULL, 'descriptor')")
+    whole, nested = (sharded.execute(NEAREST.format(100, f"'{name}'")).fetchall() for name in ("whole", "nested"))
+    assert len(whole) == 10 and nested == whole
+
+    sharded.execute(
+        "CREATE TABLE queries AS SELECT i AS id, random_vector(i) AS descriptor FROM generate_series(7, 9) i"
+    )
+    rows = (
+        "SELECT upload, reference, round(similarity::numeric, 5) "
+        "FROM copy_match_table('queries', 'id', 'descriptor', '{}', 10) ORDER BY upload, rank"
+    )
+    one_by_one = [
+        (str(query), *row)
+        for query in range(7, 10)
+        for row in sharded.execute(NEAREST.format(query, "'whole'")).fetchall()
+    ]
+    assert len(one_by_one) == 30
+    for name in ("refs", "nested"):
+        assert sharded.execute(rows.format(name)).fetchall() == one_by_one
+
+    # The one reference of a set is what lies on a shard, too, in a set of what nobody is to be blamed for.
+    (reference,) = sharded.shards[0].execute("SELECT min(id) FROM refs").fetchone()
+    sharded.execute(f"CREATE TABLE known AS SELECT 1 AS id, random_vector({reference}) AS descriptor")
+    sharded.execute("SELECT copy_create_set('known', 'known', 'id', NULL, 'descriptor')")
+    found = f"SELECT verdict, explanation FROM copy_match_descriptor(random_vector({reference}), 'known')"
+    assert sharded.execute(found).fetchone() == ("copy", None)
+    sharded.execute("SELECT copy_create_set('innocent', 'nested', 'id', NULL, 'descriptor', negative => true)")
+    verdict, explanation = sharded.execute(found).fetchone()
+    assert verdict != "copy" and "innocent" in explanation and str(reference) in explanation
+
+
 def test_who_may_read_the_parent_alone_gets_the_same_answer(sharded):
     """The parent's privileges and policies hold, as in any query of it."""
     role = "shard_reader_" + sharded.info.dbname.rsplit("_", 1)[-1].lower()
