@@ -6,6 +6,7 @@ CREATE FUNCTION copymatch.forget_relation(relation oid, name text) RETURNS void 
 BEGIN
     DELETE FROM copymatch.queue q WHERE forget_relation.relation IN (q.relation, q.trigger_relation);
     DELETE FROM copymatch.dismissal d WHERE d.relation = forget_relation.relation;
+    DELETE FROM copymatch.refusal r WHERE r.relation = forget_relation.relation;
     WITH gone AS (
         DELETE FROM copymatch.finding f WHERE f.relation = forget_relation.relation RETURNING f.*)
     INSERT INTO copymatch.dropped_finding (finding, relation, was)
@@ -36,12 +37,14 @@ COMMENT ON EVENT TRIGGER copymatch_forget_dropped IS 'copymatch forgets tables t
 SELECT copymatch.forget_relation(o.relation, o.relation::text)
     FROM (SELECT f.relation::oid FROM copymatch.finding f UNION SELECT q.relation::oid FROM copymatch.queue q
           UNION SELECT q.trigger_relation::oid FROM copymatch.queue q WHERE q.trigger_relation IS NOT NULL
-          UNION SELECT d.relation::oid FROM copymatch.dismissal d UNION SELECT s.relation::oid
-          FROM copymatch.reference_set s) AS o(relation)
+          UNION SELECT d.relation::oid FROM copymatch.dismissal d UNION SELECT r.relation::oid FROM copymatch.refusal r
+          UNION SELECT s.relation::oid FROM copymatch.reference_set s) AS o(relation)
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) o.relation);
 SELECT pg_catalog.pg_extension_config_dump('copymatch.finding',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.dismissal',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
+SELECT pg_catalog.pg_extension_config_dump('copymatch.refusal',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('copymatch.queue',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)

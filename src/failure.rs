@@ -148,6 +148,11 @@ impl Failure {
         self.tell(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, PgLogLevel::NOTICE);
     }
 
+    /// Tells the server's log alone, and goes on.
+    pub fn log(self) {
+        self.tell(PgSqlErrorCode::ERRCODE_WARNING, PgLogLevel::LOG_SERVER_ONLY);
+    }
+
     fn tell(self, code: PgSqlErrorCode, level: PgLogLevel) {
         let mut report = ErrorReport::new(code, self.message, "copymatch");
         if let Some(detail) = self.detail {

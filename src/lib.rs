@@ -51,7 +51,8 @@ extension_sql_file!("../sql/references.sql", name = "references", requires = ["g
 extension_sql_file!("../sql/batch.sql", name = "batch", requires = ["references"]);
 extension_sql_file!("../sql/reembed.sql", name = "reembed", requires = ["batch"]);
 extension_sql_file!("../sql/findings.sql", name = "findings", requires = ["reembed"]);
-extension_sql_file!("../sql/flagging.sql", name = "flagging", requires = ["findings"]);
+extension_sql_file!("../sql/refusals.sql", name = "refusals", requires = ["findings"]);
+extension_sql_file!("../sql/flagging.sql", name = "flagging", requires = ["refusals"]);
 extension_sql_file!("../sql/reports.sql", name = "reports", requires = ["flagging"]);
 extension_sql_file!("../sql/evaluate.sql", name = "evaluate", requires = ["reports"]);
 extension_sql_file!("../sql/calibrate.sql", name = "calibrate", requires = ["evaluate"]);

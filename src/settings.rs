@@ -86,6 +86,7 @@ static QUEUE_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(6);
 static QUEUE_RETRY_DELAY: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static QUEUE_TIME_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static QUEUE_MAX_STARTED: GucSetting<i32> = GucSetting::<i32>::new(2);
+static RECORD_REFUSALS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Registers the settings. Called once, when PostgreSQL loads the library.
 pub fn register() {
@@ -464,6 +465,16 @@ fn register_queue_settings() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"copymatch.record_refusals",
+        c"Record uploads that a flagging trigger with on_copy=reject refuses.",
+        c"In copymatch.refusal, by a background worker of a few milliseconds, which takes one of max_worker_processes: \
+          the row outlives the transaction that is rolled back. off: what is refused leaves no trace and cannot be \
+          released.",
+        &RECORD_REFUSALS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
 }
 
 /// The databases of `copymatch.queue_databases`.
@@ -501,6 +512,11 @@ pub fn queue_time_limit() -> i32 {
 /// The setting of `copymatch.queue_max_started`.
 pub fn queue_max_started() -> i32 {
     QUEUE_MAX_STARTED.get()
+}
+
+/// The setting of `copymatch.record_refusals`.
+pub fn record_refusals() -> bool {
+    RECORD_REFUSALS.get()
 }
 
 /// The setting of `copymatch.queue_naptime`, in milliseconds.

@@ -179,41 +179,6 @@ pub fn dismissed(named: &Named, reference: &str) -> Result<bool, Failure> {
     Ok(found.contains(&true))
 }
 
-/// The error that refuses an upload. To whom may read the references it says which one and how near; to others it would
-/// be a way to ask a set, upload by upload. Called as the role that writes the upload.
-pub fn refusal(named: &Named, copy: &Match) -> Failure {
-    let readable = select(
-        "SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(s.relation::pg_catalog.oid, u.col, 'SELECT')) \
-                AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') \
-                AND NOT pg_catalog.row_security_active(c.oid) \
-         FROM copymatch.reference_set s JOIN pg_catalog.pg_class c ON c.oid = s.relation \
-              CROSS JOIN pg_catalog.unnest(pg_catalog.array_prepend(s.key_column, s.further_key_columns)) AS u(col) \
-         WHERE s.name = $1 GROUP BY c.oid, c.relnamespace",
-        &[Parameter::of(named.set)],
-        |row| row.required::<bool>(1),
-    );
-    let hint = "The threshold belongs to the set and its calibration (copy_alter_set); copy_disable_reference takes a \
-                reference out of use that anybody may upload.";
-    let Named { upload, set, .. } = named;
-    if readable.is_ok_and(|readable| readable == [true]) {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
-            format!(
-                "upload {upload} is a copy of reference {} of set \"{set}\" (probability {:.3})",
-                copy.reference, copy.probability
-            ),
-        )
-        .detail(format!("Similarity {:.3}, verdict {}.", copy.similarity, copy.verdict))
-        .hint(hint)
-    } else {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
-            format!("upload {upload} is a copy of a reference of set \"{set}\""),
-        )
-        .hint(hint)
-    }
-}
-
 /// For a person who looks into why an upload was flagged, or was not.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]

@@ -10,13 +10,15 @@ use pgrx::PgRelation;
 use pgrx::prelude::*;
 use scoring::Verdict;
 
-use super::flag::{Named, dismissed, matches, record, references, refusal};
+use super::flag::{Named, dismissed, matches, record, references};
 use super::key::{Canonical, key_text, upload_text};
 use super::queue::{enqueue, root_of};
+use super::refusal;
 use super::upload::invalid_options;
 use super::wake;
 use crate::embed::embed_one;
 use crate::failure::{Failure, boundary};
+use crate::matching::Match;
 use crate::own_schema::OwnSchema;
 use crate::rights::{as_owner_of_function, as_role};
 use crate::statements::{Parameter, select};
@@ -230,17 +232,55 @@ impl<'a> Upload<'a> {
             set,
             set_id,
         };
-        if self.options.on_copy == OnCopy::Reject {
-            for copy in found.iter().filter(|found| found.verdict == Verdict::Copy) {
-                if !as_owner_of_function(own, || dismissed(&named, &copy.reference))? {
-                    return Err(refusal(&named, copy));
-                }
-            }
+        let found = if self.options.on_copy == OnCopy::Reject {
+            self.let_pass(own, &named, &place, bytes, found)?
+        } else {
+            found
+        };
+        if found.is_empty() {
+            return Ok(());
         }
         if self.trigger.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_BEFORE {
             as_owner_of_function(own, || record(&named, &found, self.options.notify))?;
         }
         Ok(())
+    }
+
+    /// Refuses the row if it is a copy of anything that no reviewer dismissed or released; gives what was found but for
+    /// what was released.
+    fn let_pass(
+        &self,
+        own: pg_sys::Oid,
+        named: &Named,
+        place: &Place,
+        image: &[u8],
+        mut found: Vec<Match>,
+    ) -> Result<Vec<Match>, Failure> {
+        if !found.iter().any(|found| found.verdict == Verdict::Copy) {
+            return Ok(found);
+        }
+        let sha256 = refusal::digest(image)?;
+        let copies = as_owner_of_function(own, || {
+            let released = refusal::released(named, &sha256)?;
+            found.retain(|found| !released.contains(&found.reference));
+            let mut copies = Vec::new();
+            for copy in found.iter().filter(|found| found.verdict == Verdict::Copy) {
+                if !dismissed(named, &copy.reference)? {
+                    copies.push(copy);
+                }
+            }
+            Ok(copies)
+        })?;
+        if copies.is_empty() {
+            return Ok(found);
+        }
+        Err(refusal::refuse(
+            named,
+            &place.trigger,
+            &sha256,
+            &copies,
+            self.options.notify,
+        ))
     }
 
     /// Who uploaded: of this row, and only what the table's owner may read of it.

@@ -10,13 +10,14 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::prelude::*;
 
 use super::guarded::subtransaction;
+use super::installed::is_installed;
 use super::queue::{claim, process, release};
 use super::wake;
 use crate::background::{self, OnTerminate};
 use crate::failure::{Failure, boundary};
 use crate::rights::as_extension_owner;
 use crate::settings;
-use crate::statements::{Parameter, change, select};
+use crate::statements::{Parameter, change};
 
 const KIND: &str = "copymatch queue worker";
 /// How long after a failure or a crash a worker starts again.
@@ -313,7 +314,7 @@ fn turn() {
 fn batch() -> bool {
     report(true);
     let claimed = in_transaction(|| {
-        if !is_installed()? {
+        if !is_installed("queue")? {
             return Ok(Vec::new());
         }
         claim(settings::queue_batch())
@@ -323,7 +324,7 @@ fn batch() -> bool {
     let mut out_of_memory = false;
     if worked {
         in_transaction(|| {
-            if !is_installed()? {
+            if !is_installed("queue")? {
                 return Ok(());
             }
             match subtransaction(|| process(&claimed)) {
@@ -348,30 +349,6 @@ fn batch() -> bool {
         unsafe { pg_sys::proc_exit(1) };
     }
     worked
-}
-
-/// Whether what this process is about to do is the extension's: the queue is locked until the transaction's end, is a
-/// member of the installed extension, and of this library's version. Whoever owns the database may make tables and
-/// functions of the same names where the extension is not, or not any more.
-fn is_installed() -> Result<bool, Failure> {
-    const QUEUE: &str = "SELECT pg_catalog.to_regclass('copymatch.queue')::pg_catalog.oid";
-    let queue = |row: &crate::statements::Row| row.get::<pg_sys::Oid>(1);
-    let Some(found) = select(QUEUE, &[], queue)?.into_iter().next().flatten() else {
-        return Ok(false);
-    };
-    // SAFETY: a lock that every writer of the table takes; the relation may be gone meanwhile,
-    // which the query below sees.
-    unsafe { pg_sys::LockRelationOid(found, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
-    let member = change(
-        "SELECT e.extversion = $2 FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_depend d \
-             ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid \
-             AND d.deptype = 'e' \
-         WHERE e.extname = 'copymatch' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = $1 \
-           AND pg_catalog.to_regclass('copymatch.queue') = $1",
-        &[Parameter::of(found), Parameter::of(env!("CARGO_PKG_VERSION"))],
-        |row| row.required::<bool>(1),
-    )?;
-    Ok(member == [true])
 }
 
 fn in_transaction<T>(work: impl FnOnce() -> Result<T, Failure>) -> T {
