@@ -28,6 +28,8 @@ pub struct Kept {
     keys: Vec<(u32, u32)>,
     candidates: Vec<Candidate>,
     capacity: usize,
+    /// Candidates in memory, in units of `capacity`, from which on those that are out are given up.
+    slack: usize,
     from: Option<Position>,
     /// Candidates from here on are not kept.
     cut: Option<Cut>,
@@ -55,8 +57,22 @@ impl Kept {
             keys: memory::vector(room)?,
             candidates: memory::vector(room)?,
             capacity,
+            slack: 8,
             from,
             cut: None,
+        })
+    }
+
+    /// Bytes that one of [`thrifty`](Self::thrifty) takes at most.
+    pub const fn thrifty_bytes(capacity: usize) -> usize {
+        2 * capacity * size_of::<(u32, u32)>() + 4 * capacity * size_of::<Candidate>()
+    }
+
+    /// The same, for one of many that are kept at a time.
+    pub fn thrifty(capacity: usize) -> Result<Self> {
+        Ok(Kept {
+            slack: 3,
+            ..Self::new(capacity, None)?
         })
     }
 
@@ -106,7 +122,7 @@ impl Kept {
             error: first_out.error,
         });
         // Places of those that are out are not used again before the next `compact`.
-        if self.candidates.len() > 8 * self.capacity {
+        if self.candidates.len() > self.slack * self.capacity {
             self.compact()?;
         }
         Ok(())

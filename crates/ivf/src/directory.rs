@@ -1,4 +1,6 @@
 //! Centroids on pages: branches lead to directories, directories to lists.
+use std::cmp::Ordering;
+
 use crate::code::Query;
 use crate::geometry::{CENTROID_HEADER, Geometry};
 use crate::list::{self, Walked};
@@ -168,6 +170,22 @@ pub(crate) fn branches<S: PageStore>(
     Ok(found)
 }
 
+/// The same with their centroids, in the order of their pages.
+pub(crate) fn branches_with_centroids<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    geometry: &Geometry,
+) -> Result<Vec<(BranchEntry, OwnedCentroid)>> {
+    let mut found = Vec::new();
+    walk_branches(store, meta, |_, page| {
+        grow::extend(
+            &mut found,
+            (0..entries(geometry, page)).map(|at| (branch_entry(geometry, page, at), OwnedCentroid::at(geometry, page, at))),
+        )
+    })?;
+    Ok(found)
+}
+
 /// Walks the pages of the branches, which are never recycled.
 fn walk_branches<S: PageStore>(store: &S, meta: &Meta, mut visit: impl FnMut(u32, &Page) -> Result<()>) -> Result<()> {
     let mut links = Links::new(meta.branch_block);
@@ -323,6 +341,25 @@ pub(crate) struct Probe {
     pub at: u32,
 }
 
+impl Probe {
+    /// The order in which lists are probed: a total one, so that whoever ranks them finds the same first ones.
+    pub fn nearer(&self, other: &Self) -> Ordering {
+        self.rank
+            .total_cmp(&other.rank)
+            .then(self.entry.list.cmp(&other.entry.list))
+    }
+}
+
+/// Branches with their ranks, farthest first: a total order, too.
+pub(crate) fn farther(a: &(f32, BranchEntry), b: &(f32, BranchEntry)) -> Ordering {
+    b.0.total_cmp(&a.0).then(b.1.directory.cmp(&a.1.directory))
+}
+
+/// How many lists are looked at for the nearest `n` of them.
+pub(crate) fn opened_for(n: usize) -> usize {
+    n.saturating_mul(16).saturating_add(256)
+}
+
 /// Lists by ascending distance of their centroids from a query, a batch at a time.
 ///
 /// Branches are opened as they are needed: for `n` lists, the nearest branches that hold at least `16·n + 256`.
@@ -359,7 +396,7 @@ impl Descent {
             chains = now;
             branches.clear();
         }
-        branches.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        branches.sort_unstable_by(farther);
         Ok(Descent {
             branches,
             pool: Vec::new(),
@@ -378,7 +415,7 @@ impl Descent {
         query: &Query,
         n: usize,
     ) -> Result<Option<Vec<Probe>>> {
-        let wanted = (self.given + n).saturating_mul(16).saturating_add(256);
+        let wanted = opened_for(self.given + n);
         let before = self.opened;
         while self.opened < wanted || self.pool.len() < n {
             let Some((_, branch)) = self.branches.pop() else {
@@ -418,11 +455,11 @@ impl Descent {
         }
         if n < self.pool.len() {
             self.pool
-                .select_nth_unstable_by(n - 1, |a, b| a.rank.total_cmp(&b.rank));
+                .select_nth_unstable_by(n - 1, Probe::nearer);
         }
         let mut batch: Vec<Probe> = memory::vector(n)?;
         batch.extend(self.pool.drain(..n));
-        batch.sort_unstable_by(|a, b| a.rank.total_cmp(&b.rank));
+        batch.sort_unstable_by(Probe::nearer);
         self.given += n;
         Ok(Some(batch))
     }

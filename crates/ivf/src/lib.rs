@@ -43,7 +43,7 @@ pub use kmeans::THREAD_BYTES;
 pub use meta::{CurvePoint, DistancePoint, Meta, Metric};
 pub use page::{FORMAT_VERSION, PAGE_SIZE, Page};
 pub use recall::measure_recall;
-pub use search::{Hit, Iteration, Rerank, Search, SearchOptions};
+pub use search::{Hit, Iteration, Rerank, RerankTogether, Search, SearchOptions, Together};
 pub use stats::{Stats, stats};
 pub use store::{LockMode, PageStore, PageWrite};
 pub use vacuum::{Vacuumed, bulk_delete, cleanup};

@@ -11,7 +11,11 @@ use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE};
 use crate::rotation::Rotation;
-use crate::{Error, Meta, Metric, PageStore, Result, Tid, grow};
+use crate::{Error, Meta, Metric, Page, PageStore, Result, Tid, grow};
+
+mod together;
+
+pub use together::{RerankTogether, Together};
 
 /// An estimate by the one-bit code is trusted this many standard deviations below itself, at 256 dimensions.
 const ESTIMATE_MARGIN: f32 = 2.5;
@@ -139,7 +143,8 @@ pub struct Search {
     query: Query,
     options: SearchOptions,
     bound: Option<f32>,
-    descent: Descent,
+    /// None: the lists probed so far were chosen together with those of other searches.
+    descent: Option<Descent>,
     /// Lists probed so far, by their rounds.
     probes: Vec<(Probe, InList)>,
     rounds: Vec<Round>,
@@ -180,17 +185,21 @@ impl Search {
                 actual: query.len(),
             });
         }
-        let mut rotated = vec![0.0; geometry.rotated];
-        if let Some(query) = query {
-            let scaled = match meta.metric {
-                Metric::Cosine => normalised(query),
-                Metric::L2 | Metric::InnerProduct => Some(query.to_vec()),
-            };
-            if let Some(query) = scaled {
-                Rotation::shared(&geometry, meta.seed).apply(&query, &mut rotated);
-            }
-        }
+        let rotated = Self::rotate(&meta, &geometry, query);
         Self::rotated(store, meta, geometry, &rotated, options)
+    }
+
+    /// A query as the index's vectors are; zeros for none, and for a zero one under cosine.
+    fn rotate(meta: &Meta, geometry: &Geometry, query: Option<&[f32]>) -> Vec<f32> {
+        let mut rotated = vec![0.0; geometry.rotated];
+        let scaled = query.and_then(|query| match meta.metric {
+            Metric::Cosine => normalised(query),
+            Metric::L2 | Metric::InnerProduct => Some(query.to_vec()),
+        });
+        if let Some(query) = scaled {
+            Rotation::shared(geometry, meta.seed).apply(&query, &mut rotated);
+        }
+        rotated
     }
 
     /// Begins a search with a query that is rotated already.
@@ -201,8 +210,14 @@ impl Search {
         rotated: &[f32],
         options: SearchOptions,
     ) -> Result<Search> {
+        let mut search = Self::without_lists(meta, geometry, rotated, options);
+        search.descent = Some(Descent::new(store, &search.meta, &geometry, &search.query)?);
+        Ok(search)
+    }
+
+    /// A search whose lists are chosen by the caller.
+    fn without_lists(meta: Meta, geometry: Geometry, rotated: &[f32], options: SearchOptions) -> Search {
         let query = Query::new(meta.metric, &geometry, rotated);
-        let descent = Descent::new(store, &meta, &geometry, &query)?;
         let bound = options.bound.map(|distance| match meta.metric {
             Metric::L2 => (distance.max(0.0) * distance.max(0.0)) as f32,
             Metric::InnerProduct => distance as f32,
@@ -210,14 +225,14 @@ impl Search {
         });
         // The fewer dimensions, the less normal the errors; at 64 the wider margins cover any error.
         let caution = (256.0 / geometry.rotated as f32).sqrt().max(1.0);
-        Ok(Search {
+        Search {
             estimate_margin: ESTIMATE_MARGIN * caution,
             refined_margin: REFINED_MARGIN * caution,
             geometry,
             query,
             options,
             bound,
-            descent,
+            descent: None,
             probes: Vec::new(),
             rounds: Vec::new(),
             within_bound_until: 0,
@@ -233,7 +248,7 @@ impl Search {
             skip: HashSet::new(),
             ended: false,
             meta,
-        })
+        }
     }
 
     /// The next nearest row; none when there are no more.
@@ -327,15 +342,24 @@ impl Search {
         let key = if self.options.rerank {
             match rerank.distance(tid)? {
                 None => return Ok(()),
-                Some(distance) => match self.meta.metric {
-                    Metric::L2 => distance * distance,
-                    Metric::InnerProduct => distance,
-                    Metric::Cosine => distance - 1.0,
-                },
+                Some(distance) => self.key_of(distance),
             }
         } else {
             f64::from(key)
         };
+        self.rank(tid, key, probe)
+    }
+
+    /// The key of a row at this distance.
+    fn key_of(&self, distance: f64) -> f64 {
+        match self.meta.metric {
+            Metric::L2 => distance * distance,
+            Metric::InnerProduct => distance,
+            Metric::Cosine => distance - 1.0,
+        }
+    }
+
+    fn rank(&mut self, tid: Tid, key: f64, probe: u32) -> Result<()> {
         let key = last(key);
         grow::add(&mut self.ready, Nearest { key, tid, item: probe })
     }
@@ -393,10 +417,7 @@ impl Search {
     /// Probes the next lists. False: there are none, or no more are wanted.
     fn next_round<S: PageStore>(&mut self, store: &S) -> Result<bool> {
         let wanted = if self.rounds.is_empty() {
-            match self.options.probes {
-                Some(probes) => probes.clamp(1, self.meta.lists) as usize,
-                None => self.meta.probes_for(self.options.target_recall) as usize,
-            }
+            first_probes(&self.meta, &self.options)
         } else if self.options.iteration == Iteration::Off || self.ended || self.nothing_within_bound_beyond() {
             return Ok(false);
         } else {
@@ -410,7 +431,7 @@ impl Search {
     }
 
     fn probe<S: PageStore>(&mut self, store: &S, wanted: usize, capacity: usize) -> Result<bool> {
-        let Some(probes) = self.descent.next(store, &self.geometry, &self.query, wanted)? else {
+        let Some(probes) = self.nearest_lists(store, wanted)? else {
             let wanted = self.probes.len() + wanted;
             self.start_again(store, self.meta.branch_block, wanted, capacity)?;
             return Ok(true);
@@ -419,6 +440,12 @@ impl Search {
             self.ended = true;
             return Ok(false);
         }
+        self.begin_round(probes, capacity)?;
+        self.scan(store, self.rounds.len() - 1, None)?;
+        Ok(true)
+    }
+
+    fn begin_round(&mut self, probes: Vec<Probe>, capacity: usize) -> Result<()> {
         let first = self.probes.len();
         self.probes.try_reserve(probes.len())?;
         for probe in probes {
@@ -430,8 +457,28 @@ impl Search {
             capacity,
             cut: None,
         });
-        self.scan(store, self.rounds.len() - 1, None)?;
-        Ok(true)
+        Ok(())
+    }
+
+    /// The next nearest lists; none where those before are no longer what they were.
+    fn nearest_lists<S: PageStore>(&mut self, store: &S, wanted: usize) -> Result<Option<Vec<Probe>>> {
+        if let Some(descent) = &mut self.descent {
+            return descent.next(store, &self.geometry, &self.query, wanted);
+        }
+        // Others chose the lists so far: a descent of its own first finds the same ones.
+        let mut descent = Descent::new(store, &self.meta, &self.geometry, &self.query)?;
+        let known: HashSet<(u32, u32)> = self
+            .probes
+            .iter()
+            .map(|(probe, _)| (probe.entry.list, probe.entry.generation))
+            .collect();
+        let found = descent.next(store, &self.geometry, &self.query, known.len() + wanted)?;
+        self.descent = Some(descent);
+        Ok(found.and_then(|mut found| {
+            let all = found.len();
+            found.retain(|probe| !known.contains(&(probe.entry.list, probe.entry.generation)));
+            (all - found.len() == known.len()).then_some(found)
+        }))
     }
 
     /// Whether a bound is given and the farthest quarter of the last round's lists had nothing within it: then the
@@ -467,6 +514,11 @@ impl Search {
                 return self.start_again(store, block, self.probes.len(), capacity);
             }
         }
+        self.keep(round, kept)
+    }
+
+    /// Takes over what a scan of a round's lists left.
+    fn keep(&mut self, round: usize, kept: Kept) -> Result<()> {
         let (candidates, cut) = kept.finish()?;
         self.rounds[round].cut = cut;
         self.candidates.try_reserve(self.upcoming.len() + candidates.len())?;
@@ -481,6 +533,14 @@ impl Search {
     }
 
     fn scan_list<S: PageStore>(&self, store: &S, at: usize, kept: &mut Kept) -> Result<Walked> {
+        let entry = &self.probes[at].0.entry;
+        list::walk(store, entry.head, entry.list, entry.generation, |_, page| {
+            self.scan_page(page, at, kept)
+        })
+    }
+
+    /// Looks for candidates on a page of the list of probe `at`.
+    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept) -> Result<()> {
         let (probe, in_list) = &self.probes[at];
         let geometry = &self.geometry;
         let kernels = quantised::kernels();
@@ -491,41 +551,33 @@ impl Search {
             bound + 4.0 * self.query.one_bit_error(in_list, factor)
         });
         let mut estimates = [0.0; BLOCK];
-        list::walk(
-            store,
-            probe.entry.head,
-            probe.entry.list,
-            probe.entry.generation,
-            |_, page| {
-                for block in 0..list::used_blocks(geometry, page) {
-                    let live = list::live(geometry, page, block);
-                    let view = list::block(geometry, page, block);
-                    let limit = kept.limit().min(most);
-                    let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
-                    let mut left = if limit == f32::INFINITY { live } else { live & below };
-                    while left != 0 {
-                        let within = left.trailing_zeros() as usize;
-                        left &= left - 1;
-                        let estimate = estimates[within];
-                        let slot = block * BLOCK + within;
-                        let tid = list::tid(geometry, page, slot);
-                        if !kept.wants((estimate, tid)) {
-                            continue;
-                        }
-                        let (refine, place) = list::refine_place(geometry, page, slot);
-                        kept.push(Candidate {
-                            estimate,
-                            error: self.query.one_bit_error(in_list, list::factor(geometry, page, slot)),
-                            tid,
-                            refine,
-                            place: place as u16,
-                            probe: at as u32,
-                        })?;
-                    }
+        for block in 0..list::used_blocks(geometry, page) {
+            let live = list::live(geometry, page, block);
+            let view = list::block(geometry, page, block);
+            let limit = kept.limit().min(most);
+            let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
+            let mut left = if limit == f32::INFINITY { live } else { live & below };
+            while left != 0 {
+                let within = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let estimate = estimates[within];
+                let slot = block * BLOCK + within;
+                let tid = list::tid(geometry, page, slot);
+                if !kept.wants((estimate, tid)) {
+                    continue;
                 }
-                Ok(())
-            },
-        )
+                let (refine, place) = list::refine_place(geometry, page, slot);
+                kept.push(Candidate {
+                    estimate,
+                    error: self.query.one_bit_error(in_list, list::factor(geometry, page, slot)),
+                    tid,
+                    refine,
+                    place: place as u16,
+                    probe: at as u32,
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// A list moved under the search, or the branches changed: everything that was not given out is looked for anew.
@@ -538,7 +590,7 @@ impl Search {
         self.skip.try_reserve(self.given.len())?;
         self.skip.extend(self.given.iter().copied());
         self.meta = Meta::read(store)?;
-        self.descent = Descent::new(store, &self.meta, &self.geometry, &self.query)?;
+        self.descent = Some(Descent::new(store, &self.meta, &self.geometry, &self.query)?);
         self.candidates.clear();
         self.upcoming.clear();
         self.refined.clear();
@@ -548,6 +600,14 @@ impl Search {
         self.ended = false;
         self.probe(store, wanted.max(1), capacity)?;
         Ok(())
+    }
+}
+
+/// Lists that a search probes at first.
+fn first_probes(meta: &Meta, options: &SearchOptions) -> usize {
+    match options.probes {
+        Some(probes) => probes.clamp(1, meta.lists) as usize,
+        None => meta.probes_for(options.target_recall) as usize,
     }
 }
 
