@@ -1,100 +1,124 @@
 #!/usr/bin/env python3
-"""copy_match_table: 10,000 stored descriptors against a large set, in one statement.
+"""Many stored descriptors against a large set: copy_match_table, the same rows one by one, and the bare nested loop.
 
-References are seeded points on a 24-dimensional manifold in 256 dimensions, uploads half edited references and half new
-points; no image is embedded. `make bench-batch_matching ARGS="--references 1000000 --uploads 10000"`"""
+In one run, by turns, over the data of ivf_data.py (1,000,000 x 256, 10,000 queries, half of them edited copies), on a
+throwaway cluster: queries a second, recall against an exhaustive search, and whether both ways find the same.
+`make bench-batch_matching ARGS="--references 1000000 --queries 10000 --rounds 3"`"""
 
 import argparse
-import os
+import pathlib
+import shutil
+import statistics
+import sys
+import tempfile
 import time
 
+import ivf_data
 import numpy as np
 import psycopg
 
-DATABASE = "copymatch_bench_batch"
-DIMENSIONS, LATENT = 256, 24
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import conftest  # noqa: E402  the tests' throwaway cluster
+
+#: Queries by which recall is judged: evenly spread over copies and strangers.
+JUDGED = 1000
+
+TABLE = "copy_match_table('uploads', 'id', 'descriptor', 'refs', {k})"
+ONE_BY_ONE = (
+    "(SELECT u.id::text AS upload, m.* FROM uploads u "
+    "CROSS JOIN LATERAL copy_match_descriptor(u.descriptor, 'refs', {k}) m)"
+)
+BARE = (
+    "(SELECT u.id::text AS upload, n.id::text AS reference FROM uploads u CROSS JOIN LATERAL "
+    "(SELECT r.id FROM refs r ORDER BY r.descriptor <=> u.descriptor LIMIT {k}) n)"
+)
+WAYS = {"copy_match_table": TABLE, "copy_match_descriptor, one by one": ONE_BY_ONE, "bare nested loop": BARE}
 
 
-def connect(database: str) -> psycopg.Connection:
-    dsn = psycopg.conninfo.make_conninfo(os.environ["COPYMATCH_DSN"], dbname=database)
-    return psycopg.connect(dsn, autocommit=True)
+def data(options) -> tuple[np.ndarray, np.ndarray]:
+    """References and queries, kept for the next run."""
+    folder = options.data or ivf_data.LOCAL / "bench" / f"batch-{options.references}x{options.dimensions}"
+    if not (folder / "q.npy").exists() or len(np.load(folder / "q.npy", mmap_mode="r")) != options.queries:
+        folder.mkdir(parents=True, exist_ok=True)
+        x, q = ivf_data.Descriptors(options.dimensions).references_and_queries(options.references, options.queries)
+        np.save(folder / "x.npy", x)
+        np.save(folder / "q.npy", q)
+    return np.load(folder / "x.npy", mmap_mode="r"), np.load(folder / "q.npy")
 
 
-def copy_in(db: psycopg.Connection, table: str, chunks) -> None:
-    with db.cursor().copy(f"COPY {table} (id, descriptor) FROM STDIN WITH (FORMAT binary)") as copy:
-        copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
-        number = 0
-        for chunk in chunks:
-            rows = bytearray()
-            for vector in chunk.astype(">f4"):
-                rows += b"\0\2\0\0\0\4" + number.to_bytes(4, "big") + (4 + 4 * DIMENSIONS).to_bytes(4, "big")
-                rows += DIMENSIONS.to_bytes(2, "big") + b"\0\0" + vector.tobytes()
-                number += 1
-            copy.write(bytes(rows))
-        copy.write(b"\xff\xff")
+def found(db: psycopg.Connection, way: str, k: int) -> dict[int, set[int]]:
+    """The references of each query."""
+    references: dict[int, set[int]] = {}
+    with db.cursor().copy(f"COPY (SELECT upload, reference FROM {way.format(k=k)} w) TO STDOUT") as rows:
+        rows.set_types(["text", "text"])
+        for upload, reference in rows.rows():
+            references.setdefault(int(upload), set()).add(int(reference))
+    return references
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--references", type=int, default=1_000_000)
-    parser.add_argument("--uploads", type=int, default=10_000)
-    arguments = parser.parse_args()
-    rng = np.random.default_rng(7)
-    first, second = rng.normal(size=(LATENT, 512)), rng.normal(size=(512, DIMENSIONS))
-
-    def points(latent: np.ndarray) -> np.ndarray:
-        found = np.maximum(latent @ first, 0) @ second
-        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype("f4")
-
-    with connect("postgres") as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        admin.execute(f"CREATE DATABASE {DATABASE}")
-    with connect(DATABASE) as db:
-        db.execute("CREATE EXTENSION copymatch")
-        db.execute("CREATE UNLOGGED TABLE refs (id int PRIMARY KEY, descriptor vector(256))")
-        db.execute("ALTER TABLE refs ALTER descriptor SET STORAGE PLAIN")
-        db.execute("CREATE UNLOGGED TABLE uploads (id int PRIMARY KEY, descriptor vector(256))")
-        latents = []
-
-        def references():
-            for _ in range(0, arguments.references, 50_000):
-                latent = rng.normal(size=(min(50_000, arguments.references), LATENT))
-                latents.append(latent[:100])
-                yield points(latent)
-
-        copy_in(db, "refs", references())
-        known = np.concatenate(latents)
-        half = arguments.uploads // 2
-        edited = known[rng.integers(0, len(known), half)] + rng.normal(0, 0.05, (half, LATENT))
-        copy_in(db, "uploads", [points(edited), points(rng.normal(size=(arguments.uploads - half, LATENT)))])
-        started = time.perf_counter()
-        db.execute("SELECT copy_create_set('refs', 'refs', 'id', NULL)")
-        db.execute("VACUUM ANALYZE refs")
-        print(f"{arguments.references} references, index built in {time.perf_counter() - started:.0f} s")
-        db.execute("SELECT count(*) FROM copy_match_table('uploads', 'id', 'descriptor', 'refs', 1) LIMIT 1")
-        for k in (1, 10):
-            statement = (
-                "SELECT count(*), count(*) FILTER (WHERE verdict <> 'different') "
-                "FROM copy_match_table('uploads', 'id', 'descriptor', 'refs', %s)"
-            )
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--dimensions", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shared-buffers", default="4GB")
+    parser.add_argument("--maintenance-work-mem", default="64MB")
+    parser.add_argument("--data", type=pathlib.Path, help="where x.npy and q.npy are or will be")
+    parser.add_argument("--ways", default="", help="only those whose name contains this")
+    options = parser.parse_args()
+    x, q = data(options)
+    judged = np.linspace(0, len(q) - 1, min(JUDGED, len(q))).astype(int)
+    truth = ivf_data.nearest(x, q[judged], 10)
+    installation = conftest.Installation()
+    folder = installation.own(pathlib.Path(tempfile.mkdtemp(prefix="copymatch-bench-")))
+    cluster = conftest.Cluster(
+        installation,
+        folder,
+        {"shared_buffers": options.shared_buffers, "max_wal_size": "64GB", "checkpoint_timeout": "1h",
+         "maintenance_work_mem": options.maintenance_work_mem, "autovacuum": "off"},
+    )  # fmt: skip
+    try:
+        with cluster.connect() as db:
+            db.execute("CREATE EXTENSION copymatch")
+            db.execute(f"CREATE UNLOGGED TABLE refs (id int PRIMARY KEY, descriptor vector({options.dimensions}))")
+            db.execute("ALTER TABLE refs ALTER descriptor SET STORAGE PLAIN")
+            db.execute("CREATE UNLOGGED TABLE uploads (id int PRIMARY KEY, descriptor vector)")
+            ivf_data.copy(db, "refs", x)
+            ivf_data.copy(db, "uploads", q)
             started = time.perf_counter()
-            rows, raised = db.execute(statement, [k]).fetchone()
-            took = time.perf_counter() - started
-            print(
-                f"copy_match_table, k = {k}: {arguments.uploads} descriptors in {took:.1f} "
-                f"s, {arguments.uploads / took:.0f}/s ({rows} rows, {raised} raised)"
+            db.execute("SELECT copy_create_set('refs', 'refs', 'id', NULL)")
+            db.execute("VACUUM ANALYZE refs, uploads")
+            print(f"{len(x)} x {options.dimensions}, index built in {time.perf_counter() - started:.0f} s; "
+                  f"{len(q)} queries, {options.rounds} rounds by turns", flush=True)  # fmt: skip
+            measure(db, options, q, judged, truth)
+    finally:
+        cluster.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(db: psycopg.Connection, options, q: np.ndarray, judged: np.ndarray, truth: np.ndarray) -> None:
+    """One table for each k."""
+    ways = {name: way for name, way in WAYS.items() if options.ways in name}
+    for k in (1, 10):
+        answers = {name: found(db, way, k) for name, way in ways.items()}
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                started = time.perf_counter()
+                db.execute(f"SELECT count(*) FROM {way.format(k=k)} w").fetchone()
+                times[name].append(time.perf_counter() - started)
+        print(f"\n| k = {k} | seconds, median | queries/s | recall@{k} | other answers |\n|---|---|---|---|---|")
+        first = answers[next(iter(ways))]
+        for name, took in times.items():
+            recall = np.mean(
+                [len(answers[name][at] & set(row[:k].tolist())) / k for at, row in zip(judged, truth, strict=True)]
             )
-        bare = (
-            "SELECT count(*) FROM uploads u CROSS JOIN LATERAL (SELECT id FROM refs r "
-            "ORDER BY r.descriptor <=> u.descriptor LIMIT 10) n"
-        )
-        started = time.perf_counter()
-        db.execute(bare)
-        took = time.perf_counter() - started
-        print(f"the bare nested loop in SQL, k = 10: {took:.1f} s, {arguments.uploads / took:.0f}/s")
-        print("\n".join(row[0] for row in db.execute(f"EXPLAIN {bare}")))
-    with connect("postgres") as admin:
-        admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+            others = sum(first[at] != answers[name][at] for at in range(len(q)))
+            seconds = statistics.median(took)
+            print(f"| {name} | {seconds:.2f} | {len(q) / seconds:.0f} | {recall:.4f} | {others} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,19 @@ COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS
     'counts one piece of the running statement''s work; every few seconds a NOTICE says how much is done, the '
     'rate and the remaining time';
 
+CREATE FUNCTION copymatch.match_each(
+    statement text, pictured boolean, set_name text, wanted integer, verify text, min_verdict text, partial boolean,
+    total bigint, what text)
+    RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision,
+        background double precision, score double precision, probability double precision, verdict text,
+        explanation text, verified boolean, inliers integer, agreement double precision, region jsonb)
+    AS 'MODULE_PATHNAME', 'match_each' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 ROWS 10000;
+COMMENT ON FUNCTION copymatch.match_each(
+    text, boolean, text, integer, text, text, boolean, bigint, text) IS
+    'matches each row (key, descriptor, image) of a query, run with the caller''s rights, as copy_match does; searches '
+    'of one index that come one after the other read its lists once for many of them. pictured: whether there are '
+    'images; total and what: for NOTICEs of how far it is, NULL: somebody else counts';
+
 CREATE FUNCTION copymatch.match_rows(
     uploads regclass, key text, source name, set_name text, wanted integer, verify text, min_verdict text,
     partial boolean)
@@ -41,21 +54,15 @@ BEGIN
         THEN pg_catalog.format('copymatch.embed_reference(r.%I, %L, %s, %s)', source, chosen.model,
             copymatch.key_expression(keys[1], keys[2:]), total)
         ELSE pg_catalog.format('r.%I::@extschema@.vector', source) END;
-    -- OFFSET 0 keeps the inner query one: each row is embedded and counted once.
-    RETURN QUERY EXECUTE pg_catalog.format(
-        'SELECT u.key, m.* '
-        'FROM (SELECT %s AS key, %s AS descriptor, %s AS image%s FROM %s AS r WHERE r.%I IS NOT NULL OFFSET 0) AS u '
-        'CROSS JOIN '
-        'LATERAL '
-        'copymatch.match_described(u.descriptor, u.image, $1, $2, $3, $4, NULL::pg_catalog.text, '
-        'NULL::pg_catalog.text[], $5) AS m',
-        copymatch.key_expression(keys[1], keys[2:]), descriptor,
-        CASE WHEN source_type = 'bytea'::regtype THEN pg_catalog.format('r.%I', source)
-            ELSE 'NULL::pg_catalog.bytea' END,
-        CASE WHEN source_type = 'bytea'::regtype THEN ''
-            ELSE pg_catalog.format(', copymatch.say_progress(%s, ''descriptors matched'')', total) END,
-        uploads, source)
-        USING set_name, wanted, match_rows.verify, match_rows.min_verdict, match_rows.partial;
+    RETURN QUERY SELECT m.* FROM copymatch.match_each(
+        pg_catalog.format('SELECT %s, %s, %s FROM %s AS r WHERE r.%I IS NOT NULL',
+            copymatch.key_expression(keys[1], keys[2:]), descriptor,
+            CASE WHEN source_type = 'bytea'::regtype THEN pg_catalog.format('r.%I', source)
+                ELSE 'NULL::pg_catalog.bytea' END,
+            uploads, source),
+        source_type = 'bytea'::regtype, set_name, wanted, match_rows.verify, match_rows.min_verdict,
+        match_rows.partial, total,
+        CASE WHEN source_type <> 'bytea'::regtype THEN 'descriptors matched' END) AS m;
 END $$;
 COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer, text, text, boolean) IS
     'what copy_match_table runs';
@@ -76,5 +83,6 @@ END;
 COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer, text, text, boolean) IS
     'matches every row of a relation against a set (verify, min_verdict, partial and the last four columns: as in '
     'copy_match; of descriptors nothing is verified): key names its key, source its column with images (bytea) or '
-    'descriptors. A nested loop over the rows, each a search through the set''s index. Says every few seconds how far '
+    'descriptors. Each row is a search through the set''s index, whose lists are read once for many '
+    'rows. Says every few seconds how far '
     'it is; an image that cannot be matched gives a WARNING and no rows';

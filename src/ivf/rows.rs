@@ -1,5 +1,5 @@
 //! Exact distances from the table: each candidate's row is fetched as the scan's snapshot sees it.
-use ivf_core::{Rerank, Tid};
+use ivf_core::{Rerank, RerankTogether, Tid};
 use pgrx::prelude::*;
 
 use super::column::Column;
@@ -30,7 +30,14 @@ pub(super) struct Rows {
     index: pg_sys::Relation,
     /// Blocks that the table had when it was last asked: it only grows while a scan holds its lock.
     blocks: pg_sys::BlockNumber,
+    /// The block that was asked for ahead last.
+    ahead: pg_sys::BlockNumber,
+    /// How much the last of these were worth: at 0 most are left out.
+    patience: u8,
 }
+
+/// Blocks asked for ahead that were in memory before most are no longer asked for.
+const PATIENCE: u8 = 32;
 
 impl Rows {
     /// # Safety
@@ -58,6 +65,8 @@ impl Rows {
                 relation: scan.heapRelation,
                 index: scan.indexRelation,
                 blocks: 0,
+                ahead: pg_sys::InvalidBlockNumber,
+                patience: PATIENCE,
             }
         }
     }
@@ -98,6 +107,46 @@ impl Rows {
                 unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM) };
         }
         row.block() < self.blocks
+    }
+
+    /// Asks for the block of a row that will be read soon.
+    fn prefetch(&mut self, row: Tid) {
+        if row.block() == self.ahead || !self.is_of_the_table(row) {
+            return;
+        }
+        self.ahead = row.block();
+        if self.patience == 0 && !row.block().is_multiple_of(16) {
+            return;
+        }
+        // SAFETY: the caller of `begin` keeps the table open; the block is one of the table's.
+        let found = unsafe { pg_sys::PrefetchBuffer(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM, row.block()) };
+        self.patience = match found.recent_buffer {
+            0 => PATIENCE,
+            _ => self.patience.saturating_sub(1),
+        };
+    }
+
+    /// The exact distance of a row from a query, as the SQL operator gives it; none for a row that is not visible. No
+    /// query: SQL NULL, from which every distance is NULL, and which sorts last.
+    fn distance(&mut self, row: Tid, column: Column, query: Option<&Owned>) -> Result<Option<f64>, Failure> {
+        if !self.is_of_the_table(row) {
+            // SAFETY: the scan keeps its index open.
+            return Err(unsafe { beyond(row, self.blocks, self.index) });
+        }
+        let Some(value) = self.value(row) else {
+            return Ok(None);
+        };
+        let Some(query) = query else {
+            return Ok(Some(f64::INFINITY));
+        };
+        // SAFETY: a value of the indexed column, valid until the next row is fetched.
+        let value = unsafe { column.read(value) }?;
+        let distance = column
+            .distance(value.elements(), query.elements())
+            // SAFETY: the scan keeps its index open.
+            .map_err(|error| unsafe { failure(error, self.index) })?;
+        // NaN (a zero query under the cosine) sorts last as well, but compares with nothing.
+        Ok(Some(if distance.is_nan() { f64::INFINITY } else { distance }))
     }
 
     /// The indexed value of the visible version of a row; none where there is none, or it is NULL.
@@ -162,29 +211,39 @@ pub(super) struct Exact<'a> {
 
 impl Rerank for Exact<'_> {
     fn distance(&mut self, row: Tid) -> ivf_core::Result<Option<f64>> {
-        if !self.rows.is_of_the_table(row) {
-            // SAFETY: the scan keeps its index open.
-            self.failed = Some(unsafe { beyond(row, self.rows.blocks, self.rows.index) });
-            return Err(ivf_core::Error::Store("an entry names no row".to_owned()));
-        }
-        let Some(value) = self.rows.value(row) else {
-            return Ok(None);
-        };
-        let Some(query) = self.query else {
-            return Ok(Some(f64::INFINITY));
-        };
-        // SAFETY: a value of the indexed column, valid until the next row is fetched.
-        match unsafe { self.column.read(value) } {
-            Ok(value) => {
-                let distance = self.column.distance(value.elements(), query.elements())?;
-                // NaN (a zero query under the cosine) sorts last as well, but compares with nothing.
-                Ok(Some(if distance.is_nan() { f64::INFINITY } else { distance }))
-            }
-            Err(failed) => {
-                self.failed = Some(failed);
-                Err(ivf_core::Error::Store("a row's value cannot be read".to_owned()))
-            }
-        }
+        let found = self.rows.distance(row, self.column, self.query);
+        found.map_err(|failed| {
+            self.failed = Some(failed);
+            unread()
+        })
+    }
+}
+
+/// Stands for a failure that is told by other means.
+fn unread() -> ivf_core::Error {
+    ivf_core::Error::Store("a row's value cannot be read".to_owned())
+}
+
+/// Exact distances of rows from many queries.
+pub(super) struct ExactOfMany<'a> {
+    pub rows: &'a mut Rows,
+    pub column: Column,
+    pub queries: &'a [Owned],
+    /// Why a value could not be read.
+    pub failed: Option<Failure>,
+}
+
+impl RerankTogether for ExactOfMany<'_> {
+    fn distance(&mut self, query: usize, row: Tid) -> ivf_core::Result<Option<f64>> {
+        let found = self.rows.distance(row, self.column, self.queries.get(query));
+        found.map_err(|failed| {
+            self.failed = Some(failed);
+            unread()
+        })
+    }
+
+    fn soon(&mut self, row: Tid) {
+        self.rows.prefetch(row);
     }
 }
 

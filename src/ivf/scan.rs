@@ -5,6 +5,7 @@
 use ivf_core::{Iteration, Search, SearchOptions};
 use pgrx::prelude::*;
 
+use super::announced;
 use super::column::{BOUND_STRATEGY, Column, widened};
 use super::error::failure;
 use super::insert::item_pointer;
@@ -136,20 +137,6 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
             if state.bound.is_some_and(f64::is_nan) {
                 return Ok(false);
             }
-            let search = match &mut state.search {
-                Some(search) => search,
-                none => {
-                    must_be_mvcc((*scan).xs_snapshot)?;
-                    count_scan(&*scan);
-                    state.pages.reserve_recent();
-                    let widened = query.as_ref().map(|query| widened(query.elements()));
-                    let options = options(&*scan, state.bound);
-                    none.insert(
-                        Search::new(&state.pages, widened.as_deref(), options)
-                            .map_err(|error| refused(error, state.column, index))?,
-                    )
-                }
-            };
             let rows = match &mut state.rows {
                 Some(rows) => rows,
                 none => {
@@ -157,6 +144,27 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
                     let rows = Rows::begin(&*scan);
                     pg_sys::MemoryContextSwitchTo(caller);
                     none.insert(rows)
+                }
+            };
+            let search = match &mut state.search {
+                Some(search) => search,
+                none => {
+                    must_be_mvcc((*scan).xs_snapshot)?;
+                    count_scan(&*scan);
+                    state.pages.reserve_recent();
+                    let options = options(&*scan, state.bound);
+                    let begun = match query {
+                        Some(query) => announced::begun(&*scan, state.column, &state.pages, rows, query, options)?,
+                        None => None,
+                    };
+                    none.insert(match begun {
+                        Some(search) => search,
+                        None => {
+                            let widened = query.as_ref().map(|query| widened(query.elements()));
+                            Search::new(&state.pages, widened.as_deref(), options)
+                                .map_err(|error| refused(error, state.column, index))?
+                        }
+                    })
                 }
             };
             let mut exact = Exact {

@@ -51,7 +51,7 @@ type Verified = (
 );
 
 /// Which of the matches, best first, are wanted.
-struct Page {
+pub(super) struct Page {
     /// Rows; where the call names no number, each set's own.
     k: Option<usize>,
     skip: usize,
@@ -227,7 +227,7 @@ fn copy_stretch(similarity: f64, background: f64, reference_set: &str, fcinfo: p
 }
 
 impl Page {
-    fn of(k: Option<i32>, skip: Option<i32>) -> Result<Page, Failure> {
+    pub fn of(k: Option<i32>, skip: Option<i32>) -> Result<Page, Failure> {
         let out_of_range = |what: &str, found: Option<i32>, meaning: &str| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -260,7 +260,7 @@ impl Page {
     }
 
     /// The page without what has a lesser verdict.
-    fn at_least(mut self, min_verdict: Option<&str>) -> Result<Page, Failure> {
+    pub fn at_least(mut self, min_verdict: Option<&str>) -> Result<Page, Failure> {
         self.least = match min_verdict {
             None | Some("different") => Verdict::Different,
             Some("review") => Verdict::Review,
@@ -277,14 +277,15 @@ impl Page {
     }
 
     /// Rows wanted from one set, those to be skipped left out.
-    fn rows(&self, set: &ReferenceSet) -> usize {
+    pub fn rows(&self, set: &ReferenceSet) -> usize {
         self.k
             .or_else(|| set.k.and_then(|k| usize::try_from(k).ok()))
             .unwrap_or(DEFAULT_NEIGHBOURS)
     }
 }
 
-fn sets(reference_set: Option<&str>, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
+/// The sets that are meant: the one of this name, or a group's members; or all that the caller may read.
+pub(super) fn sets(reference_set: Option<&str>, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
     remember_sets(
         |last| &mut last.sets,
         reference_set,
@@ -322,7 +323,7 @@ fn of_model(
 }
 
 /// The wanted page of the matches in all of `sets`, best first, with their ranks.
-fn search(
+pub(super) fn search(
     sets: &[ReferenceSet],
     home: &OwnSchema,
     page: &Page,
@@ -389,7 +390,7 @@ fn with_evidence((m, rank): (Match, i32)) -> Verified {
 }
 
 /// The boxes that show the same, as [left, top, width, height] in parts of each picture.
-fn region(found: &Evidence) -> Option<JsonB> {
+pub(super) fn region(found: &Evidence) -> Option<JsonB> {
     let rounded = |parts: [f64; 4]| parts.map(|part| (part * 1e4).round() / 1e4);
     let (image, reference) = (found.query_box?, found.reference_box?);
     Some(JsonB(json!({

@@ -13,6 +13,7 @@ mod set_cache;
 mod sets;
 mod sought;
 mod status;
+mod table;
 mod verification;
 mod views;
 

@@ -9,6 +9,7 @@ use super::status::{Searching, in_use};
 use super::verification::Plan;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
+use crate::ivf::announced::Asking;
 use crate::own_schema::OwnSchema;
 use crate::sharding;
 use crate::sharding::citus;
@@ -167,6 +168,7 @@ fn run(
     let sql =
         format!("SELECT {key}, ({distance})::pg_catalog.float8{more} FROM {source} ORDER BY {distance} LIMIT {limit}");
     let _searching = Searching::begin(*id);
+    let _asking = Asking::begin(*id);
     let mut taken = 0;
     let rows = select_qualified(
         &sql,

@@ -80,7 +80,7 @@ pub(super) fn match_set(
     Ok(matches)
 }
 
-fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
+pub(super) fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
     remember(|last| &mut last.models, Some(&set.name), || set.model())
 }
 
@@ -191,7 +191,11 @@ fn match_in(
     verify: Option<Verify>,
     sought: &mut Sought,
 ) -> Result<Vec<Match>, Failure> {
-    let background = background_similarity(model, descriptor, set.calibration.neighbours())?;
+    let neighbours = set.calibration.neighbours();
+    let background = match sought.background(model, neighbours) {
+        Some(known) => known,
+        None => background_similarity(model, descriptor, neighbours)?,
+    };
     let plan = plan(set, verify, sought.has_picture(), k);
     let neighbours = nearest(set, model, home, descriptor, &plan, sought)?;
     let query = match plan.compared > 0 && neighbours.iter().any(|one| one.sketch.is_some()) {

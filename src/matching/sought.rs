@@ -23,6 +23,9 @@ pub struct Sought<'a> {
     features: Option<Query>,
     /// Keys of references that are searched as if they were not there.
     without: Vec<String>,
+    /// The background of the descriptor that was given, with the neighbours of which it is the mean, where it was
+    /// computed already.
+    background: Option<(usize, f64)>,
     /// Descriptors by model, one for each view.
     embedded: Vec<(String, Vec<Vec<f32>>)>,
 }
@@ -50,6 +53,20 @@ impl<'a> Sought<'a> {
     pub fn without(mut self, keys: Vec<String>) -> Self {
         self.without = keys;
         self
+    }
+
+    /// With the descriptor's background, the mean similarity to this number of neighbours, which is known.
+    pub fn with_background(mut self, background: Option<(usize, f64)>) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// The background of the descriptor that was given, by a model's background descriptors, where it is known.
+    pub fn background(&self, model: &Model, neighbours: usize) -> Option<f64> {
+        let (_, models) = self.given.as_ref()?;
+        let (known, background) = self.background?;
+        // All of them share the background: a descriptor is of one model.
+        (known == neighbours && models.first() == Some(&model.name)).then_some(background)
     }
 
     /// Keys of references that are not to be found.

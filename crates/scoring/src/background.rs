@@ -309,6 +309,48 @@ impl Background {
         Ok(best.mean())
     }
 
+    /// [`Background::mean_top_k`] of each of many queries, and exactly that: the rows are read once for many of them.
+    ///
+    /// # Errors
+    /// That of the first query which has one.
+    pub fn mean_top_k_of_each(&self, queries: &[Vec<f32>], k: usize) -> Result<Vec<f32>, BackgroundError> {
+        let Components::Int8 { scales, codes } = &self.components else {
+            return queries.iter().map(|query| self.mean_top_k(query, k)).collect();
+        };
+        let n = self.dimensions;
+        if queries.len() < 2 || !n.is_multiple_of(64) || n > MOST_IN_ROW {
+            return queries.iter().map(|query| self.mean_top_k(query, k)).collect();
+        }
+        let most = self.rows.min(MAX_NEIGHBOURS);
+        if k == 0 || k > most {
+            return Err(BackgroundError::Neighbours { k, most });
+        }
+        let kernels = kernels();
+        let mut means = Vec::with_capacity(queries.len());
+        for some in queries.chunks(QUERIES_AT_A_TIME) {
+            let mut steps = Vec::with_capacity(some.len());
+            let mut integers = Vec::with_capacity(some.len() * n);
+            for query in some {
+                let (query, step) = quantise(&self.unit(query)?);
+                integers.extend(query);
+                steps.push(step);
+            }
+            let mut best: Vec<Best> = some.iter().map(|_| Best::new(k)).collect();
+            let mut products = vec![0; some.len() * ROWS_AT_A_TIME];
+            for (rows, scales) in codes.chunks(ROWS_AT_A_TIME * n).zip(scales.chunks(ROWS_AT_A_TIME)) {
+                let products = &mut products[..some.len() * scales.len()];
+                kernels.dot_all(rows, &integers, n, products);
+                for ((products, best), step) in products.chunks(scales.len()).zip(&mut best).zip(&steps) {
+                    for (product, scale) in products.iter().zip(scales) {
+                        best.offer((f64::from(*product) * step * f64::from(*scale)) as f32);
+                    }
+                }
+            }
+            means.extend(best.iter().map(Best::mean));
+        }
+        Ok(means)
+    }
+
     /// Row `row`, which is below [`Background::rows`], as a vector of length 1.
     pub fn row(&self, row: usize) -> Vec<f32> {
         let range = row * self.dimensions..(row + 1) * self.dimensions;
@@ -455,6 +497,8 @@ fn quantise(query: &[f32]) -> (Vec<i16>, f64) {
 
 /// Rows whose products are computed at a time: these stay in the first-level cache.
 const ROWS_AT_A_TIME: usize = 256;
+/// Queries that are compared with these while they are there.
+const QUERIES_AT_A_TIME: usize = 32;
 
 /// Calls `offer` with the number of each row of 8-bit integers and its inner product with the query, which is exact.
 fn each_product(query: &[i16], codes: &[u8], mut offer: impl FnMut(usize, i64)) {

@@ -157,6 +157,29 @@ fn equal_neighbours_are_all_counted() {
 }
 
 #[test]
+fn the_means_of_many_queries_are_exactly_those_of_each() {
+    for (dimensions, rows) in [(64, 700), (256, 300), (30, 100), (576, 40)] {
+        for encoding in ENCODINGS {
+            let background = Background::parse(&file(encoding, &vectors(rows, dimensions, 5))).unwrap();
+            for asked in [0, 1, 2, 7, 70] {
+                let queries = vectors(asked, dimensions, 9);
+                let each: Vec<f32> = queries.iter().map(|q| background.mean_top_k(q, 5).unwrap()).collect();
+                assert_eq!(background.mean_top_k_of_each(&queries, 5).unwrap(), each);
+            }
+        }
+    }
+    let background = Background::parse(&file(2, &vectors(100, 64, 5))).unwrap();
+    let mut queries = vectors(40, 64, 9);
+    assert_eq!(
+        background.mean_top_k_of_each(&queries, 101),
+        Err(BackgroundError::Neighbours { k: 101, most: 100 })
+    );
+    queries[33].pop();
+    let refused = BackgroundError::Dimensions { expected: 64, found: 63 };
+    assert_eq!(background.mean_top_k_of_each(&queries, 5), Err(refused));
+}
+
+#[test]
 fn a_query_is_refused_where_it_is_no_descriptor_of_this_model() {
     let background = Background::parse(&file(0, &vectors(4, 3, 1))).expect("valid");
     let refused = |query: &[f32], k| background.mean_top_k(query, k).expect_err("refused");

@@ -301,6 +301,7 @@ pub struct Kernels {
     scan_block: ScanBlock,
     dot_bytes: unsafe fn(*const i8, *const i16, usize) -> i32,
     dot_rows: unsafe fn(*const i8, *const i16, usize, &mut [i32]),
+    dot_all: unsafe fn(*const i8, usize, *const i16, usize, &mut [i32]),
     dot_six_bit: unsafe fn(*const u8, *const i16, usize) -> i32,
 }
 
@@ -342,6 +343,16 @@ impl Kernels {
         unsafe { (self.dot_rows)(rows.as_ptr().cast(), query.as_ptr(), n, out) }
     }
 
+    /// As [`dot_rows`](Self::dot_rows) for each of several queries of `n` elements, which lie one behind the other: `out`
+    /// has the sums with all rows for each query.
+    pub fn dot_all(&self, rows: &[u8], queries: &[i16], n: usize, out: &mut [i32]) {
+        assert!(n.is_multiple_of(64) && n > 0 && n <= MOST_IN_ROW);
+        assert!(rows.len().is_multiple_of(n) && queries.len().is_multiple_of(n));
+        assert!(out.len() == rows.len() / n * (queries.len() / n));
+        // SAFETY: the lengths were just checked, bytes are of the size of i8, and the processor has these instructions.
+        unsafe { (self.dot_all)(rows.as_ptr().cast(), rows.len() / n, queries.as_ptr(), n, out) }
+    }
+
     /// Σ code·query, `planes` being a six-bit code of as many dimensions as the query has.
     #[inline(always)]
     pub fn dot_six_bit(&self, planes: &[u8], query: &Integers) -> i32 {
@@ -356,6 +367,7 @@ static SCALAR: Kernels = Kernels {
     scan_block: scalar::scan_block,
     dot_bytes: scalar::dot_bytes,
     dot_rows: scalar::dot_rows,
+    dot_all: scalar::dot_all,
     dot_six_bit: scalar::dot_six_bit,
 };
 
@@ -365,6 +377,7 @@ static AVX2: Kernels = Kernels {
     scan_block: avx2::scan_block,
     dot_bytes: avx2::dot_bytes,
     dot_rows: avx2::dot_rows,
+    dot_all: avx2::dot_all,
     dot_six_bit: avx2::dot_six_bit,
 };
 
@@ -374,6 +387,7 @@ static AVX512: Kernels = Kernels {
     scan_block: avx512::scan_block,
     dot_bytes: avx512::dot_bytes,
     dot_rows: avx512::dot_rows,
+    dot_all: avx512::dot_all,
     dot_six_bit: avx512::dot_six_bit,
 };
 
@@ -383,6 +397,7 @@ static NEON: Kernels = Kernels {
     scan_block: neon::scan_block,
     dot_bytes: neon::dot_bytes,
     dot_rows: neon::dot_rows,
+    dot_all: neon::dot_all,
     dot_six_bit: neon::dot_six_bit,
 };
 

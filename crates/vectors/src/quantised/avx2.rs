@@ -107,6 +107,50 @@ pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out:
     }
 }
 
+/// Queries whose sums are in registers at a time: a row's bytes are widened once for them.
+const QUERIES: usize = 4;
+
+/// # Safety
+/// `rows` must be good for `count · n` elements, `queries` for as many times `n` as `out` has times `count`; `n` a
+/// multiple of 64; the processor must have these instructions.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn dot_all(rows: *const i8, count: usize, queries: *const i16, n: usize, out: &mut [i32]) {
+    let total = out.len() / count.max(1);
+    let whole = total / QUERIES * QUERIES;
+    for first in (0..whole).step_by(QUERIES) {
+        for row in 0..count {
+            let mut sums = [_mm256_setzero_si256(); QUERIES];
+            for at in (0..n).step_by(16) {
+                // SAFETY: row is below count, first + query below the number of queries, at + 16 at most n.
+                unsafe {
+                    let code = _mm256_cvtepi8_epi16(_mm_loadu_si128(rows.add(row * n + at).cast()));
+                    for (query, sum) in sums.iter_mut().enumerate() {
+                        let q = _mm256_loadu_si256(queries.add((first + query) * n + at).cast());
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(code, q));
+                    }
+                }
+            }
+            // Four sums across their lanes at once.
+            let pairs = [
+                _mm256_hadd_epi32(sums[0], sums[1]),
+                _mm256_hadd_epi32(sums[2], sums[3]),
+            ];
+            let lanes = _mm256_hadd_epi32(pairs[0], pairs[1]);
+            let four = _mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
+            let mut each = [0; QUERIES];
+            // SAFETY: four numbers of 32 bits.
+            unsafe { _mm_storeu_si128(each.as_mut_ptr().cast(), four) };
+            for (query, sum) in each.into_iter().enumerate() {
+                out[(first + query) * count + row] = sum;
+            }
+        }
+    }
+    for query in whole..total {
+        // SAFETY: the caller's promise.
+        unsafe { dot_rows(rows, queries.add(query * n), n, &mut out[query * count..][..count]) }
+    }
+}
+
 /// # Safety
 /// Both pointers must be good for `n` elements, a multiple of 64; the processor must have AVX2.
 #[inline]

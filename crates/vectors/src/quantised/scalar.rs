@@ -38,6 +38,16 @@ pub(super) unsafe fn dot_rows(rows: *const i8, query: *const i16, n: usize, out:
 }
 
 /// # Safety
+/// `rows` must be good for `count · n` elements, `queries` for as many times `n` as `out` has times `count`; `n` a
+/// multiple of 64; the processor must have these instructions.
+pub(super) unsafe fn dot_all(rows: *const i8, count: usize, queries: *const i16, n: usize, out: &mut [i32]) {
+    for (query, out) in out.chunks_mut(count.max(1)).enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { dot_rows(rows, queries.add(query * n), n, out) }
+    }
+}
+
+/// # Safety
 /// Both pointers must be good for `n` elements.
 #[inline]
 pub(super) unsafe fn dot_bytes(code: *const i8, query: *const i16, n: usize) -> i32 {

@@ -80,6 +80,29 @@ proptest! {
     }
 
     #[test]
+    fn every_kernel_gives_the_exact_products_of_rows_and_several_queries(
+        seed: u64, chunks in 1usize..=8, rows in 0usize..9, asked in 0usize..11, extreme: bool,
+    ) {
+        let n = 64 * chunks;
+        let (codes, queries): (Vec<u8>, Vec<i16>) = if extreme {
+            (vec![0x80; n * rows], vec![-32_767; n * asked])
+        } else {
+            (numbers(seed, n * rows).iter().map(|x| (x * 127.9) as i8 as u8).collect(),
+             numbers(!seed, n * asked).iter().map(|x| (x * 32_767.0) as i16).collect())
+        };
+        for kernels in available() {
+            let mut out = vec![0; rows * asked];
+            kernels.dot_all(&codes, &queries, n, &mut out);
+            for (query, out) in queries.chunks_exact(n).zip(out.chunks(rows.max(1))) {
+                for (row, sum) in codes.chunks_exact(n).zip(out) {
+                    let exact: i64 = row.iter().zip(query).map(|(&c, &q)| i64::from(c as i8) * i64::from(q)).sum();
+                    prop_assert_eq!(i64::from(*sum), exact, "{}", kernels.name());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_tables_sums_are_near_the_sum_of_signed_elements(seed: u64, chunks in 1usize..31) {
         let n = 64 * chunks;
         let query = numbers(seed, n);
