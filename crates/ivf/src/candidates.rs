@@ -45,7 +45,7 @@ pub struct Cut {
 
 /// An integer that orders as `total_cmp` orders the number.
 #[inline]
-fn ordered(number: f32) -> u32 {
+pub fn ordered(number: f32) -> u32 {
     let bits = number.to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
@@ -126,6 +126,15 @@ impl Kept {
             self.compact()?;
         }
         Ok(())
+    }
+
+    /// The nearest `n` so far, in no order.
+    pub fn nearest(&mut self, n: usize) -> impl Iterator<Item = &Candidate> {
+        if n < self.keys.len() && n > 0 {
+            self.keys.select_nth_unstable(n - 1);
+        }
+        let keys = &self.keys[..n.min(self.keys.len())];
+        keys.iter().map(|&(_, at)| &self.candidates[at as usize])
     }
 
     fn compact(&mut self) -> Result<()> {

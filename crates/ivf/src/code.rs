@@ -194,7 +194,12 @@ impl Query {
 
     /// ⟨q, c⟩
     pub fn dot(&self, centroid: Centroid<'_>) -> f32 {
-        self.integers.step * centroid.scale * quantised::kernels().dot_bytes(centroid.code, &self.integers) as f32
+        self.dot_of(quantised::kernels().dot_bytes(centroid.code, &self.integers), centroid.scale)
+    }
+
+    /// The same, from the sum of the integers' products.
+    pub fn dot_of(&self, sum: i32, scale: f32) -> f32 {
+        self.integers.step * scale * sum as f32
     }
 
     /// What orders centroids, smaller being nearer.

@@ -1,4 +1,6 @@
 //! A list on its pages: scan pages in a chain, each with the refine pages that belong to it.
+use std::ops::Range;
+
 use vectors::quantised;
 
 use crate::code::CodeRecord;
@@ -168,6 +170,12 @@ pub(crate) fn prefetch_scan<S: PageStore>(store: &S, block: u32) {
 /// Tells that a refine record will be read soon.
 pub(crate) fn prefetch_refine<S: PageStore>(store: &S, geometry: &Geometry, block: u32, place: usize) {
     store.prefetch(block, CONTENT + place * geometry.refine_bytes, geometry.refine_bytes);
+}
+
+/// The same of several records.
+pub(crate) fn prefetch_refines<S: PageStore>(store: &S, geometry: &Geometry, block: u32, places: Range<usize>) {
+    let bytes = geometry.refine_bytes;
+    store.prefetch(block, CONTENT + places.start * bytes, places.len() * bytes);
 }
 
 /// Whether a chain of scan pages could be walked.

@@ -134,6 +134,8 @@ struct Round {
     capacity: usize,
     /// Where that scan was cut off: candidates from here on were not kept. None: nothing was left out.
     cut: Option<Cut>,
+    /// Nothing whose key lies beyond this was kept either, and the order of estimates does not tell what was.
+    within: f32,
 }
 
 /// A search in progress.
@@ -145,6 +147,8 @@ pub struct Search {
     bound: Option<f32>,
     /// None: the lists probed so far were chosen together with those of other searches.
     descent: Option<Descent>,
+    /// Rows that a scan within some key kept, in order.
+    kept_within: Vec<Tid>,
     /// Lists probed so far, by their rounds.
     probes: Vec<(Probe, InList)>,
     rounds: Vec<Round>,
@@ -233,6 +237,7 @@ impl Search {
             options,
             bound,
             descent: None,
+            kept_within: Vec::new(),
             probes: Vec::new(),
             rounds: Vec::new(),
             within_bound_until: 0,
@@ -282,8 +287,10 @@ impl Search {
     fn nearest_cut(&self) -> (Option<usize>, f64) {
         let mut nearest = (None, f64::INFINITY);
         for (at, round) in self.rounds.iter().enumerate() {
-            if let Some(cut) = round.cut {
-                let key = last(f64::from(cut.position.0 - self.estimate_margin * cut.error));
+            let cut = round.cut.map(|cut| cut.position.0 - self.estimate_margin * cut.error);
+            let within = (round.within < f32::INFINITY).then_some(round.within);
+            for key in [cut, within].into_iter().flatten() {
+                let key = last(f64::from(key));
                 if nearest.0.is_none() || key < nearest.1 {
                     nearest = (Some(at), key);
                 }
@@ -382,19 +389,30 @@ impl Search {
         let Some(Nearest { item: candidate, .. }) = self.upcoming.pop_front() else {
             return Ok(());
         };
+        let page = store.read(candidate.refine)?;
+        let (key, error) = self.refined_key(&page, &candidate)?;
+        drop(page);
+        self.refined(&candidate, key, error)
+    }
+
+    /// A candidate's key by its six-bit code, which is on this page, and that key's standard deviation.
+    fn refined_key(&mut self, page: &Page, candidate: &Candidate) -> Result<(f32, f32)> {
         self.refines += 1;
         let (probe, list) = &self.probes[candidate.probe as usize];
-        let page = store.read(candidate.refine)?;
-        let (key, error) = if page.is(Kind::Refine, probe.entry.list, probe.entry.generation)
+        Ok(if page.is(Kind::Refine, probe.entry.list, probe.entry.generation)
             && usize::from(candidate.place) < self.geometry.refines
         {
-            let record = list::refine_record(&self.geometry, &page, usize::from(candidate.place));
+            let record = list::refine_record(&self.geometry, page, usize::from(candidate.place));
             self.query.refine(list, record)
         } else {
             // The list moved since it was scanned; the estimate is what is left.
-            list::check_recycled(candidate.refine, &page)?;
+            list::check_recycled(candidate.refine, page)?;
             (candidate.estimate, candidate.error)
-        };
+        })
+    }
+
+    /// Takes over a candidate whose key is known.
+    fn refined(&mut self, candidate: &Candidate, key: f32, error: f32) -> Result<()> {
         if let Some(bound) = self.bound {
             if key - self.refined_margin * error > bound {
                 return Ok(());
@@ -456,6 +474,7 @@ impl Search {
             end: self.probes.len(),
             capacity,
             cut: None,
+            within: f32::INFINITY,
         });
         Ok(())
     }
@@ -493,7 +512,9 @@ impl Search {
     fn scan_further<S: PageStore>(&mut self, store: &S, round: usize) -> Result<()> {
         self.rounds[round].capacity = self.rounds[round].capacity.saturating_mul(GROWTH);
         let from = self.rounds[round].cut.map(|cut| cut.position);
-        self.scan(store, round, from)
+        let within = std::mem::replace(&mut self.rounds[round].within, f32::INFINITY);
+        // What was kept within some key is known, but not by its place in the order: everything is looked at again.
+        self.scan(store, round, if within < f32::INFINITY { None } else { from })
     }
 
     /// Scans a round's lists for candidates at or behind `from`, keeping the nearest.
@@ -519,8 +540,11 @@ impl Search {
 
     /// Takes over what a scan of a round's lists left.
     fn keep(&mut self, round: usize, kept: Kept) -> Result<()> {
-        let (candidates, cut) = kept.finish()?;
+        let (mut candidates, cut) = kept.finish()?;
         self.rounds[round].cut = cut;
+        if round == 0 && !self.kept_within.is_empty() {
+            candidates.retain(|candidate| self.kept_within.binary_search(&candidate.tid).is_err());
+        }
         self.candidates.try_reserve(self.upcoming.len() + candidates.len())?;
         // New ones may be nearer than those on their way.
         self.candidates.extend(self.upcoming.drain(..));
@@ -535,12 +559,12 @@ impl Search {
     fn scan_list<S: PageStore>(&self, store: &S, at: usize, kept: &mut Kept) -> Result<Walked> {
         let entry = &self.probes[at].0.entry;
         list::walk(store, entry.head, entry.list, entry.generation, |_, page| {
-            self.scan_page(page, at, kept)
+            self.scan_page(page, at, kept, f32::INFINITY)
         })
     }
 
-    /// Looks for candidates on a page of the list of probe `at`.
-    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept) -> Result<()> {
+    /// Looks for candidates on a page of the list of probe `at`, whose keys do not lie beyond `reach`.
+    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept, reach: f32) -> Result<()> {
         let (probe, in_list) = &self.probes[at];
         let geometry = &self.geometry;
         let kernels = quantised::kernels();
@@ -554,7 +578,11 @@ impl Search {
         for block in 0..list::used_blocks(geometry, page) {
             let live = list::live(geometry, page, block);
             let view = list::block(geometry, page, block);
-            let limit = kept.limit().min(most);
+            let mut limit = kept.limit().min(most);
+            if reach < f32::INFINITY {
+                let error = self.query.one_bit_error(in_list, quantised::largest_magnitude(view.factors));
+                limit = limit.min((reach + self.estimate_margin * error).next_up());
+            }
             let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
             let mut left = if limit == f32::INFINITY { live } else { live & below };
             while left != 0 {
@@ -566,10 +594,14 @@ impl Search {
                 if !kept.wants((estimate, tid)) {
                     continue;
                 }
+                let error = self.query.one_bit_error(in_list, list::factor(geometry, page, slot));
+                if estimate - self.estimate_margin * error > reach {
+                    continue;
+                }
                 let (refine, place) = list::refine_place(geometry, page, slot);
                 kept.push(Candidate {
                     estimate,
-                    error: self.query.one_bit_error(in_list, list::factor(geometry, page, slot)),
+                    error,
                     tid,
                     refine,
                     place: place as u16,
@@ -596,6 +628,7 @@ impl Search {
         self.refined.clear();
         self.ready.clear();
         self.probes.clear();
+        self.kept_within.clear();
         self.rounds.clear();
         self.ended = false;
         self.probe(store, wanted.max(1), capacity)?;

@@ -123,6 +123,18 @@ pub fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
+/// The largest magnitude among numbers as bfloat16, little endian: none of them is NaN.
+#[inline]
+pub fn largest_magnitude(numbers: &[u8]) -> f32 {
+    // Without their sign, their bits order as they do.
+    let largest = numbers
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .fold(0, |most: u16, &two| most.max(u16::from_le_bytes(two) & 0x7fff));
+    from_bf16(largest)
+}
+
 /// Writes the one-bit code of vector `slot` of a block: bit set where an element is not negative.
 pub fn put_signs(codes: &mut [u8], slot: usize, elements: &[f32]) {
     let mut nibbles = vec![0; elements.len() / 8];
@@ -332,6 +344,13 @@ impl Kernels {
         assert!(code.len() == query.values.len() && code.len().is_multiple_of(64));
         // SAFETY: as above.
         unsafe { (self.dot_bytes)(code.as_ptr(), query.values.as_ptr(), code.len()) }
+    }
+
+    /// As [`dot_bytes`](Self::dot_bytes), with a query's integers alone.
+    pub fn dot_long(&self, code: &[i8], query: &[i16]) -> i32 {
+        assert!(code.len() == query.len() && code.len().is_multiple_of(64));
+        // SAFETY: as above.
+        unsafe { (self.dot_bytes)(code.as_ptr(), query.as_ptr(), code.len()) }
     }
 
     /// Σ code·query for each row of bytes, exactly. Rows and query have the same multiple of 64 elements, at most

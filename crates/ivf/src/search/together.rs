@@ -3,7 +3,10 @@
 //! What comes out is what every query would have found alone: the same lists, the same candidates, the same rows
 //! compared exactly. Only the order of the work is another: by list instead of by query. What a search needs beyond its
 //! first lists and its first rows it does by itself, later, as any other search.
+use vectors::quantised;
+
 use super::{FIRST_CANDIDATES, FIRST_WIDENING, Kept, Nearest, Search, SearchOptions, first_probes};
+use crate::candidates::{Candidate, ordered};
 use crate::code::{InList, Query};
 use crate::directory::{self, BranchEntry, OwnedCentroid, Probe, opened_for};
 use crate::geometry::Geometry;
@@ -14,7 +17,9 @@ use crate::{Error, Meta, PageStore, Result, Tid, grow};
 /// Queries that centroids are compared with at a time: what is known of them stays in the processor's cache.
 const TILE: usize = 16;
 /// Lists of each query that are scanned first, so that the others are scanned against a bound.
-const NEAREST: u32 = 6;
+const NEAREST: u32 = 8;
+/// Six-bit codes that are read with their page locked.
+const MOST_REFINED: usize = 64;
 /// A page that more queries look at is copied first, so that it is not locked for long.
 const MOST_UNDER_LOCK: usize = 3;
 /// Rows that are on their way from the table.
@@ -100,9 +105,11 @@ impl Together {
             directory.choose(&self.geometry, tile, self.probes)?;
         }
         drop(directory);
-        scan(store, &mut searches)?;
+        let rows = rows.min(FIRST_WIDENING);
+        scan(store, &mut searches, rows)?;
+        refine_first(store, &mut searches, rows)?;
         if self.options.rerank {
-            rank(store, &mut searches, rows.min(FIRST_WIDENING), rerank)?;
+            rank(store, &mut searches, rows, rerank)?;
         }
         Ok(searches)
     }
@@ -186,31 +193,41 @@ impl Directory {
 
     /// Begins the first round of each search, with its nearest lists.
     fn choose(&self, geometry: &Geometry, searches: &mut [Search], wanted: usize) -> Result<()> {
+        let n = geometry.rotated;
         let mut openers: Vec<Vec<usize>> = vec![Vec::new(); self.branches.len()];
         for (at, search) in searches.iter().enumerate() {
             for branch in self.opened(&search.query, wanted) {
                 openers[branch].push(at);
             }
         }
-        let mut pools: Vec<Vec<(f32, u32, f32, usize)>> = vec![Vec::new(); searches.len()];
+        // Ranks in an integer that orders as they do, and the lists' places.
+        let mut pools: Vec<Vec<(u32, u32)>> = vec![Vec::new(); searches.len()];
+        let (mut integers, mut sums) = (Vec::new(), Vec::new());
         for (branch, openers) in self.branches.iter().zip(&openers) {
-            for list in branch.lists.clone() {
-                let probe = &self.lists[list];
-                let centroid = directory::Centroid {
-                    code: &self.codes[list * geometry.rotated..][..geometry.rotated],
-                    scale: self.scales[list],
-                    squared: probe.squared,
-                };
-                for &at in openers {
-                    let query = &searches[at].query;
-                    let dot = query.dot(centroid);
-                    let rank = query.rank(dot, centroid.squared);
-                    grow::push(&mut pools[at], (rank, probe.entry.list, dot, list))?;
-                }
+            let (lists, count) = (branch.lists.clone(), branch.lists.len());
+            let codes = &self.codes[lists.start * n..lists.end * n];
+            integers.clear();
+            for &at in openers {
+                grow::extend(&mut integers, searches[at].query.integers.values.iter().copied())?;
+            }
+            sums.clear();
+            sums.try_reserve(count * openers.len())?;
+            sums.resize(count * openers.len(), 0);
+            dot_all(codes, &integers, n, &mut sums);
+            for (&at, sums) in openers.iter().zip(sums.chunks_exact(count.max(1))) {
+                let query = &searches[at].query;
+                let ranked = lists.clone().zip(sums).map(|(list, &sum)| {
+                    let dot = query.dot_of(sum, self.scales[list]);
+                    (ordered(query.rank(dot, self.lists[list].squared)), list as u32)
+                });
+                grow::extend(&mut pools[at], ranked)?;
             }
         }
         for (search, mut pool) in searches.iter_mut().zip(pools) {
-            let nearer = |a: &(f32, u32, f32, usize), b: &(f32, u32, f32, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+            // As Probe::nearer.
+            let nearer = |a: &(u32, u32), b: &(u32, u32)| {
+                a.0.cmp(&b.0).then_with(|| self.number(a.1).cmp(&self.number(b.1)))
+            };
             let n = wanted.min(pool.len());
             if n == 0 {
                 search.ended = true;
@@ -222,14 +239,27 @@ impl Directory {
             }
             pool.sort_unstable_by(nearer);
             let mut probes = memory::vector(n)?;
-            probes.extend(pool.into_iter().map(|(rank, _, dot, list)| Probe {
-                rank,
-                dot,
-                ..self.lists[list]
-            }));
+            for (_, list) in pool {
+                let probe = &self.lists[list as usize];
+                let code = &self.codes[list as usize * geometry.rotated..][..geometry.rotated];
+                let dot = search.query.dot(directory::Centroid {
+                    code,
+                    scale: self.scales[list as usize],
+                    squared: probe.squared,
+                });
+                probes.push(Probe {
+                    rank: search.query.rank(dot, probe.squared),
+                    dot,
+                    ..*probe
+                });
+            }
             search.begin_round(probes, FIRST_CANDIDATES)?;
         }
         Ok(())
+    }
+
+    fn number(&self, list: u32) -> u32 {
+        self.lists[list as usize].entry.list
     }
 
     /// The branches that a descent to the nearest `wanted` lists opens.
@@ -266,8 +296,8 @@ struct Visit {
 }
 
 /// Scans the lists of the searches' first rounds, each list once for all: the nearest of each query first, the others in
-/// the order of their pages.
-fn scan<S: PageStore>(store: &S, searches: &mut [Search]) -> Result<()> {
+/// the order of their pages, against a bound that the first ones gave. A search gives at least `rows` rows, if it can.
+fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result<()> {
     let mut kept = memory::vector(searches.len())?;
     for _ in &*searches {
         kept.push(Kept::thrifty(FIRST_CANDIDATES)?);
@@ -275,19 +305,138 @@ fn scan<S: PageStore>(store: &S, searches: &mut [Search]) -> Result<()> {
     // What led a search astray.
     let mut moved: Vec<Option<u32>> = vec![None; searches.len()];
     let mut page = Page::new(Kind::Scan, 0, 0);
+    let mut within = vec![f32::INFINITY; searches.len()];
     for ranks in [0..NEAREST, NEAREST..u32::MAX] {
         for visits in visits(searches, &ranks)?.chunk_by(|a, b| a.head == b.head) {
-            visit(store, searches, visits, &mut kept, &mut moved, &mut page)?;
+            visit(store, searches, visits, &within, &mut kept, &mut moved, &mut page)?;
+        }
+        if ranks.start == 0 {
+            within = reach(store, searches, &mut kept, rows)?;
         }
     }
-    for ((search, kept), moved) in searches.iter_mut().zip(kept).zip(moved) {
+    for (((search, kept), moved), within) in searches.iter_mut().zip(kept).zip(moved).zip(within) {
         match moved {
             Some(block) => search.start_again(store, block, search.probes.len(), FIRST_CANDIDATES)?,
             None if search.rounds.is_empty() => {}
-            None => search.keep(0, kept)?,
+            None => {
+                search.keep(0, kept)?;
+                if within < f32::INFINITY {
+                    search.rounds[0].within = within;
+                    grow::extend(&mut search.kept_within, search.candidates.iter().map(|one| one.tid))?;
+                    search.kept_within.sort_unstable();
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// The keys beyond which nothing can be among the nearest `rows` any more: of the candidates so far the nearest are
+/// looked at more closely. Infinity where there are too few.
+fn reach<S: PageStore>(store: &S, searches: &mut [Search], kept: &mut [Kept], rows: usize) -> Result<Vec<f32>> {
+    let mut closer: Vec<(Candidate, u32)> = Vec::new();
+    for (query, kept) in kept.iter_mut().enumerate() {
+        for candidate in kept.nearest(rows + rows / 2) {
+            grow::push(&mut closer, (*candidate, query as u32))?;
+        }
+    }
+    let mut farthest: Vec<Vec<f32>> = vec![Vec::new(); searches.len()];
+    refine(store, searches, closer, |search, query, _, key, error| {
+        grow::push(&mut farthest[query], key + search.refined_margin * error)
+    })?;
+    Ok(farthest
+        .into_iter()
+        .map(|mut farthest| {
+            if rows == 0 || farthest.len() < rows {
+                return f32::INFINITY;
+            }
+            let (_, &mut nearest, _) = farthest.select_nth_unstable_by(rows - 1, f32::total_cmp);
+            if nearest.is_nan() { f32::INFINITY } else { nearest }
+        })
+        .collect())
+}
+
+/// Reads the six-bit codes of candidates, each page once for all, and passes on what they say.
+fn refine<S: PageStore>(
+    store: &S,
+    searches: &mut [Search],
+    mut candidates: Vec<(Candidate, u32)>,
+    mut then: impl FnMut(&mut Search, usize, &Candidate, f32, f32) -> Result<()>,
+) -> Result<()> {
+    candidates.sort_unstable_by_key(|(candidate, query)| (candidate.refine, candidate.place, *query));
+    let mut groups = candidates.chunk_by(|a, b| a.0.refine == b.0.refine).peekable();
+    while let Some(group) = groups.next() {
+        store.interrupts()?;
+        if let Some(next) = groups.peek() {
+            let (first, last) = (usize::from(next[0].0.place), usize::from(next[next.len() - 1].0.place));
+            let geometry = &searches[0].geometry;
+            list::prefetch_refines(store, geometry, next[0].0.refine, first..last + 1);
+        }
+        // Nobody works at length with a page locked.
+        for some in group.chunks(MOST_REFINED) {
+            let page = store.read(some[0].0.refine)?;
+            for (candidate, query) in some {
+                let search = &mut searches[*query as usize];
+                let (key, error) = search.refined_key(&page, candidate)?;
+                then(search, *query as usize, candidate, key, error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the six-bit codes that the searches will ask for before they have given `rows` rows.
+fn refine_first<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result<()> {
+    let mut farthest: Vec<Vec<f32>> = vec![Vec::new(); searches.len()];
+    // Those that are nearest by their estimates, then all that may be as near as these.
+    for step in 0..2 {
+        let mut closer: Vec<(Candidate, u32)> = Vec::new();
+        for (query, search) in searches.iter_mut().enumerate() {
+            let all = std::mem::take(&mut search.candidates).into_vec();
+            let limit = match step {
+                _ if search.rounds.is_empty() => f64::NEG_INFINITY,
+                0 => nth(all.iter().map(|candidate| candidate.key), rows + rows / 2),
+                _ => nth(farthest[query].iter().map(|key| f64::from(*key)), rows),
+            };
+            let mut left = memory::vector(all.len())?;
+            for candidate in all {
+                if candidate.key <= limit {
+                    grow::push(&mut closer, (candidate.item, query as u32))?;
+                } else {
+                    left.push(candidate);
+                }
+            }
+            search.candidates = left.into();
+        }
+        refine(store, searches, closer, |search, query, candidate, key, error| {
+            grow::push(&mut farthest[query], key + search.refined_margin * error)?;
+            search.refined(candidate, key, error)
+        })?;
+    }
+    Ok(())
+}
+
+/// The `n`-th smallest; nothing below all where there are fewer.
+fn nth(keys: impl Iterator<Item = f64>, n: usize) -> f64 {
+    let mut keys: Vec<f64> = keys.collect();
+    if n == 0 || keys.len() < n {
+        return if n == 0 { f64::NEG_INFINITY } else { f64::INFINITY };
+    }
+    *keys.select_nth_unstable_by(n - 1, f64::total_cmp).1
+}
+
+/// Sums of products of all rows with all queries, as [`Query::dot`] has them.
+fn dot_all(codes: &[i8], queries: &[i16], n: usize, sums: &mut [i32]) {
+    let kernels = quantised::kernels();
+    if n <= quantised::MOST_IN_ROW {
+        return kernels.dot_all(bytemuck::cast_slice(codes), queries, n, sums);
+    }
+    let rows = codes.chunks_exact(n);
+    for (query, sums) in queries.chunks_exact(n).zip(sums.chunks_exact_mut(rows.len().max(1))) {
+        for (row, sum) in rows.clone().zip(sums) {
+            *sum = kernels.dot_long(row, query);
+        }
+    }
 }
 
 /// The lists at these places of each query's order, by the lists' first pages.
@@ -316,6 +465,7 @@ fn visit<S: PageStore>(
     store: &S,
     searches: &[Search],
     visits: &[Visit],
+    within: &[f32],
     kept: &mut [Kept],
     moved: &mut [Option<u32>],
     copy: &mut Page,
@@ -326,7 +476,7 @@ fn visit<S: PageStore>(
     let mut each = |page: &Page| {
         visits.iter().try_for_each(|visit| {
             let query = visit.query as usize;
-            searches[query].scan_page(page, visit.at as usize, &mut kept[query])
+            searches[query].scan_page(page, visit.at as usize, &mut kept[query], within[query])
         })
     };
     let (mut block, mut steps) = (first.head, 0);
