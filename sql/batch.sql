@@ -7,16 +7,17 @@ COMMENT ON FUNCTION copymatch.say_progress(bigint, text) IS
 
 CREATE FUNCTION copymatch.match_each(
     statement text, pictured boolean, set_name text, wanted integer, verify text, min_verdict text, partial boolean,
-    total bigint, what text)
+    total bigint, what text, every boolean)
     RETURNS TABLE (upload text, reference_set text, reference text, rank integer, similarity double precision,
         background double precision, score double precision, probability double precision, verdict text,
         explanation text, verified boolean, inliers integer, agreement double precision, region jsonb)
     AS 'MODULE_PATHNAME', 'match_each' LANGUAGE c VOLATILE PARALLEL UNSAFE COST 10000 ROWS 10000;
 COMMENT ON FUNCTION copymatch.match_each(
-    text, boolean, text, integer, text, text, boolean, bigint, text) IS
+    text, boolean, text, integer, text, text, boolean, bigint, text, boolean) IS
     'matches each row (key, descriptor, image) of a query, run with the caller''s rights, as copy_match does; searches '
     'of one index that come one after the other read its lists once for many of them. pictured: whether there are '
-    'images; total and what: for NOTICEs of how far it is, NULL: somebody else counts';
+    'images; total and what: for NOTICEs of how far it is, NULL: somebody else counts; every: a row for which nothing '
+    'is found comes once, with its key alone';
 
 CREATE FUNCTION copymatch.match_rows(
     uploads regclass, key text, source name, set_name text, wanted integer, verify text, min_verdict text,
@@ -62,7 +63,7 @@ BEGIN
             uploads, source),
         source_type = 'bytea'::regtype, set_name, wanted, match_rows.verify, match_rows.min_verdict,
         match_rows.partial, total,
-        CASE WHEN source_type <> 'bytea'::regtype THEN 'descriptors matched' END) AS m;
+        CASE WHEN source_type <> 'bytea'::regtype THEN 'descriptors matched' END, false) AS m;
 END $$;
 COMMENT ON FUNCTION copymatch.match_rows(regclass, text, name, text, integer, text, text, boolean) IS
     'what copy_match_table runs';
@@ -83,6 +84,5 @@ END;
 COMMENT ON FUNCTION @extschema@.copy_match_table(regclass, text, name, text, integer, text, text, boolean) IS
     'matches every row of a relation against a set (verify, min_verdict, partial and the last four columns: as in '
     'copy_match; of descriptors nothing is verified): key names its key, source its column with images (bytea) or '
-    'descriptors. Each row is a search through the set''s index, whose lists are read once for many '
-    'rows. Says every few seconds how far '
-    'it is; an image that cannot be matched gives a WARNING and no rows';
+    'descriptors. Each row is a search through the set''s index, whose lists are read once for many rows. Says every '
+    'few seconds how far it is; an image that cannot be matched gives a WARNING and no rows';

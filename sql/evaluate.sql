@@ -190,27 +190,29 @@ BEGIN
             chosen.name, absent.one
             USING HINT = 'They count as not found.';
     END IF;
-    RETURN QUERY EXECUTE pg_catalog.format($q$
-        WITH numbered AS MATERIALIZED (
-            SELECT pg_catalog.row_number() OVER () AS query,
-                q.* FROM copymatch.read_and_release(%1$L) AS q(edit text, truth text, image bytea,
-                    descriptor @extschema@.vector)),
-        embedded AS MATERIALIZED (
-            SELECT n.query, n.edit, n.truth, n.image,
-                coalesce(n.descriptor,
-                    copymatch.embed_query(n.image, %2$L, n.query::pg_catalog.text, %3$s)) AS descriptor FROM numbered n)
-        SELECT e.query, e.edit, e.truth, m.rank, m.reference, m.similarity, m.background, m.score, m.probability,
-               m.verdict,
-               CASE WHEN m.rank IS NOT NULL THEN coalesce(m.reference = e.truth, false) END,
+    RETURN QUERY
+        SELECT (m.key->>0)::bigint, m.key->>1, m.key->>2, m.rank, m.reference, m.similarity, m.background, m.score,
+               m.probability, m.verdict,
+               CASE WHEN m.rank IS NOT NULL THEN coalesce(m.reference = m.key->>2, false) END,
                m.verified, m.inliers, m.agreement
-        FROM embedded e LEFT JOIN LATERAL copymatch.match_described(e.descriptor, e.image, %4$L::pg_catalog.text, %5$s,
-                                                              %6$L::pg_catalog.text, NULL::pg_catalog.text,
-                                                              NULL::pg_catalog.text) m ON true
-        WHERE (SELECT pg_catalog.count(*) FROM embedded) > 0 -- all are embedded before the first search
-        ORDER BY e.query, m.rank$q$,
-        pg_catalog.format('SELECT %s, copymatch.key_text(q.reference), %s, %s FROM %s q', edit, image, descriptor,
-            queries), chosen.model, total, chosen.name, k,
-        copy_evaluate_matches.verify);
+        FROM (SELECT f.upload::jsonb AS key, f.* FROM copymatch.match_each(pg_catalog.format($q$
+            WITH numbered AS MATERIALIZED (
+                SELECT pg_catalog.row_number() OVER () AS query,
+                    q.* FROM copymatch.read_and_release(%1$L) AS q(edit text, truth text, image bytea,
+                        descriptor @extschema@.vector)),
+            embedded AS MATERIALIZED (
+                SELECT n.query, n.edit, n.truth, n.image,
+                    coalesce(n.descriptor,
+                        copymatch.embed_query(n.image, %2$L, n.query::pg_catalog.text, %3$s)) AS descriptor
+                FROM numbered n)
+            SELECT pg_catalog.jsonb_build_array(e.query, e.edit, e.truth)::pg_catalog.text, e.descriptor, e.image
+            FROM embedded e
+            WHERE (SELECT pg_catalog.count(*) FROM embedded) > 0 -- all are embedded before the first search$q$,
+            pg_catalog.format('SELECT %s, copymatch.key_text(q.reference), %s, %s FROM %s q', edit, image, descriptor,
+                queries), chosen.model, total),
+            image <> 'NULL::pg_catalog.bytea', chosen.name, k, copy_evaluate_matches.verify, NULL, false, NULL, NULL,
+            true) AS f) AS m
+        ORDER BY 1, m.rank;
 END $$;
 COMMENT ON FUNCTION @extschema@.copy_evaluate_matches(regclass, text, integer, text) IS
     'every query of a benchmark matched against a set: one row for each reference found, or one with a NULL rank where '

@@ -177,9 +177,7 @@ pub(super) unsafe fn begun(
             .unwrap_or_else(|| super::error::failure(error, scan.indexRelation))
     };
     let together = Together::new(pages, options).map_err(|error| refused(error, &mut exact))?;
-    let count = together
-        .queries_within(memory() / sharers)
-        .min(queries.len() - current);
+    let count = together.queries_within(memory() / sharers).min(queries.len() - current);
     if count < FEWEST {
         return Ok(None);
     }

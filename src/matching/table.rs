@@ -36,7 +36,8 @@ pub extern "C" fn pg_finfo_match_each() -> &'static pg_sys::Pg_finfo_record {
     &V1
 }
 
-/// What matches the rows of a query: `(statement, pictured, set_name, k, verify, min_verdict, partial, total, what)`.
+/// What matches the rows of a query: `(statement, pictured, set_name, wanted, verify, min_verdict, partial, total, what,
+/// every)`.
 ///
 /// # Safety
 /// Called by PostgreSQL's function manager.
@@ -56,6 +57,7 @@ pub unsafe extern "C-unwind" fn match_each(fcinfo: pg_sys::FunctionCallInfo) -> 
                 partial: pgrx::fcinfo::pg_getarg(fcinfo, 6).unwrap_or(false),
                 total: pgrx::fcinfo::pg_getarg(fcinfo, 7).unwrap_or(0),
                 what: text(8),
+                every: pgrx::fcinfo::pg_getarg(fcinfo, 9).unwrap_or(false),
                 home: OwnSchema::of_type()?,
             };
             (statement, wanted)
@@ -72,7 +74,8 @@ pub unsafe extern "C-unwind" fn match_each(fcinfo: pg_sys::FunctionCallInfo) -> 
 /// One row that is matched.
 struct Upload {
     key: Option<String>,
-    descriptor: Vec<f32>,
+    /// None: there is nothing to look for.
+    descriptor: Option<Vec<f32>>,
     picture: Option<Vec<u8>>,
 }
 
@@ -86,6 +89,8 @@ struct Wanted {
     total: i64,
     /// What the rows are called where it is told how far the work is; None: somebody else counts.
     what: Option<String>,
+    /// Whether a row for which nothing is found comes, too.
+    every: bool,
     home: OwnSchema,
 }
 
@@ -124,10 +129,9 @@ impl Wanted {
                     }
                     outcome = (0..count).try_for_each(|at| {
                         let row = Row::new(*(*table).vals.add(at), (*table).tupdesc);
-                        if let Some(upload) = Upload::of(&row)? {
-                            bytes += upload.picture.as_ref().map_or(0, Vec::len);
-                            uploads.push(upload);
-                        }
+                        let upload = Upload::of(&row)?;
+                        bytes += upload.picture.as_ref().map_or(0, Vec::len);
+                        uploads.push(upload);
                         Ok(())
                     });
                     pg_sys::SPI_freetuptable(table);
@@ -162,12 +166,12 @@ impl Wanted {
             // SAFETY: what is allocated in it is not used behind the row.
             let done: Result<(), Failure> = unsafe {
                 let done = memory.switch_to(|_| {
-                    let mut sought =
-                        Sought::descriptor(&upload.descriptor, models.clone(), upload.picture.as_deref())
-                            .with_background(background);
-                    sought.partial = self.partial;
-                    for (matched, rank) in search(&sets, &self.home, &self.page, self.verify, &mut sought)? {
-                        found.put(upload.key.as_deref(), matched, rank);
+                    let matches = self.one(&sets, &models, upload, background)?;
+                    if matches.is_empty() && self.every {
+                        found.put(upload.key.as_deref(), None);
+                    }
+                    for one in matches {
+                        found.put(upload.key.as_deref(), Some(one));
                     }
                     Ok(())
                 });
@@ -182,14 +186,41 @@ impl Wanted {
         Ok(())
     }
 
+    fn one(
+        &self,
+        sets: &[ReferenceSet],
+        models: &[String],
+        upload: &Upload,
+        background: Option<(usize, f64)>,
+    ) -> Result<Vec<(Match, i32)>, Failure> {
+        let Some(descriptor) = &upload.descriptor else {
+            return Ok(Vec::new());
+        };
+        let mut sought =
+            Sought::descriptor(descriptor, models.to_vec(), upload.picture.as_deref()).with_background(background);
+        sought.partial = self.partial;
+        search(sets, &self.home, &self.page, self.verify, &mut sought)
+    }
+
     /// Tells the indexes which queries come, and computes their backgrounds.
     fn announce(&self, set: &ReferenceSet, uploads: &[Upload]) -> Result<Known, Failure> {
         let model = model_of(set)?;
-        // What is no descriptor gets its error when its turn comes.
-        let queries: Vec<Vec<f32>> = uploads
+        // What is no descriptor is not asked, or gets its error when its turn comes: any other may stand in its place.
+        let mut queries: Vec<Vec<f32>> = uploads
             .iter()
-            .map(|upload| unit(&upload.descriptor, &model).unwrap_or_default())
+            .map(|upload| {
+                upload
+                    .descriptor
+                    .as_ref()
+                    .and_then(|descriptor| unit(descriptor, &model).ok())
+            })
+            .map(Option::unwrap_or_default)
             .collect();
+        if let Some(any) = queries.iter().find(|query| !query.is_empty()).cloned() {
+            for query in queries.iter_mut().filter(|query| query.is_empty()) {
+                query.clone_from(&any);
+            }
+        }
         let neighbours = set.calibration.neighbours();
         let backgrounds = with_background(&model, |background| {
             Ok(match background.mean_top_k_of_each(&queries, neighbours) {
@@ -214,16 +245,13 @@ struct Known {
 }
 
 impl Upload {
-    /// None: there is nothing to look for.
-    fn of(row: &Row) -> Result<Option<Upload>, Failure> {
-        let Some(descriptor) = row.get::<Vector>(2)? else {
-            return Ok(None);
-        };
-        Ok(Some(Upload {
+    fn of(row: &Row) -> Result<Upload, Failure> {
+        Ok(Upload {
             key: row.get(1)?,
-            descriptor: descriptor.elements().to_vec(),
+            // Copied: the row's memory is SPI's.
+            descriptor: row.get::<Vector>(2)?.map(|vector| vector.elements().to_vec()),
             picture: row.get(3)?,
-        }))
+        })
     }
 }
 
@@ -264,9 +292,15 @@ impl Found {
         }
     }
 
-    fn put(&self, key: Option<&str>, found: Match, rank: i32) {
+    /// None: nothing was found.
+    fn put(&self, key: Option<&str>, found: Option<(Match, i32)>) {
+        let Some((found, rank)) = found else {
+            let mut values = [None; COLUMNS];
+            values[0] = key.into_datum();
+            return self.put_values(values);
+        };
         let evidence = found.evidence;
-        let values: [Option<pg_sys::Datum>; COLUMNS] = [
+        self.put_values([
             key.into_datum(),
             found.set.into_datum(),
             found.reference.into_datum(),
@@ -281,7 +315,10 @@ impl Found {
             evidence.and_then(|e| i32::try_from(e.inliers).ok()).into_datum(),
             evidence.map(|e| e.agreement()).into_datum(),
             evidence.and_then(|e| region(&e)).into_datum(),
-        ];
+        ]);
+    }
+
+    fn put_values(&self, values: [Option<pg_sys::Datum>; COLUMNS]) {
         let mut datums = values.map(|value| value.unwrap_or_else(|| pg_sys::Datum::from(0usize)));
         let mut nulls = values.map(|value| value.is_none());
         // SAFETY: as many values as columns, of the types of the declaration; the store copies them.

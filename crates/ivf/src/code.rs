@@ -194,7 +194,10 @@ impl Query {
 
     /// ⟨q, c⟩
     pub fn dot(&self, centroid: Centroid<'_>) -> f32 {
-        self.dot_of(quantised::kernels().dot_bytes(centroid.code, &self.integers), centroid.scale)
+        self.dot_of(
+            quantised::kernels().dot_bytes(centroid.code, &self.integers),
+            centroid.scale,
+        )
     }
 
     /// The same, from the sum of the integers' products.
@@ -246,7 +249,7 @@ impl Query {
 
     /// Standard deviation of an estimate by the one-bit code with this factor.
     pub fn one_bit_error(&self, list: &InList, factor: f32) -> f32 {
-        ONE_BIT_ERROR * factor.abs() * list.unexplained
+        one_bit_error(list, factor)
     }
 
     /// A row's key by its refine record, and that key's standard deviation.
@@ -257,6 +260,11 @@ impl Query {
         let key = list.base + list.lambda * constant + scale * inner;
         (key, ROUNDING_ERROR * scale.abs() * list.unexplained)
     }
+}
+
+/// See [`Query::one_bit_error`].
+pub(crate) fn one_bit_error(list: &InList, factor: f32) -> f32 {
+    ONE_BIT_ERROR * factor.abs() * list.unexplained
 }
 
 /// ‖o‖² of a residual whose six-bit code has this scale: a step of a normal distribution's quantiser is a fixed part of

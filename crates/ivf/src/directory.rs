@@ -180,7 +180,8 @@ pub(crate) fn branches_with_centroids<S: PageStore>(
     walk_branches(store, meta, |_, page| {
         grow::extend(
             &mut found,
-            (0..entries(geometry, page)).map(|at| (branch_entry(geometry, page, at), OwnedCentroid::at(geometry, page, at))),
+            (0..entries(geometry, page))
+                .map(|at| (branch_entry(geometry, page, at), OwnedCentroid::at(geometry, page, at))),
         )
     })?;
     Ok(found)
@@ -454,8 +455,7 @@ impl Descent {
             return Ok(Some(Vec::new()));
         }
         if n < self.pool.len() {
-            self.pool
-                .select_nth_unstable_by(n - 1, Probe::nearer);
+            self.pool.select_nth_unstable_by(n - 1, Probe::nearer);
         }
         let mut batch: Vec<Probe> = memory::vector(n)?;
         batch.extend(self.pool.drain(..n));

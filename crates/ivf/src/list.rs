@@ -87,6 +87,12 @@ pub(crate) fn block<'p>(geometry: &Geometry, page: &'p Page, block: usize) -> qu
     if block + 1 < used_blocks(geometry, page) {
         quantised::prefetch(&page.0[start + geometry.block_bytes..start + 2 * geometry.block_bytes]);
     }
+    cached_block(geometry, page, block)
+}
+
+/// The same of a page that is in the processor's cache.
+pub(crate) fn cached_block<'p>(geometry: &Geometry, page: &'p Page, block: usize) -> quantised::Block<'p> {
+    let start = block_at(geometry, block);
     quantised::Block {
         addends: &page.0[start + ADDENDS..start + FACTORS],
         factors: &page.0[start + FACTORS..start + TIDS],

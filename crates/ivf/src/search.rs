@@ -399,16 +399,18 @@ impl Search {
     fn refined_key(&mut self, page: &Page, candidate: &Candidate) -> Result<(f32, f32)> {
         self.refines += 1;
         let (probe, list) = &self.probes[candidate.probe as usize];
-        Ok(if page.is(Kind::Refine, probe.entry.list, probe.entry.generation)
-            && usize::from(candidate.place) < self.geometry.refines
-        {
-            let record = list::refine_record(&self.geometry, page, usize::from(candidate.place));
-            self.query.refine(list, record)
-        } else {
-            // The list moved since it was scanned; the estimate is what is left.
-            list::check_recycled(candidate.refine, page)?;
-            (candidate.estimate, candidate.error)
-        })
+        Ok(
+            if page.is(Kind::Refine, probe.entry.list, probe.entry.generation)
+                && usize::from(candidate.place) < self.geometry.refines
+            {
+                let record = list::refine_record(&self.geometry, page, usize::from(candidate.place));
+                self.query.refine(list, record)
+            } else {
+                // The list moved since it was scanned; the estimate is what is left.
+                list::check_recycled(candidate.refine, page)?;
+                (candidate.estimate, candidate.error)
+            },
+        )
     }
 
     /// Takes over a candidate whose key is known.
@@ -580,7 +582,9 @@ impl Search {
             let view = list::block(geometry, page, block);
             let mut limit = kept.limit().min(most);
             if reach < f32::INFINITY {
-                let error = self.query.one_bit_error(in_list, quantised::largest_magnitude(view.factors));
+                let error = self
+                    .query
+                    .one_bit_error(in_list, quantised::largest_magnitude(view.factors));
                 limit = limit.min((reach + self.estimate_margin * error).next_up());
             }
             let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);

@@ -96,7 +96,10 @@ fn both(
         .unwrap()
         .begin(store, &queries, rows_prepared, tables)
         .unwrap();
-    assert!(tables.asked.is_sorted_by_key(|asked| asked.1), "in the order of the table");
+    assert!(
+        tables.asked.is_sorted_by_key(|asked| asked.1),
+        "in the order of the table"
+    );
     let together = hits(store, together, k, tables);
     (alone, together)
 }
@@ -196,11 +199,25 @@ fn searches_begun_together_find_what_each_finds_alone_and_compare_no_more_rows()
             announced: HashSet::new(),
         };
         let (alone, together) = both(&store, &mut tables, k, SearchOptions::default(), k);
-        let others = alone.0.iter().zip(&together.0).filter(|(a, b)| distances(a) != distances(b));
+        let others = alone
+            .0
+            .iter()
+            .zip(&together.0)
+            .filter(|(a, b)| distances(a) != distances(b));
         let others = others.count();
         assert!(others <= 2, "{metric:?}: {others} of 300 find something else");
-        assert!(together.1 <= alone.1 + 3, "{metric:?}: {} rows, {} alone", together.1, alone.1);
-        assert!(together.2 <= alone.2 + alone.2 / 2, "{metric:?}: {} codes, {} alone", together.2, alone.2);
+        assert!(
+            together.1 <= alone.1 + 3,
+            "{metric:?}: {} rows, {} alone",
+            together.1,
+            alone.1
+        );
+        assert!(
+            together.2 <= alone.2 + alone.2 / 2,
+            "{metric:?}: {} codes, {} alone",
+            together.2,
+            alone.2
+        );
     }
 }
 
@@ -425,7 +442,10 @@ fn damaged_pages_are_errors_that_name_the_block() {
             store.damage(block, at, &[0xa5; 4]);
             let begun = Together::new(&store, options).and_then(|t| t.begin(&store, &queries, 10, &mut Nothing));
             if let Err(error) = begun {
-                assert!(matches!(error, Error::Corrupted { .. } | Error::Version { .. }), "{error:?}");
+                assert!(
+                    matches!(error, Error::Corrupted { .. } | Error::Version { .. }),
+                    "{error:?}"
+                );
                 refused += 1;
             }
         }

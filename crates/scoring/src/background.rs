@@ -341,8 +341,13 @@ impl Background {
                 let products = &mut products[..some.len() * scales.len()];
                 kernels.dot_all(rows, &integers, n, products);
                 for ((products, best), step) in products.chunks(scales.len()).zip(&mut best).zip(&steps) {
-                    for (product, scale) in products.iter().zip(scales) {
-                        best.offer((f64::from(*product) * step * f64::from(*scale)) as f32);
+                    for (products, scales) in products.chunks(ROWS_JUDGED).zip(scales.chunks(ROWS_JUDGED)) {
+                        if best.takes_none_of(products, scales, *step) {
+                            continue;
+                        }
+                        for (product, scale) in products.iter().zip(scales) {
+                            best.offer((f64::from(*product) * step * f64::from(*scale)) as f32);
+                        }
                     }
                 }
             }
@@ -497,6 +502,8 @@ fn quantise(query: &[f32]) -> (Vec<i16>, f64) {
 
 /// Rows whose products are computed at a time: these stay in the first-level cache.
 const ROWS_AT_A_TIME: usize = 256;
+/// Of these, rows that are judged at a time.
+const ROWS_JUDGED: usize = 64;
 /// Queries that are compared with these while they are there.
 const QUERIES_AT_A_TIME: usize = 32;
 
@@ -556,6 +563,23 @@ impl Best {
         if self.values.len() < self.k || value > self.values[self.k - 1] {
             self.insert(value);
         }
+    }
+
+    /// Whether none of some products, by their scales and a step, is large enough for sure. By single precision, with
+    /// room for its rounding: most rows are far from being among the best.
+    #[inline]
+    fn takes_none_of(&self, products: &[i32], scales: &[f32], step: f64) -> bool {
+        if self.values.len() < self.k {
+            return false;
+        }
+        let mut largest = [f32::MIN; 8];
+        for (products, scales) in products.chunks(8).zip(scales.chunks(8)) {
+            for ((largest, product), scale) in largest.iter_mut().zip(products).zip(scales) {
+                *largest = largest.max(*product as f32 * scale);
+            }
+        }
+        let largest = f64::from(largest.into_iter().fold(f32::MIN, f32::max)) * step;
+        largest + largest.abs() * 1e-6 < f64::from(self.values[self.k - 1])
     }
 
     fn insert(&mut self, value: f32) {

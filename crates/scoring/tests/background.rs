@@ -175,7 +175,10 @@ fn the_means_of_many_queries_are_exactly_those_of_each() {
         Err(BackgroundError::Neighbours { k: 101, most: 100 })
     );
     queries[33].pop();
-    let refused = BackgroundError::Dimensions { expected: 64, found: 63 };
+    let refused = BackgroundError::Dimensions {
+        expected: 64,
+        found: 63,
+    };
     assert_eq!(background.mean_top_k_of_each(&queries, 5), Err(refused));
 }
 

@@ -73,6 +73,11 @@ impl Tables {
         }
     }
 
+    /// The sums, 16 for each nibble, as [`Kernels::scan_sums`] takes them.
+    pub fn sums(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// What one unit of a sum is worth.
     pub fn step(&self) -> f32 {
         self.step
@@ -333,9 +338,23 @@ impl Kernels {
         bound: f32,
         out: &mut [f32; BLOCK],
     ) -> u32 {
-        assert!(block.codes.len() == tables.bytes.len() && block.addends.len() == 64 && block.factors.len() == 64);
+        self.scan_sums(block, &tables.bytes, estimate, bound, out)
+    }
+
+    /// The same with the sums of tables that lie elsewhere.
+    #[inline(always)]
+    pub fn scan_sums(
+        &self,
+        block: &Block<'_>,
+        sums: &[u8],
+        estimate: &Estimate,
+        bound: f32,
+        out: &mut [f32; BLOCK],
+    ) -> u32 {
+        assert!(block.codes.len() == sums.len() && block.addends.len() == 64 && block.factors.len() == 64);
+        assert!(sums.len().is_multiple_of(32));
         // SAFETY: the lengths were just checked, and these kernels are offered only where the processor has them.
-        unsafe { (self.scan_block)(block, &tables.bytes, estimate, bound, out) }
+        unsafe { (self.scan_block)(block, sums, estimate, bound, out) }
     }
 
     /// Σ code·query, `code` being bytes from −127 to 127 and both of the same multiple of 64 elements.
@@ -362,8 +381,8 @@ impl Kernels {
         unsafe { (self.dot_rows)(rows.as_ptr().cast(), query.as_ptr(), n, out) }
     }
 
-    /// As [`dot_rows`](Self::dot_rows) for each of several queries of `n` elements, which lie one behind the other: `out`
-    /// has the sums with all rows for each query.
+    /// As [`dot_rows`](Self::dot_rows) for each of several queries of `n` elements, which lie one behind the other:
+    /// `out` has the sums with all rows for each query.
     pub fn dot_all(&self, rows: &[u8], queries: &[i16], n: usize, out: &mut [i32]) {
         assert!(n.is_multiple_of(64) && n > 0 && n <= MOST_IN_ROW);
         assert!(rows.len().is_multiple_of(n) && queries.len().is_multiple_of(n));

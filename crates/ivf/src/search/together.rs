@@ -7,9 +7,9 @@ use vectors::quantised;
 
 use super::{FIRST_CANDIDATES, FIRST_WIDENING, Kept, Nearest, Search, SearchOptions, first_probes};
 use crate::candidates::{Candidate, ordered};
-use crate::code::{InList, Query};
+use crate::code::{InList, Query, one_bit_error};
 use crate::directory::{self, BranchEntry, OwnedCentroid, Probe, opened_for};
-use crate::geometry::Geometry;
+use crate::geometry::{BLOCK, Geometry};
 use crate::list;
 use crate::page::{Kind, NONE, Page};
 use crate::{Error, Meta, PageStore, Result, Tid, grow};
@@ -65,7 +65,7 @@ impl Together {
     pub fn queries_within(&self, bytes: usize) -> usize {
         let geometry = &self.geometry;
         let directory = self.meta.lists as usize * (geometry.rotated + size_of::<Probe>() + size_of::<f32>());
-        let query = 2 * geometry.rotated + 4 * geometry.scanned;
+        let query = 2 * geometry.rotated + 2 * 4 * geometry.scanned;
         let probe = size_of::<(Probe, InList)>() + size_of::<Visit>();
         let each = size_of::<Search>() + query + self.probes * probe + Kept::thrifty_bytes(FIRST_CANDIDATES);
         bytes.saturating_sub(directory) / each
@@ -225,9 +225,8 @@ impl Directory {
         }
         for (search, mut pool) in searches.iter_mut().zip(pools) {
             // As Probe::nearer.
-            let nearer = |a: &(u32, u32), b: &(u32, u32)| {
-                a.0.cmp(&b.0).then_with(|| self.number(a.1).cmp(&self.number(b.1)))
-            };
+            let nearer =
+                |a: &(u32, u32), b: &(u32, u32)| a.0.cmp(&b.0).then_with(|| self.number(a.1).cmp(&self.number(b.1)));
             let n = wanted.min(pool.len());
             if n == 0 {
                 search.ended = true;
@@ -288,40 +287,148 @@ impl Directory {
 }
 
 /// A list that a query looks at: its first page, the query, and which of its probes it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 struct Visit {
     head: u32,
     query: u32,
     at: u32,
+    list: InList,
+}
+
+/// What scanning asks of the searches again and again, side by side: theirs would come from memory anew for each list.
+struct Scanner {
+    /// Of each query the sums of its tables.
+    sums: Vec<u8>,
+    bytes: usize,
+    queries: Vec<Scanned>,
+    /// The searches have a bound of their own, which they know about themselves.
+    bounded: bool,
+}
+
+struct Scanned {
+    kept: Kept,
+    unit: f32,
+    zero: f32,
+    margin: f32,
+    /// Nothing whose key lies beyond it is wanted.
+    reach: f32,
+    /// What led it astray.
+    moved: Option<u32>,
+}
+
+/// What of a page is the same for all queries: which slots of a block hold a row, and the largest of their factors.
+type Blocks = Vec<(u32, f32)>;
+
+impl Scanner {
+    fn new(searches: &[Search]) -> Result<Self> {
+        let bytes = searches.first().map_or(0, |search| search.query.tables.sums().len());
+        let mut scanner = Scanner {
+            sums: memory::vector(bytes * searches.len())?,
+            bytes,
+            queries: memory::vector(searches.len())?,
+            bounded: searches.iter().any(|search| search.bound.is_some()),
+        };
+        for search in searches {
+            scanner.sums.extend_from_slice(search.query.tables.sums());
+            scanner.queries.push(Scanned {
+                kept: Kept::thrifty(FIRST_CANDIDATES)?,
+                unit: search.query.tables.step(),
+                zero: search.query.tables.bias(),
+                margin: search.estimate_margin,
+                reach: f32::INFINITY,
+                moved: None,
+            });
+        }
+        Ok(scanner)
+    }
+
+    fn sums(&self, query: u32) -> &[u8] {
+        &self.sums[query as usize * self.bytes..][..self.bytes]
+    }
+
+    /// Looks for candidates on a page of a list, for all that look at it.
+    fn page(&mut self, geometry: &Geometry, page: &Page, blocks: &mut Blocks, visits: &[Visit]) -> Result<()> {
+        blocks.clear();
+        for block in 0..list::used_blocks(geometry, page) {
+            let view = list::cached_block(geometry, page, block);
+            let largest = quantised::largest_magnitude(view.factors);
+            grow::push(blocks, (list::live(geometry, page, block), largest))?;
+        }
+        for (at, visit) in visits.iter().enumerate() {
+            if let Some(next) = visits.get(at + 1) {
+                quantised::prefetch(self.sums(next.query));
+            }
+            self.one(geometry, page, blocks, visit)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, geometry: &Geometry, page: &Page, blocks: &Blocks, visit: &Visit) -> Result<()> {
+        let kernels = quantised::kernels();
+        let sums = &self.sums[visit.query as usize * self.bytes..][..self.bytes];
+        let query = &mut self.queries[visit.query as usize];
+        let estimate = quantised::Estimate {
+            base: visit.list.base,
+            lambda: visit.list.lambda,
+            unit: query.unit,
+            zero: query.zero,
+        };
+        let mut estimates = [0.0; BLOCK];
+        for (block, &(live, largest)) in blocks.iter().enumerate() {
+            let view = list::cached_block(geometry, page, block);
+            let mut limit = query.kept.limit();
+            if query.reach < f32::INFINITY {
+                let error = one_bit_error(&visit.list, largest);
+                limit = limit.min((query.reach + query.margin * error).next_up());
+            }
+            let below = kernels.scan_sums(&view, sums, &estimate, limit, &mut estimates);
+            let mut left = if limit == f32::INFINITY { live } else { live & below };
+            while left != 0 {
+                let within = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let slot = block * BLOCK + within;
+                let error = one_bit_error(&visit.list, list::factor(geometry, page, slot));
+                let tid = list::tid(geometry, page, slot);
+                let estimate = estimates[within];
+                if estimate - query.margin * error > query.reach || !query.kept.wants((estimate, tid)) {
+                    continue;
+                }
+                let (refine, place) = list::refine_place(geometry, page, slot);
+                query.kept.push(Candidate {
+                    estimate,
+                    error,
+                    tid,
+                    refine,
+                    place: place as u16,
+                    probe: visit.at,
+                })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Scans the lists of the searches' first rounds, each list once for all: the nearest of each query first, the others in
 /// the order of their pages, against a bound that the first ones gave. A search gives at least `rows` rows, if it can.
 fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result<()> {
-    let mut kept = memory::vector(searches.len())?;
-    for _ in &*searches {
-        kept.push(Kept::thrifty(FIRST_CANDIDATES)?);
-    }
-    // What led a search astray.
-    let mut moved: Vec<Option<u32>> = vec![None; searches.len()];
+    let mut scanner = Scanner::new(searches)?;
     let mut page = Page::new(Kind::Scan, 0, 0);
-    let mut within = vec![f32::INFINITY; searches.len()];
     for ranks in [0..NEAREST, NEAREST..u32::MAX] {
         for visits in visits(searches, &ranks)?.chunk_by(|a, b| a.head == b.head) {
-            visit(store, searches, visits, &within, &mut kept, &mut moved, &mut page)?;
+            visit(store, searches, visits, &mut scanner, &mut page)?;
         }
         if ranks.start == 0 {
-            within = reach(store, searches, &mut kept, rows)?;
+            reach(store, searches, &mut scanner, rows)?;
         }
     }
-    for (((search, kept), moved), within) in searches.iter_mut().zip(kept).zip(moved).zip(within) {
-        match moved {
+    for (search, scanned) in searches.iter_mut().zip(scanner.queries) {
+        match scanned.moved {
             Some(block) => search.start_again(store, block, search.probes.len(), FIRST_CANDIDATES)?,
             None if search.rounds.is_empty() => {}
             None => {
-                search.keep(0, kept)?;
-                if within < f32::INFINITY {
-                    search.rounds[0].within = within;
+                search.keep(0, scanned.kept)?;
+                if scanned.reach < f32::INFINITY {
+                    search.rounds[0].within = scanned.reach;
                     grow::extend(&mut search.kept_within, search.candidates.iter().map(|one| one.tid))?;
                     search.kept_within.sort_unstable();
                 }
@@ -331,12 +438,12 @@ fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result
     Ok(())
 }
 
-/// The keys beyond which nothing can be among the nearest `rows` any more: of the candidates so far the nearest are
-/// looked at more closely. Infinity where there are too few.
-fn reach<S: PageStore>(store: &S, searches: &mut [Search], kept: &mut [Kept], rows: usize) -> Result<Vec<f32>> {
+/// Finds the keys beyond which nothing can be among the nearest `rows` any more: of the candidates so far the nearest
+/// are looked at more closely. There is none where they are too few.
+fn reach<S: PageStore>(store: &S, searches: &mut [Search], scanner: &mut Scanner, rows: usize) -> Result<()> {
     let mut closer: Vec<(Candidate, u32)> = Vec::new();
-    for (query, kept) in kept.iter_mut().enumerate() {
-        for candidate in kept.nearest(rows + rows / 2) {
+    for (query, scanned) in scanner.queries.iter_mut().enumerate() {
+        for candidate in scanned.kept.nearest(rows + rows / 2) {
             grow::push(&mut closer, (*candidate, query as u32))?;
         }
     }
@@ -344,16 +451,15 @@ fn reach<S: PageStore>(store: &S, searches: &mut [Search], kept: &mut [Kept], ro
     refine(store, searches, closer, |search, query, _, key, error| {
         grow::push(&mut farthest[query], key + search.refined_margin * error)
     })?;
-    Ok(farthest
-        .into_iter()
-        .map(|mut farthest| {
-            if rows == 0 || farthest.len() < rows {
-                return f32::INFINITY;
-            }
+    for (scanned, mut farthest) in scanner.queries.iter_mut().zip(farthest) {
+        if rows > 0 && farthest.len() >= rows {
             let (_, &mut nearest, _) = farthest.select_nth_unstable_by(rows - 1, f32::total_cmp);
-            if nearest.is_nan() { f32::INFINITY } else { nearest }
-        })
-        .collect())
+            if !nearest.is_nan() {
+                scanned.reach = nearest;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads the six-bit codes of candidates, each page once for all, and passes on what they say.
@@ -451,12 +557,13 @@ fn visits(searches: &[Search], ranks: &std::ops::Range<u32>) -> Result<Vec<Visit
                     head,
                     query: query as u32,
                     at: at as u32,
+                    list: search.probes[at].1,
                 };
                 grow::push(&mut visits, visit)?;
             }
         }
     }
-    visits.sort_unstable();
+    visits.sort_unstable_by_key(|visit| (visit.head, visit.query));
     Ok(visits)
 }
 
@@ -465,18 +572,21 @@ fn visit<S: PageStore>(
     store: &S,
     searches: &[Search],
     visits: &[Visit],
-    within: &[f32],
-    kept: &mut [Kept],
-    moved: &mut [Option<u32>],
+    scanner: &mut Scanner,
     copy: &mut Page,
 ) -> Result<()> {
+    let geometry = &searches[0].geometry;
+    let mut blocks = Vec::new();
     let first = visits[0];
     let probe = &searches[first.query as usize].probes[first.at as usize].0;
     let (list, generation) = (probe.entry.list, probe.entry.generation);
     let mut each = |page: &Page| {
+        if !scanner.bounded {
+            return scanner.page(geometry, page, &mut blocks, visits);
+        }
         visits.iter().try_for_each(|visit| {
-            let query = visit.query as usize;
-            searches[query].scan_page(page, visit.at as usize, &mut kept[query], within[query])
+            let scanned = &mut scanner.queries[visit.query as usize];
+            searches[visit.query as usize].scan_page(page, visit.at as usize, &mut scanned.kept, scanned.reach)
         })
     };
     let (mut block, mut steps) = (first.head, 0);
@@ -487,7 +597,7 @@ fn visit<S: PageStore>(
             // A freed or reused page is a moved list; anything else is no page of ours.
             list::check_recycled(block, &page)?;
             for visit in visits {
-                moved[visit.query as usize] = Some(probe.block);
+                scanner.queries[visit.query as usize].moved = Some(probe.block);
             }
             return Ok(());
         }

@@ -131,10 +131,7 @@ pub(super) unsafe fn dot_all(rows: *const i8, count: usize, queries: *const i16,
                 }
             }
             // Four sums across their lanes at once.
-            let pairs = [
-                _mm256_hadd_epi32(sums[0], sums[1]),
-                _mm256_hadd_epi32(sums[2], sums[3]),
-            ];
+            let pairs = [_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3])];
             let lanes = _mm256_hadd_epi32(pairs[0], pairs[1]);
             let four = _mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
             let mut each = [0; QUERIES];
