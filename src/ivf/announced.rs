@@ -10,11 +10,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use half::f16;
 use ivf_core::{Search, SearchOptions, Together};
 use pgrx::prelude::*;
 
-use super::column::{Column, Element, widened};
+use super::column::Column;
 use super::pages::Pages;
 use super::rows::{ExactOfMany, Rows};
 use super::value::{Elements, Owned};
@@ -134,8 +133,10 @@ pub(super) unsafe fn begun(
     let expected = ANNOUNCED.with_borrow_mut(|announced| {
         let announced = announced.as_mut().filter(|announced| announced.asked)?;
         let current = announced.turn;
-        if !is_same(column.element, announced.queries.get(current), query) {
-            return None;
+        // Descriptors are of single precision; whatever else is asked by such a statement was not announced.
+        match (announced.queries.get(current), query.elements()) {
+            (Some(announced), Elements::Single(query)) if announced.as_slice() == query => {}
+            _ => return None,
         }
         let fits = |one: &Prepared| one.index == index && one.seen == seen && one.options == options;
         if let Some(prepared) = announced.prepared.iter_mut().find(|one| fits(one))
@@ -183,16 +184,10 @@ pub(super) unsafe fn begun(
     }
     let owned: Vec<Owned> = queries[current..current + count]
         .iter()
-        .map(|query| of_element(column.element, query))
+        .map(|query| Owned::Single(query.clone()))
         .collect();
-    // One of other dimensions gets its error when its turn comes.
-    let count = owned
-        .iter()
-        .position(|one| one.elements().len() != query.elements().len())
-        .unwrap_or(count);
-    let slices: Vec<_> = owned[..count].iter().map(|one| widened(one.elements())).collect();
-    let slices: Vec<&[f32]> = slices.iter().map(AsRef::as_ref).collect();
     exact.queries = &owned;
+    let slices: Vec<&[f32]> = queries[current..current + count].iter().map(Vec::as_slice).collect();
     let searches = together.begin(pages, &slices, rows_wanted, &mut exact);
     let searches = searches.map_err(|error| refused(error, &mut exact))?;
     let mut searches: Vec<Option<Search>> = searches.into_iter().map(Some).collect();
@@ -238,26 +233,5 @@ impl Seen {
             command: snapshot.curcid,
             ended: snapshot.snapXactCompletionCount,
         }
-    }
-}
-
-/// Whether a scan's query is this one, as a value of the index's type.
-fn is_same(element: Element, announced: Option<&Vec<f32>>, query: &Owned) -> bool {
-    let Some(announced) = announced else {
-        return false;
-    };
-    match (element, query.elements()) {
-        (Element::Single, Elements::Single(query)) => announced.as_slice() == query,
-        (Element::Half, Elements::Half(query)) => {
-            announced.len() == query.len() && announced.iter().zip(query).all(|(a, q)| f16::from_f32(*a) == *q)
-        }
-        _ => false,
-    }
-}
-
-fn of_element(element: Element, query: &[f32]) -> Owned {
-    match element {
-        Element::Half => Owned::Half(query.iter().map(|x| f16::from_f32(*x)).collect()),
-        Element::Single | Element::Bit => Owned::Single(query.to_vec()),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `handler` lists the callbacks. `pages` (with `guards`, `recent` and `raw_calls`) gives the crate PostgreSQL's
 //! buffers and WAL. `build` (with `heap`, `sample`, `train` and `spill`), `insert`, `vacuum` and `scan` (with `rows`
-//! and `within`) are an index's life; `cost`, `bound`, `paths` and `selectivity` speak to the planner; `column` and
+//! `within` and `announced`) are an index's life; `cost`, `bound`, `paths` and `selectivity` speak to the planner; `column` and
 //! `value` say what is indexed and read it; `options` holds what `WITH (…)` takes; `inspection` what SQL calls.
 pub mod announced;
 mod bound;

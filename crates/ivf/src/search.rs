@@ -261,11 +261,12 @@ impl Search {
         loop {
             let ready = self.ready.peek().map_or(f64::INFINITY, |n| n.key);
             let refined = self.refined.peek().map_or(f64::INFINITY, |n| n.key);
-            self.look_ahead(store);
-            let candidate = self.upcoming.front().map_or(f64::INFINITY, |n| n.key);
+            let candidate = self.nearest_candidate();
             let (round, cut) = self.nearest_cut();
             // What may be as near comes before what is: equal rows are all known before the first of them is given.
-            if !self.upcoming.is_empty() && candidate <= ready.min(refined).min(cut) {
+            if let Some(candidate) = candidate
+                && candidate <= ready.min(refined).min(cut)
+            {
                 self.refine(store)?;
             } else if !self.refined.is_empty() && refined <= ready.min(cut) {
                 self.rank_exactly(rerank)?;
@@ -371,6 +372,12 @@ impl Search {
         grow::add(&mut self.ready, Nearest { key, tid, item: probe })
     }
 
+    /// The key of the nearest candidate.
+    fn nearest_candidate(&self) -> Option<f64> {
+        let nearest = self.upcoming.front().or_else(|| self.candidates.peek());
+        nearest.map(|nearest| nearest.key)
+    }
+
     /// Takes the nearest candidates from the heap and lets their codes come from memory.
     fn look_ahead<S: PageStore>(&mut self, store: &S) {
         if !self.upcoming.is_empty() {
@@ -386,6 +393,7 @@ impl Search {
     }
 
     fn refine<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        self.look_ahead(store);
         let Some(Nearest { item: candidate, .. }) = self.upcoming.pop_front() else {
             return Ok(());
         };

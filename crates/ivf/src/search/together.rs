@@ -668,11 +668,11 @@ impl Search {
     /// which six-bit codes are read for that, depends on their keys alone.
     fn foresee<S: PageStore>(&mut self, store: &S) -> Result<Option<Nearest<(f32, u32)>>> {
         loop {
-            self.look_ahead(store);
             let refined = self.refined.peek().map_or(f64::INFINITY, |n| n.key);
-            let candidate = self.upcoming.front().map_or(f64::INFINITY, |n| n.key);
             let (_, cut) = self.nearest_cut();
-            if !self.upcoming.is_empty() && candidate <= refined.min(cut) {
+            if let Some(candidate) = self.nearest_candidate()
+                && candidate <= refined.min(cut)
+            {
                 self.refine(store)?;
             } else if !self.refined.is_empty() && refined <= cut {
                 return Ok(self.refined.pop());
