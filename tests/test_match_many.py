@@ -1,4 +1,4 @@
-"""copy_match_table: many rows at a time find what each of them finds alone, and read the index's lists once for many."""
+"""copy_match_table: many rows at a time find what each finds alone, and read the index's lists once for many."""
 
 import re
 import threading
@@ -104,7 +104,7 @@ def test_rows_that_are_not_there_or_not_meant_are_not_found(many):
     assert together(many, 10) == []
 
 
-def test_partitions_views_and_groups_give_what_each_row_finds_alone(many):
+def test_partitions_and_views_give_what_each_row_finds_alone(many):
     many.execute("CREATE TABLE parted (id int, kind int, descriptor vector(256), PRIMARY KEY (id, kind)) "
                  "PARTITION BY RANGE (kind)")  # fmt: skip
     many.execute("CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (5)")
@@ -115,8 +115,6 @@ def test_partitions_views_and_groups_give_what_each_row_finds_alone(many):
     many.execute("CREATE VIEW seen AS SELECT * FROM refs")
     many.execute("SELECT copy_create_set('seen', 'seen', 'id', NULL)")
     assert together(many, 10, "seen") == one_by_one(many, 10, "seen")
-    many.execute("SELECT copy_create_group('both', ARRAY['many', 'parted'])")
-    assert together(many, 10, "both") == one_by_one(many, 10, "both")
 
 
 def test_rights_and_policies_hold(many, sqlstate):

@@ -4,8 +4,8 @@
 //! Who asks many queries, one statement after the other, announces them. The first scan whose query is one of them
 //! begins its search together with those that come behind it (`crates/ivf/src/search/together.rs`); theirs are kept
 //! until their scans begin. Everything else is left as it is: each query is planned and executed by itself, with the
-//! rights of whoever asks, and gets the rows that it would get alone. A statement that is not planned on an index, or on
-//! one of another kind, knows nothing of all this.
+//! rights of whoever asks, and gets the rows that it would get alone. A statement that is not planned on an index, or
+//! on one of another kind, knows nothing of all this.
 
 use std::cell::RefCell;
 use std::rc::Rc;

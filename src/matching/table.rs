@@ -36,8 +36,8 @@ pub extern "C" fn pg_finfo_match_each() -> &'static pg_sys::Pg_finfo_record {
     &V1
 }
 
-/// What matches the rows of a query: `(statement, pictured, set_name, wanted, verify, min_verdict, partial, total, what,
-/// every)`.
+/// What matches the rows of a query: `(statement, pictured, set_name, wanted, verify, min_verdict, partial, total,
+/// what, every)`.
 ///
 /// # Safety
 /// Called by PostgreSQL's function manager.

@@ -71,8 +71,8 @@ impl Together {
         bytes.saturating_sub(directory) / each
     }
 
-    /// Begins the searches of these queries. Of each the first `rows` rows are prepared: their exact distances are asked
-    /// for here, in the order of the table.
+    /// Begins the searches of these queries. Of each the first `rows` rows are prepared: their exact distances are
+    /// asked for here, in the order of the table.
     ///
     /// # Errors
     /// A query of other dimensions than the index's; a corrupted page; what `rerank` and the store's interrupts say.
@@ -408,8 +408,8 @@ impl Scanner {
     }
 }
 
-/// Scans the lists of the searches' first rounds, each list once for all: the nearest of each query first, the others in
-/// the order of their pages, against a bound that the first ones gave. A search gives at least `rows` rows, if it can.
+/// Scans the lists of the searches' first rounds, each list once for all: the nearest of each query first, the others
+/// in the order of their pages, against a bound that the first ones gave: of each, `rows` rows are wanted.
 fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result<()> {
     let mut scanner = Scanner::new(searches)?;
     let mut page = Page::new(Kind::Scan, 0, 0);
