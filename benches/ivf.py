@@ -41,6 +41,8 @@ TARGETS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 PROBES = (4, 8, 16, 32, 64, 128)
 #: As annbench.py sweeps; the row "nothing set" goes without.
 SWEEP = {"enable_seqscan": "off", "jit": "off"}
+#: Numbers of rows times this, modulo 10,000, are values that follow no vector.
+PRIME = 7919
 #: Queries by which recall is judged; pgbench draws from all.
 JUDGED = 1000
 
@@ -55,7 +57,7 @@ class Cluster(conftest.Cluster):
             super().__init__(installation, installation.own(folder), settings)
             return
         self.installation, self.folder = installation, folder
-        self.data, self.log = folder / "data", folder / "log"
+        self.data, self.log, self.environment = folder / "data", folder / "log", {}
         self.socket = installation.own(pathlib.Path(tempfile.mkdtemp(prefix="copymatch-bench-")))
         with (self.data / "postgresql.conf").open("a") as config:
             config.write(f"unix_socket_directories = '{self.socket}'\n")
@@ -164,7 +166,7 @@ def load(bench: Bench) -> None:
         db.execute("CREATE EXTENSION IF NOT EXISTS copymatch")
         if db.execute("SELECT obj_description(to_regclass('annb_refs'), 'pg_class')").fetchone()[0] == mark:
             return
-        parts = ", tenth int GENERATED ALWAYS AS (id % 10) STORED, hundredth int GENERATED ALWAYS AS (id % 100) STORED"
+        parts = f", part int GENERATED ALWAYS AS (id::bigint * {PRIME} % 10000) STORED"
         make_table(db, "annb_q", "q", bench, bench.q)
         make_table(db, "annb_refs", "d", bench, bench.x, parts)
         db.execute(f"COMMENT ON TABLE annb_refs IS '{mark}'")
@@ -387,29 +389,65 @@ def faiss(bench: Bench) -> None:
     )  # fmt: skip
 
 
+#: Of 10,000 values of the column `part`, how many pass, and what that is of the rows.
+PASSING = ((1000, "10 %"), (100, "1 %"), (10, "0.1 %"), (1, "0.01 %"))
+#: The ways to the nearest of the rows that pass: the index that each is by.
+WAYS = {"filtered afterwards": "annb_ivf", "filter column": "annb_filter_ivf", "btree, then sorted": "annb_part"}
+
+
+def only(db, names: list[str]) -> None:
+    """Lets the planner see these indexes of WAYS and no other of them."""
+    db.execute(
+        "UPDATE pg_index SET indisvalid = indexrelid = ANY (%s::text[]::regclass[]) "
+        "WHERE indexrelid = ANY (%s::text[]::regclass[])",
+        [names, list(WAYS.values())],
+    )
+
+
 def filters(bench: Bench) -> None:
-    """10 % and 1 % filters with default settings."""
-    rows, judged = [], 200
+    """Filters that 10 % to 0.01 % of the rows pass: by each way, and by the one that the planner chooses."""
+    rows = []
     with bench.connect() as db:
         db.execute("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
+        db.execute("DROP INDEX IF EXISTS annb_filter_ivf, annb_part")
+        columns = f"d {bench.options.type}_cosine_ops, part"
+        took = timed(db, f"CREATE INDEX annb_filter_ivf ON annb_refs USING ivf ({columns})")
+        db.execute("CREATE INDEX annb_part ON annb_refs (part)")
         db.execute("SELECT pg_prewarm(indexrelid) FROM pg_index WHERE indrelid = 'annb_refs'::regclass")
         db.execute("SELECT pg_prewarm('annb_refs')")
-    for column, part in (("tenth", 10), ("hundredth", 100)):
-        where = f"WHERE {column} = 3"
-        members = np.arange(3, len(bench.x), part)
-        truth = members[ivf_data.nearest(bench.x[members], bench.q, 10)]
-        with bench.connect(SWEEP) as db:
-            assert_index_is_used(db, nearest(10, where=where))
-            returned = [
-                len(db.execute(nearest(10, where=where), [n]).fetchall())
-                for n in range(0, len(bench.q), max(1, len(bench.q) // judged))
-            ]
-            found = recall(db, nearest(10, where=where), truth, 10, judged)
-        rate = queries_a_second(bench, nearest(10, where=where, query=":i"), SWEEP, 1)
-        rows.append([f"{100 // part} %", f"{min(returned)} of 10", found, rate])
+        sizes = [db.execute("SELECT pg_relation_size(%s)", [name]).fetchone()[0] / MB for name in WAYS.values()]
+    titles = ["seconds", *(f"{way}, MB" for way in WAYS)]
+    bench.say("The index with a filter column (int4)", titles, [[took["seconds"], *sizes]])
+    part = np.arange(len(bench.x)) * PRIME % 10_000
+    for most, share in PASSING:
+        where = f"WHERE part < {most}"
+        members = np.flatnonzero(part < most)
+        truth = members[ivf_data.nearest(bench.x[members], bench.q, min(10, len(members)))]
+        measured = {}
+        for way, indexes in {**{way: [name] for way, name in WAYS.items()}, "chosen": list(WAYS.values())}.items():
+            settings = {"jit": "off"} if way == "chosen" or indexes == ["annb_part"] else SWEEP
+            with bench.connect(settings) as db:
+                only(db, indexes)
+                sql = nearest(10, where=where)
+                explained = "\n".join(row[0] for row in db.execute("EXPLAIN " + sql.replace("%s", "1")))
+                used = re.search(r"(?:Bitmap Index Scan on|Index Scan using) (annb_(?!q)\w+)", explained)
+                started = time.perf_counter()
+                db.execute(nearest(10, where=where), [0], prepare=True)
+                # What takes seconds a query is judged by a few.
+                judged = int(np.clip(20 / (time.perf_counter() - started), 3, 200))
+                found = recall(db, nearest(10, where=where), truth, truth.shape[1], judged)
+            rate = queries_a_second(bench, nearest(10, where=where, query=":i"), settings, 1)
+            measured[way] = (rate, found, used.group(1) if used else "none")
+        best = max(rate for way, (rate, _, _) in measured.items() if way != "chosen")
+        for way, (rate, found, used) in measured.items():
+            before = measured["filtered afterwards"][0]
+            rows.append([share, way, used, found, rate, rate / before, rate / best])
+    with bench.connect() as db:
+        only(db, list(WAYS.values()))
+        db.execute("DROP INDEX annb_filter_ivf, annb_part")
     bench.say(
-        "Filtered, default settings, LIMIT 10",
-        ["rows that pass", "fewest returned", "recall@10", "queries/s, 1 client"],
+        "Filtered, default settings, LIMIT 10, 1 client",
+        ["rows that pass", "way", "index used", "recall@10", "queries/s", "of filtered afterwards", "of the best way"],
         rows,
     )
 

@@ -113,6 +113,195 @@ CREATE OPERATOR CLASS @extschema@.bit_hamming_ops DEFAULT FOR TYPE bit USING ivf
 COMMENT ON OPERATOR CLASS @extschema@.bit_hamming_ops USING ivf IS 'nearest by Hamming distance (<~>)';
 COMMENT ON OPERATOR FAMILY @extschema@.bit_hamming_ops USING ivf IS 'nearest by Hamming distance (<~>)';
 
+-- Filter columns: what stands behind the vector, USING ivf (descriptor, tenant, created). The values lie beside the
+-- codes (src/ivf/filters.rs); text as a hash, for equality. Support function 1 names the type.
+
+CREATE FUNCTION @extschema@.ivf_filter_bool(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_bool' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_bool(internal) IS 'what bool_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_int2(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_int2' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_int2(internal) IS 'what int2_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_int4(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_int4' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_int4(internal) IS 'what int4_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_int8(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_int8' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_int8(internal) IS 'what int8_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_date(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_date' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_date(internal) IS 'what date_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_timestamp(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_timestamp' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_timestamp(internal) IS
+    'what timestamp_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_timestamptz(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_timestamptz' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_timestamptz(internal) IS
+    'what timestamptz_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_uuid(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_uuid' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_uuid(internal) IS 'what uuid_filter_ops is to the access method ivf';
+
+CREATE FUNCTION @extschema@.ivf_filter_text(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ivf_filter_text' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ivf_filter_text(internal) IS 'what text_filter_ops is to the access method ivf';
+
+CREATE OPERATOR FAMILY @extschema@.integer_filter_ops USING ivf;
+COMMENT ON OPERATOR FAMILY @extschema@.integer_filter_ops USING ivf IS 'conditions on integers beside a vector';
+
+CREATE OPERATOR FAMILY @extschema@.datetime_filter_ops USING ivf;
+COMMENT ON OPERATOR FAMILY @extschema@.datetime_filter_ops USING ivf IS 'conditions on dates and times beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.bool_filter_ops DEFAULT FOR TYPE bool USING ivf AS
+    OPERATOR 3 pg_catalog.< (bool, bool),
+    OPERATOR 4 pg_catalog.<= (bool, bool),
+    OPERATOR 5 pg_catalog.= (bool, bool),
+    OPERATOR 6 pg_catalog.>= (bool, bool),
+    OPERATOR 7 pg_catalog.> (bool, bool),
+    FUNCTION 1 @extschema@.ivf_filter_bool(internal);
+COMMENT ON OPERATOR CLASS @extschema@.bool_filter_ops USING ivf IS 'conditions on bool beside a vector';
+COMMENT ON OPERATOR FAMILY @extschema@.bool_filter_ops USING ivf IS 'conditions on bool beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.int2_filter_ops DEFAULT FOR TYPE int2 USING ivf
+    FAMILY @extschema@.integer_filter_ops AS
+    OPERATOR 3 pg_catalog.< (int2, int2),
+    OPERATOR 4 pg_catalog.<= (int2, int2),
+    OPERATOR 5 pg_catalog.= (int2, int2),
+    OPERATOR 6 pg_catalog.>= (int2, int2),
+    OPERATOR 7 pg_catalog.> (int2, int2),
+    FUNCTION 1 @extschema@.ivf_filter_int2(internal);
+COMMENT ON OPERATOR CLASS @extschema@.int2_filter_ops USING ivf IS 'conditions on int2 beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.int4_filter_ops DEFAULT FOR TYPE int4 USING ivf
+    FAMILY @extschema@.integer_filter_ops AS
+    OPERATOR 3 pg_catalog.< (int4, int4),
+    OPERATOR 4 pg_catalog.<= (int4, int4),
+    OPERATOR 5 pg_catalog.= (int4, int4),
+    OPERATOR 6 pg_catalog.>= (int4, int4),
+    OPERATOR 7 pg_catalog.> (int4, int4),
+    FUNCTION 1 @extschema@.ivf_filter_int4(internal);
+COMMENT ON OPERATOR CLASS @extschema@.int4_filter_ops USING ivf IS 'conditions on int4 beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.int8_filter_ops DEFAULT FOR TYPE int8 USING ivf
+    FAMILY @extschema@.integer_filter_ops AS
+    OPERATOR 3 pg_catalog.< (int8, int8),
+    OPERATOR 4 pg_catalog.<= (int8, int8),
+    OPERATOR 5 pg_catalog.= (int8, int8),
+    OPERATOR 6 pg_catalog.>= (int8, int8),
+    OPERATOR 7 pg_catalog.> (int8, int8),
+    FUNCTION 1 @extschema@.ivf_filter_int8(internal);
+COMMENT ON OPERATOR CLASS @extschema@.int8_filter_ops USING ivf IS 'conditions on int8 beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.date_filter_ops DEFAULT FOR TYPE date USING ivf
+    FAMILY @extschema@.datetime_filter_ops AS
+    OPERATOR 3 pg_catalog.< (date, date),
+    OPERATOR 4 pg_catalog.<= (date, date),
+    OPERATOR 5 pg_catalog.= (date, date),
+    OPERATOR 6 pg_catalog.>= (date, date),
+    OPERATOR 7 pg_catalog.> (date, date),
+    FUNCTION 1 @extschema@.ivf_filter_date(internal);
+COMMENT ON OPERATOR CLASS @extschema@.date_filter_ops USING ivf IS 'conditions on date beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.timestamp_filter_ops DEFAULT FOR TYPE timestamp USING ivf
+    FAMILY @extschema@.datetime_filter_ops AS
+    OPERATOR 3 pg_catalog.< (timestamp, timestamp),
+    OPERATOR 4 pg_catalog.<= (timestamp, timestamp),
+    OPERATOR 5 pg_catalog.= (timestamp, timestamp),
+    OPERATOR 6 pg_catalog.>= (timestamp, timestamp),
+    OPERATOR 7 pg_catalog.> (timestamp, timestamp),
+    FUNCTION 1 @extschema@.ivf_filter_timestamp(internal);
+COMMENT ON OPERATOR CLASS @extschema@.timestamp_filter_ops USING ivf IS 'conditions on timestamp beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.timestamptz_filter_ops DEFAULT FOR TYPE timestamptz USING ivf
+    FAMILY @extschema@.datetime_filter_ops AS
+    OPERATOR 3 pg_catalog.< (timestamptz, timestamptz),
+    OPERATOR 4 pg_catalog.<= (timestamptz, timestamptz),
+    OPERATOR 5 pg_catalog.= (timestamptz, timestamptz),
+    OPERATOR 6 pg_catalog.>= (timestamptz, timestamptz),
+    OPERATOR 7 pg_catalog.> (timestamptz, timestamptz),
+    FUNCTION 1 @extschema@.ivf_filter_timestamptz(internal);
+COMMENT ON OPERATOR CLASS @extschema@.timestamptz_filter_ops USING ivf IS 'conditions on timestamptz beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.uuid_filter_ops DEFAULT FOR TYPE uuid USING ivf AS
+    OPERATOR 3 pg_catalog.< (uuid, uuid),
+    OPERATOR 4 pg_catalog.<= (uuid, uuid),
+    OPERATOR 5 pg_catalog.= (uuid, uuid),
+    OPERATOR 6 pg_catalog.>= (uuid, uuid),
+    OPERATOR 7 pg_catalog.> (uuid, uuid),
+    FUNCTION 1 @extschema@.ivf_filter_uuid(internal);
+COMMENT ON OPERATOR CLASS @extschema@.uuid_filter_ops USING ivf IS 'conditions on uuid beside a vector';
+COMMENT ON OPERATOR FAMILY @extschema@.uuid_filter_ops USING ivf IS 'conditions on uuid beside a vector';
+
+CREATE OPERATOR CLASS @extschema@.text_filter_ops DEFAULT FOR TYPE text USING ivf AS
+    OPERATOR 5 pg_catalog.= (text, text),
+    FUNCTION 1 @extschema@.ivf_filter_text(internal);
+COMMENT ON OPERATOR CLASS @extschema@.text_filter_ops USING ivf IS 'conditions on text beside a vector (equality)';
+COMMENT ON OPERATOR FAMILY @extschema@.text_filter_ops USING ivf IS 'conditions on text beside a vector (equality)';
+
+ALTER OPERATOR FAMILY @extschema@.integer_filter_ops USING ivf ADD
+    OPERATOR 3 pg_catalog.< (int2, int4),
+    OPERATOR 4 pg_catalog.<= (int2, int4),
+    OPERATOR 5 pg_catalog.= (int2, int4),
+    OPERATOR 6 pg_catalog.>= (int2, int4),
+    OPERATOR 7 pg_catalog.> (int2, int4),
+    OPERATOR 3 pg_catalog.< (int2, int8),
+    OPERATOR 4 pg_catalog.<= (int2, int8),
+    OPERATOR 5 pg_catalog.= (int2, int8),
+    OPERATOR 6 pg_catalog.>= (int2, int8),
+    OPERATOR 7 pg_catalog.> (int2, int8),
+    OPERATOR 3 pg_catalog.< (int4, int2),
+    OPERATOR 4 pg_catalog.<= (int4, int2),
+    OPERATOR 5 pg_catalog.= (int4, int2),
+    OPERATOR 6 pg_catalog.>= (int4, int2),
+    OPERATOR 7 pg_catalog.> (int4, int2),
+    OPERATOR 3 pg_catalog.< (int4, int8),
+    OPERATOR 4 pg_catalog.<= (int4, int8),
+    OPERATOR 5 pg_catalog.= (int4, int8),
+    OPERATOR 6 pg_catalog.>= (int4, int8),
+    OPERATOR 7 pg_catalog.> (int4, int8),
+    OPERATOR 3 pg_catalog.< (int8, int2),
+    OPERATOR 4 pg_catalog.<= (int8, int2),
+    OPERATOR 5 pg_catalog.= (int8, int2),
+    OPERATOR 6 pg_catalog.>= (int8, int2),
+    OPERATOR 7 pg_catalog.> (int8, int2),
+    OPERATOR 3 pg_catalog.< (int8, int4),
+    OPERATOR 4 pg_catalog.<= (int8, int4),
+    OPERATOR 5 pg_catalog.= (int8, int4),
+    OPERATOR 6 pg_catalog.>= (int8, int4),
+    OPERATOR 7 pg_catalog.> (int8, int4);
+
+-- A timestamp or a date compared with a timestamptz is left to the executor: where clocks are set back, the order of
+-- the one is not that of the other.
+ALTER OPERATOR FAMILY @extschema@.datetime_filter_ops USING ivf ADD
+    OPERATOR 3 pg_catalog.< (date, timestamp),
+    OPERATOR 4 pg_catalog.<= (date, timestamp),
+    OPERATOR 5 pg_catalog.= (date, timestamp),
+    OPERATOR 6 pg_catalog.>= (date, timestamp),
+    OPERATOR 7 pg_catalog.> (date, timestamp),
+    OPERATOR 3 pg_catalog.< (timestamp, date),
+    OPERATOR 4 pg_catalog.<= (timestamp, date),
+    OPERATOR 5 pg_catalog.= (timestamp, date),
+    OPERATOR 6 pg_catalog.>= (timestamp, date),
+    OPERATOR 7 pg_catalog.> (timestamp, date),
+    OPERATOR 3 pg_catalog.< (timestamptz, date),
+    OPERATOR 4 pg_catalog.<= (timestamptz, date),
+    OPERATOR 5 pg_catalog.= (timestamptz, date),
+    OPERATOR 6 pg_catalog.>= (timestamptz, date),
+    OPERATOR 7 pg_catalog.> (timestamptz, date),
+    OPERATOR 3 pg_catalog.< (timestamptz, timestamp),
+    OPERATOR 4 pg_catalog.<= (timestamptz, timestamp),
+    OPERATOR 5 pg_catalog.= (timestamptz, timestamp),
+    OPERATOR 6 pg_catalog.>= (timestamptz, timestamp),
+    OPERATOR 7 pg_catalog.> (timestamptz, timestamp);
+
 -- What a DBA asks of an index. Both are for its table's owner and for members of pg_stat_scan_tables.
 
 CREATE FUNCTION @extschema@.copy_index_check(

@@ -18,7 +18,7 @@ const GREATER_OR_EQUAL: u32 = 675;
 /// The operator that carries a bound to an index; invalid where its operator class has none.
 ///
 /// # Safety
-/// `index` must be an index of this access method, which has one column.
+/// `index` must be an index of this access method, whose first column is the vector.
 pub(super) unsafe fn carrier(index: &pg_sys::IndexOptInfo) -> pg_sys::Oid {
     // SAFETY: the caller vouches for the index.
     unsafe {
@@ -39,7 +39,7 @@ pub(super) unsafe fn carrier(index: &pg_sys::IndexOptInfo) -> pg_sys::Oid {
 /// # Safety
 /// The path must be under construction by the planner.
 pub(super) unsafe fn add(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys::IndexPath) {
-    // SAFETY: the planner passes well-formed nodes; an index of this access method has one column.
+    // SAFETY: the planner passes well-formed nodes; an index of this access method begins with a vector.
     unsafe {
         let index = (*path).indexinfo;
         let Some(order) = items((*path).indexorderbys)
@@ -135,7 +135,7 @@ unsafe fn distance_from(
     index: *mut pg_sys::IndexOptInfo,
     of: Operator,
 ) -> Option<(*mut pg_sys::OpExpr, *mut pg_sys::Node, *mut pg_sys::Node)> {
-    // SAFETY: the caller vouches for the nodes; an index of this access method has one column.
+    // SAFETY: the caller vouches for the nodes; an index of this access method begins with a vector.
     unsafe {
         let (family, kind) = (*(*index).opfamily, *(*index).opcintype);
         let orders = pg_sys::get_opfamily_member(family, kind, kind, DISTANCE_STRATEGY as i16);
@@ -275,7 +275,10 @@ pub(super) unsafe fn index_clause(
 ///
 /// # Safety
 /// `condition` must be valid.
-unsafe fn restrict_info(root: *mut pg_sys::PlannerInfo, condition: *mut pg_sys::Expr) -> *mut pg_sys::RestrictInfo {
+pub(super) unsafe fn restrict_info(
+    root: *mut pg_sys::PlannerInfo,
+    condition: *mut pg_sys::Expr,
+) -> *mut pg_sys::RestrictInfo {
     let none = std::ptr::null_mut();
     // SAFETY: the caller vouches for the node.
     unsafe {

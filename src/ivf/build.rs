@@ -2,11 +2,12 @@
 use std::sync::Arc;
 
 use encoder::SignalsBlocked;
-use ivf_core::{Encoded, Encoders, PageStore, Tid, Trained, Writer};
+use ivf_core::{Batch, Encoded, Encoders, FilterLayout, PageStore, Trained, Writer};
 use pgrx::prelude::*;
 
 use super::column::{Column, widened};
 use super::error::failure;
+use super::filters::Filters;
 use super::heap::{BuildScan, Row};
 use super::pages::Pages;
 use super::sample::{self, Sampled};
@@ -74,8 +75,10 @@ pub(super) unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
         // SAFETY: PostgreSQL passes an open index whose initialisation fork exists and is empty.
         unsafe {
             let (column, dimensions) = (Column::of(index)?, Column::dimensions(index)?);
+            let layout = Filters::of(index)?.layout()?;
             let pages = Pages::of_init_fork(index);
-            ivf_core::create_empty(&pages, dimensions, column.metric).map_err(|error| failure(error, index))?;
+            ivf_core::create_empty_with(&pages, dimensions, layout, column.metric)
+                .map_err(|error| failure(error, index))?;
         }
         Ok(())
     });
@@ -88,10 +91,16 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
     // SAFETY: the caller vouches for the index.
     let failure_of = |error: ivf_core::Error| unsafe { failure(error, index) };
     // SAFETY: the caller vouches for the index.
-    let (column, dimensions, lists, pages) = unsafe {
-        let dimensions = Column::dimensions(index)?;
-        (Column::of(index)?, dimensions, options::lists(index), Pages::new(index))
+    let (column, filters, dimensions, lists, pages) = unsafe {
+        (
+            Column::of(index)?,
+            Filters::of(index)?,
+            Column::dimensions(index)?,
+            options::lists(index),
+            Pages::new(index),
+        )
     };
+    let layout = filters.layout()?;
     if pages.blocks().map_err(failure_of)? != 0 {
         return Err(Failure::new(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -100,8 +109,9 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
     }
     let memory = maintenance_memory();
     enter(Phase::Sampling, 0);
-    let Some(sampled) = sample::take(scan, column, dimensions, lists, memory)? else {
-        return build_empty(scan, column, dimensions, &pages);
+    let shape = (dimensions, layout);
+    let Some(sampled) = sample::take(scan, column, shape, lists, memory)? else {
+        return build_empty(scan, column, shape, &filters, &pages);
     };
     let Sampled { sample, lists, rows } = sampled;
 
@@ -115,7 +125,7 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
     enter(Phase::Encoding, rows as u64);
     let centroids = trained.lists() as usize * dimensions * CENTROID_BYTES;
     let budget = (memory / 4 * 3).saturating_sub(centroids).max(memory / 4);
-    let mut encoding = Encoding::start(column, dimensions, &trained, budget, rows)?;
+    let mut encoding = Encoding::start(column, shape, &filters, &trained, budget, rows)?;
     let table_rows = scan.every_row(|row| encoding.add(row, &failure_of));
     let gathered = encoding.finish(&failure_of)?;
 
@@ -131,16 +141,26 @@ unsafe fn build(scan: &BuildScan) -> Result<(f64, f64), Failure> {
 }
 
 /// An index of a table without rows. Those that only earlier transactions still see are inserted one by one.
-fn build_empty(scan: &BuildScan, column: Column, dimensions: usize, pages: &Pages) -> Result<(f64, f64), Failure> {
+fn build_empty(
+    scan: &BuildScan,
+    column: Column,
+    (dimensions, layout): (usize, FilterLayout),
+    filters: &Filters,
+    pages: &Pages,
+) -> Result<(f64, f64), Failure> {
     // SAFETY: the scan's index is open.
     let failure_of = |error: ivf_core::Error| unsafe { failure(error, scan.index) };
-    ivf_core::create_empty(pages, dimensions, column.metric).map_err(failure_of)?;
+    ivf_core::create_empty_with(pages, dimensions, layout, column.metric).map_err(failure_of)?;
     enter(Phase::Encoding, 0);
     let mut index_rows = 0.0;
     let table_rows = scan.every_row(|row| {
         if let Some(value) = row.value {
-            // SAFETY: the index is open, the value one of its column.
-            index_rows += f64::from(u8::from(unsafe { insert::insert(scan.index, value, row.tid)? }));
+            // SAFETY: the index is open, the values are those of its columns.
+            let inserted = unsafe {
+                let others = filters.values(row.columns.0, row.columns.1);
+                insert::insert(scan.index, value, &others, row.tid)?
+            };
+            index_rows += f64::from(u8::from(inserted));
         }
         Ok(())
     });
@@ -151,19 +171,21 @@ fn build_empty(scan: &BuildScan, column: Column, dimensions: usize, pages: &Page
 struct Encoding<'t> {
     column: Column,
     dimensions: usize,
+    layout: FilterLayout,
+    filters: &'t Filters,
     trained: &'t Arc<Trained>,
     encoders: Encoders,
     gathered: Gathered,
     /// Rows that the table probably has.
     expected: f64,
-    tids: Vec<Tid>,
-    vectors: Vec<f32>,
+    batch: Batch,
 }
 
 impl<'t> Encoding<'t> {
     fn start(
         column: Column,
-        dimensions: usize,
+        (dimensions, layout): (usize, FilterLayout),
+        filters: &'t Filters,
         trained: &'t Arc<Trained>,
         budget: usize,
         expected: f64,
@@ -175,12 +197,13 @@ impl<'t> Encoding<'t> {
         Ok(Encoding {
             column,
             dimensions,
+            layout,
+            filters,
             trained,
             encoders,
             gathered: Gathered::new(trained, budget)?,
             expected,
-            tids: Vec::with_capacity(BATCH),
-            vectors: memory::vector(BATCH * dimensions)?,
+            batch: empty_batch(dimensions, layout)?,
         })
     }
 
@@ -195,19 +218,22 @@ impl<'t> Encoding<'t> {
                 actual: elements.len(),
             }));
         }
-        self.tids.push(row.tid);
-        self.vectors.extend_from_slice(&widened(elements));
-        if self.tids.len() == BATCH {
+        self.batch.tids.push(row.tid);
+        self.batch.vectors.extend_from_slice(&widened(elements));
+        // SAFETY: the values are those of the index's columns, valid during this call.
+        let others = unsafe { self.filters.values(row.columns.0, row.columns.1) };
+        let filters = &mut self.batch.filters;
+        self.layout.put_row(&others, filters).map_err(failure_of)?;
+        if self.batch.tids.len() == BATCH {
             self.submit(failure_of)?;
         }
         Ok(())
     }
 
     fn submit(&mut self, failure_of: &dyn Fn(ivf_core::Error) -> Failure) -> Result<(), Failure> {
-        let mut tids = std::mem::replace(&mut self.tids, Vec::with_capacity(BATCH));
-        let mut vectors = std::mem::replace(&mut self.vectors, memory::vector(BATCH * self.dimensions)?);
-        while let Some(refused) = self.encoders.submit(tids, vectors).map_err(failure_of)? {
-            (tids, vectors) = refused;
+        let mut batch = std::mem::replace(&mut self.batch, empty_batch(self.dimensions, self.layout)?);
+        while let Some(refused) = self.encoders.submit(batch).map_err(failure_of)? {
+            batch = refused;
             if let Some(encoded) = self.encoders.receive(true).map_err(failure_of)? {
                 self.keep(encoded)?;
             }
@@ -234,6 +260,14 @@ impl<'t> Encoding<'t> {
         }
         Ok(self.gathered)
     }
+}
+
+fn empty_batch(dimensions: usize, layout: FilterLayout) -> Result<Batch, Failure> {
+    Ok(Batch {
+        tids: Vec::with_capacity(BATCH),
+        vectors: memory::vector(BATCH * dimensions)?,
+        filters: memory::vector(BATCH * layout.row_bytes())?,
+    })
 }
 
 fn maintenance_memory() -> usize {

@@ -1,10 +1,11 @@
-//! What an index's one column holds: the element type and the metric come from the operator class, the dimensions from
-//! the type modifier.
+//! What an index's first column, the vector, holds: the element type and the metric come from the operator class, the
+//! dimensions from the type modifier.
 use std::borrow::Cow;
 
 use ivf_core::Metric;
 use pgrx::prelude::*;
 
+use super::filters::Kind;
 use super::options;
 use super::value::{Elements, Value};
 use crate::failure::Failure;
@@ -85,13 +86,20 @@ impl Column {
     /// # Safety
     /// `index` must be an open index of this access method.
     pub unsafe fn of(index: pg_sys::Relation) -> Result<Self, Failure> {
-        // SAFETY: an index of this access method has one column; the support function takes an
-        // argument that it ignores.
+        // SAFETY: an index has a first column; the support function takes an argument that it ignores.
         let code = unsafe {
             let procedure = pg_sys::index_getprocinfo(index, 1, KIND_PROCEDURE);
             pg_sys::FunctionCall1Coll(procedure, pg_sys::InvalidOid, pg_sys::Datum::from(0))
         };
-        Self::from_code(code.value() as i32).ok_or_else(|| {
+        let code = code.value() as i32;
+        if Kind::from_code(code).is_some() {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "the first column of an ivf index must be a vector",
+            )
+            .hint("Columns for conditions come behind it: USING ivf (descriptor, tenant)."));
+        }
+        Self::from_code(code).ok_or_else(|| {
             Failure::new(
                 PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
                 "support function 1 of the operator class returns an unknown code",
@@ -99,7 +107,7 @@ impl Column {
         })
     }
 
-    /// The dimensions that the indexed column's or expression's type modifier states, or else the index's own option: a
+    /// The dimensions that the vector column's or expression's type modifier states, or else the index's own option: a
     /// column may lose its modifier under an index (`ALTER COLUMN … TYPE vector`), which
     /// PostgreSQL does not rebuild then.
     ///
@@ -109,7 +117,7 @@ impl Column {
     /// # Safety
     /// `index` must be an open index of this access method.
     pub unsafe fn dimensions(index: pg_sys::Relation) -> Result<usize, Failure> {
-        // SAFETY: an index of this access method has one column.
+        // SAFETY: an index has a first column.
         let (modifier, option) = unsafe { ((*attribute((*index).rd_att)).atttypmod, options::dimensions(index)) };
         let dimensions = match usize::try_from(modifier) {
             Ok(stated) if stated > 0 => stated,

@@ -15,11 +15,16 @@ extern "C" fn pg_finfo_ivf_handler() -> &'static pg_sys::Pg_finfo_record {
 extern "C-unwind" fn ivf_handler(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: allocates a node in the current memory context, all zeros but its tag: false and none for every field.
     let mut routine = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
-    routine.amstrategies = super::column::BOUND_STRATEGY;
+    routine.amstrategies = super::filters::GREATER;
     routine.amsupport = super::column::KIND_PROCEDURE;
     // It orders by a distance operator, forwards; a scan needs no condition.
     routine.amcanorderbyop = true;
     routine.amoptionalkey = true;
+    // Conditions on the columns behind the vector are judged in the index. They are key columns, since PostgreSQL makes
+    // no condition of the index's from one on an included column, and its executor takes none.
+    routine.amcanmulticol = true;
+    routine.amsearcharray = true;
+    routine.amsearchnulls = true;
     routine.amusemaintenanceworkmem = true;
     routine.amparallelvacuumoptions =
         (pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL | pg_sys::VACUUM_OPTION_PARALLEL_COND_CLEANUP) as u8;

@@ -10,8 +10,10 @@ use crate::failure::{Failure, boundary};
 /// A row that has to be indexed.
 pub(super) struct Row {
     pub tid: Tid,
-    /// The value; none for NULL.
+    /// The vector; none for NULL.
     pub value: Option<pg_sys::Datum>,
+    /// The values of all columns, and whether they are NULL; valid during the call.
+    pub columns: (*const pg_sys::Datum, *const bool),
     /// Whether the row is not just there for transactions that began earlier.
     pub alive: bool,
 }
@@ -109,13 +111,14 @@ unsafe extern "C-unwind" fn row_found(
     state: *mut core::ffi::c_void,
 ) {
     boundary(|| {
-        // SAFETY: the state is what the scan was started with; PostgreSQL passes one value per
-        // column, and there is one.
+        // SAFETY: the state is what the scan was started with; PostgreSQL passes one value per column, the vector
+        // first.
         unsafe {
             let each = &mut *state.cast::<&mut Each<'_>>();
             each(Row {
                 tid: tid(pointer),
                 value: (!*nulls).then(|| *values),
+                columns: (values, nulls),
                 alive,
             })
         }

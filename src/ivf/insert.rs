@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use super::column::{Column, widened};
 use super::error::failure;
+use super::filters::Filters;
 use super::pages::Pages;
 use crate::failure::{Failure, boundary};
 
@@ -46,10 +47,10 @@ pub(super) unsafe extern "C-unwind" fn aminsert(
     _info: *mut pg_sys::IndexInfo,
 ) -> bool {
     boundary(|| {
-        // SAFETY: PostgreSQL passes one value per column, and this index has one.
+        // SAFETY: PostgreSQL passes one value per column, the vector first.
         unsafe {
             if !*nulls {
-                insert(index, *values, tid(row))?;
+                insert(index, *values, &Filters::of(index)?.values(values, nulls), tid(row))?;
             }
         }
         // The answer is about uniqueness, which this index does not check.
@@ -58,12 +59,19 @@ pub(super) unsafe extern "C-unwind" fn aminsert(
 }
 
 /// # Safety
-/// `index` must be an open index of this access method, `value` a non-null value of its column.
-pub(super) unsafe fn insert(index: pg_sys::Relation, value: pg_sys::Datum, row: Tid) -> Result<bool, Failure> {
+/// `index` must be an open index of this access method, `value` a non-null value of its first column; `filters` are
+/// those of the others.
+pub(super) unsafe fn insert(
+    index: pg_sys::Relation,
+    value: pg_sys::Datum,
+    filters: &[Option<i128>],
+    row: Tid,
+) -> Result<bool, Failure> {
     // SAFETY: the caller vouches for both.
     unsafe {
         let value = Column::of(index)?.read(value)?;
         let pages = Pages::new(index);
-        ivf_core::insert(&pages, &widened(value.elements()), row).map_err(|error| failure(error, index))
+        let vector = widened(value.elements());
+        ivf_core::insert_with(&pages, &vector, filters, row).map_err(|error| failure(error, index))
     }
 }

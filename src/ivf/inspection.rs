@@ -1,12 +1,13 @@
 //! `copy_index_check`, `copy_index_stats` and `copy_index_dimensions`.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use ivf_core::{Meta, Tid};
+use ivf_core::{CheckedRow, Meta, Tid};
 use pgrx::prelude::*;
 use pgrx::{JsonB, name};
 
 use super::column::{Column, widened};
 use super::error::failure;
+use super::filters::Filters;
 use super::heap::BuildScan;
 use super::pages::Pages;
 use crate::failure::{Failure, boundary};
@@ -37,13 +38,10 @@ fn copy_index_check(
         let opened = Opened::new(index)?;
         // The snapshot is taken first: every row that it sees was in the index before.
         let snapshot = heap_agreement.then(Snapshot::take);
-        let mut seen = HashSet::new();
-        let report = ivf_core::check(&opened.pages(), &mut |tid| {
+        let mut seen = Seen::default();
+        let report = ivf_core::check_rows(&opened.pages(), &mut |row| {
             if heap_agreement {
-                if seen.len() == seen.capacity() {
-                    seen.try_reserve(1)?;
-                }
-                seen.insert(tid);
+                seen.add(&row)?;
             }
             Ok(())
         })
@@ -66,26 +64,55 @@ fn copy_index_check(
     })
 }
 
-/// Rows that the snapshot sees and the index lacks.
-fn missing_rows(
-    opened: &Opened,
-    snapshot: &Snapshot,
-    seen: &HashSet<Tid>,
-) -> Result<Vec<(Option<i64>, String)>, Failure> {
+/// The rows of an index.
+#[derive(Default)]
+struct Seen {
+    rows: HashSet<Tid>,
+    /// The block of each, and the values of its filter columns, where it has any.
+    values: HashMap<Tid, (u32, Box<[u8]>)>,
+}
+
+impl Seen {
+    fn add(&mut self, row: &CheckedRow<'_>) -> ivf_core::Result<()> {
+        self.rows.try_reserve(1)?;
+        self.rows.insert(row.tid);
+        if !row.filters.is_empty() {
+            self.values.try_reserve(1)?;
+            self.values.insert(row.tid, (row.block, row.filters.into()));
+        }
+        Ok(())
+    }
+}
+
+/// Rows that the snapshot sees and the index lacks, or has with other values in its filter columns.
+fn missing_rows(opened: &Opened, snapshot: &Snapshot, seen: &Seen) -> Result<Vec<(Option<i64>, String)>, Failure> {
     let mut missing = Vec::new();
     // SAFETY: the relations are open and locked.
-    let (column, scan) = unsafe {
+    let (column, filters, scan) = unsafe {
         let info = pg_sys::BuildIndexInfo(opened.index);
         // Rows are judged by the snapshot, as a concurrent build does, instead of as of now.
         (*info).ii_Concurrent = true;
         (
             Column::of(opened.index)?,
+            Filters::of(opened.index)?,
             BuildScan::new(opened.table, opened.index, info),
         )
     };
     scan.rows_seen_by(snapshot.0, |row| {
         let Some(value) = row.value else { return Ok(()) };
-        if seen.contains(&row.tid) {
+        if seen.rows.contains(&row.tid) {
+            if let Some((block, known)) = seen.values.get(&row.tid) {
+                let mut true_ones = Vec::with_capacity(known.len());
+                // SAFETY: the values are those of the index's columns, valid during this call.
+                let values = unsafe { filters.values(row.columns.0, row.columns.1) };
+                let put = filters.layout()?.put_row(&values, &mut true_ones);
+                if put.is_err() || true_ones != **known {
+                    let (at, offset) = (row.tid.block(), row.tid.offset());
+                    let problem =
+                        format!("row ({at},{offset}) has other values in the filter columns than in the table");
+                    missing.push((Some(i64::from(*block)), problem));
+                }
+            }
             return Ok(());
         }
         // SAFETY: a value of the column, valid during this call.
@@ -153,7 +180,7 @@ fn copy_index_stats(
             count(stats.refine_pages),
             count(stats.pages) * i64::from(pg_sys::BLCKSZ),
             meta.dimensions as i32,
-            i32::from(ivf_core::FORMAT_VERSION),
+            i32::from(meta.format_version()),
             count(probes.clamp(1, meta.lists.max(1))),
             JsonB(serde_json::Value::Array(curve)),
         )))

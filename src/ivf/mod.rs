@@ -3,14 +3,17 @@
 //!
 //! `handler` lists the callbacks. `pages` (with `guards`, `recent` and `raw_calls`) gives the crate PostgreSQL's
 //! buffers and WAL. `build` (with `heap`, `sample`, `train` and `spill`), `insert`, `vacuum` and `scan` (with `rows`
-//! `within` and `announced`) are an index's life; `cost`, `bound`, `paths` and `selectivity` speak to the planner; `column` and
-//! `value` say what is indexed and read it; `options` holds what `WITH (…)` takes; `inspection` what SQL calls.
+//! `within` and `announced`) are an index's life; `cost`, `bound`, `conditions`, `paths` and `selectivity` speak to the
+//! planner; `column`, `filters` and `value` say what is indexed and read it; `options` holds what `WITH (…)` takes;
+//! `inspection` what SQL calls.
 pub mod announced;
 mod bound;
 mod build;
 mod column;
+mod conditions;
 mod cost;
 mod error;
+mod filters;
 mod guards;
 mod handler;
 mod heap;

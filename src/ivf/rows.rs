@@ -44,8 +44,8 @@ impl Rows {
     /// The scan's relations must be open, and its snapshot registered, until [`end`](Self::end). The current memory
     /// context must live as long.
     pub unsafe fn begin(scan: &pg_sys::IndexScanDescData) -> Self {
-        // SAFETY: the caller vouches for the scan; an index of this access method has one column, which is an attribute
-        // of the table (above 0; a system column has none of our types) or an expression (0).
+        // SAFETY: the caller vouches for the scan; the index's first column is an attribute of the table
+        // (above 0; a system column has none of our types) or an expression (0).
         unsafe {
             let attribute = *(*(*scan.indexRelation).rd_index).indkey.values.as_ptr();
             let source = if attribute > 0 {
@@ -174,9 +174,12 @@ impl Rows {
                     let context = per_tuple_context(state);
                     pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
                     (*context).ecxt_scantuple = self.slot;
-                    let mut value = pg_sys::Datum::from(0);
-                    pg_sys::FormIndexDatum(info, self.slot, state, &mut value, &mut null);
-                    value
+                    // PostgreSQL computes all columns, of which the first is the vector.
+                    let mut values = [pg_sys::Datum::from(0); pg_sys::INDEX_MAX_KEYS as usize];
+                    let mut nulls = [true; pg_sys::INDEX_MAX_KEYS as usize];
+                    pg_sys::FormIndexDatum(info, self.slot, state, values.as_mut_ptr(), nulls.as_mut_ptr());
+                    null = nulls[0];
+                    values[0]
                 }
             };
             (!null).then_some(value)

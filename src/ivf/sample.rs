@@ -1,7 +1,7 @@
 //! The rows that a build trains on: those of randomly chosen blocks, as many as fit into `maintenance_work_mem`.
 use std::ops::Range;
 
-use ivf_core::Sample;
+use ivf_core::{FilterLayout, Sample};
 
 use super::column::{Column, widened};
 use super::error::failure;
@@ -34,7 +34,7 @@ pub(super) struct Sampled {
 pub(super) fn take(
     scan: &BuildScan,
     column: Column,
-    dimensions: usize,
+    (dimensions, layout): (usize, FilterLayout),
     lists: Option<u32>,
     memory: usize,
 ) -> Result<Option<Sampled>, Failure> {
@@ -72,7 +72,7 @@ pub(super) fn take(
         .min(fits)
         .min((rows * 1.2) as usize + WANTED_PER_LIST);
 
-    let mut sample = Sample::new(dimensions, column.metric, most).map_err(failure_of)?;
+    let mut sample = Sample::with_filters(dimensions, layout, column.metric, most).map_err(failure_of)?;
     let chosen = ((most as f64 / per_block).ceil() as u32).clamp(FEWEST_BLOCKS.min(blocks), blocks);
     let accepted = most as f64 / (f64::from(chosen) * per_block);
     let mut coin = Random::new(1);

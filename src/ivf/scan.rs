@@ -2,12 +2,13 @@
 //!
 //! What a scan knows lies in Rust's memory behind `opaque`. It is freed when the scan ends, or with the memory context
 //! of the query when an error skips that end.
-use ivf_core::{Iteration, Search, SearchOptions};
+use ivf_core::{Filter, Iteration, Meta, Search, SearchOptions};
 use pgrx::prelude::*;
 
 use super::announced;
 use super::column::{BOUND_STRATEGY, Column, widened};
 use super::error::failure;
+use super::filters::Filters;
 use super::insert::item_pointer;
 use super::pages::Pages;
 use super::rows::{Exact, Rows};
@@ -19,7 +20,10 @@ use crate::settings;
 /// A scan between its begin and its end.
 struct Scan {
     column: Column,
+    filters: Filters,
     pages: Pages,
+    /// What the columns behind the vector must be; none where nothing is asked of them.
+    asked: Option<Filter>,
     /// None before the scan is (re)started; then the query, itself none for SQL NULL.
     query: Option<Option<Owned>>,
     /// Nothing farther than this is asked for. NaN: nothing at all is.
@@ -68,6 +72,8 @@ pub(super) unsafe extern "C-unwind" fn ambeginscan(
                 Holder {
                     scan: Some(Box::new(Scan {
                         column: Column::of(index)?,
+                        filters: Filters::of(index)?,
+                        asked: None,
                         pages: Pages::new(index),
                         query: None,
                         bound: None,
@@ -110,6 +116,9 @@ pub(super) unsafe extern "C-unwind" fn amrescan(
                 rows.reset();
             }
             state.bound = bound(&*scan).map(|stated| state.column.bound(stated));
+            state.asked = state
+                .filters
+                .asked(slice(&*scan, (*scan).keyData, (*scan).numberOfKeys));
             state.query = match slice(&*scan, (*scan).orderByData, (*scan).numberOfOrderBys) {
                 [key] if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 => Some(None),
                 [key] => Some(Some(state.column.read(key.sk_argument)?.elements().to_owned())),
@@ -154,15 +163,25 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
                     state.pages.reserve_recent();
                     let options = options(&*scan, state.bound);
                     let begun = match query {
-                        Some(query) => announced::begun(&*scan, state.column, &state.pages, rows, query, options)?,
-                        None => None,
+                        // Those begun together know no conditions.
+                        Some(query) if state.asked.is_none() => {
+                            announced::begun(&*scan, state.column, &state.pages, rows, query, options)?
+                        }
+                        _ => None,
                     };
                     none.insert(match begun {
                         Some(search) => search,
                         None => {
                             let widened = query.as_ref().map(|query| widened(query.elements()));
-                            Search::new(&state.pages, widened.as_deref(), options)
-                                .map_err(|error| refused(error, state.column, index))?
+                            let started = match &state.asked {
+                                None => Search::new(&state.pages, widened.as_deref(), options),
+                                Some(asked) => Meta::read(&state.pages)
+                                    .and_then(|meta| state.filters.are_those_of(&meta))
+                                    .and_then(|()| {
+                                        Search::filtered(&state.pages, widened.as_deref(), options, asked.clone())
+                                    }),
+                            };
+                            started.map_err(|error| refused(error, state.column, index))?
                         }
                     })
                 }
@@ -179,7 +198,8 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
             };
             let Some(hit) = found else { return Ok(false) };
             (*scan).xs_heaptid = item_pointer(hit.tid);
-            (*scan).xs_recheck = false;
+            // A hash is not the value, and some conditions say more than the index knows.
+            (*scan).xs_recheck = state.asked.is_some();
             (*scan).xs_recheckorderby = false;
             *(*scan).xs_orderbyvals = pg_sys::Datum::from(state.column.stated(hit.distance).to_bits());
             *(*scan).xs_orderbynulls = query.is_none();

@@ -2,6 +2,7 @@
 use pgrx::prelude::*;
 
 use super::column::{BOUND_STRATEGY, DISTANCE_STRATEGY, KIND_PROCEDURE};
+use super::filters::Kind;
 use crate::failure::{Failure, boundary};
 
 /// Checks an operator class and says what is wrong at INFO, as PostgreSQL's own access methods do.
@@ -21,6 +22,20 @@ pub(super) unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
         };
         // SAFETY: look-ups in system catalogues inside a transaction.
         unsafe {
+            if let Some(kind) = Kind::of_type(input)
+                && pg_sys::get_opfamily_member(family, input, input, DISTANCE_STRATEGY as i16) == pg_sys::InvalidOid
+            {
+                for strategy in kind.strategies() {
+                    let operator = pg_sys::get_opfamily_member(family, input, input, strategy as i16);
+                    if operator == pg_sys::InvalidOid {
+                        complain(&format!("is missing the comparison operator, number {strategy}"));
+                    } else if returns(operator) != pg_sys::BOOLOID {
+                        complain(&format!("has an operator {strategy} that does not return boolean"));
+                    }
+                }
+                support(family, input, &mut complain);
+                return Ok(valid);
+            }
             let distance = pg_sys::get_opfamily_member(family, input, input, DISTANCE_STRATEGY as i16);
             if distance == pg_sys::InvalidOid {
                 complain("is missing the distance operator, number 1");
@@ -35,15 +50,26 @@ pub(super) unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
             } else if returns(bound) != pg_sys::BOOLOID {
                 complain("has a bound operator that does not return boolean");
             }
-            let kind = pg_sys::get_opfamily_proc(family, input, input, KIND_PROCEDURE as i16);
-            if kind == pg_sys::InvalidOid {
-                complain("is missing support function 1");
-            } else if pg_sys::get_func_rettype(kind) != pg_sys::INT4OID || takes(kind) != [pg_sys::INTERNALOID] {
-                complain("has a support function 1 with a wrong signature: it must be (internal) returning integer");
-            }
+            support(family, input, &mut complain);
         }
         Ok(valid)
     })
+}
+
+/// Looks at an operator class's support function.
+///
+/// # Safety
+/// Inside a transaction.
+unsafe fn support(family: pg_sys::Oid, input: pg_sys::Oid, complain: &mut dyn FnMut(&str)) {
+    // SAFETY: look-ups in system catalogues.
+    unsafe {
+        let kind = pg_sys::get_opfamily_proc(family, input, input, KIND_PROCEDURE as i16);
+        if kind == pg_sys::InvalidOid {
+            complain("is missing support function 1");
+        } else if pg_sys::get_func_rettype(kind) != pg_sys::INT4OID || takes(kind) != [pg_sys::INTERNALOID] {
+            complain("has a support function 1 with a wrong signature: it must be (internal) returning integer");
+        }
+    }
 }
 
 /// The type that an operator returns.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use ivf::stores::Memory;
 use ivf::{
-    Encoders, Iteration, Meta, Metric, PageStore, Rerank, Sample, Search, SearchOptions, Tid, Trained, Writer,
-    measure_recall,
+    Batch, Encoders, Filter, FilterLayout, Iteration, Meta, Metric, PageStore, Rerank, Sample, Search, SearchOptions,
+    Test, Tid, Trained, Writer, measure_recall,
 };
 
 /// The numbers of a two-dimensional array of `width`-byte little-endian items, and its second dimension.
@@ -55,7 +55,8 @@ fn main() {
 
     let started = Instant::now();
     let most = (64 * lists as usize).min(190_000).min(rows);
-    let mut sample = Sample::new(dimensions, Metric::Cosine, most).unwrap();
+    let layout = FilterLayout::new(&[4]).unwrap();
+    let mut sample = Sample::with_filters(dimensions, layout, Metric::Cosine, most).unwrap();
     for at in 0..most {
         sample.add(&x[at * rows / most * dimensions..][..dimensions]).unwrap();
     }
@@ -73,12 +74,20 @@ fn main() {
     for first in (0..rows).step_by(512) {
         let count = 512.min(rows - first);
         let tids = (first..first + count).map(|row| Tid(row as u64 + 1)).collect();
-        let mut back = encoders
-            .submit(tids, x[first * dimensions..(first + count) * dimensions].to_vec())
-            .unwrap();
-        while let Some((tids, vectors)) = back {
-            encoded.extend(encoders.receive(true).unwrap());
-            back = encoders.submit(tids, vectors).unwrap();
+        let mut filters = Vec::new();
+        for row in first..first + count {
+            layout.put_row(&[Some(value(row))], &mut filters).unwrap();
+        }
+        let mut back = Some(Batch {
+            tids,
+            vectors: x[first * dimensions..(first + count) * dimensions].to_vec(),
+            filters,
+        });
+        while let Some(batch) = back {
+            back = encoders.submit(batch).unwrap();
+            if back.is_some() {
+                encoded.extend(encoders.receive(true).unwrap());
+            }
         }
     }
     while let Some(batch) = encoders.receive(true).unwrap() {
@@ -158,6 +167,82 @@ fn main() {
                 asked as f64 / queries as f64,
                 refined as f64 / queries as f64,
                 late as f64 / queries as f64,
+            );
+        }
+    }
+    for passing in [1000, 100, 10, 1] {
+        filtered(&store, &x, &q, dimensions, passing);
+    }
+}
+
+/// What a row's filter column holds: numbers below 10,000 that follow no vector.
+fn value(row: usize) -> i128 {
+    i128::from((row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % 10_000
+}
+
+/// Recall and time of the ten nearest of the rows whose value is below `passing`, by the lists probed.
+fn filtered(store: &Memory, x: &[f32], q: &[f32], dimensions: usize, passing: i128) {
+    let rows = x.len() / dimensions;
+    let among: Vec<usize> = (0..rows).filter(|&row| value(row) < passing).collect();
+    let queries: Vec<&[f32]> = q.chunks_exact(dimensions).step_by(10).collect();
+    let truths: Vec<Vec<usize>> = queries
+        .iter()
+        .map(|query| {
+            let mut all: Vec<(f64, usize)> = among
+                .iter()
+                .map(|&row| {
+                    (
+                        vectors::cosine_distance(&x[row * dimensions..][..dimensions], query).unwrap(),
+                        row,
+                    )
+                })
+                .collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0));
+            all.into_iter().take(10).map(|(_, row)| row).collect()
+        })
+        .collect();
+    let probes = [16u32, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096].map(Some);
+    for probes in [None].into_iter().chain(probes) {
+        for target_recall in [0.90, 0.95, 0.98, 0.99] {
+            if probes.is_some() && target_recall != 0.98 {
+                continue;
+            }
+            let options = SearchOptions {
+                probes,
+                target_recall,
+                iteration: if probes.is_some() {
+                    Iteration::Off
+                } else {
+                    Iteration::Relaxed
+                },
+                ..SearchOptions::default()
+            };
+            let (mut hits, mut of, mut asked) = (0, 0, 0);
+            let started = Instant::now();
+            for (query, truth) in queries.iter().zip(&truths) {
+                let mut exact = Exact {
+                    rows: x,
+                    query,
+                    asked: 0,
+                };
+                let mut filter = Filter::new();
+                filter.add(0, Test::Within(0, passing - 1));
+                let mut search = Search::filtered(store, Some(query), options, filter).unwrap();
+                for _ in 0..10 {
+                    let Some(hit) = search.next(store, &mut exact).unwrap() else {
+                        break;
+                    };
+                    hits += usize::from(truth.contains(&(hit.tid.0 as usize - 1)));
+                }
+                of += truth.len();
+                asked += exact.asked;
+            }
+            println!(
+                "{} % pass, probes {probes:?} target {target_recall}: recall {:.4} {:.1} us, reranked {:.1}",
+                passing as f64 / 100.0,
+                hits as f64 / of as f64,
+                started.elapsed().as_micros() as f64 / queries.len() as f64,
+                asked as f64 / queries.len() as f64,
             );
         }
     }

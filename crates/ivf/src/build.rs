@@ -17,7 +17,7 @@ use crate::page::{Kind, NONE, Page};
 use crate::rotation::Rotation;
 use crate::search::normalised;
 use crate::split::ROWS_PER_LIST;
-use crate::{Error, PageStore, PageWrite, Result, Tid, grow};
+use crate::{Error, FilterLayout, PageStore, PageWrite, Result, Tid, grow};
 
 /// How long a receiver waits before it looks whether anybody still sends.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -40,9 +40,14 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Room for at most `most_rows`.
+    /// Room for at most `most_rows`, for an index without filter columns.
     pub fn new(dimensions: usize, metric: Metric, most_rows: usize) -> Result<Sample> {
-        let geometry = Geometry::new(dimensions)?;
+        Self::with_filters(dimensions, FilterLayout::default(), metric, most_rows)
+    }
+
+    /// Room for at most `most_rows`.
+    pub fn with_filters(dimensions: usize, filters: FilterLayout, metric: Metric, most_rows: usize) -> Result<Sample> {
+        let geometry = Geometry::with_filters(dimensions, filters)?;
         Ok(Sample {
             geometry,
             metric,
@@ -198,11 +203,14 @@ impl Trained {
         let mut rotated = vec![0.0; self.geometry.rotated];
         let mut near = Vec::new();
         let mut scratch = Scratch::default();
-        for (tid, vector) in batch
+        let bytes = self.geometry.filters.row_bytes();
+        for (at, (tid, vector)) in batch
             .tids
             .iter()
             .zip(batch.vectors.chunks_exact(self.geometry.dimensions))
+            .enumerate()
         {
+            let filters = &batch.filters[at * bytes..(at + 1) * bytes];
             if !rotate(self.metric, &self.rotation, vector, &mut rotated) {
                 encoded.refused += 1;
                 continue;
@@ -213,7 +221,7 @@ impl Trained {
                 &self.geometry,
                 &rotated,
                 centroid.view(),
-                *tid,
+                (*tid, filters),
                 &mut scratch,
                 &mut encoded.records,
             );
@@ -224,9 +232,14 @@ impl Trained {
 }
 
 /// Rows on their way to be encoded.
-struct Batch {
-    tids: Vec<Tid>,
-    vectors: Vec<f32>,
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Where they are.
+    pub tids: Vec<Tid>,
+    /// Their vectors, one after the other.
+    pub vectors: Vec<f32>,
+    /// The values of the filter columns, one row after the other, as [`FilterLayout::put_row`] writes them.
+    pub filters: Vec<u8>,
 }
 
 /// Encoded rows: for each its list, and its record of [`Trained::record_bytes`].
@@ -275,36 +288,39 @@ impl Encoders {
         }
     }
 
-    /// Hands over rows, their vectors one after the other; gives them back when all threads are busy.
+    /// Hands over rows; gives them back when all threads are busy.
     ///
     /// # Errors
-    /// Vectors that are not as many as the rows, or of other dimensions.
-    #[allow(clippy::type_complexity)]
-    pub fn submit(&mut self, tids: Vec<Tid>, vectors: Vec<f32>) -> Result<Option<(Vec<Tid>, Vec<f32>)>> {
+    /// Vectors that are not as many as the rows, or of other dimensions; values of other columns.
+    pub fn submit(&mut self, batch: Batch) -> Result<Option<Batch>> {
         let dimensions = self.trained.geometry.dimensions;
-        if vectors.len() != tids.len() * dimensions {
+        let rows = batch.tids.len();
+        if batch.vectors.len() != rows * dimensions {
             return Err(Error::Dimensions {
                 expected: dimensions,
-                actual: vectors.len() / tids.len().max(1),
+                actual: batch.vectors.len() / rows.max(1),
             });
+        }
+        if batch.filters.len() != rows * self.trained.geometry.filters.row_bytes() {
+            return Err(Error::Store("rows came with the values of other filter columns".into()));
         }
         let Some(work) = &self.work else {
             return Err(Error::Cancelled);
         };
         if self.threads.is_empty() {
-            let encoded = self.trained.encode(Batch { tids, vectors });
+            let encoded = self.trained.encode(batch);
             self.pending += 1;
             return match self.results.send(encoded) {
                 Ok(()) => Ok(None),
                 Err(_) => Err(Error::Store("nobody receives encoded rows".into())),
             };
         }
-        match work.try_send(Batch { tids, vectors }) {
+        match work.try_send(batch) {
             Ok(()) => {
                 self.pending += 1;
                 Ok(None)
             }
-            Err(TrySendError::Full(batch)) => Ok(Some((batch.tids, batch.vectors))),
+            Err(TrySendError::Full(batch)) => Ok(Some(batch)),
             Err(TrySendError::Disconnected(_)) => Err(Error::Store("the encoding threads ended".into())),
         }
     }
@@ -493,6 +509,7 @@ impl<'s, S: PageStore> Writer<'s, S> {
         let meta = Meta {
             dimensions: geometry.dimensions,
             metric: self.trained.metric,
+            filters: geometry.filters,
             lists: self.trained.lists,
             rows: self.rows,
             branches: branches.len() as u32,
@@ -570,9 +587,19 @@ fn squared(geometry: &Geometry, metric: Metric, records: &[&[u8]]) -> f64 {
         .sum()
 }
 
-/// Makes an index without rows: one branch with one empty list, which splits as it fills.
+/// Makes an index without rows and filter columns, as [`create_empty_with`] does.
 pub fn create_empty<S: PageStore>(store: &S, dimensions: usize, metric: Metric) -> Result<Meta> {
-    let geometry = Geometry::new(dimensions)?;
+    create_empty_with(store, dimensions, FilterLayout::default(), metric)
+}
+
+/// Makes an index without rows: one branch with one empty list, which splits as it fills.
+pub fn create_empty_with<S: PageStore>(
+    store: &S,
+    dimensions: usize,
+    filters: FilterLayout,
+    metric: Metric,
+) -> Result<Meta> {
+    let geometry = Geometry::with_filters(dimensions, filters)?;
     let zero = OwnedCentroid::round(&vec![0.0; geometry.rotated]);
     let tree = Tree {
         branches: vec![zero.clone()],

@@ -27,6 +27,21 @@ pub struct Report {
 ///
 /// What is wrong goes into the report; an error is returned only where the store fails or the work is cancelled.
 pub fn check<S: PageStore>(store: &S, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<Report> {
+    check_rows(store, &mut |row| visit(row.tid))
+}
+
+/// A row that a check comes to.
+pub struct CheckedRow<'c> {
+    /// Where it is.
+    pub tid: Tid,
+    /// The scan page on which it is.
+    pub block: u32,
+    /// The filter columns' values, as [`FilterLayout::put_row`](crate::FilterLayout::put_row) writes them.
+    pub filters: &'c [u8],
+}
+
+/// As [`check`], with all that is known of each row.
+pub fn check_rows<S: PageStore>(store: &S, visit: &mut Visit<'_>) -> Result<Report> {
     let _structure = store.lock(0, LockMode::Exclusive, true)?;
     let mut checker = Checker {
         store,
@@ -40,6 +55,8 @@ pub fn check<S: PageStore>(store: &S, visit: &mut dyn FnMut(Tid) -> Result<()>) 
     }
     Ok(checker.report)
 }
+
+type Visit<'v> = dyn FnMut(CheckedRow<'_>) -> Result<()> + 'v;
 
 struct Checker<'s, S> {
     store: &'s S,
@@ -68,7 +85,7 @@ impl<S: PageStore> Checker<'_, S> {
         Ok(())
     }
 
-    fn everything(&mut self, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<()> {
+    fn everything(&mut self, visit: &mut Visit<'_>) -> Result<()> {
         let meta = Meta::read(self.store)?;
         let geometry = meta.geometry()?;
         let branches = directory::branches(self.store, &meta, &geometry)?;
@@ -129,7 +146,7 @@ impl<S: PageStore> Checker<'_, S> {
         self.unused()
     }
 
-    fn list(&mut self, geometry: &Geometry, entry: &ListEntry, visit: &mut dyn FnMut(Tid) -> Result<()>) -> Result<()> {
+    fn list(&mut self, geometry: &Geometry, entry: &ListEntry, visit: &mut Visit<'_>) -> Result<()> {
         let mut block = entry.head;
         let mut insert_page = None;
         let mut in_chain = HashSet::new();
@@ -141,7 +158,7 @@ impl<S: PageStore> Checker<'_, S> {
                     format!("a page that two places lead to, list {} among them", entry.list),
                 ));
             }
-            let (tids, places, next) = {
+            let ((tids, values, places), next) = {
                 let page = self.store.read(block)?;
                 if !page.is(Kind::Scan, entry.list, entry.generation) {
                     return Err(Error::corrupted(
@@ -152,14 +169,13 @@ impl<S: PageStore> Checker<'_, S> {
                 if block == entry.head {
                     insert_page = Some(list::insert_page(&page));
                 }
-                let (tids, places) = self.scan_page(geometry, block, &page);
-                (tids, places, page.trailer().next)
+                (self.scan_page(geometry, block, &page), page.trailer().next)
             };
             grow::insert(&mut in_chain, block)?;
             for (refine, most) in places {
                 self.refine_page(geometry, entry, block, refine, most)?;
             }
-            for tid in tids {
+            for (at, tid) in tids.into_iter().enumerate() {
                 if !grow::insert(&mut self.tids, tid)? {
                     self.problem(
                         block,
@@ -167,7 +183,9 @@ impl<S: PageStore> Checker<'_, S> {
                     );
                 }
                 self.report.rows += 1;
-                visit(tid)?;
+                let bytes = geometry.filters.row_bytes();
+                let filters = &values[at * bytes..(at + 1) * bytes];
+                visit(CheckedRow { tid, block, filters })?;
             }
             block = next;
         }
@@ -180,11 +198,13 @@ impl<S: PageStore> Checker<'_, S> {
         Ok(())
     }
 
-    /// Row pointers of a scan page, and its refine pages with the number of records that each must have.
-    fn scan_page(&mut self, geometry: &Geometry, block: u32, page: &Page) -> (Vec<Tid>, Vec<(u32, usize)>) {
+    /// Row pointers of a scan page, the filter columns' values of these rows, and its refine pages with the number of
+    /// records that each must have.
+    fn scan_page(&mut self, geometry: &Geometry, block: u32, page: &Page) -> (Vec<Tid>, Vec<u8>, Vec<(u32, usize)>) {
         let used = list::used_blocks(geometry, page);
         let mut tids = Vec::new();
         let mut needed = vec![0usize; geometry.refine_pages];
+        let mut values = Vec::new();
         for slot in 0..used * BLOCK {
             if list::live(geometry, page, slot / BLOCK) >> (slot % BLOCK) & 1 == 0 {
                 continue;
@@ -195,6 +215,14 @@ impl<S: PageStore> Checker<'_, S> {
             }
             if !list::factor(geometry, page, slot).is_finite() {
                 self.problem(block, format!("slot {slot} has no number as factor"));
+            }
+            let before = values.len();
+            list::take_filters(geometry, page, slot, &mut values);
+            if !geometry.filters.is_row_sound(&values[before..]) {
+                self.problem(
+                    block,
+                    format!("slot {slot} has a value in a filter column that is NULL"),
+                );
             }
             tids.push(tid);
             let at = slot / geometry.refines;
@@ -209,7 +237,7 @@ impl<S: PageStore> Checker<'_, S> {
                 self.problem(block, format!("refine page {at} is missing"));
             }
         }
-        (tids, places)
+        (tids, values, places)
     }
 
     fn refine_page(

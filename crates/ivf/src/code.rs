@@ -29,7 +29,8 @@ const ROUNDING_ERROR: f32 = 0.288_7;
 
 /// A vector's codes on the way to their pages.
 ///
-/// Row pointer (6 bytes), addend and factor of the one-bit code as bfloat16 (2 + 2), its nibbles, the refine record.
+/// Row pointer (6 bytes), addend and factor of the one-bit code as bfloat16 (2 + 2), its nibbles, the refine record,
+/// the filter columns' values.
 pub(crate) struct CodeRecord;
 
 impl CodeRecord {
@@ -38,7 +39,7 @@ impl CodeRecord {
     const NIBBLES: usize = Self::FACTOR + 2;
 
     pub fn bytes(geometry: &Geometry) -> usize {
-        Self::NIBBLES + geometry.scanned / 8 + geometry.refine_bytes
+        Self::filters_at(geometry) + geometry.filters.row_bytes()
     }
 
     pub fn tid(record: &[u8]) -> Tid {
@@ -58,7 +59,16 @@ impl CodeRecord {
     }
 
     pub fn refine<'r>(record: &'r [u8], geometry: &Geometry) -> &'r [u8] {
-        &record[Self::NIBBLES + geometry.scanned / 8..]
+        &record[Self::NIBBLES + geometry.scanned / 8..Self::filters_at(geometry)]
+    }
+
+    /// The filter columns' values, as [`FilterLayout::put_row`](crate::FilterLayout::put_row) writes them.
+    pub fn filters<'r>(record: &'r [u8], geometry: &Geometry) -> &'r [u8] {
+        &record[Self::filters_at(geometry)..]
+    }
+
+    fn filters_at(geometry: &Geometry) -> usize {
+        Self::NIBBLES + geometry.scanned / 8 + geometry.refine_bytes
     }
 
     pub fn nibbles_mut<'r>(record: &'r mut [u8], geometry: &Geometry) -> &'r mut [u8] {
@@ -66,7 +76,7 @@ impl CodeRecord {
     }
 
     pub fn refine_mut<'r>(record: &'r mut [u8], geometry: &Geometry) -> &'r mut [u8] {
-        &mut record[Self::NIBBLES + geometry.scanned / 8..]
+        &mut record[Self::NIBBLES + geometry.scanned / 8..Self::filters_at(geometry)]
     }
 }
 
@@ -90,13 +100,14 @@ pub(crate) struct Scratch {
     code: Vec<u8>,
 }
 
-/// Appends the record of a rotated vector `x` in the list of `centroid`; gives ‖o‖².
+/// Appends the record of a row, a rotated vector `x` with its filter columns' values, in the list of `centroid`; gives
+/// ‖o‖².
 pub(crate) fn encode(
     metric: Metric,
     geometry: &Geometry,
     x: &[f32],
     centroid: Centroid<'_>,
-    tid: Tid,
+    (tid, filters): (Tid, &[u8]),
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) -> f32 {
@@ -140,10 +151,11 @@ pub(crate) fn encode(
         0.0
     };
     let (constant, scale) = terms(d, with_centre);
-    let refine = &mut record[CodeRecord::NIBBLES + scanned / 8..];
+    let refine = CodeRecord::refine_mut(record, geometry);
     refine[..4].copy_from_slice(&scale.to_le_bytes());
     refine[4..8].copy_from_slice(&constant.to_le_bytes());
     quantised::put_six_bit(&mut refine[REFINE_HEADER..], code);
+    record[CodeRecord::filters_at(geometry)..].copy_from_slice(filters);
     squared
 }
 

@@ -14,13 +14,25 @@ pub(crate) fn list_lock(list: u32) -> u32 {
     list.wrapping_add(1)
 }
 
-/// Adds a row. False: it has no place in the index (a zero vector under cosine).
+/// Adds a row to an index without filter columns, as [`insert_with`] does.
 ///
 /// # Errors
 /// A vector of other dimensions than the index's; a corrupted page.
 pub fn insert<S: PageStore>(store: &S, vector: &[f32], tid: Tid) -> Result<bool> {
+    insert_with(store, vector, &[], tid)
+}
+
+/// Adds a row with the values of the index's filter columns, none for NULL. False: it has no place in the index (a zero
+/// vector under cosine).
+///
+/// # Errors
+/// A vector of other dimensions than the index's; fewer or more values than it has columns; a corrupted page.
+pub fn insert_with<S: PageStore>(store: &S, vector: &[f32], values: &[Option<i128>], tid: Tid) -> Result<bool> {
     let meta = Meta::read(store)?;
     let geometry = meta.geometry()?;
+    let mut filters = Vec::with_capacity(geometry.filters.row_bytes());
+    geometry.filters.put_row(values, &mut filters)?;
+    let row = (tid, filters.as_slice());
     if vector.len() != geometry.dimensions {
         return Err(Error::Dimensions {
             expected: geometry.dimensions,
@@ -52,7 +64,7 @@ pub fn insert<S: PageStore>(store: &S, vector: &[f32], tid: Tid) -> Result<bool>
             continue;
         };
         // A split may have come before the lock.
-        let Some(record) = encode_for(store, &meta, &geometry, &rotated, &probe, tid, &mut scratch)? else {
+        let Some(record) = encode_for(store, &meta, &geometry, &rotated, &probe, row, &mut scratch)? else {
             continue;
         };
         let grown = match put_first(store, &geometry, &probe, &record)? {
@@ -79,7 +91,7 @@ fn encode_for<S: PageStore>(
     geometry: &Geometry,
     rotated: &[f32],
     probe: &Probe,
-    tid: Tid,
+    row: (Tid, &[u8]),
     scratch: &mut Scratch,
 ) -> Result<Option<Vec<u8>>> {
     let page = store.read(probe.block)?;
@@ -88,7 +100,7 @@ fn encode_for<S: PageStore>(
     }
     let mut record = Vec::new();
     let centroid = directory::centroid(geometry, &page, probe.at as usize);
-    code::encode(meta.metric, geometry, rotated, centroid, tid, scratch, &mut record);
+    code::encode(meta.metric, geometry, rotated, centroid, row, scratch, &mut record);
     Ok(Some(record))
 }
 

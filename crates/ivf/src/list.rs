@@ -58,8 +58,26 @@ pub(crate) fn set_refine_block(page: &mut Page, at: usize, block: u32) {
     page.put(REFINE_BLOCKS + 4 * at, block);
 }
 
+/// Where the filter columns' values of a block are: those of all blocks lie in front of the first.
+fn filters_at(geometry: &Geometry, block: usize) -> std::ops::Range<usize> {
+    let start = REFINE_BLOCKS + 4 * geometry.refine_pages + block * geometry.filter_bytes;
+    start..start + geometry.filter_bytes
+}
+
 fn block_at(geometry: &Geometry, block: usize) -> usize {
-    REFINE_BLOCKS + 4 * geometry.refine_pages + block * geometry.block_bytes
+    filters_at(geometry, geometry.blocks).start + block * geometry.block_bytes
+}
+
+/// The filter columns' values of a block.
+pub(crate) fn filters<'p>(geometry: &Geometry, page: &'p Page, block: usize) -> &'p [u8] {
+    &page.0[filters_at(geometry, block)]
+}
+
+/// Appends the filter columns' values of a row.
+pub(crate) fn take_filters(geometry: &Geometry, page: &Page, slot: usize, row: &mut Vec<u8>) {
+    geometry
+        .filters
+        .take(filters(geometry, page, slot / BLOCK), slot % BLOCK, row);
 }
 
 /// Which slots of a block hold a row, and how many.
@@ -128,6 +146,10 @@ pub(crate) fn put_scan(geometry: &Geometry, page: &mut Page, slot: usize, record
         within,
         CodeRecord::nibbles(record, geometry),
     );
+    let values = &mut page.0[filters_at(geometry, block)];
+    geometry
+        .filters
+        .put(values, within, CodeRecord::filters(record, geometry));
     let mask = live(geometry, page, block) | 1 << within;
     set_live(geometry, page, block, mask);
 }
@@ -138,10 +160,13 @@ pub(crate) fn take_scan(geometry: &Geometry, page: &Page, slot: usize, records: 
     let bytes = block_at(geometry, block);
     let block = &page.0[bytes..bytes + geometry.block_bytes];
     let start = records.len();
+    let mut values = Vec::with_capacity(geometry.filters.row_bytes());
+    take_filters(geometry, page, slot, &mut values);
     records.extend_from_slice(&block[TIDS + Tid::SIZE * within..][..Tid::SIZE]);
     records.extend_from_slice(&block[ADDENDS + 2 * within..][..2]);
     records.extend_from_slice(&block[FACTORS + 2 * within..][..2]);
-    records.resize(start + CodeRecord::bytes(geometry), 0);
+    records.resize(start + CodeRecord::bytes(geometry) - values.len(), 0);
+    records.extend_from_slice(&values);
     quantised::take_nibbles(
         &block[CODES..],
         within,

@@ -4,9 +4,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::geometry::Geometry;
 #[cfg(test)]
 use crate::page::TRAILER;
-use crate::page::{CONTENT, Kind, NONE, Page};
-use crate::recall::FEW_LISTS;
-use crate::{Error, PageStore, PageWrite, Result};
+use crate::page::{CONTENT, FILTER_VERSION, FORMAT_VERSION, Kind, NONE, Page};
+use crate::recall::{FEW_LISTS, NEIGHBOURS};
+use crate::split::ROWS_PER_LIST;
+use crate::{Error, FilterLayout, PageStore, PageWrite, Result};
 
 /// Most points of a stored curve.
 pub(crate) const MOST_POINTS: usize = 24;
@@ -14,6 +15,9 @@ pub(crate) const MOST_POINTS: usize = 24;
 pub(crate) const MOST_DISTANCES: usize = 24;
 /// Fewer lists are not worth the time that they save, and rows that came since the measurement may lie beside them.
 const FEWEST_PROBES: u32 = 10;
+/// How much more slowly the lists to probe grow where most rows pass a filter: with it the number that 100,000 rows of
+/// descriptors needed for 0.95 where 10, 1 and 0.1 % pass is met or exceeded by at most a third.
+const SLOWLY: f64 = 1.25;
 /// The rotation's seed. Stored, so that another may be chosen some day.
 pub(crate) const SEED: u64 = 0x0063_6f70_796d_6174;
 
@@ -70,6 +74,7 @@ struct Stored {
     /// Zero, as what follows, where an earlier version wrote the page.
     distance_points: u32,
     distances: [DistancePoint; MOST_DISTANCES],
+    filters: FilterLayout,
 }
 
 /// What block 0 says.
@@ -79,6 +84,8 @@ pub struct Meta {
     pub dimensions: usize,
     /// How the nearest is meant.
     pub metric: Metric,
+    /// Columns whose values lie beside the codes.
+    pub filters: FilterLayout,
     /// Number of lists.
     pub lists: u32,
     /// Rows when last counted: at the build or by a vacuum.
@@ -112,7 +119,7 @@ impl Meta {
     }
 
     pub(crate) fn parse(page: &Page) -> Result<Meta> {
-        page.expect(0, Kind::Meta)?;
+        let trailer = page.expect(0, Kind::Meta)?;
         let stored: Stored = page.get(CONTENT);
         let metric = match stored.metric {
             1 => Metric::L2,
@@ -121,7 +128,9 @@ impl Meta {
             other => return Err(Error::corrupted(0, format!("unknown metric {other}"))),
         };
         let sound = stored.ready == 1
-            && Geometry::new(stored.dimensions as usize).is_ok()
+            && stored.filters.is_sound()
+            && stored.filters.is_empty() == (trailer.version == FORMAT_VERSION)
+            && Geometry::with_filters(stored.dimensions as usize, stored.filters).is_ok()
             && stored.points as usize <= MOST_POINTS
             && stored.distance_points as usize <= MOST_DISTANCES
             && stored.lists > 0
@@ -133,6 +142,7 @@ impl Meta {
         Ok(Meta {
             dimensions: stored.dimensions as usize,
             metric,
+            filters: stored.filters,
             lists: stored.lists,
             rows: stored.rows,
             branches: stored.branches,
@@ -180,8 +190,10 @@ impl Meta {
                 chains: self.chains,
                 distance_points: distance_points as u32,
                 distances,
+                filters: self.filters,
             },
         );
+        page.set_version(self.format_version());
         page.set_used(CONTENT + size_of::<Stored>());
     }
 
@@ -194,8 +206,18 @@ impl Meta {
         store.commit(vec![page])
     }
 
-    pub(crate) fn geometry(&self) -> Result<Geometry> {
-        Geometry::new(self.dimensions)
+    /// The version of the format on disk.
+    pub fn format_version(&self) -> u8 {
+        if self.filters.is_empty() {
+            FORMAT_VERSION
+        } else {
+            FILTER_VERSION
+        }
+    }
+
+    /// The layout of the pages.
+    pub fn geometry(&self) -> Result<Geometry> {
+        Geometry::with_filters(self.dimensions, self.filters)
     }
 
     /// The part of the rows that lies within a distance of one of them, as the SQL operator gives it; none where that
@@ -245,12 +267,28 @@ impl Meta {
     }
 }
 
+impl Meta {
+    /// The lists to probe for a part of the ten nearest neighbours among a part of the rows, from 0 to 1.
+    ///
+    /// Two numbers are known: of all rows, what the curve says; of ten rows, all lists. Between them the number grows
+    /// with the logarithm of the rows that pass, at first more slowly.
+    pub fn probes_among(&self, target_recall: f32, part: f64) -> u32 {
+        let of_all = f64::from(self.probes_for(target_recall));
+        let lists = f64::from(self.lists);
+        let rows = (self.rows as f64).max(ROWS_PER_LIST as f64 * lists);
+        let way = (part.clamp(f64::MIN_POSITIVE, 1.0).ln() / (NEIGHBOURS as f64 / rows).ln()).clamp(0.0, 1.0);
+        let wanted = of_all * (lists / of_all).powf(way.powf(SLOWLY));
+        (wanted.ceil() as u32).clamp(1, self.lists)
+    }
+}
+
 #[cfg(test)]
 impl Meta {
     pub(crate) fn with_distances(distances: Vec<DistancePoint>) -> Meta {
         Meta {
             dimensions: 3,
             metric: Metric::L2,
+            filters: FilterLayout::default(),
             lists: 100,
             rows: 0,
             branches: 1,
@@ -288,6 +326,54 @@ mod tests {
         meta.distances.clear();
         assert_eq!(Meta::parse(&page).unwrap(), meta);
         assert_eq!(meta.part_within(0.5), None);
+    }
+
+    #[test]
+    fn filter_columns_have_a_version_of_their_own_and_other_versions_are_refused() {
+        let mut page = *Page::new(Kind::Meta, 0, 0);
+        let plain = Meta::with_distances(Vec::new());
+        let with = Meta {
+            filters: FilterLayout::new(&[4, 16]).unwrap(),
+            ..plain.clone()
+        };
+        for (meta, version) in [(&plain, FORMAT_VERSION), (&with, FILTER_VERSION)] {
+            meta.write(&mut page);
+            assert_eq!(page.trailer().version, version);
+            assert_eq!(&Meta::parse(&page).unwrap(), meta);
+        }
+        // As an earlier version would read it, and the other way round: neither takes the codes for what they are not.
+        page.set_version(FORMAT_VERSION);
+        assert!(matches!(Meta::parse(&page), Err(Error::Corrupted { block: 0, .. })));
+        plain.write(&mut page);
+        page.set_version(FILTER_VERSION);
+        assert!(matches!(Meta::parse(&page), Err(Error::Corrupted { block: 0, .. })));
+        page.set_version(FILTER_VERSION + 1);
+        assert!(matches!(
+            Meta::parse(&page),
+            Err(Error::Version { found: 3, expected: 2 })
+        ));
+    }
+
+    #[test]
+    fn fewer_rows_that_pass_are_looked_for_in_more_lists_up_to_all_of_them() {
+        let meta = Meta {
+            rows: 1_000_000,
+            lists: 3905,
+            measured_lists: 3905,
+            curve: vec![CurvePoint {
+                probes: 200,
+                recall: 1.0,
+            }],
+            ..Meta::with_distances(Vec::new())
+        };
+        let probes: Vec<u32> = [1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-9, 0.0]
+            .iter()
+            .map(|&part| meta.probes_among(0.9, part))
+            .collect();
+        assert_eq!((probes[0], &probes[5..]), (200, &[3905; 3][..]));
+        assert!(probes[..6].is_sorted_by(|a, b| a < b), "{probes:?}");
+        // What a NaN in a damaged or strange estimate does is no panic, and no lists that are not there.
+        assert!((1..=3905).contains(&meta.probes_among(0.9, f64::NAN)));
     }
 
     #[test]

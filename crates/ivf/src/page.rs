@@ -7,6 +7,9 @@ use crate::{Error, Result};
 pub const PAGE_SIZE: usize = 8192;
 /// The format's version, in every page.
 pub const FORMAT_VERSION: u8 = 1;
+/// The version in block 0 of an index with filter columns: earlier versions, which would not know where on a page its
+/// codes lie, read nothing of it.
+pub const FILTER_VERSION: u8 = 2;
 /// Where content begins: behind PostgreSQL's page header.
 pub(crate) const CONTENT: usize = 24;
 /// Where content ends and the trailer begins.
@@ -47,7 +50,7 @@ pub(crate) enum Kind {
 #[repr(C)]
 pub(crate) struct Trailer {
     magic: u16,
-    version: u8,
+    pub version: u8,
     kind: u8,
     /// The list that the page belongs to; 0 where it belongs to none.
     pub list: u32,
@@ -106,6 +109,14 @@ impl Page {
         self.0[TRAILER..].copy_from_slice(bytemuck::bytes_of(&trailer));
     }
 
+    pub(crate) fn set_version(&mut self, version: u8) {
+        let trailer = Trailer {
+            version,
+            ..self.trailer()
+        };
+        self.set_trailer(trailer);
+    }
+
     pub(crate) fn set_next(&mut self, next: u32) {
         let trailer = Trailer { next, ..self.trailer() };
         self.set_trailer(trailer);
@@ -117,10 +128,15 @@ impl Page {
         if trailer.magic != MAGIC {
             return Err(Error::corrupted(block, "not a page of an ivf index"));
         }
-        if trailer.version != FORMAT_VERSION {
+        let filters = kind == Kind::Meta && trailer.version == FILTER_VERSION;
+        if trailer.version != FORMAT_VERSION && !filters {
             return Err(Error::Version {
                 found: u32::from(trailer.version),
-                expected: u32::from(FORMAT_VERSION),
+                expected: u32::from(if kind == Kind::Meta {
+                    FILTER_VERSION
+                } else {
+                    FORMAT_VERSION
+                }),
             });
         }
         if trailer.kind != kind as u8 {

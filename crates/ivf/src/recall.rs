@@ -14,7 +14,7 @@ use crate::store::LockMode;
 use crate::{Error, Meta, Metric, PageStore, Result, Tid, distances, split};
 
 /// Neighbours that are to be found.
-const NEIGHBOURS: usize = 10;
+pub(crate) const NEIGHBOURS: usize = 10;
 /// How far a perturbed copy lies from its row, in lengths of the row.
 const PERTURBATION: f32 = 0.5;
 /// A truth is looked for in at least so many lists.

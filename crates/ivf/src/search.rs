@@ -7,6 +7,7 @@ use vectors::quantised;
 use crate::candidates::{Candidate, Cut, Kept, Position};
 use crate::code::{InList, Query};
 use crate::directory::{Descent, MOST_RESTARTS, Probe};
+use crate::filter::Filter;
 use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE};
@@ -28,6 +29,8 @@ const LOOKAHEAD: usize = 8;
 /// Rows after which more lists are probed, and how many times as many until the next time.
 const FIRST_WIDENING: usize = 16;
 const WIDENING: usize = 8;
+/// How many times as many lists as were probed are added at once for a filter.
+const REACHING: usize = 4;
 /// How many times as many candidates a further scan of the same lists keeps.
 const GROWTH: usize = 8;
 
@@ -125,6 +128,15 @@ fn last(key: f64) -> f64 {
     if key.is_nan() { f64::INFINITY } else { key }
 }
 
+/// Rows of the lists that were scanned.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    /// Free slots among them: it is a measure of the work.
+    all: u64,
+    /// Those that the filter lets pass.
+    passing: u64,
+}
+
 /// Lists that were probed together.
 #[derive(Debug, Clone, Copy)]
 struct Round {
@@ -145,6 +157,9 @@ pub struct Search {
     query: Query,
     options: SearchOptions,
     bound: Option<f32>,
+    /// None: every row passes.
+    filter: Option<Filter>,
+    tally: Tally,
     /// None: the lists probed so far were chosen together with those of other searches.
     descent: Option<Descent>,
     /// Rows that a scan within some key kept, in order.
@@ -179,6 +194,19 @@ impl Search {
     /// # Errors
     /// A query of other dimensions than the index's; a corrupted page.
     pub fn new<S: PageStore>(store: &S, query: Option<&[f32]>, options: SearchOptions) -> Result<Search> {
+        Self::filtered(store, query, options, Filter::new())
+    }
+
+    /// Begins a search among the rows that pass a filter.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); a filter on a column that the index does not have.
+    pub fn filtered<S: PageStore>(
+        store: &S,
+        query: Option<&[f32]>,
+        options: SearchOptions,
+        filter: Filter,
+    ) -> Result<Search> {
         let meta = Meta::read(store)?;
         let geometry = meta.geometry()?;
         if let Some(query) = query
@@ -189,8 +217,13 @@ impl Search {
                 actual: query.len(),
             });
         }
+        if !filter.fits(&meta.filters) {
+            return Err(Error::corrupted(0, "has fewer filter columns than the index"));
+        }
         let rotated = Self::rotate(&meta, &geometry, query);
-        Self::rotated(store, meta, geometry, &rotated, options)
+        let mut search = Self::rotated(store, meta, geometry, &rotated, options)?;
+        search.filter = (!filter.is_empty()).then_some(filter);
+        Ok(search)
     }
 
     /// A query as the index's vectors are; zeros for none, and for a zero one under cosine.
@@ -236,6 +269,8 @@ impl Search {
             query,
             options,
             bound,
+            filter: None,
+            tally: Tally::default(),
             descent: None,
             kept_within: Vec::new(),
             probes: Vec::new(),
@@ -444,7 +479,11 @@ impl Search {
 
     /// Probes the next lists. False: there are none, or no more are wanted.
     fn next_round<S: PageStore>(&mut self, store: &S) -> Result<bool> {
-        let wanted = if self.rounds.is_empty() {
+        if self.filter.as_ref().is_some_and(Filter::is_impossible) {
+            return Ok(false);
+        }
+        let first = self.rounds.is_empty();
+        let wanted = if first {
             first_probes(&self.meta, &self.options)
         } else if self.options.iteration == Iteration::Off || self.ended || self.nothing_within_bound_beyond() {
             return Ok(false);
@@ -455,7 +494,31 @@ impl Search {
             None => FIRST_CANDIDATES,
             Some(round) => round.capacity.saturating_mul(GROWTH),
         };
-        self.probe(store, wanted, capacity)
+        let probed = self.probe(store, wanted, capacity)?;
+        if first {
+            self.reach(store)?;
+        }
+        Ok(probed)
+    }
+
+    /// Where a filter lets few rows pass, the nearest of these lie farther away than the nearest of all: probes as many
+    /// lists more as the part that passes says, before a row is given.
+    fn reach<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        if self.filter.is_none() || self.options.probes.is_some() || self.bound.is_some() {
+            return Ok(());
+        }
+        while !self.ended {
+            // Where none passed yet, it is as if the next row would.
+            let part = (self.tally.passing as f64 + 1.0) / (self.tally.all as f64 + 1.0);
+            let wanted = self.meta.probes_among(self.options.target_recall, part) as usize;
+            let probed = self.probes.len();
+            if wanted <= probed {
+                break;
+            }
+            // What part passes near the query is known the better the more lists were looked at.
+            self.probe(store, (wanted - probed).min(REACHING * probed), FIRST_CANDIDATES)?;
+        }
+        Ok(())
     }
 
     fn probe<S: PageStore>(&mut self, store: &S, wanted: usize, capacity: usize) -> Result<bool> {
@@ -533,6 +596,7 @@ impl Search {
             first, end, capacity, ..
         } = self.rounds[round];
         let mut kept = Kept::new(capacity, from)?;
+        let mut tally = Tally::default();
         for at in first..end {
             store.interrupts()?;
             if let Some((next, _)) = self.probes.get(at + 1)
@@ -540,10 +604,14 @@ impl Search {
             {
                 list::prefetch_scan(store, next.entry.head);
             }
-            if self.scan_list(store, at, &mut kept)? == Walked::Moved {
+            if self.scan_list(store, at, &mut kept, &mut tally)? == Walked::Moved {
                 let block = self.probes[at].0.block;
                 return self.start_again(store, block, self.probes.len(), capacity);
             }
+        }
+        if from.is_none() {
+            self.tally.all += tally.all;
+            self.tally.passing += tally.passing;
         }
         self.keep(round, kept)
     }
@@ -566,15 +634,15 @@ impl Search {
         Ok(())
     }
 
-    fn scan_list<S: PageStore>(&self, store: &S, at: usize, kept: &mut Kept) -> Result<Walked> {
+    fn scan_list<S: PageStore>(&self, store: &S, at: usize, kept: &mut Kept, tally: &mut Tally) -> Result<Walked> {
         let entry = &self.probes[at].0.entry;
         list::walk(store, entry.head, entry.list, entry.generation, |_, page| {
-            self.scan_page(page, at, kept, f32::INFINITY)
+            self.scan_page(page, at, kept, f32::INFINITY, tally)
         })
     }
 
     /// Looks for candidates on a page of the list of probe `at`, whose keys do not lie beyond `reach`.
-    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept, reach: f32) -> Result<()> {
+    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept, reach: f32, tally: &mut Tally) -> Result<()> {
         let (probe, in_list) = &self.probes[at];
         let geometry = &self.geometry;
         let kernels = quantised::kernels();
@@ -586,7 +654,19 @@ impl Search {
         });
         let mut estimates = [0.0; BLOCK];
         for block in 0..list::used_blocks(geometry, page) {
-            let live = list::live(geometry, page, block);
+            let mut asked = u32::MAX;
+            if let Some(filter) = &self.filter {
+                // The values of all blocks lie beside each other; the block itself is far from them.
+                asked = filter.passing(&geometry.filters, list::filters(geometry, page, block), asked);
+                tally.all += BLOCK as u64;
+                if asked == 0 {
+                    continue;
+                }
+            }
+            let live = list::live(geometry, page, block) & asked;
+            if self.filter.is_some() {
+                tally.passing += u64::from(live.count_ones());
+            }
             let view = list::block(geometry, page, block);
             let mut limit = kept.limit().min(most);
             if reach < f32::INFINITY {
@@ -643,6 +723,7 @@ impl Search {
         self.kept_within.clear();
         self.rounds.clear();
         self.ended = false;
+        self.tally = Tally::default();
         self.probe(store, wanted.max(1), capacity)?;
         Ok(())
     }

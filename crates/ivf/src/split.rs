@@ -110,6 +110,8 @@ struct Rows<'s, S: PageStore> {
     centroid: OwnedCentroid,
     /// Each row, the block of its code, and the place there.
     places: Vec<(Tid, u32, usize)>,
+    /// The filter columns' values of each row, one after the other.
+    filters: Vec<u8>,
 }
 
 impl<'s, S: PageStore> Rows<'s, S> {
@@ -121,11 +123,13 @@ impl<'s, S: PageStore> Rows<'s, S> {
         head: u32,
         centroid: OwnedCentroid,
     ) -> Result<Self> {
-        let mut places = Vec::new();
+        let (mut places, mut filters) = (Vec::new(), Vec::new());
         let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |_, page| {
             for slot in live_slots(geometry, page) {
                 let (block, place) = list::refine_place(geometry, page, slot);
                 grow::push(&mut places, (list::tid(geometry, page, slot), block, place))?;
+                filters.try_reserve(geometry.filters.row_bytes())?;
+                list::take_filters(geometry, page, slot, &mut filters);
             }
             Ok(())
         })?;
@@ -139,11 +143,12 @@ impl<'s, S: PageStore> Rows<'s, S> {
             probe,
             centroid,
             places,
+            filters,
         })
     }
 
-    /// Decodes every `step`-th row, one at a time.
-    fn each(&self, step: usize, mut visit: impl FnMut(Tid, &[f32]) -> Result<()>) -> Result<()> {
+    /// Decodes every `step`-th row, one at a time: pointer and filter columns' values, and the vector.
+    fn each(&self, step: usize, mut visit: impl FnMut((Tid, &[u8]), &[f32]) -> Result<()>) -> Result<()> {
         let mut vector = vec![0.0; self.geometry.rotated];
         let mut code = vec![0; self.geometry.rotated];
         let rotation = Rotation::shared(self.geometry, self.meta.seed);
@@ -164,7 +169,9 @@ impl<'s, S: PageStore> Rows<'s, S> {
             if self.meta.metric == Metric::Cosine {
                 rescale(&mut vector, 1.0);
             }
-            visit(tid, &vector)?;
+            let bytes = self.geometry.filters.row_bytes();
+            let filters = &self.filters[at * step * bytes..][..bytes];
+            visit((tid, filters), &vector)?;
         }
         Ok(())
     }
@@ -204,7 +211,7 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
     let mut records = vec![Vec::new(); centroids.len()];
     let mut squares = vec![0.0f64; centroids.len()];
     let bytes = CodeRecord::bytes(geometry);
-    rows.each(1, |tid, vector| {
+    rows.each(1, |row, vector| {
         let nearest = kmeans::nearest(vector, centroids);
         let records = &mut records[nearest];
         records.try_reserve(bytes)?;
@@ -213,7 +220,7 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
             geometry,
             vector,
             centroids[nearest].view(),
-            tid,
+            row,
             &mut scratch,
             records,
         ));

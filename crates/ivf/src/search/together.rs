@@ -5,7 +5,7 @@
 //! first lists and its first rows it does by itself, later, as any other search.
 use vectors::quantised;
 
-use super::{FIRST_CANDIDATES, FIRST_WIDENING, Kept, Nearest, Search, SearchOptions, first_probes};
+use super::{FIRST_CANDIDATES, FIRST_WIDENING, Kept, Nearest, Search, SearchOptions, Tally, first_probes};
 use crate::candidates::{Candidate, ordered};
 use crate::code::{InList, Query, one_bit_error};
 use crate::directory::{self, BranchEntry, OwnedCentroid, Probe, opened_for};
@@ -586,7 +586,13 @@ fn visit<S: PageStore>(
         }
         visits.iter().try_for_each(|visit| {
             let scanned = &mut scanner.queries[visit.query as usize];
-            searches[visit.query as usize].scan_page(page, visit.at as usize, &mut scanned.kept, scanned.reach)
+            searches[visit.query as usize].scan_page(
+                page,
+                visit.at as usize,
+                &mut scanned.kept,
+                scanned.reach,
+                &mut Tally::default(),
+            )
         })
     };
     let (mut block, mut steps) = (first.head, 0);

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use ivf::stores::Memory;
-use ivf::{Encoders, Meta, Metric, PageStore, Result, Sample, Search, SearchOptions, Tid, Trained, Writer};
+use ivf::{
+    Batch, Encoders, Filter, FilterLayout, Meta, Metric, PageStore, Result, Sample, Search, SearchOptions, Tid,
+    Trained, Writer,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -59,7 +62,17 @@ pub fn row(tid: Tid) -> usize {
 
 /// Centroids of these rows.
 pub fn trained(rows: &[Vec<f32>], metric: Metric, lists: u32, threads: usize) -> Result<Arc<Trained>> {
-    let mut sample = Sample::new(rows[0].len(), metric, 100_000)?;
+    trained_with(rows, FilterLayout::default(), metric, lists, threads)
+}
+
+fn trained_with(
+    rows: &[Vec<f32>],
+    layout: FilterLayout,
+    metric: Metric,
+    lists: u32,
+    threads: usize,
+) -> Result<Arc<Trained>> {
+    let mut sample = Sample::with_filters(rows[0].len(), layout, metric, 100_000)?;
     for row in rows {
         sample.add(row)?;
     }
@@ -80,15 +93,50 @@ pub fn build_within<S: PageStore>(
     threads: usize,
     most: usize,
 ) -> Result<Meta> {
-    let trained = trained(rows, metric, lists, threads)?;
-    let mut encoders = Encoders::start(&trained, threads);
+    build_trained(store, rows, &[], &trained(rows, metric, lists, threads)?, threads, most)
+}
+
+/// What a row's filter columns hold.
+pub type Values = Vec<Option<i128>>;
+
+/// Builds an index of rows with filter columns.
+pub fn build_with<S: PageStore>(
+    store: &S,
+    (rows, values): (&[Vec<f32>], &[Values]),
+    layout: FilterLayout,
+    metric: Metric,
+    lists: u32,
+    most: usize,
+) -> Result<Meta> {
+    let mut filters = Vec::new();
+    for values in values {
+        layout.put_row(values, &mut filters)?;
+    }
+    let trained = trained_with(rows, layout, metric, lists, 2)?;
+    build_trained(store, rows, &filters, &trained, 2, most)
+}
+
+fn build_trained<S: PageStore>(
+    store: &S,
+    rows: &[Vec<f32>],
+    filters: &[u8],
+    trained: &Arc<Trained>,
+    threads: usize,
+    most: usize,
+) -> Result<Meta> {
+    let width = filters.len() / rows.len();
+    let mut encoders = Encoders::start(trained, threads);
     let mut encoded = Vec::new();
     for (at, batch) in rows.chunks(100).enumerate() {
         let tids = (0..batch.len()).map(|i| tid(at * 100 + i)).collect();
-        let mut rejected = encoders.submit(tids, batch.concat())?;
-        while let Some((tids, vectors)) = rejected {
+        let mut rejected = encoders.submit(Batch {
+            tids,
+            vectors: batch.concat(),
+            filters: filters[at * 100 * width..][..batch.len() * width].to_vec(),
+        })?;
+        while let Some(batch) = rejected {
             encoded.extend(encoders.receive(true)?);
-            rejected = encoders.submit(tids, vectors)?;
+            rejected = encoders.submit(batch)?;
         }
     }
     while let Some(batch) = encoders.receive(true)? {
@@ -101,7 +149,7 @@ pub fn build_within<S: PageStore>(
             of_list[*list as usize].push(record);
         }
     }
-    let mut writer = Writer::new(store, &trained)?;
+    let mut writer = Writer::new(store, trained)?;
     for (list, records) in of_list.iter().enumerate() {
         if records.len() > most {
             let mut left = records.iter();
@@ -155,13 +203,26 @@ pub fn search<S: PageStore>(
     k: usize,
     options: SearchOptions,
 ) -> Vec<(usize, f64)> {
+    search_among(store, metric, query, rows, k, options, Filter::new())
+}
+
+/// The first `k` hits among the rows that pass a filter.
+pub fn search_among<S: PageStore>(
+    store: &S,
+    metric: Metric,
+    query: &[f32],
+    rows: &[Vec<f32>],
+    k: usize,
+    options: SearchOptions,
+    filter: Filter,
+) -> Vec<(usize, f64)> {
     let mut table = Table {
         metric,
         query,
         rows,
         asked: 0,
     };
-    let mut search = Search::new(store, Some(query), options).unwrap();
+    let mut search = Search::filtered(store, Some(query), options, filter).unwrap();
     let mut hits = Vec::new();
     while hits.len() < k
         && let Some(hit) = search.next(store, &mut table).unwrap()
