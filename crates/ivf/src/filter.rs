@@ -4,7 +4,7 @@
 //! A value is a whole number of 1, 2, 4, 8 or 16 bytes; whoever stores something else maps it to one, in its order
 //! where the order is to be asked for. On a scan page the values of each block of 32 rows lie column by column (a mask
 //! of those that are there, then 32 numbers), all blocks beside each other in front of the codes: a selective
-//! condition reads a twentieth of the page.
+//! condition reads a tenth of the page.
 use bytemuck::{Pod, Zeroable};
 
 use crate::geometry::BLOCK;
