@@ -144,7 +144,7 @@ pub(super) unsafe fn begun(
             && let Some(search) = prepared.searches.get_mut(place)
         {
             // None: this one was given out, and is asked once more.
-            return Some(Expected::Begun(search.take()));
+            return Some(Expected::Begun(search.take().map(Box::new)));
         }
         announced.prepared.retain(|one| one.index != index);
         Some(Expected::ToBegin {
@@ -156,7 +156,7 @@ pub(super) unsafe fn begun(
     });
     let (queries, current, rows_wanted, sharers) = match expected {
         None => return Ok(None),
-        Some(Expected::Begun(search)) => return Ok(search),
+        Some(Expected::Begun(search)) => return Ok(search.map(|search| *search)),
         Some(Expected::ToBegin {
             queries,
             current,
@@ -208,7 +208,7 @@ pub(super) unsafe fn begun(
 
 /// What is known of a query that was announced.
 enum Expected {
-    Begun(Option<Search>),
+    Begun(Option<Box<Search>>),
     ToBegin {
         queries: Rc<[Vec<f32>]>,
         current: usize,
