@@ -13,7 +13,7 @@ unsafe extern "C-unwind" {
 
 /// Functions of the extension's own schema that are written in PL/pgSQL or SQL. `tests/test_wrong_calls.py` compares
 /// with the catalogue.
-const OURS: [&str; 16] = [
+const OURS: [&str; 18] = [
     "copy_adopt_pgvector",
     "copy_calibrate",
     "copy_calibration_report",
@@ -27,9 +27,11 @@ const OURS: [&str; 16] = [
     "copy_match_table",
     "copy_precision_recall",
     "copy_quarantine",
+    "copy_release",
     "copy_reopen",
     "copy_undescribed",
     "copy_use_calibration",
+    "copy_withdraw_release",
 ];
 
 thread_local! {

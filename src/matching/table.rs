@@ -97,6 +97,17 @@ struct Wanted {
 impl Wanted {
     /// Reads the statement (key, descriptor, picture) and matches its rows, as many at a time as are worth it.
     fn each(&self, statement: &str, found: &Found) -> Result<(), Failure> {
+        // Its own callers pass nothing else; PostgreSQL's error would repeat the whole of it.
+        if !["SELECT", "WITH"]
+            .iter()
+            .any(|word| statement.trim_start().starts_with(word))
+        {
+            return Err(Failure::new(
+                PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+                "copymatch.match_each matches the rows of a SELECT",
+            )
+            .hint("copy_match_table matches the rows of a relation."));
+        }
         let text = CString::new(statement).map_err(|_| internal("a statement with a NUL byte"))?;
         let at_a_time = if self.pictured { FETCHED_PICTURES } else { FETCHED };
         // SAFETY: SPI is connected and finished in pairs (where an ERROR unwinds, the transaction's abort cleans up);
