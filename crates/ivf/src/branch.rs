@@ -4,7 +4,8 @@
 //! in a list's split, the new directories are written in full first, on pages that nothing leads to, and one record
 //! then changes the branches. Whoever read the branches before it finds the old directory, or, once that was given
 //! back, pages of another chain, and begins anew.
-use crate::directory::{self, BranchEntry, ListEntry, OwnedCentroid};
+use crate::centroid::OwnedCentroid;
+use crate::directory::{self, BranchEntry, ListEntry};
 use crate::geometry::Geometry;
 use crate::kmeans;
 use crate::list::{self, Walked};

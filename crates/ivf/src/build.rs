@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use vectors::quantised::Integers;
 
+use crate::centroid::OwnedCentroid;
 use crate::code::{self, CodeRecord, Scratch};
-use crate::directory::{self, BranchEntry, ListEntry, OwnedCentroid};
+use crate::directory::{self, BranchEntry, ListEntry};
 use crate::geometry::Geometry;
 use crate::kmeans::{self, Control, NEAR_BRANCHES, Rows, THREAD_BYTES, Tree};
 use crate::list;
-use crate::meta::{Meta, Metric, SEED};
+use crate::meta::{Meta, Metric, ROWS_PER_LIST, SEED};
 use crate::page::{Kind, NONE, Page};
 use crate::rotation::Rotation;
 use crate::search::normalised;
-use crate::split::ROWS_PER_LIST;
 use crate::{Error, FilterLayout, PageStore, PageWrite, Result, Tid, grow};
 
 /// How long a receiver waits before it looks whether anybody still sends.

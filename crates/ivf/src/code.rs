@@ -14,7 +14,7 @@
 //! meets the part of the residual that the code does not.
 use vectors::quantised::{self, Integers, Tables};
 
-use crate::directory::Centroid;
+use crate::centroid::Centroid;
 use crate::geometry::{Geometry, REFINE_HEADER};
 use crate::{Metric, Tid};
 

@@ -5,11 +5,10 @@
 use crate::code::CodeRecord;
 use crate::directory::{self, Probe};
 use crate::geometry::Geometry;
-use crate::insert::list_lock;
 use crate::list::{self, Walked};
 use crate::page::{Kind, NONE};
-use crate::split::{current_head, live_slots, release_list, write_list};
-use crate::store::LockMode;
+use crate::rewrite::{current_head, release_list, write_list};
+use crate::store::{LockMode, list_lock};
 use crate::{Error, PageStore, PageWrite, Result, grow};
 
 /// Whether a list has at least twice the pages that its rows need, and two to give back.
@@ -59,7 +58,7 @@ fn read_records<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, hea
     let walked = list::walk(store, head, list, generation, |_, page| {
         pages += list::pages_with(geometry, page);
         records.try_reserve(geometry.slots() * CodeRecord::bytes(geometry))?;
-        for slot in live_slots(geometry, page) {
+        for slot in list::live_slots(geometry, page) {
             list::take_scan(geometry, page, slot, &mut records);
             grow::push(&mut refines, list::refine_place(geometry, page, slot))?;
         }

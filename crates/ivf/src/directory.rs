@@ -1,7 +1,7 @@
 //! Centroids on pages: branches lead to directories, directories to lists.
 use std::cmp::Ordering;
 
-use crate::code::Query;
+use crate::centroid::{Centroid, OwnedCentroid};
 use crate::geometry::{CENTROID_HEADER, Geometry};
 use crate::list::{self, Walked};
 use crate::page::{CONTENT, Kind, NONE, Page};
@@ -10,38 +10,7 @@ use crate::{Error, Meta, PageStore, PageWrite, Result, grow};
 /// Structure that moves so often under one reader does not move: the pages are wrong.
 pub(crate) const MOST_RESTARTS: u32 = 100;
 
-/// A centroid in bytes: `centroid ≈ scale · code`, and by definition exactly that.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Centroid<'p> {
-    pub code: &'p [i8],
-    pub scale: f32,
-    /// ‖c‖²
-    pub squared: f32,
-}
-
-/// A centroid of its own.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OwnedCentroid {
-    pub code: Vec<i8>,
-    pub scale: f32,
-    pub squared: f32,
-}
-
 impl OwnedCentroid {
-    /// Rounds to bytes.
-    pub fn round(values: &[f32]) -> Self {
-        let largest = values.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-        let scale = if largest.is_finite() { largest / 127.0 } else { 0.0 };
-        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        let code: Vec<i8> = values.iter().map(|x| (x * inverse).round() as i8).collect();
-        let sum: f64 = code.iter().map(|&c| f64::from(c) * f64::from(c)).sum();
-        OwnedCentroid {
-            code,
-            scale,
-            squared: ((sum * f64::from(scale) * f64::from(scale)) as f32).min(f32::MAX),
-        }
-    }
-
     /// The centroid that a directory has for a probe; none where the list is no longer there.
     pub fn read<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<Self>> {
         let page = store.read(probe.block)?;
@@ -55,14 +24,6 @@ impl OwnedCentroid {
             code: view.code.to_vec(),
             scale: view.scale,
             squared: view.squared,
-        }
-    }
-
-    pub fn view(&self) -> Centroid<'_> {
-        Centroid {
-            code: &self.code,
-            scale: self.scale,
-            squared: self.squared,
         }
     }
 }
@@ -188,7 +149,11 @@ pub(crate) fn branches_with_centroids<S: PageStore>(
 }
 
 /// Walks the pages of the branches, which are never recycled.
-fn walk_branches<S: PageStore>(store: &S, meta: &Meta, mut visit: impl FnMut(u32, &Page) -> Result<()>) -> Result<()> {
+pub(crate) fn walk_branches<S: PageStore>(
+    store: &S,
+    meta: &Meta,
+    mut visit: impl FnMut(u32, &Page) -> Result<()>,
+) -> Result<()> {
     let mut links = Links::new(meta.branch_block);
     while let Some(block) = links.current() {
         let page = store.read(block)?;
@@ -348,119 +313,5 @@ impl Probe {
         self.rank
             .total_cmp(&other.rank)
             .then(self.entry.list.cmp(&other.entry.list))
-    }
-}
-
-/// Branches with their ranks, farthest first: a total order, too.
-pub(crate) fn farther(a: &(f32, BranchEntry), b: &(f32, BranchEntry)) -> Ordering {
-    b.0.total_cmp(&a.0).then(b.1.directory.cmp(&a.1.directory))
-}
-
-/// How many lists are looked at for the nearest `n` of them.
-pub(crate) fn opened_for(n: usize) -> usize {
-    n.saturating_mul(16).saturating_add(256)
-}
-
-/// Lists by ascending distance of their centroids from a query, a batch at a time.
-///
-/// Branches are opened as they are needed: for `n` lists, the nearest branches that hold at least `16·n + 256`.
-pub(crate) struct Descent {
-    /// Branches not opened yet, farthest first.
-    branches: Vec<(f32, BranchEntry)>,
-    /// Lists of opened branches that were not given out yet.
-    pool: Vec<Probe>,
-    given: usize,
-    opened: usize,
-    /// The number of chains that the branches were read at.
-    chains: u32,
-}
-
-impl Descent {
-    pub fn new<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry, query: &Query) -> Result<Self> {
-        let mut branches = Vec::new();
-        let mut chains = meta.chains;
-        // A split changes several entries, perhaps on several pages: all of them are seen, or none.
-        loop {
-            walk_branches(store, meta, |_, page| {
-                for at in 0..entries(geometry, page) {
-                    let centroid = centroid(geometry, page, at);
-                    let rank = query.rank(query.dot(centroid), centroid.squared);
-                    grow::push(&mut branches, (rank, branch_entry(geometry, page, at)))?;
-                }
-                Ok(())
-            })?;
-            let now = Meta::read_chains(store)?;
-            if now == chains {
-                break;
-            }
-            store.interrupts()?;
-            chains = now;
-            branches.clear();
-        }
-        branches.sort_unstable_by(farther);
-        Ok(Descent {
-            branches,
-            pool: Vec::new(),
-            given: 0,
-            opened: 0,
-            chains,
-        })
-    }
-
-    /// The next `n` nearest lists, nearest first; fewer only when there are no more. None when a branch was split
-    /// meanwhile: the descent has to begin anew.
-    pub fn next<S: PageStore>(
-        &mut self,
-        store: &S,
-        geometry: &Geometry,
-        query: &Query,
-        n: usize,
-    ) -> Result<Option<Vec<Probe>>> {
-        let wanted = opened_for(self.given + n);
-        let before = self.opened;
-        while self.opened < wanted || self.pool.len() < n {
-            let Some((_, branch)) = self.branches.pop() else {
-                break;
-            };
-            let pool = &mut self.pool;
-            let held = pool.len();
-            let walked = walk(store, &branch, |block, page| {
-                pool.try_reserve(entries(geometry, page))?;
-                for at in 0..entries(geometry, page) {
-                    let centroid = centroid(geometry, page, at);
-                    let dot = query.dot(centroid);
-                    pool.push(Probe {
-                        rank: query.rank(dot, centroid.squared),
-                        dot,
-                        squared: centroid.squared,
-                        entry: list_entry(geometry, page, at),
-                        branch,
-                        block,
-                        at: at as u32,
-                    });
-                }
-                Ok(())
-            })?;
-            if walked == Walked::Moved {
-                return Ok(None);
-            }
-            self.opened += pool.len() - held;
-        }
-        // Pages of a directory that was given up may be those of another by now, which no page tells.
-        if self.opened > before && Meta::read_chains(store)? != self.chains {
-            return Ok(None);
-        }
-        let n = n.min(self.pool.len());
-        if n == 0 {
-            return Ok(Some(Vec::new()));
-        }
-        if n < self.pool.len() {
-            self.pool.select_nth_unstable_by(n - 1, Probe::nearer);
-        }
-        let mut batch: Vec<Probe> = memory::vector(n)?;
-        batch.extend(self.pool.drain(..n));
-        batch.sort_unstable_by(Probe::nearer);
-        self.given += n;
-        Ok(Some(batch))
     }
 }

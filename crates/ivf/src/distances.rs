@@ -7,8 +7,16 @@ use crate::directory;
 use crate::geometry::Geometry;
 use crate::meta::{DistancePoint, MOST_DISTANCES};
 use crate::page::NONE;
-use crate::recall::{Neighbour, SampledQuery, random_row};
+use crate::sampling::{SampledQuery, random_row};
 use crate::{Error, Meta, Metric, PageStore, Result};
+
+/// One of a query's nearest rows.
+pub(crate) struct Neighbour {
+    /// How many lists are nearer than its own.
+    pub rank: u32,
+    /// By its six-bit code.
+    pub distance: f32,
+}
 
 /// Rows that each query is compared with.
 const OTHERS: usize = 512;

@@ -1,18 +1,14 @@
 //! One row into the list of its nearest centroid.
 use crate::code::{self, Query, Scratch};
-use crate::directory::{self, Descent, MOST_RESTARTS, Probe};
+use crate::descent::Descent;
+use crate::directory::{self, MOST_RESTARTS, Probe};
 use crate::geometry::Geometry;
 use crate::list;
 use crate::page::{Kind, NONE};
 use crate::rotation::Rotation;
 use crate::search::normalised;
-use crate::store::LockMode;
+use crate::store::{LockMode, list_lock};
 use crate::{Error, Meta, Metric, PageStore, PageWrite, Result, Tid, recall, split};
-
-/// The lock of a list, by number. Block 0 is the lock of the index's structure.
-pub(crate) fn list_lock(list: u32) -> u32 {
-    list.wrapping_add(1)
-}
 
 /// Adds a row to an index without filter columns, as [`insert_with`] does.
 ///

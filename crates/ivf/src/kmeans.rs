@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use vectors::quantised::{self, Integers};
 
-use crate::directory::OwnedCentroid;
+use crate::centroid::OwnedCentroid;
 use crate::{Error, Result, grow};
 
 /// Rounds of Lloyd's algorithm on each level.

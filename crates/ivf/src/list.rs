@@ -324,3 +324,13 @@ pub(crate) fn release<S: PageStore>(store: &S, block: u32) -> Result<()> {
     store.commit(vec![page])?;
     store.free(block)
 }
+
+/// Slots of a scan page that hold a row.
+pub(crate) fn live_slots<'p>(geometry: &'p Geometry, page: &'p Page) -> impl Iterator<Item = usize> + 'p {
+    (0..used_blocks(geometry, page)).flat_map(move |block| {
+        let mask = live(geometry, page, block);
+        (0..BLOCK)
+            .filter(move |within| mask >> within & 1 == 1)
+            .map(move |within| block * BLOCK + within)
+    })
+}

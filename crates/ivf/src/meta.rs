@@ -5,10 +5,14 @@ use crate::geometry::Geometry;
 #[cfg(test)]
 use crate::page::TRAILER;
 use crate::page::{CONTENT, FILTER_VERSION, FORMAT_VERSION, Kind, NONE, Page};
-use crate::recall::{FEW_LISTS, NEIGHBOURS};
-use crate::split::ROWS_PER_LIST;
 use crate::{Error, FilterLayout, PageStore, PageWrite, Result};
 
+/// Rows for which a list is made.
+pub(crate) const ROWS_PER_LIST: usize = 256;
+/// Neighbours that are to be found.
+pub(crate) const NEIGHBOURS: usize = 10;
+/// Up to so many lists no curve is needed: all of them are probed.
+pub(crate) const FEW_LISTS: u32 = 32;
 /// Most points of a stored curve.
 pub(crate) const MOST_POINTS: usize = 24;
 /// Most points of the stored distances.

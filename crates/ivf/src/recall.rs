@@ -2,21 +2,17 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::code::{self, Query};
+use crate::code::Query;
 
-use crate::directory::{self, BranchEntry, Descent, OwnedCentroid, Probe};
+use crate::descent::Descent;
+use crate::distances::Neighbour;
 use crate::geometry::Geometry;
-use crate::list;
-use crate::meta::{CurvePoint, MOST_POINTS};
-use crate::page::Kind;
+use crate::meta::{CurvePoint, FEW_LISTS, MOST_POINTS, NEIGHBOURS};
+use crate::sampling::{SampledQuery, directory_pages, random_list, random_row, sample_queries};
 use crate::search::{Iteration, Search, SearchOptions};
 use crate::store::LockMode;
-use crate::{Error, Meta, Metric, PageStore, Result, Tid, distances, split};
+use crate::{Error, Meta, PageStore, Result, distances};
 
-/// Neighbours that are to be found.
-pub(crate) const NEIGHBOURS: usize = 10;
-/// How far a perturbed copy lies from its row, in lengths of the row.
-const PERTURBATION: f32 = 0.5;
 /// A truth is looked for in at least so many lists.
 const MANY: u32 = 256;
 /// The part of the neighbours, at most, that the farther half of these lists may hold. With more of them there, the
@@ -26,8 +22,6 @@ const FAR: f64 = 0.01;
 const FARTHER: u32 = 4;
 /// How many times as many lists as when last measured let an insert measure anew.
 const GROWN: f64 = 1.5;
-/// Up to so many lists no curve is needed: all of them are probed.
-pub(crate) const FEW_LISTS: u32 = 32;
 /// In more lists an insert does not measure any more: somebody waits for it, perhaps under a statement_timeout that
 /// would strike again at the next split. Up to so many it takes some tenths of a second, and a vacuum, which
 /// autovacuum begins after a fifth of the rows are new, comes soon enough behind that.
@@ -118,14 +112,6 @@ fn measure<S: PageStore>(store: &S, meta: &Meta, effort: Effort) -> Result<()> {
     })
 }
 
-/// One of a query's nearest rows.
-pub(crate) struct Neighbour {
-    /// How many lists are nearer than its own.
-    rank: u32,
-    /// By its six-bit code.
-    pub distance: f32,
-}
-
 /// The nearest rows of the queries, as far as the nearest `many` lists hold them.
 fn neighbours_within<S: PageStore>(
     store: &S,
@@ -148,7 +134,7 @@ fn neighbours_within<S: PageStore>(
         while found < NEIGHBOURS
             && let Some(hit) = search.next(store, &mut ())?
         {
-            if Some(hit.tid) != query.lists_for_itself {
+            if Some(hit.tid) != query.itself {
                 neighbours.push(Neighbour {
                     rank: hit.probe,
                     distance: hit.distance as f32,
@@ -232,162 +218,13 @@ fn curve_of(ranks: &mut [u32], many: u32, lists: u32) -> Vec<CurvePoint> {
     curve
 }
 
-pub(crate) struct SampledQuery {
-    /// Rotated.
-    pub vector: Vec<f32>,
-    /// The row that it is, which is not its own neighbour; none for a perturbed one.
-    lists_for_itself: Option<Tid>,
-}
-
-fn sample_queries<S: PageStore>(
-    store: &S,
-    meta: &Meta,
-    geometry: &Geometry,
-    wanted: usize,
-) -> Result<Vec<SampledQuery>> {
-    let mut random = ChaCha8Rng::seed_from_u64(meta.seed ^ u64::from(meta.lists));
-    let pages = directory_pages(store, meta, geometry)?;
-    let mut queries = Vec::with_capacity(wanted);
-    for attempt in 0..4 * wanted {
-        if queries.len() == wanted {
-            break;
-        }
-        store.interrupts()?;
-        let Some(probe) = random_list(store, geometry, &pages, &mut random)? else {
-            continue;
-        };
-        if let Some((tid, mut vector)) = random_row(store, meta, geometry, &probe, random.next_u32())? {
-            let perturbed = attempt % 2 == 1;
-            if perturbed {
-                perturb(&mut vector, &mut random);
-            }
-            queries.push(SampledQuery {
-                vector,
-                lists_for_itself: (!perturbed).then_some(tid),
-            });
-        }
-    }
-    Ok(queries)
-}
-
-/// All directory pages, with their branches; those of branches that are split meanwhile are left out.
-fn directory_pages<S: PageStore>(store: &S, meta: &Meta, geometry: &Geometry) -> Result<Vec<(BranchEntry, u32)>> {
-    let mut pages = Vec::new();
-    for (branch, _, _) in directory::branches(store, meta, geometry)? {
-        directory::walk(store, &branch, |block, _| {
-            pages.push((branch, block));
-            Ok(())
-        })?;
-    }
-    Ok(pages)
-}
-
-/// A list of a random directory page; none where that page is empty or no longer one.
-fn random_list<S: PageStore>(
-    store: &S,
-    geometry: &Geometry,
-    pages: &[(BranchEntry, u32)],
-    random: &mut ChaCha8Rng,
-) -> Result<Option<Probe>> {
-    if pages.is_empty() {
-        return Ok(None);
-    }
-    let (branch, block) = pages[random.next_u32() as usize % pages.len()];
-    let Some((probes, _)) = directory::read_page(store, geometry, &branch, block)? else {
-        return Ok(None);
-    };
-    if probes.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(probes[random.next_u32() as usize % probes.len()]))
-}
-
-/// A row of the list's first page, as far as its six-bit code knows it.
-pub(crate) fn random_row<S: PageStore>(
-    store: &S,
-    meta: &Meta,
-    geometry: &Geometry,
-    probe: &Probe,
-    number: u32,
-) -> Result<Option<(Tid, Vec<f32>)>> {
-    let Some(centroid) = OwnedCentroid::read(store, geometry, probe)? else {
-        return Ok(None);
-    };
-    let mut row = None;
-    let mut first = true;
-    list::walk(
-        store,
-        probe.entry.head,
-        probe.entry.list,
-        probe.entry.generation,
-        |_, page| {
-            if first {
-                let slots: Vec<usize> = split::live_slots(geometry, page).collect();
-                if !slots.is_empty() {
-                    let slot = slots[number as usize % slots.len()];
-                    row = Some((
-                        list::tid(geometry, page, slot),
-                        list::refine_place(geometry, page, slot),
-                    ));
-                }
-                first = false;
-            }
-            Ok(())
-        },
-    )?;
-    let Some((tid, (block, place))) = row else {
-        return Ok(None);
-    };
-    let page = store.read(block)?;
-    if !page.is(Kind::Refine, probe.entry.list, probe.entry.generation) || place >= geometry.refines {
-        return Ok(None);
-    }
-    let mut vector = vec![0.0; geometry.rotated];
-    let mut code = vec![0; geometry.rotated];
-    code::decode(
-        meta.metric,
-        list::refine_record(geometry, &page, place),
-        centroid.view(),
-        &mut code,
-        &mut vector,
-    );
-    if meta.metric == Metric::Cosine {
-        rescale(&mut vector, 1.0);
-    }
-    Ok(Some((tid, vector)))
-}
-
-/// Adds noise of a fixed part of the vector's length, and keeps the length.
-fn perturb(vector: &mut [f32], random: &mut ChaCha8Rng) {
-    let length = vectors::norm(vector) as f32;
-    let mut noise: Vec<f32> = vector
-        .iter()
-        // The sum of four uniform numbers is near enough to normal.
-        .map(|_| (0..4).map(|_| random.next_u32() as f32 / u32::MAX as f32 - 0.5).sum())
-        .collect();
-    rescale(&mut noise, PERTURBATION * length);
-    for (x, noise) in vector.iter_mut().zip(noise) {
-        *x += noise;
-    }
-    rescale(vector, length);
-}
-
-pub(crate) fn rescale(vector: &mut [f32], length: f32) {
-    let norm = vectors::norm(vector) as f32;
-    if norm > 0.0 {
-        for x in vector {
-            *x *= length / norm;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
     use crate::stores::Memory;
-    use crate::{check, create_empty, insert};
+    use crate::{Metric, Tid, check, create_empty, insert};
 
     #[test]
     fn one_insert_measures_where_an_index_has_grown_and_nobody_else_is_at_it() {

@@ -6,7 +6,8 @@ use vectors::quantised;
 
 use crate::candidates::{Candidate, Cut, Kept, Position};
 use crate::code::{InList, Query};
-use crate::directory::{Descent, MOST_RESTARTS, Probe};
+use crate::descent::Descent;
+use crate::directory::{MOST_RESTARTS, Probe};
 use crate::filter::Filter;
 use crate::geometry::{BLOCK, Geometry};
 use crate::list::{self, Walked};

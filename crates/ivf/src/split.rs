@@ -3,20 +3,20 @@
 //! The new lists are written in full first, on pages that nothing leads to. One record then changes the directory: the
 //! old list's entry becomes the first new one's, in the next generation, and the others are added. A crash before it
 //! leaves the old list as it was, and some pages that nothing uses.
+use crate::centroid::OwnedCentroid;
 use crate::code::{self, CodeRecord, Scratch};
-use crate::directory::{self, ListEntry, OwnedCentroid, Probe};
+use crate::directory::{self, ListEntry, Probe};
 use crate::geometry::Geometry;
-use crate::insert::list_lock;
 use crate::kmeans;
 use crate::list::{self, Walked};
-use crate::page::{Kind, NONE, Page};
-use crate::recall::rescale;
+use crate::meta::ROWS_PER_LIST;
+use crate::page::Kind;
+use crate::rewrite::{current_head, release_list, write_list};
 use crate::rotation::Rotation;
-use crate::store::LockMode;
+use crate::sampling::rescale;
+use crate::store::{LockMode, list_lock};
 use crate::{Error, Meta, Metric, PageStore, PageWrite, Result, Tid, branch, grow};
 
-/// Rows for which a list is made.
-pub(crate) const ROWS_PER_LIST: usize = 256;
 /// Rows with which a list is split.
 pub(crate) const OVERFULL: usize = 1024;
 /// Lists that one split makes, at most.
@@ -38,12 +38,6 @@ pub(crate) fn is_overfull<S: PageStore>(store: &S, geometry: &Geometry, probe: &
     })?;
     let known = probe.entry.count as usize;
     Ok(slots >= OVERFULL && (known < OVERFULL || slots >= 2 * known))
-}
-
-pub(crate) fn current_head<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe) -> Result<Option<u32>> {
-    let page = store.read(probe.block)?;
-    let entry = directory::current_entry(geometry, &page, probe);
-    Ok(entry.map(|entry| entry.head).filter(|&head| head != NONE))
 }
 
 /// Splits a list, unless somebody else is changing it or the structure. `structure_held`: the caller has that lock.
@@ -125,7 +119,7 @@ impl<'s, S: PageStore> Rows<'s, S> {
     ) -> Result<Self> {
         let (mut places, mut filters) = (Vec::new(), Vec::new());
         let walked = list::walk(store, head, probe.entry.list, probe.entry.generation, |_, page| {
-            for slot in live_slots(geometry, page) {
+            for slot in list::live_slots(geometry, page) {
                 let (block, place) = list::refine_place(geometry, page, slot);
                 grow::push(&mut places, (list::tid(geometry, page, slot), block, place))?;
                 filters.try_reserve(geometry.filters.row_bytes())?;
@@ -188,17 +182,6 @@ impl<'s, S: PageStore> Rows<'s, S> {
     }
 }
 
-/// Slots of a scan page that hold a row.
-pub(crate) fn live_slots<'p>(geometry: &'p Geometry, page: &'p Page) -> impl Iterator<Item = usize> + 'p {
-    use crate::geometry::BLOCK;
-    (0..list::used_blocks(geometry, page)).flat_map(move |block| {
-        let mask = list::live(geometry, page, block);
-        (0..BLOCK)
-            .filter(move |within| mask >> within & 1 == 1)
-            .map(move |within| block * BLOCK + within)
-    })
-}
-
 fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) -> Result<Vec<ListEntry>> {
     let Rows {
         store,
@@ -247,33 +230,6 @@ fn write_lists<S: PageStore>(rows: &Rows<'_, S>, centroids: &[OwnedCentroid]) ->
     Ok(entries)
 }
 
-/// Writes a list on pages of its own and gives its head.
-pub(crate) fn write_list<S: PageStore>(
-    store: &S,
-    geometry: &Geometry,
-    list: u32,
-    generation: u32,
-    records: &[&[u8]],
-) -> Result<u32> {
-    memory::ensure(list::pages_for(geometry, records.len()) * size_of::<Page>())?;
-    let mut blocks = Vec::new();
-    for _ in 0..list::pages_for(geometry, records.len()) {
-        // Taken one at a time: a page of no content yet, which nothing leads to.
-        let mut page = store.allocate()?;
-        page.page_mut().init(Kind::Scan, list, generation);
-        blocks.push(page.block());
-        store.commit(vec![page])?;
-    }
-    let pages = list::pages_of(geometry, list, generation, records, &blocks);
-    for (&block, page) in blocks.iter().zip(pages) {
-        store.interrupts()?;
-        let mut target = store.write(block)?;
-        *target.page_mut() = *page;
-        store.commit(vec![target])?;
-    }
-    Ok(blocks.first().copied().unwrap_or(NONE))
-}
-
 /// The one record that makes the new lists the index's.
 fn replace_entry<S: PageStore>(
     store: &S,
@@ -295,25 +251,6 @@ fn replace_entry<S: PageStore>(
     meta.write(meta_page.page_mut());
     pages.push(meta_page);
     store.commit(pages)
-}
-
-/// Gives back the pages of a list that nothing leads to any more.
-pub(crate) fn release_list<S: PageStore>(store: &S, geometry: &Geometry, probe: &Probe, head: u32) -> Result<()> {
-    let mut blocks = Vec::new();
-    list::walk(store, head, probe.entry.list, probe.entry.generation, |block, page| {
-        blocks.push(block);
-        blocks.extend(
-            (0..geometry.refine_pages)
-                .map(|at| list::refine_block(page, at))
-                .filter(|&refine| refine != NONE),
-        );
-        Ok(())
-    })?;
-    for block in blocks {
-        store.interrupts()?;
-        list::release(store, block)?;
-    }
-    store.announce_free()
 }
 
 #[cfg(test)]

@@ -77,3 +77,8 @@ pub trait PageStore {
     /// A place where long work may be cancelled. Never called with a page locked.
     fn interrupts(&self) -> Result<()>;
 }
+
+/// The lock of a list, by number. Block 0 is the lock of the index's structure.
+pub(crate) fn list_lock(list: u32) -> u32 {
+    list.wrapping_add(1)
+}

@@ -7,8 +7,10 @@ use vectors::quantised;
 
 use super::{FIRST_CANDIDATES, FIRST_WIDENING, Kept, Nearest, Search, SearchOptions, Tally, first_probes};
 use crate::candidates::{Candidate, ordered};
+use crate::centroid::{Centroid, OwnedCentroid};
 use crate::code::{InList, Query, one_bit_error};
-use crate::directory::{self, BranchEntry, OwnedCentroid, Probe, opened_for};
+use crate::descent::{farther, opened_for};
+use crate::directory::{self, BranchEntry, Probe};
 use crate::geometry::{BLOCK, Geometry};
 use crate::list;
 use crate::page::{Kind, NONE, Page};
@@ -241,7 +243,7 @@ impl Directory {
             for (_, list) in pool {
                 let probe = &self.lists[list as usize];
                 let code = &self.codes[list as usize * geometry.rotated..][..geometry.rotated];
-                let dot = search.query.dot(directory::Centroid {
+                let dot = search.query.dot(Centroid {
                     code,
                     scale: self.scales[list as usize],
                     squared: probe.squared,
@@ -272,7 +274,7 @@ impl Directory {
                 ((query.rank(query.dot(centroid), centroid.squared), branch.entry), at)
             })
             .collect();
-        ranked.sort_unstable_by(|a, b| directory::farther(&b.0, &a.0));
+        ranked.sort_unstable_by(|a, b| farther(&b.0, &a.0));
         let (least, mut opened) = (opened_for(wanted), 0);
         ranked
             .into_iter()
