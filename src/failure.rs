@@ -1,5 +1,5 @@
-//! From a crate's error to PostgreSQL's: SQLSTATE, message, detail and hint; and the boundary that
-//! every SQL function runs in.
+//! An error on its way to the user: SQLSTATE, message, detail and hint; and the boundary that every SQL function runs
+//! in. From a crate's error to this one: `crate_errors.rs`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -7,8 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-pub use crate::interrupts::should_stop;
-use crate::{context, interrupts, shortage};
+use crate::{context, pending};
 
 /// An error names what the caller gave, however long that was: bytes of it that are shown.
 const MOST_OF_A_MESSAGE: usize = 600;
@@ -108,19 +107,11 @@ impl Failure {
         )
     }
 
-    /// Work ended because `should_stop` said so: for want of memory, or because PostgreSQL wants the statement to end.
-    pub fn stopped(message: impl Into<String>) -> Self {
-        if interrupts::stopped_short() {
-            return shortage::failure(None);
-        }
-        Failure::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, message)
-    }
-
     /// Reports at ERROR; does not return.
     pub fn raise(mut self) -> ! {
         if self.is_cancel() {
             // PostgreSQL knows why (user request, statement_timeout, a standby's conflict) and says so.
-            interrupts::process();
+            pending::process();
         }
         shorten(&mut self.message, MOST_OF_A_MESSAGE);
         for more in [&mut self.detail, &mut self.hint].into_iter().flatten() {
@@ -162,32 +153,6 @@ impl Failure {
             report = report.set_hint(hint);
         }
         report.report(level);
-    }
-}
-
-impl From<imaging::ImageError> for Failure {
-    fn from(error: imaging::ImageError) -> Self {
-        use imaging::ImageError as E;
-        let code = match &error {
-            E::Cancelled => return Failure::stopped(error.to_string()).hint(error.hint()),
-            E::TooManyBytes { .. } | E::TooManyPixels { .. } | E::TooMuchMemory { .. } => {
-                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED
-            }
-            E::OutOfMemory { .. } => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-            E::Unsupported { .. } => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            _ => PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
-        };
-        let setting = match &error {
-            E::TooManyBytes { .. } => Some("copymatch.max_image_bytes"),
-            E::TooManyPixels { .. } => Some("copymatch.max_image_megapixels"),
-            E::TooMuchMemory { .. } => Some("copymatch.max_image_memory"),
-            _ => None,
-        };
-        let failure = Failure::new(code, error.to_string()).hint(error.hint());
-        match setting {
-            Some(setting) => failure.hint_also(&format!("The limit is the setting {setting}.")),
-            None => failure,
-        }
     }
 }
 

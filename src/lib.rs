@@ -9,6 +9,7 @@ mod background;
 mod calibration;
 mod committing;
 mod context;
+mod crate_errors;
 mod embed;
 mod evaluate;
 mod explain;
@@ -21,6 +22,7 @@ mod json;
 mod matching;
 mod own_schema;
 mod own_table;
+mod pending;
 mod record;
 mod retired;
 mod rights;
@@ -65,6 +67,9 @@ extension_sql_file!("../sql/shards.sql", name = "shards", requires = ["pgvector"
 extension_sql_file!("../sql/doctor.sql", name = "doctor", requires = ["shards"]);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["doctor"]);
 
+/// What lies in shared memory.
+static AREAS: [&shared_memory::Area; 2] = [&flagging::wake::AREA, &service::shared::AREA];
+
 /// Runs when PostgreSQL loads the library.
 #[allow(non_snake_case)]
 #[pg_guard]
@@ -74,7 +79,7 @@ pub extern "C-unwind" fn _PG_init() {
     crate::ivf::register();
     // SAFETY: a variable that the postmaster sets while it preloads libraries.
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } && !binary_upgrade() {
-        shared_memory::request();
+        shared_memory::request(&AREAS);
         crate::flagging::register_workers();
         crate::service::register();
     }

@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::prelude::*;
@@ -34,21 +35,22 @@ impl Area {
     }
 }
 
-/// Every area of the library.
-static AREAS: [&Area; 2] = [&crate::flagging::wake::AREA, &crate::service::shared::AREA];
+/// The areas that were asked for.
+static AREAS: OnceLock<&[&Area]> = OnceLock::new();
 
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 #[cfg(not(feature = "pg14"))]
 static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 
-/// Asks for all areas. Called from _PG_init while the postmaster preloads libraries, once the settings are there.
-pub fn request() {
+/// Asks for the library's areas. Called from _PG_init while the postmaster preloads libraries, once the settings are there.
+pub fn request(areas: &'static [&'static Area]) {
+    let _ = AREAS.set(areas);
     // SAFETY: the postmaster has one thread while it preloads libraries; hooks are chained as PostgreSQL asks for.
     unsafe {
         PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
         pg_sys::shmem_startup_hook = Some(make);
         #[cfg(feature = "pg14")]
-        for area in AREAS {
+        for area in AREAS.get().copied().unwrap_or_default() {
             pg_sys::RequestAddinShmemSpace((area.bytes)());
         }
         #[cfg(not(feature = "pg14"))]
@@ -67,7 +69,7 @@ unsafe extern "C-unwind" fn ask() {
         if let Some(previous) = PREVIOUS_REQUEST {
             previous();
         }
-        for area in AREAS {
+        for area in AREAS.get().copied().unwrap_or_default() {
             pg_sys::RequestAddinShmemSpace((area.bytes)());
         }
     }
@@ -81,7 +83,7 @@ unsafe extern "C-unwind" fn make() {
         if let Some(previous) = PREVIOUS_STARTUP {
             previous();
         }
-        for area in AREAS {
+        for area in AREAS.get().copied().unwrap_or_default() {
             let mut found = false;
             let start = pg_sys::ShmemInitStruct(area.name.as_ptr(), (area.bytes)(), &mut found).cast::<u8>();
             if !found {

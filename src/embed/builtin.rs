@@ -4,7 +4,7 @@ use encoder::Manifest;
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, JsonB};
 
-use super::catalogue::check_calibration;
+use super::parsed::check_calibration;
 use crate::failure::{Failure, boundary};
 use crate::record::Record;
 

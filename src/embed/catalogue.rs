@@ -4,9 +4,10 @@ use std::ffi::CStr;
 
 use encoder::Manifest;
 use pgrx::prelude::*;
-use scoring::{Background, BackgroundError, Calibration};
+use scoring::Background;
 
 use super::builtin;
+use super::parsed::{invalid_background, parse_background, parse_manifest};
 use crate::failure::Failure;
 use crate::own_table::{Lookup, Sight};
 use crate::settings;
@@ -210,42 +211,10 @@ impl Model {
     }
 }
 
-/// Parses a manifest; the error names the field.
-pub fn parse_manifest(text: &str) -> Result<Manifest, Failure> {
-    Manifest::from_json(text).map_err(|error| {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("the model's manifest is not valid: {error}"),
-        )
-        .hint(error.hint())
-    })
-}
-
-/// Parses background descriptors; the error says what is wrong with them.
-pub fn parse_background(bytes: &[u8]) -> Result<Background, Failure> {
-    memory::ensure(bytes.len())?;
-    Background::parse(bytes).map_err(invalid_background)
-}
-
-fn invalid_background(error: BackgroundError) -> Failure {
-    Failure::new(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        format!("the background descriptors are not valid: {error}"),
-    )
-    .hint(error.hint())
-}
-
-/// Checks a calibration as models bring it: the record, and beside it the evidence, whose form is free.
-pub fn check_calibration(calibration: &serde_json::Value) -> Result<Calibration, Failure> {
-    let mut record = calibration.clone();
-    if let Some(fields) = record.as_object_mut() {
-        fields.remove("evidence");
-    }
-    Calibration::from_json(&record.to_string()).map_err(|error| {
-        Failure::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("the calibration is not valid: {error}"),
-        )
-        .hint(error.hint())
+/// A model's name that an internal function was called with.
+pub fn named(model: Option<&str>) -> Result<&str, Failure> {
+    model.ok_or_else(|| {
+        Failure::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "model is NULL")
+            .hint("SELECT name FROM copymatch.models lists them.")
     })
 }

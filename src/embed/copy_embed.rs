@@ -1,17 +1,16 @@
 //! `copy_embed`, its batch form, the bulk form behind reference sets, `copy_runtime`, and the
 //! checks behind `copy_add_model`.
 
-use std::cell::RefCell;
-use std::time::{Duration, Instant};
-
 use imaging::Image;
 use pgrx::prelude::*;
 use pgrx::{Array, IntoDatum};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::catalogue::{self, Model, parse_background, parse_manifest};
+use super::catalogue::{Model, named};
+use super::parsed::{self, parse_background, parse_manifest};
 use super::picture::{self, read_matchable};
+use super::progress::count_progress;
 use super::session::{self, DECODED_AT_ONCE, PIXELS_AT_ONCE, Stream, Urgency};
 use super::sketch::{decoded, descriptor_of};
 use crate::failure::{Failure, boundary};
@@ -19,9 +18,6 @@ use crate::json::Json;
 use crate::record::Record;
 use crate::settings;
 use crate::types::Vector;
-
-/// How often bulk work says how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Descriptor (unit vector, `dimensions` elements) of one image.
 pub fn embed_one(bytes: &[u8], model: &Model) -> Result<Vec<f32>, Failure> {
@@ -125,17 +121,6 @@ pub fn embed_each<'a>(
         .collect()
 }
 
-struct Progress {
-    statement: pg_sys::TimestampTz,
-    started: Instant,
-    said: Instant,
-    done: i64,
-}
-
-thread_local! {
-    static PROGRESS: RefCell<Option<Progress>> = const { RefCell::new(None) };
-}
-
 #[pg_extern(sql = false)]
 fn embed_reference(
     image: Option<&[u8]>,
@@ -171,38 +156,6 @@ fn say_progress(total: i64, what: &str) {
         count_progress(total, what);
         Ok(())
     });
-}
-
-/// Counts one piece of the running statement's work and says every few seconds how far it is.
-pub fn count_progress(total: i64, what: &str) {
-    // SAFETY: reads a variable of this backend.
-    let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
-    let now = Instant::now();
-    let line = PROGRESS.with_borrow_mut(|progress| {
-        let current = match progress {
-            Some(current) if current.statement == statement => current,
-            _ => progress.insert(Progress {
-                statement,
-                started: now,
-                said: now,
-                done: 0,
-            }),
-        };
-        current.done += 1;
-        if now - current.said < PROGRESS_EVERY {
-            return None;
-        }
-        current.said = now;
-        let rate = current.done as f64 / (now - current.started).as_secs_f64();
-        let left = (total - current.done).max(0) as f64 / rate;
-        Some(format!(
-            "{} of {total} {what}, {rate:.0} a second, about {left:.0} s to go",
-            current.done
-        ))
-    });
-    if let Some(line) = line {
-        notice!("{line}");
-    }
 }
 
 #[pg_extern(sql = false)]
@@ -304,13 +257,5 @@ fn inspect_model(
 
 #[pg_extern(sql = false)]
 fn check_calibration(calibration: Json) {
-    boundary(|| catalogue::check_calibration(&calibration.0).map(|_| ()));
-}
-
-/// A model's name that an internal function was called with.
-pub fn named(model: Option<&str>) -> Result<&str, Failure> {
-    model.ok_or_else(|| {
-        Failure::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "model is NULL")
-            .hint("SELECT name FROM copymatch.models lists them.")
-    })
+    boundary(|| parsed::check_calibration(&calibration.0).map(|_| ()));
 }

@@ -4,7 +4,8 @@ use edits::{Edit, EditError};
 use pgrx::prelude::*;
 
 use super::picture;
-use crate::failure::{Failure, boundary, should_stop};
+use crate::failure::{Failure, boundary};
+use crate::interrupts::should_stop;
 use crate::settings;
 
 #[pg_extern(sql = false)]

@@ -8,14 +8,18 @@ mod give_back;
 mod info;
 mod maintain;
 mod models;
+mod parsed;
 pub mod picture;
+mod progress;
 mod session;
 mod sketch;
 
-pub use copy_embed::{count_progress, embed_each, embed_one, embed_views, named};
+pub use catalogue::named;
+pub use copy_embed::{embed_each, embed_one, embed_views};
 pub use edits::edited;
 pub use picture::read;
-pub use session::{Stream, Urgency, encoder_failure, input_side, with_background};
+pub use progress::count_progress;
+pub use session::{Stream, Urgency, input_side, with_background};
 pub use sketch::{decoded, descriptor_of, sketch_of};
 
 /// Manifest and weights of the model that the library carries.

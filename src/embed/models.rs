@@ -4,8 +4,8 @@
 use pgrx::prelude::*;
 use serde_json::Value;
 
-use super::catalogue::check_calibration;
 use super::copy_embed::{Inspected, inspect};
+use super::parsed::check_calibration;
 use crate::failure::{Failure, boundary};
 use crate::json::Json;
 use crate::rights;

@@ -4,7 +4,8 @@ use imaging::{DecodeOptions, Detail, Image};
 use pgrx::prelude::*;
 
 use super::give_back;
-use crate::failure::{Failure, should_stop};
+use crate::failure::Failure;
+use crate::interrupts::should_stop;
 use crate::settings;
 
 /// Transparent parts are shown on white, as browsers do.

@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use ::service::ModelKey;
-use encoder::{Encoder, EncoderError, Fit, MAX_ASPECT, Manifest, Mean, Preparation, RuntimeOptions};
+use encoder::{Encoder, Fit, MAX_ASPECT, Manifest, Mean, Preparation, RuntimeOptions};
 use imaging::Image;
 use pgrx::prelude::*;
 use scoring::Background;
 
-use super::catalogue::{self, Model, Weights};
-use crate::failure::{Failure, should_stop};
+use super::catalogue::{Model, Weights};
+use super::parsed::parse_manifest;
+use crate::failure::Failure;
+use crate::interrupts::should_stop;
 use crate::service::{self, Answer, Job, Path, Shared, Submitted};
 use crate::settings::{self, ExecutionProvider};
 
@@ -165,7 +167,7 @@ pub fn load_encoder(
         Weights::BuiltIn(weights) => Encoder::load_verified(weights, manifest, &options),
         Weights::Stored(weights) => Encoder::load(weights, manifest, &options),
     }
-    .map_err(encoder_failure)
+    .map_err(Failure::from)
 }
 
 /// Whether somebody waits for this one image, or it is one of many.
@@ -199,7 +201,7 @@ fn prepared(model: &Model) -> Result<Rc<Prepared>, Failure> {
         name: model.name.clone(),
         sha256: model.sha256.clone(),
         key: ModelKey::of_manifest(&text),
-        preparation: Preparation::new(catalogue::parse_manifest(&text)?),
+        preparation: Preparation::new(parse_manifest(&text)?),
     });
     PREPARED.with_borrow_mut(|all| {
         if all.len() >= MOST_LOADED {
@@ -251,7 +253,7 @@ pub fn embed(model: &Model, images: &[Image], urgency: Urgency) -> Result<Vec<Ve
 /// With a network of this session's own.
 fn embed_here(model: &Model, images: &[Image]) -> Result<Vec<Vec<f32>>, Failure> {
     with_loaded(model, |loaded| {
-        loaded.encoder.embed(images, &should_stop).map_err(encoder_failure)
+        loaded.encoder.embed(images, &should_stop).map_err(Failure::from)
     })
 }
 
@@ -388,7 +390,7 @@ impl<'a> Flight<'a> {
                 Answer::Output(values) if values.len() == self.prepared.preparation.manifest().dimensions() => {
                     return self.means[image]
                         .add(values.iter().copied(), size, image)
-                        .map_err(encoder_failure);
+                        .map_err(Failure::from);
                 }
                 Answer::UnknownModel => {
                     self.bring()?;
@@ -424,7 +426,7 @@ impl<'a> Flight<'a> {
         means
             .into_iter()
             .enumerate()
-            .map(|(image, mean)| mean.finish(image).map_err(encoder_failure))
+            .map(|(image, mean)| mean.finish(image).map_err(Failure::from))
             .collect()
     }
 }
@@ -505,19 +507,4 @@ pub fn running(model: &Model) -> Result<Running, Failure> {
             load_milliseconds: Some(loaded.load_milliseconds),
         })
     })
-}
-
-/// Gives an encoder's error its SQLSTATE.
-pub fn encoder_failure(error: EncoderError) -> Failure {
-    let hint = error.hint().to_string();
-    match error {
-        EncoderError::Cancelled => Failure::stopped(error.to_string()),
-        EncoderError::Image(error) => return Failure::from(error),
-        EncoderError::OutOfMemory { .. } | EncoderError::NotRestartable => {
-            memory::recovered();
-            Failure::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, error.to_string())
-        }
-        _ => Failure::new(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, error.to_string()),
-    }
-    .hint(hint)
 }

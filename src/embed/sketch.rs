@@ -5,11 +5,12 @@ use keypoints::Sketch;
 use pgrx::IntoDatum;
 use pgrx::prelude::*;
 
-use super::catalogue::Model;
-use super::copy_embed::{count_progress, named};
+use super::catalogue::{Model, named};
 use super::picture::read_matchable;
+use super::progress::count_progress;
 use super::session::{self, Urgency};
-use crate::failure::{Failure, boundary, should_stop};
+use crate::failure::{Failure, boundary};
+use crate::interrupts::should_stop;
 use crate::record::Record;
 use crate::types::Vector;
 

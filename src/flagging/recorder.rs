@@ -16,7 +16,8 @@ use pgrx::prelude::*;
 use super::guarded::{Ended, subtransaction};
 use super::installed::is_installed;
 use crate::background::{self, OnTerminate};
-use crate::failure::{Failure, boundary, should_stop};
+use crate::failure::{Failure, boundary};
+use crate::interrupts::should_stop;
 use crate::rights::as_extension_owner;
 use crate::statements::{Parameter, change};
 

@@ -7,7 +7,7 @@
 //! condition stays in the plan as a filter and decides.
 use pgrx::prelude::*;
 
-use super::column::{BOUND_STRATEGY, DISTANCE_STRATEGY};
+use super::operators::{BOUND_STRATEGY, DISTANCE_STRATEGY};
 
 /// PostgreSQL's operators between two values of type double precision; their OIDs never change.
 pub(super) const LESS: u32 = 672;

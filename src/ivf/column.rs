@@ -6,32 +6,16 @@ use ivf_core::Metric;
 use pgrx::prelude::*;
 
 use super::filters::Kind;
+use super::operators::KIND_PROCEDURE;
 use super::options;
-use super::value::{Elements, Value};
+use super::value::{Element, Elements, Value};
 use crate::failure::Failure;
 
-/// The number of the support function that names an operator class's element type and metric.
-pub(super) const KIND_PROCEDURE: u16 = 1;
-/// The strategy of the operator that orders by distance.
-pub(super) const DISTANCE_STRATEGY: u16 = 1;
-/// The strategy of the operator that carries a distance bound.
-pub(super) const BOUND_STRATEGY: u16 = 2;
 /// Dimensions to reckon with where an index does not exist yet.
 pub(super) const USUAL_DIMENSIONS: usize = 256;
 
 /// What a support function returns is the metric's number, and this for each element type.
 const ELEMENT: i32 = 16;
-
-/// How an element is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
-    /// `vector`.
-    Single,
-    /// `halfvec`.
-    Half,
-    /// `bit`: zeros and ones. The Hamming distance is the square of the Euclidean one.
-    Bit,
-}
 
 /// The column of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

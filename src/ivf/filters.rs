@@ -6,7 +6,7 @@ use pgrx::varatt_is_4b_u;
 
 use crate::failure::Failure;
 
-use super::column::KIND_PROCEDURE;
+use super::operators::KIND_PROCEDURE;
 
 /// The strategies of a filter column's operators; 1 and 2 are those of the vector.
 const LESS: u16 = 3;

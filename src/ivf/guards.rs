@@ -6,7 +6,6 @@ use std::ptr::NonNull;
 use ivf_core::{PAGE_SIZE, Page, PageWrite};
 use pgrx::prelude::*;
 
-use super::pages::Pages;
 use super::raw_calls;
 
 /// pd_lsn and pd_checksum, which belong to PostgreSQL.
@@ -19,7 +18,7 @@ const FREE: u8 = 6;
 pub(super) struct ReadPage<'s> {
     buffer: pg_sys::Buffer,
     page: NonNull<Page>,
-    pages: PhantomData<&'s Pages>,
+    pages: PhantomData<&'s ()>,
 }
 
 impl ReadPage<'_> {
@@ -61,7 +60,7 @@ pub(super) struct WritePage<'s> {
     copy: Option<Box<Page>>,
     /// Its earlier content is worth nothing.
     fresh: bool,
-    pages: PhantomData<&'s Pages>,
+    pages: PhantomData<&'s ()>,
 }
 
 impl WritePage<'_> {
@@ -146,7 +145,7 @@ pub(super) struct BlockLock<'s> {
     index: pg_sys::Relation,
     block: u32,
     mode: pg_sys::LOCKMODE,
-    pages: PhantomData<&'s Pages>,
+    pages: PhantomData<&'s ()>,
 }
 
 impl BlockLock<'_> {

@@ -16,7 +16,7 @@ extern "C-unwind" fn ivf_handler(_call: pg_sys::FunctionCallInfo) -> pg_sys::Dat
     // SAFETY: allocates a node in the current memory context, all zeros but its tag: false and none for every field.
     let mut routine = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
     routine.amstrategies = super::filters::GREATER;
-    routine.amsupport = super::column::KIND_PROCEDURE;
+    routine.amsupport = super::operators::KIND_PROCEDURE;
     // It orders by a distance operator, forwards; a scan needs no condition.
     routine.amcanorderbyop = true;
     routine.amoptionalkey = true;

@@ -6,10 +6,11 @@ use ivf_core::{Filter, Iteration, Meta, Search, SearchOptions};
 use pgrx::prelude::*;
 
 use super::announced;
-use super::column::{BOUND_STRATEGY, Column, widened};
+use super::column::{Column, widened};
 use super::error::failure;
 use super::filters::Filters;
 use super::insert::item_pointer;
+use super::operators::BOUND_STRATEGY;
 use super::pages::Pages;
 use super::rows::{Exact, Rows};
 use super::value::Owned;

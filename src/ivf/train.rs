@@ -10,8 +10,9 @@ use encoder::SignalsBlocked;
 use ivf_core::{Sample, Trained};
 use pgrx::prelude::*;
 
-use crate::failure::{Failure, should_stop};
+use crate::failure::Failure;
 use crate::interrupts;
+use crate::interrupts::should_stop;
 
 /// How long an interrupt may wait.
 const POLL: Duration = Duration::from_millis(20);

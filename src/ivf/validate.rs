@@ -1,8 +1,8 @@
 //! Whether an operator class has what this access method needs (`amvalidate`).
 use pgrx::prelude::*;
 
-use super::column::{BOUND_STRATEGY, DISTANCE_STRATEGY, KIND_PROCEDURE};
 use super::filters::Kind;
+use super::operators::{BOUND_STRATEGY, DISTANCE_STRATEGY, KIND_PROCEDURE};
 use crate::failure::{Failure, boundary};
 
 /// Checks an operator class and says what is wrong at INFO, as PostgreSQL's own access methods do.

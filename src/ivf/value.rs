@@ -3,8 +3,18 @@ use half::f16;
 use pgrx::prelude::*;
 use pgrx::{varatt_is_4b_u, varsize_4b};
 
-use super::column::Element;
 use crate::failure::Failure;
+
+/// How an element is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element {
+    /// `vector`.
+    Single,
+    /// `halfvec`.
+    Half,
+    /// `bit`: zeros and ones. The Hamming distance is the square of the Euclidean one.
+    Bit,
+}
 
 /// Varlena header, dimensions (int16) and a reserved int16; the elements follow (see `types/datum.rs`). Of `bit`:
 /// varlena header, number of bits (int32), bytes.

@@ -6,11 +6,11 @@ use pgrx::{IntoDatum, JsonB};
 use scoring::Verdict;
 use serde_json::json;
 
-use super::search::{Match, background_similarity, best_first, match_set, unit};
+use super::search::{Match, background_similarity, best_first, match_set};
 use super::set_cache::remember_sets;
 use super::sets::ReferenceSet;
-use super::sought::Sought;
-use super::verification::Verify;
+use super::sought::{Sought, unit};
+use super::verify::Verify;
 use super::views::Views;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};

@@ -5,8 +5,9 @@ use pgrx::prelude::*;
 
 use crate::embed::catalogue::Model;
 use crate::embed::decoded;
-use crate::failure::{Failure, boundary, should_stop};
+use crate::failure::{Failure, boundary};
 use crate::interrupts;
+use crate::interrupts::should_stop;
 
 /// Of each sketch its place, from 1, inliers, compared cells, agreement, agreement of what nothing covers, ground, and
 /// features; a sketch of another format has no row.

@@ -7,7 +7,7 @@
 //! it becomes. What is kept is written from the tree, every operator, function and type with its schema: it means
 //! the same under every search path.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 use pgrx::IntoDatum;
 use pgrx::pg_sys::ParseExprKind::EXPR_KIND_INDEX_PREDICATE;
@@ -215,26 +215,4 @@ unsafe fn lone_expression(parsed: *mut pg_sys::List) -> Option<*mut pg_sys::Node
 unsafe fn first(list: *mut pg_sys::List) -> *mut std::ffi::c_void {
     // SAFETY: by contract there is a first cell, and it holds a pointer.
     unsafe { (*(*list).elements).ptr_value }
-}
-
-/// A palloc'd name.
-///
-/// # Safety
-/// NUL-terminated, or null.
-pub(super) unsafe fn text_of(name: *const std::ffi::c_char) -> Option<String> {
-    // SAFETY: by contract.
-    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name).to_string_lossy().into_owned() })
-}
-
-/// The nodes of a list, which may be null.
-///
-/// # Safety
-/// A list of nodes.
-pub(super) unsafe fn nodes(list: *mut pg_sys::List) -> Vec<*mut pg_sys::Node> {
-    // SAFETY: by contract each cell holds a pointer to a node.
-    unsafe {
-        (0..pg_sys::list_length(list))
-            .map(|at| (*(*list).elements.add(at as usize)).ptr_value.cast::<pg_sys::Node>())
-            .collect()
-    }
 }

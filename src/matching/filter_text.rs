@@ -5,7 +5,7 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use super::filter::{nodes, text_of};
+use super::filter_nodes::{nodes, text_of};
 use super::filter_words::{is_built_in, is_enum, is_plain_function, is_plain_type, refused, tag_name, type_name};
 use crate::failure::Failure;
 

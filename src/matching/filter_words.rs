@@ -5,7 +5,7 @@ use std::ffi::CString;
 
 use pgrx::prelude::*;
 
-use super::filter::{nodes, text_of};
+use super::filter_nodes::{nodes, text_of};
 use crate::failure::Failure;
 
 /// OIDs below this one were given by initdb (FirstNormalObjectId, the same in every release).

@@ -3,6 +3,7 @@
 mod copy_match;
 mod evidence;
 pub mod filter;
+mod filter_nodes;
 mod filter_text;
 mod filter_words;
 pub mod gate;
@@ -15,6 +16,7 @@ mod sought;
 mod status;
 mod table;
 mod verification;
+mod verify;
 mod views;
 
 pub use neighbours::{Neighbour, nearest_here};
@@ -22,4 +24,4 @@ pub use search::{Match, search};
 pub use set_cache::{is_known_down, remember_agreement, remember_down, remember_sets};
 pub use sets::ReferenceSet;
 pub use status::in_use;
-pub use verification::{Plan, Verify};
+pub use verify::{Plan, Verify};

@@ -6,7 +6,7 @@ use pgrx::spi::quote_identifier;
 use super::sets::ReferenceSet;
 use super::sought::Sought;
 use super::status::{Searching, in_use};
-use super::verification::Plan;
+use super::verify::Plan;
 use crate::embed::catalogue::Model;
 use crate::failure::Failure;
 use crate::ivf::announced::Asking;

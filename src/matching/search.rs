@@ -11,7 +11,8 @@ use super::neighbours::nearest;
 use super::set_cache::{remember, remember_sets};
 use super::sets::ReferenceSet;
 use super::sought::Sought;
-use super::verification::{Verify, judge, plan};
+use super::verification::{judge, plan};
+use super::verify::Verify;
 use crate::embed::catalogue::Model;
 use crate::embed::with_background;
 use crate::failure::Failure;
@@ -82,32 +83,6 @@ pub(super) fn match_set(
 
 pub(super) fn model_of(set: &ReferenceSet) -> Result<Model, Failure> {
     remember(|last| &mut last.models, Some(&set.name), || set.model())
-}
-
-/// The descriptor scaled to unit length, after a check that it can be one of this model's.
-pub(super) fn unit(elements: &[f32], model: &Model) -> Result<Vec<f32>, Failure> {
-    if elements.len() != model.dimensions {
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-            format!("expected {} dimensions, not {}", model.dimensions, elements.len()),
-        )
-        .hint(format!(
-            "Descriptors of model \"{}\" have {} dimensions.",
-            model.name, model.dimensions
-        )));
-    }
-    let norm = elements
-        .iter()
-        .map(|x| f64::from(*x) * f64::from(*x))
-        .sum::<f64>()
-        .sqrt();
-    if norm == 0.0 {
-        return Err(Failure::new(
-            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-            "the zero vector is no descriptor: it has no direction to compare",
-        ));
-    }
-    Ok(elements.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
 }
 
 pub(super) fn background_similarity(model: &Model, descriptor: &[f32], neighbours: usize) -> Result<f64, Failure> {

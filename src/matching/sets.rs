@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::filter;
 use super::gate::{self, current_user, trusts};
-use super::verification::Verify;
+use super::verify::Verify;
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};
 use crate::json::Json;

@@ -2,12 +2,13 @@
 
 use imaging::Image;
 use keypoints::Query;
+use pgrx::prelude::*;
 
-use super::search::unit;
 use super::views::Views;
 use crate::embed::catalogue::Model;
 use crate::embed::decoded;
-use crate::failure::{Failure, should_stop};
+use crate::failure::Failure;
+use crate::interrupts::should_stop;
 
 /// A search's query.
 #[derive(Default)]
@@ -123,4 +124,30 @@ impl<'a> Sought<'a> {
         }
         Ok(self.decoded.as_ref().map(|(_, image)| image))
     }
+}
+
+/// The descriptor scaled to unit length, after a check that it can be one of this model's.
+pub(super) fn unit(elements: &[f32], model: &Model) -> Result<Vec<f32>, Failure> {
+    if elements.len() != model.dimensions {
+        return Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+            format!("expected {} dimensions, not {}", model.dimensions, elements.len()),
+        )
+        .hint(format!(
+            "Descriptors of model \"{}\" have {} dimensions.",
+            model.name, model.dimensions
+        )));
+    }
+    let norm = elements
+        .iter()
+        .map(|x| f64::from(*x) * f64::from(*x))
+        .sum::<f64>()
+        .sqrt();
+    if norm == 0.0 {
+        return Err(Failure::new(
+            PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+            "the zero vector is no descriptor: it has no direction to compare",
+        ));
+    }
+    Ok(elements.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
 }

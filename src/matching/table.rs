@@ -9,10 +9,11 @@ use pgrx::prelude::*;
 use pgrx::{IntoDatum, PgMemoryContexts};
 
 use super::copy_match::{Page, region, search, sets};
-use super::search::{Match, model_of, unit};
+use super::search::{Match, model_of};
 use super::sets::ReferenceSet;
-use super::sought::Sought;
-use super::verification::{Verify, plan};
+use super::sought::{Sought, unit};
+use super::verification::plan;
+use super::verify::Verify;
 use crate::embed::{count_progress, with_background};
 use crate::failure::{Failure, boundary};
 use crate::ivf::announced::{Announcement, MOST};

@@ -7,6 +7,7 @@ use scoring::{Calibration, Found, SAME_PICTURE, STANDING_NEIGHBOURS, Standing, V
 
 use super::neighbours::Neighbour;
 use super::sets::ReferenceSet;
+use super::verify::{Plan, Verify};
 use crate::failure::Failure;
 use crate::{interrupts, settings};
 
@@ -21,49 +22,6 @@ const MOST_SHOWN: usize = 2;
 
 /// Agreement beyond that with any other reference from which a reference is said to be shown.
 const OUTSTANDING: f64 = 0.3;
-
-/// `verify` of a search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verify {
-    /// Where the set has sketches and a calibration that weighs what is found; no more references than the answer needs
-    /// once one is plainly shown.
-    Auto,
-    /// Descriptor and stretching alone.
-    Off,
-    /// Every one of the nearest references, whether the calibration weighs it or not.
-    All,
-}
-
-impl Verify {
-    /// The parameter's value; NULL: each set's own.
-    pub fn named(name: Option<&str>) -> Result<Option<Verify>, Failure> {
-        match name {
-            None => Ok(None),
-            Some("auto") => Ok(Some(Verify::Auto)),
-            Some("off") => Ok(Some(Verify::Off)),
-            Some("all") => Ok(Some(Verify::All)),
-            Some(other) => Err(Failure::new(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("verify is \"{other}\""),
-            )
-            .hint(
-                "Choose auto (compare the pictures where the set has sketches), all (every one of the nearest), off, \
-                 or NULL: the set's own.",
-            )),
-        }
-    }
-}
-
-/// What a search in a set looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Neighbours that are fetched.
-    pub neighbours: usize,
-    /// How many of them, nearest first, come with descriptor and sketch; 0: the set is searched by descriptor alone.
-    pub compared: usize,
-    /// How many are compared whatever is found.
-    least: usize,
-}
 
 /// What to fetch for `k` answers from a set. `pictured`: whether there is a picture to compare.
 pub fn plan(set: &ReferenceSet, verify: Option<Verify>, pictured: bool, k: usize) -> Plan {

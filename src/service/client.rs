@@ -10,7 +10,8 @@ use pgrx::prelude::*;
 use service::{Freed, ModelKey, State};
 
 use super::shared::{Answered, Asked, Kind, Outcome, Shared, Standing, now, shared};
-use crate::failure::{Failure, should_stop};
+use crate::failure::Failure;
+use crate::interrupts::should_stop;
 use crate::settings::{self, ExecutionProvider};
 
 /// Longest nap while a session waits: what it waits for wakes it.
@@ -260,9 +261,7 @@ impl Job {
             )
             .hint("Raise copymatch.service_slot_size.")
         })?;
-        preparation
-            .write(image, size, room)
-            .map_err(crate::embed::encoder_failure)?;
+        preparation.write(image, size, room).map_err(Failure::from)?;
         submitted.send(Asked {
             kind: Kind::Run,
             bulk: self.bulk,

@@ -2,8 +2,9 @@
 
 use pgrx::prelude::*;
 
+use super::arguments::{invalid, null};
 use super::create::try_search;
-use super::owned::{OwnedSet, has_rights_of, invalid, is_superuser, null};
+use super::owned::{OwnedSet, has_rights_of, is_superuser};
 use crate::failure::{Failure, boundary};
 use crate::matching::{Verify, filter, gate};
 use crate::rights::as_extension_owner;

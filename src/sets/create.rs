@@ -5,8 +5,9 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::arguments::{invalid, null};
 use super::named::{key_columns, needs_column, needs_descriptors};
-use super::owned::{caller, count_by_owner, do_by_owner, has_rights_of, invalid, is_table, null, valid_name};
+use super::owned::{caller, count_by_owner, do_by_owner, has_rights_of, is_table, valid_name};
 use super::{columns, fill};
 use crate::failure::{Failure, boundary};
 use crate::matching::filter;

@@ -3,8 +3,9 @@
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::arguments::null;
 use super::columns;
-use super::owned::{OwnedSet, do_by_owner, null};
+use super::owned::{OwnedSet, do_by_owner};
 use crate::failure::{Failure, boundary};
 use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;

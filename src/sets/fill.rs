@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::arguments::invalid;
 use super::columns;
 use super::described::Describing;
-use super::owned::{OwnedSet, by_owner, count_by_owner, invalid};
+use super::owned::{OwnedSet, by_owner, count_by_owner};
 use crate::committing::{AtWork, Committing};
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};

@@ -2,7 +2,8 @@
 
 use pgrx::prelude::*;
 
-use super::owned::{OwnedSet, has_rights_of, invalid, is_superuser, null, valid_name};
+use super::arguments::{invalid, null};
+use super::owned::{OwnedSet, has_rights_of, is_superuser, valid_name};
 use crate::failure::{Failure, boundary};
 use crate::matching::gate::current_user;
 use crate::rights::as_extension_owner;

@@ -6,6 +6,7 @@
 //! and types run with no more rights than his, whoever looks after the set.
 
 mod alter;
+mod arguments;
 mod columns;
 mod create;
 mod described;

@@ -6,7 +6,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use pgrx::prelude::*;
 
-use super::owned::null;
+use super::arguments::null;
 use crate::failure::{Failure, boundary};
 use crate::own_schema::OwnSchema;
 use crate::statements::{Parameter, change, select};

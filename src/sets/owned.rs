@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::arguments::{invalid, null};
 use super::named::unknown_set;
 use crate::failure::Failure;
 use crate::matching::gate::{self, Relation, current_user};
@@ -165,20 +166,6 @@ pub fn valid_name<'a>(name: Option<&'a str>, of: &str) -> Result<&'a str, Failur
         .hint(NAMES)),
         Some(name) => Ok(name),
     }
-}
-
-/// An argument that must not be NULL.
-pub fn null(what: &str) -> Failure {
-    Failure::new(
-        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-        format!("{what} is NULL"),
-    )
-    .hint("Give a value: only arguments whose default is NULL may be NULL.")
-}
-
-/// An argument with a value that it cannot have.
-pub fn invalid(message: impl Into<String>) -> Failure {
-    Failure::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
 }
 
 /// Runs a statement over a relation as its owner, under the session's search_path, which his triggers may rely on. It

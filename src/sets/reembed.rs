@@ -6,11 +6,12 @@ use std::time::Instant;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::arguments::{invalid, null};
 use super::columns;
 use super::create::own_calibration;
 use super::described::Describing;
 use super::fill::LONGEST_BATCH;
-use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner, invalid, null};
+use super::owned::{OwnedSet, by_owner, caller, count_by_owner, do_by_owner};
 use crate::committing::{AtWork, Committing};
 use crate::embed::catalogue::Model;
 use crate::failure::{Failure, boundary};

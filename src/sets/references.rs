@@ -3,7 +3,8 @@
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use super::owned::{OwnedSet, by_owner, caller, has_rights_of, null};
+use super::arguments::null;
+use super::owned::{OwnedSet, by_owner, caller, has_rights_of};
 use crate::failure::{Failure, boundary};
 use crate::matching::gate::{self, current_user, trusts};
 use crate::rights::as_extension_owner;

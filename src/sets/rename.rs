@@ -4,9 +4,10 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
+use super::arguments::invalid;
 use super::create::{no_generated_column, try_search};
 use super::named::{key_columns, needs_column, needs_descriptors};
-use super::owned::{OwnedSet, invalid, is_table};
+use super::owned::{OwnedSet, is_table};
 use crate::failure::{Failure, boundary};
 use crate::own_schema::OwnSchema;
 use crate::rights::as_extension_owner;

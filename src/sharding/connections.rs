@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 use shards::Settled;
 
 use super::libpq::{self, Connection, Trouble, Wait};
+use super::link::{Kept, Link};
 use super::parts::Foreign;
 use crate::failure::Failure;
 use crate::interrupts;
@@ -21,16 +22,6 @@ use crate::statements::{Parameter, select};
 /// A server, and the user who asks it.
 pub type Reached = (pg_sys::Oid, pg_sys::Oid);
 
-/// A connection that is made, and what was known when it was.
-pub struct Kept {
-    /// It.
-    pub connection: Connection,
-    /// Whether a password that the mapping has was really used.
-    with_password: bool,
-    /// Of which state of servers and mappings it is.
-    changes: u64,
-}
-
 /// How to connect, where that is known here, and the state of servers and mappings of which it is.
 type HowTo = (u64, Option<Rc<Settled>>);
 
@@ -39,7 +30,7 @@ type Tables = (u64, Rc<Vec<pg_sys::Oid>>);
 
 thread_local! {
     /// Idle connections.
-    static KEPT: RefCell<HashMap<Reached, super::direct::Link>> = RefCell::default();
+    static KEPT: RefCell<HashMap<Reached, Link>> = RefCell::default();
     static SETTLED: RefCell<HashMap<Reached, HowTo>> = RefCell::default();
     static TABLES: RefCell<HashMap<pg_sys::Oid, Tables>> = RefCell::default();
     /// Counts changes of servers and user mappings that this backend has heard of.
@@ -169,7 +160,7 @@ unsafe fn options(list: *mut pg_sys::List) -> Option<Vec<(String, String)>> {
 }
 
 /// An idle connection to a server as the current user, if there is one of what servers and mappings are now.
-pub fn take(server: pg_sys::Oid, settled: &Settled) -> Option<super::direct::Link> {
+pub fn take(server: pg_sys::Oid, settled: &Settled) -> Option<Link> {
     let reached = (server, gate::current_user());
     let mut link = KEPT.with_borrow_mut(|kept| kept.remove(&reached))?;
     let current = link.kept.changes == CHANGES.get() && (link.kept.with_password || !needs_password(settled));
@@ -177,7 +168,7 @@ pub fn take(server: pg_sys::Oid, settled: &Settled) -> Option<super::direct::Lin
 }
 
 /// Keeps a connection for the next search.
-pub fn keep(server: pg_sys::Oid, user: pg_sys::Oid, link: super::direct::Link) {
+pub fn keep(server: pg_sys::Oid, user: pg_sys::Oid, link: Link) {
     if link.kept.changes == CHANGES.get() {
         drop(KEPT.with_borrow_mut(|kept| kept.insert((server, user), link)));
     }

@@ -19,6 +19,7 @@ mod connections;
 mod direct;
 mod failing;
 mod libpq;
+mod link;
 mod living;
 mod nearest;
 pub mod parts;

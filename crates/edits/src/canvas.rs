@@ -1,8 +1,11 @@
 //! The buffer that edits draw on: RGB8, row-major, sides counted in `usize`.
 
-use crate::{EditError, MIN_SIDE};
+use crate::EditError;
 use imaging::Poll;
 use imaging::{Filter, Image, buffers};
+
+/// No side of an edited picture is shorter, in pixels.
+pub const MIN_SIDE: u32 = 24;
 
 /// Pixels worked on between two polls.
 const POLL_PIXELS: usize = 1 << 18;

@@ -1,9 +1,8 @@
 //! Edits that move whole pixels or resample along the axes: crop, quarter turn, flips, resize, aspect, pad.
 
 use crate::EditError;
-use crate::MIN_SIDE;
 use crate::blur;
-use crate::canvas::Canvas;
+use crate::canvas::{Canvas, MIN_SIDE};
 use crate::random::Random;
 use imaging::buffers;
 

@@ -1,7 +1,7 @@
 //! Edits that put the picture onto another one.
 
 use crate::EditError;
-use crate::canvas::Canvas;
+use crate::canvas::{Canvas, MIN_SIDE};
 use crate::random::Random;
 use crate::scenery;
 use crate::warp;
@@ -13,7 +13,7 @@ pub(super) fn paste<'p>(canvas: &Canvas<'p>, strength: f64, random: &mut Random)
     let goal = random.pick(&[4.0 / 3.0, 1.0, 3.0 / 4.0, 16.0 / 9.0]);
     let ratio = libm::exp2(libm::log2(own) * (1.0 - strength) + libm::log2(goal) * strength);
     let area = canvas.area() as f64;
-    let side = |length: f64| (length.round() as usize).max(super::MIN_SIDE as usize);
+    let side = |length: f64| (length.round() as usize).max(MIN_SIDE as usize);
     let (width, height) = (side((area * ratio).sqrt()), side((area / ratio).sqrt()));
     let scene = scenery::scene(width, height, random, canvas.poll)?;
     onto(canvas, scene, strength, random)

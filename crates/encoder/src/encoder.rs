@@ -10,7 +10,8 @@ use crate::manifest::Manifest;
 use crate::onnx;
 use crate::preparation::{Mean, Preparation};
 use crate::preprocess::Input;
-use crate::session::{self, Network, Provider, RuntimeOptions};
+use crate::provider::Provider;
+use crate::session::{self, Network, RuntimeOptions};
 
 /// Pixels that one run on the CPU may see: eight images at 224. It bounds the memory of a run and, because a run cannot
 /// be interrupted, the time until a cancellation is noticed.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::session::Provider;
+use crate::provider::Provider;
 
 /// Why no encoder could be made, or no descriptor.
 #[derive(Debug, thiserror::Error)]

@@ -41,6 +41,7 @@ mod onnx;
 mod parity;
 mod preparation;
 mod preprocess;
+mod provider;
 mod session;
 mod signals;
 
@@ -54,5 +55,6 @@ pub use manifest::{
 pub use onnx::check_self_contained;
 pub use parity::{Pattern, waves_v1};
 pub use preparation::{Mean, Preparation};
-pub use session::{Provider, RuntimeOptions};
+pub use provider::Provider;
+pub use session::RuntimeOptions;
 pub use signals::SignalsBlocked;

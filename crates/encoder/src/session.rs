@@ -3,7 +3,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use ndarray::{Array2, Ix2};
 use ort::environment::Environment;
@@ -17,53 +16,12 @@ use crate::error::{EncoderError, SESSION_BYTES, THREAD_BYTES, ensure};
 use crate::library;
 use crate::manifest::{Element, Fit, Layout, Manifest};
 use crate::preprocess::Input;
+use crate::provider::Provider;
 use crate::signals::SignalsBlocked;
 
 /// For errors.
 const LOADING: &str = "while ONNX Runtime loaded the network";
 const RUNNING: &str = "while ONNX Runtime ran the network";
-
-/// Where the network is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Provider {
-    /// CUDA where the library has it and it starts, the CPU otherwise.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// CUDA or an error.
-    Cuda,
-    /// TensorRT or an error.
-    TensorRt,
-}
-
-impl Provider {
-    /// Name as settings spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-            Self::TensorRt => "tensorrt",
-        }
-    }
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Provider {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Auto, Self::Cpu, Self::Cuda, Self::TensorRt]
-            .into_iter()
-            .find(|provider| provider.name() == name)
-            .ok_or_else(|| format!("execution provider {name:?} is not one of auto, cpu, cuda, tensorrt"))
-    }
-}
 
 /// How to run a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

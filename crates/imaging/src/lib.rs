@@ -40,6 +40,7 @@ mod orientation;
 mod picture;
 mod poll;
 mod resize;
+mod signature;
 mod views;
 
 pub use decode::{DecodeOptions, decode, decode_frame};

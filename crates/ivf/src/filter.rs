@@ -7,8 +7,8 @@
 //! condition reads a tenth of the page.
 use bytemuck::{Pod, Zeroable};
 
-use crate::geometry::BLOCK;
 use crate::{Error, Result};
+use vectors::quantised::BLOCK;
 
 /// The most filter columns of an index.
 pub const MOST_FILTERS: usize = 8;

@@ -4,7 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{LOW_BITS, Pixel, Windows, scalar};
+use crate::scalar;
+use crate::windows::{LOW_BITS, Pixel, Windows};
 
 pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx2")

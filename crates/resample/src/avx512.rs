@@ -4,7 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Pixel, ROWS_AT_ONCE, Windows, scalar};
+use crate::scalar;
+use crate::windows::{Pixel, ROWS_AT_ONCE, Windows};
 
 pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx512f")

@@ -1,6 +1,6 @@
 //! One value at a time.
 
-use super::{Pixel, Span, Windows, rounded};
+use crate::windows::{Pixel, Span, Windows, rounded};
 
 pub(crate) fn across<const BITS: u32>(row: &[Pixel], windows: &Windows, target: &mut [Pixel]) {
     for (span, target) in windows.spans.iter().zip(target) {

@@ -47,10 +47,7 @@ pub use calibration::{Calibration, CalibrationError, MAX_CALIBRATION_BYTES, Verd
 pub use edited::{Compared, EDIT_STRENGTHS, EditedCopy, EditedPairs, Pairs};
 pub use fit::{Example, Fit, FitError, LEAST_EXAMPLES, fit};
 pub use interval::{lower_bound, needed_without_error, proportion_interval, upper_bound};
-pub use metrics::{
-    MetricError, OperatingPoint, Prediction, micro_average_precision, precision_recall, recall_at_precision,
-    threshold_at_precision,
-};
-pub use predictions::{NoPredictions, Predictions};
+pub use metrics::{micro_average_precision, precision_recall, recall_at_precision, threshold_at_precision};
+pub use predictions::{MetricError, NoPredictions, OperatingPoint, Prediction, Predictions};
 pub use standing::{Found, Lead, SAME_PICTURE, STANDING_NEIGHBOURS, Standing, Verified, probability_of};
 pub use threshold::{Bin, Judged, Threshold, choose, expected_calibration_error, reliability};

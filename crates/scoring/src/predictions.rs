@@ -3,7 +3,54 @@
 //! Eight bytes a prediction: the scores of correct and of wrong ones stand in two lists, which
 //! are sorted where they lie.
 
-use crate::metrics::{MetricError, OperatingPoint, Prediction, best_of, checked_precision};
+/// One pair that was returned: its score, higher is more alike, and whether the pair is truly a copy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// Any scale; only the order counts.
+    pub score: f64,
+    /// Whether the pair is in the ground truth.
+    pub correct: bool,
+}
+
+/// Precision and recall of "everything from this score upwards".
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OperatingPoint {
+    /// The lowest score that is accepted.
+    pub threshold: f64,
+    /// Correct predictions over accepted ones.
+    pub precision: f64,
+    /// Correct predictions over all true pairs.
+    pub recall: f64,
+}
+
+/// Why nothing can be computed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetricError {
+    /// Without a true pair there is no recall.
+    #[error("there are no true pairs, so recall is undefined")]
+    NoPositives,
+    /// More correct predictions than true pairs: a pair was counted twice.
+    #[error("{correct} predictions are correct, but there are only {positives} true pairs")]
+    TooManyCorrect {
+        /// Correct predictions.
+        correct: usize,
+        /// True pairs.
+        positives: usize,
+    },
+    /// A score that has no place in an order.
+    #[error("the score of prediction {index} is NaN")]
+    NotANumber {
+        /// Position in the list, from 0.
+        index: usize,
+    },
+    /// A precision outside (0, 1].
+    #[error("precision {precision} is not allowed; it must be above 0 and at most 1")]
+    Precision {
+        /// The precision asked for.
+        precision: f64,
+    },
+}
 
 /// Predictions of all queries together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -187,5 +234,23 @@ impl Predictions {
             self.sorted = true;
         }
         Ok(())
+    }
+}
+
+/// A threshold accepts all of a tie or none of it. Inside a tie the precision is lowest after the wrong predictions and
+/// rises from there, so the point of largest recall is always the end of a tie.
+fn best_of(best: Option<OperatingPoint>, point: OperatingPoint, precision: f64) -> Option<OperatingPoint> {
+    if point.precision >= precision && best.is_none_or(|best| point.recall > best.recall) {
+        Some(point)
+    } else {
+        best
+    }
+}
+
+pub(crate) fn checked_precision(precision: f64) -> Result<(), MetricError> {
+    if precision > 0.0 && precision <= 1.0 {
+        Ok(())
+    } else {
+        Err(MetricError::Precision { precision })
     }
 }

@@ -1,6 +1,7 @@
 //! Operators that make a new vector, and the order of vectors.
 use std::cmp::Ordering;
 
+use crate::distance::same_dimensions;
 use crate::{Element, Error};
 
 /// Refuses what cannot be stored: no elements, more than [`crate::MAX_DIMENSIONS`], NaN, infinities.
@@ -14,20 +15,6 @@ pub fn check<E: Element>(elements: &[E]) -> Result<(), Error> {
     match elements.iter().find(|element| !element.is_finite()) {
         Some(element) if element.to_f32().is_infinite() => Err(Error::Infinite { type_name }),
         _ => Err(Error::NotANumber { type_name }),
-    }
-}
-
-/// Refuses operands of different length.
-#[inline(always)]
-pub(crate) fn same_dimensions<E: Element>(a: &[E], b: &[E]) -> Result<(), Error> {
-    if a.len() == b.len() {
-        Ok(())
-    } else {
-        Err(Error::DifferentDimensions {
-            type_name: E::TYPE_NAME,
-            left: a.len(),
-            right: b.len(),
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Between numbers and elements, with the checks that a stored vector needs.
 use half::f16;
 
-use crate::text::format_float;
+use crate::decimal::format_float;
 use crate::{Element, Error};
 
 /// The nearest element to `value`, refusing NaN, infinities and numbers that the element cannot hold.

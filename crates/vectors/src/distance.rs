@@ -1,7 +1,6 @@
 //! Distances between vectors of equal length, on the fastest kernels of the machine.
 //!
 //! Sums are `f32`, as pgvector's, so that they overflow to infinity where its do; what is derived from them is `f64`.
-use crate::arithmetic::same_dimensions;
 use crate::{Element, Error};
 
 /// √ Σ (a − b)²
@@ -60,6 +59,20 @@ pub fn l1_distance<E: Element>(a: &[E], b: &[E]) -> Result<f64, Error> {
 #[inline]
 pub fn norm<E: Element>(a: &[E]) -> f64 {
     E::kernels().norm_squared(a).sqrt()
+}
+
+/// Refuses operands of different length.
+#[inline(always)]
+pub(crate) fn same_dimensions<E: Element>(a: &[E], b: &[E]) -> Result<(), Error> {
+    if a.len() == b.len() {
+        Ok(())
+    } else {
+        Err(Error::DifferentDimensions {
+            type_name: E::TYPE_NAME,
+            left: a.len(),
+            right: b.len(),
+        })
+    }
 }
 
 #[cfg(test)]

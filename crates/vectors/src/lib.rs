@@ -16,6 +16,7 @@ mod arithmetic;
 mod binary;
 mod bits;
 mod convert;
+mod decimal;
 mod distance;
 mod element;
 mod error;

@@ -1,40 +1,10 @@
 //! Arithmetic-coded scans (ITU-T T.81, annex D; the models of F.1.4 and G.1.3).
 
 use super::frame::{DROPPED, Frame};
-use super::own::next_marker;
-use super::scan::{Band, Tables};
+use super::marker::next_marker;
+use super::tables::{Band, Tables};
 use crate::poll::Poll;
 use crate::{Format, ImageError};
-
-/// What a DAC marker sets (F.1.4.4.1.2 and F.1.4.4.2).
-pub(super) struct Conditioning {
-    /// Lower and upper bound L, U of a small DC difference, by table.
-    dc: [(u8, u8); 4],
-    /// Kx: from where on high frequencies share their magnitude statistics.
-    ac: [u8; 4],
-}
-
-impl Default for Conditioning {
-    fn default() -> Self {
-        Self {
-            dc: [(0, 1); 4],
-            ac: [5; 4],
-        }
-    }
-}
-
-impl Conditioning {
-    pub(super) fn set(&mut self, table: u8, value: u8) -> Option<()> {
-        let number = usize::from(table & 15);
-        if table >> 4 == 0 {
-            let (low, high) = (value & 15, value >> 4);
-            *self.dc.get_mut(number)? = (low, high);
-            return (low <= high).then_some(());
-        }
-        *self.ac.get_mut(number)? = value;
-        (table >> 4 == 1).then_some(())
-    }
-}
 
 /// T.81, table D.3: Qe, next state after the less and after the more probable symbol, and whether the sense switches.
 #[rustfmt::skip]

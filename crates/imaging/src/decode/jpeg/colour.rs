@@ -1,23 +1,12 @@
 //! Planes to RGB: the last step.
 
-use super::frame::Frame;
+use super::frame::{Colours, Frame};
 use super::upsample::{self, Stretch};
 use crate::ImageError;
 use crate::poll::Poll;
 
 /// Rows between polls.
 const POLL_ROWS: usize = 64;
-
-/// What the components mean.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Colours {
-    Grey,
-    YCbCr,
-    Rgb,
-    /// As Adobe writes it: 255 is no ink.
-    Cmyk,
-    Ycck,
-}
 
 /// The markers that decide about colours.
 #[derive(Default)]

@@ -1,9 +1,19 @@
 //! The frame: components, how many frequencies of each are kept, and where its samples go.
 
-use super::colour::Colours;
 use super::idct;
 use crate::poll::Poll;
 use crate::{Format, ImageError};
+
+/// What the components mean.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Colours {
+    Grey,
+    YCbCr,
+    Rgb,
+    /// As Adobe writes it: 255 is no ink.
+    Cmyk,
+    Ycck,
+}
 
 /// Natural (row-major) position of each coefficient in zigzag order (T.81, figure A.6).
 pub(super) const ZIGZAG: [u8; 64] = [

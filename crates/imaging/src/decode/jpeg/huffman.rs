@@ -83,7 +83,7 @@ impl<'a> Bits<'a> {
         if self.ran_dry() {
             return None;
         }
-        let (marker, behind) = super::own::next_marker(self.bytes, self.at)?;
+        let (marker, behind) = super::marker::next_marker(self.bytes, self.at)?;
         if !matches!(marker, 0xD0..=0xD7) {
             return None;
         }

@@ -17,9 +17,11 @@ mod colour;
 mod frame;
 mod huffman;
 mod idct;
+mod marker;
 mod ordinary;
 mod own;
 mod scan;
+mod tables;
 mod upsample;
 
 pub(super) use colour::{paper, rgb};

@@ -11,7 +11,9 @@
 
 use super::colour;
 use super::frame::Frame;
-use super::scan::{self, Tables};
+use super::marker::next_marker;
+use super::scan;
+use super::tables::Tables;
 use crate::decode::Input;
 use crate::header::MAX_SCANS;
 use crate::poll::Poll;
@@ -176,13 +178,6 @@ fn read_scans(input: &Stream, halvings: u32) -> Result<Frame, ImageError> {
     }
     frame.colours = markers.colours(&frame, input.is_ycbcr);
     Ok(frame)
-}
-
-/// The next marker at or after `at`, and the position behind it. Whatever is not a marker is skipped, as in libjpeg.
-pub(super) fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
-    let found = at + bytes.get(at..)?.iter().position(|&byte| byte == 0xFF)?;
-    let code = found + bytes[found..].iter().position(|&byte| byte != 0xFF)?;
-    Some((bytes[code], code + 1))
 }
 
 /// What follows the two length bytes at `at`.

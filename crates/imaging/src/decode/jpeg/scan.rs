@@ -1,71 +1,12 @@
 //! One scan: baseline blocks are transformed as they come, progressive ones are gathered (T.81, annexes F and G).
 
-use super::arithmetic::{self, Conditioning};
+use super::arithmetic;
 use super::frame::{Component, DROPPED, Frame, kept_steps};
 use super::huffman::{Bits, HuffmanTable};
 use super::idct;
+use super::tables::{Band, Tables};
 use crate::poll::Poll;
 use crate::{Format, ImageError};
-
-/// Tables in force, as the markers between the scans set them.
-#[derive(Default)]
-pub(super) struct Tables {
-    dc: [Option<HuffmanTable>; 4],
-    ac: [Option<HuffmanTable>; 4],
-    /// In zigzag order.
-    quantisation: [Option<[u16; 64]>; 4],
-    pub restart_interval: usize,
-    pub conditioning: Conditioning,
-}
-
-impl Tables {
-    pub(super) fn read_huffman(&mut self, mut segment: &[u8]) -> Option<()> {
-        while let [kind, rest @ ..] = segment {
-            let counts: &[u8; 16] = rest.get(..16)?.try_into().ok()?;
-            let total = counts.iter().map(|&count| usize::from(count)).sum::<usize>();
-            let table = HuffmanTable::new(counts, rest.get(16..16 + total)?)?;
-            let tables = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
-            *tables.get_mut(usize::from(kind & 15))? = Some(table);
-            segment = &rest[16 + total..];
-        }
-        Some(())
-    }
-
-    pub(super) fn read_conditioning(&mut self, segment: &[u8]) -> Option<()> {
-        for entry in segment.chunks_exact(2) {
-            self.conditioning.set(entry[0], entry[1])?;
-        }
-        Some(())
-    }
-
-    pub(super) fn read_quantisation(&mut self, mut segment: &[u8]) -> Option<()> {
-        while let [kind, rest @ ..] = segment {
-            let wide = kind >> 4 != 0;
-            let length = if wide { 128 } else { 64 };
-            let values = rest.get(..length)?;
-            let mut table = [0u16; 64];
-            for (index, step) in table.iter_mut().enumerate() {
-                *step = if wide {
-                    u16::from_be_bytes([values[2 * index], values[2 * index + 1]])
-                } else {
-                    u16::from(values[index])
-                };
-            }
-            *self.quantisation.get_mut(usize::from(kind & 15))? = Some(table);
-            segment = &rest[length..];
-        }
-        Some(())
-    }
-}
-
-/// Spectral selection and successive approximation of a scan of gathered coefficients.
-#[derive(Clone, Copy)]
-pub(super) struct Band {
-    pub first: usize,
-    pub last: usize,
-    pub refines: bool,
-    pub low: u32,
-}
 
 struct Member<'t> {
     component: usize,
