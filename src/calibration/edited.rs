@@ -83,7 +83,7 @@ pub fn gather(reference_set: &str, sample: &Sample) -> Result<(Pairs, [f64; 2], 
     let columns = format!(
         "reference pg_catalog.text, image pg_catalog.bytea, descriptor {}.vector, place pg_catalog.int8, \
          n pg_catalog.int4, chance pg_catalog.int8",
-        work.set.home.schema
+        work.set.own_schema.schema
     );
     each(&rows_of(&columns), &[Parameter::of(sampled)], |row| {
         interrupts::process();
@@ -113,7 +113,7 @@ fn statement(reading: &str, available: i64, sample: &Sample) -> String {
 
 /// A set whose references are edited.
 struct Set {
-    home: OwnSchema,
+    own_schema: OwnSchema,
     name: String,
     calibration: i64,
     /// With the background that the calibration was measured with.
@@ -147,7 +147,7 @@ impl Set {
         }
         let (model, neighbours) = Model::of_calibration(calibration)?;
         Ok(Set {
-            home: OwnSchema::of_type()?,
+            own_schema: OwnSchema::of_type()?,
             name: name.to_owned(),
             calibration,
             model,
@@ -158,7 +158,7 @@ impl Set {
 
     /// The `k` references nearest to a descriptor, with their similarities, nearest first.
     fn nearest(&self, descriptor: &[f32], k: usize) -> Result<Vec<(String, f64)>, Failure> {
-        let schema = &self.home.schema;
+        let schema = &self.own_schema.schema;
         let search = format!(
             "SELECT d.reference, d.similarity, d.rank FROM {schema}.copy_match_descriptor(\
              '{}'::{schema}.vector, {}, {k}, NULL::pg_catalog.text, 0) d ORDER BY d.rank",
@@ -283,11 +283,11 @@ impl Work<'_> {
         picture: &[u8],
         query: &[f32],
     ) -> Result<(), Failure> {
-        let itself: Vec<&str> = [reference.key.as_str()]
+        let own_keys: Vec<&str> = [reference.key.as_str()]
             .into_iter()
             .chain(same.iter().map(String::as_str))
             .collect();
-        let quoted: Vec<String> = itself.iter().map(quote_literal).collect();
+        let quoted: Vec<String> = own_keys.iter().map(quote_literal).collect();
         let search = format!(
             "SELECT s.known, m.reference, m.verdict \
              FROM (VALUES (true, NULL::pg_catalog.text[]), (false, ARRAY[{}]::pg_catalog.text[])) s(known, without) \
@@ -295,7 +295,7 @@ impl Work<'_> {
              NULL::pg_catalog.text, {}, s.without) m WHERE m.inliers IS NOT NULL",
             quoted.join(", "),
             vectors::format_text(query),
-            self.set.home.schema,
+            self.set.own_schema.schema,
             quote_literal(hexadecimal(picture)),
             quote_literal(&self.set.name),
             quote_literal(&self.set.model.name),
@@ -310,7 +310,10 @@ impl Work<'_> {
         })?;
         for (known, key, called_a_copy) in hits {
             match known {
-                true => self.found.compared.copy(called_a_copy, itself.contains(&key.as_str())),
+                true => self
+                    .found
+                    .compared
+                    .copy(called_a_copy, own_keys.contains(&key.as_str())),
                 false => self.found.compared.stranger(called_a_copy),
             }
         }
@@ -319,7 +322,7 @@ impl Work<'_> {
 
     /// The background's pictures are none of the references: the tail of false positives.
     fn unrelated(&mut self) -> Result<(), Failure> {
-        let schema = &self.set.home.schema;
+        let schema = &self.set.own_schema.schema;
         let found = change(
             &format!(
                 "SELECT b.background, f.similarity FROM copymatch.calibration_background_sample($1, $2, $3) b, \

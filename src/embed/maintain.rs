@@ -36,9 +36,9 @@ pub unsafe extern "C-unwind" fn copy_maintain_descriptor(fcinfo: pg_sys::Functio
             }
             &*context.cast::<pg_sys::TriggerData>()
         };
-        let home = OwnSchema::of(fcinfo)?;
+        let own_schema = OwnSchema::of(fcinfo)?;
         let snapshot = LatestSnapshot::push();
-        let tuple = maintain(trigger, &home)?;
+        let tuple = maintain(trigger, &own_schema)?;
         snapshot.pop();
         Ok(pg_sys::Datum::from(tuple))
     })
@@ -91,7 +91,7 @@ impl LatestSnapshot {
     }
 }
 
-fn maintain(trigger: &pg_sys::TriggerData, home: &OwnSchema) -> Result<pg_sys::HeapTuple, Failure> {
+fn maintain(trigger: &pg_sys::TriggerData, own_schema: &OwnSchema) -> Result<pg_sys::HeapTuple, Failure> {
     let event = trigger.tg_event;
     let before_row = event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_BEFORE
         && event & pg_sys::TRIGGER_EVENT_ROW != 0;
@@ -133,7 +133,7 @@ fn maintain(trigger: &pg_sys::TriggerData, home: &OwnSchema) -> Result<pg_sys::H
     let mut sketch: Option<Vec<u8>> = None;
     for written in &set.columns {
         numbers.push(ordinary_column(trigger, &written.name, &name, |kind| {
-            home.holds_descriptors(kind)
+            own_schema.holds_descriptors(kind)
         })?);
         let embedded = bytes.map(|bytes| {
             let model = Model::find(Some(&written.model))?;

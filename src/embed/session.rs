@@ -454,15 +454,15 @@ pub fn with_background<T>(model: &Model, work: impl FnOnce(&Background) -> Resul
             .position(|known| known.name == model.name && known.sha256 == model.background_sha256)?;
         Some(all.remove(at))
     });
-    let remembered = match found {
-        Some(remembered) => remembered,
+    let cached = match found {
+        Some(cached) => cached,
         None => Remembered {
             name: model.name.clone(),
             sha256: model.background_sha256.clone(),
             background: model.background()?,
         },
     };
-    let result = match &remembered.background {
+    let result = match &cached.background {
         Some(background) => work(background),
         None => Err(Failure::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -477,7 +477,7 @@ pub fn with_background<T>(model: &Model, work: impl FnOnce(&Background) -> Resul
         if all.len() >= MOST_LOADED {
             all.remove(0);
         }
-        all.push(remembered);
+        all.push(cached);
     });
     result
 }

@@ -70,14 +70,14 @@ fn copy_create_flagging(
         )?;
         uploads.check()?;
         as_role(uploads.owner, || references(set).map(|_| ()))?;
-        let home = OwnSchema::of(fcinfo)?;
+        let own_schema = OwnSchema::of(fcinfo)?;
         let quoted: Vec<String> = uploads.arguments.iter().map(quote_literal).collect();
         change(
             &format!(
                 "CREATE TRIGGER {} AFTER INSERT OR UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION {}.copy_flag({})",
                 quote_identifier(&uploads.trigger),
                 uploads.name,
-                home.schema,
+                own_schema.schema,
                 quoted.join(", ")
             ),
             &[],

@@ -120,7 +120,7 @@ fn explained(failure: Failure, set: &str) -> Failure {
 /// The references that an image (None: its descriptor alone) resembles enough to be flagged. One that a negative
 /// set explains is not raised.
 pub fn matches(
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     image: Option<&[u8]>,
     references: &References,
@@ -128,7 +128,7 @@ pub fn matches(
     review: bool,
 ) -> Result<Vec<Match>, Failure> {
     let k = usize::try_from(k).unwrap_or(1);
-    let mut found = search(home, descriptor, image, &references.set, k)?;
+    let mut found = search(own_schema, descriptor, image, &references.set, k)?;
     found.retain(|m| m.explanation.is_none() && (m.verdict == Verdict::Copy || review && m.verdict == Verdict::Review));
     Ok(found)
 }
@@ -201,11 +201,11 @@ fn match_upload(
     ),
 > {
     boundary(|| {
-        let home = OwnSchema::installed()?;
+        let own_schema = OwnSchema::installed()?;
         let found = as_role(owner_of(relation)?, || {
             let references = references(reference_set)?;
             references.is_of(model)?;
-            matches(&home, descriptor.elements(), None, &references, k, review)
+            matches(&own_schema, descriptor.elements(), None, &references, k, review)
         })?;
         Ok(TableIterator::new(found.into_iter().map(|m| {
             (

@@ -154,7 +154,7 @@ fn delay(tries: i32) -> i64 {
 /// Works claimed entries off: findings and the end of their entries in one transaction. One that
 /// fails leaves the others alone.
 pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
-    let home = OwnSchema::installed()?;
+    let own_schema = OwnSchema::installed()?;
     let mut worked = Worked { out_of_memory: false };
     // A trigger of whose uploads one took too long: the others of this batch wait, so that other tables do not.
     let mut slow = HashSet::new();
@@ -204,7 +204,7 @@ pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
             .first()
             .is_some_and(|first| first.uploads.options.set != uploads.options.set);
         if other || bytes > MOST_BYTES {
-            flag_batch(&home, std::mem::take(&mut batch), &mut slow, &mut worked)?;
+            flag_batch(&own_schema, std::mem::take(&mut batch), &mut slow, &mut worked)?;
             bytes = 0;
         }
         bytes += image.len();
@@ -215,14 +215,14 @@ pub fn process(ids: &[i64]) -> Result<Worked, Failure> {
             uploader,
         });
     }
-    flag_batch(&home, batch, &mut slow, &mut worked)?;
+    flag_batch(&own_schema, batch, &mut slow, &mut worked)?;
     Ok(worked)
 }
 
 type Slow = HashSet<(Option<pg_sys::Oid>, Option<String>, Vec<String>)>;
 
 /// Embeds images of one set together; matches and records each.
-fn flag_batch(home: &OwnSchema, batch: Vec<Ready>, slow: &mut Slow, worked: &mut Worked) -> Result<(), Failure> {
+fn flag_batch(own_schema: &OwnSchema, batch: Vec<Ready>, slow: &mut Slow, worked: &mut Worked) -> Result<(), Failure> {
     let Some(first) = batch.first() else { return Ok(()) };
     let ids = |batch: &[Ready]| batch.iter().map(|ready| ready.entry.id).collect::<Vec<i64>>();
     let limit = settings::queue_time_limit();
@@ -262,7 +262,7 @@ fn flag_batch(home: &OwnSchema, batch: Vec<Ready>, slow: &mut Slow, worked: &mut
                 continue;
             }
         };
-        let flagged = guarded(Some(limit), || flag(home, &ready, descriptor, &model));
+        let flagged = guarded(Some(limit), || flag(own_schema, &ready, descriptor, &model));
         if let Err(trouble) = flagged {
             if trouble.is_out_of_memory() {
                 worked.out_of_memory = true;
@@ -291,14 +291,14 @@ fn about_the_image(failure: Failure) -> Trouble {
     failure.into()
 }
 
-fn flag(home: &OwnSchema, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
+fn flag(own_schema: &OwnSchema, ready: &Ready, descriptor: Vector, model: &Model) -> Result<(), Failure> {
     let options = &ready.uploads.options;
     let (set_id, found) = as_role(ready.uploads.owner, || {
         // Of this upload's owner: entries of one batch have one set, and may be of several.
         let references = references(&options.set)?;
         references.is_of(&model.name)?;
         let found = matches(
-            home,
+            own_schema,
             descriptor.elements(),
             Some(&ready.image),
             &references,

@@ -49,12 +49,12 @@ struct Segment(*mut pg_sys::dsm_segment);
 
 impl Segment {
     /// A new one that holds `told`; None where the server has no more of them.
-    fn create(told: &str, notify: bool) -> Option<Segment> {
+    fn create(refusal: &str, notify: bool) -> Option<Segment> {
         // SAFETY: within a (sub)transaction, whose end unmaps the segment. It is mapped at the start of a page and has
         // room for header and text; nobody else knows it yet.
         unsafe {
             let segment = pg_sys::dsm_create(
-                size_of::<Header>() + told.len(),
+                size_of::<Header>() + refusal.len(),
                 pg_sys::DSM_CREATE_NULL_IF_MAXSEGMENTS as i32,
             );
             if segment.is_null() {
@@ -65,9 +65,9 @@ impl Segment {
                 state: AtomicU32::new(WAITING),
                 notify: notify.into(),
                 id: AtomicI64::new(0),
-                length: told.len(),
+                length: refusal.len(),
             });
-            std::ptr::copy_nonoverlapping(told.as_ptr(), start.add(1).cast::<u8>(), told.len());
+            std::ptr::copy_nonoverlapping(refusal.as_ptr(), start.add(1).cast::<u8>(), refusal.len());
             Some(Segment(segment))
         }
     }
@@ -84,7 +84,7 @@ impl Segment {
         unsafe { &*pg_sys::dsm_segment_address(self.0).cast::<Header>() }
     }
 
-    fn told(&self) -> Option<&str> {
+    fn refusal(&self) -> Option<&str> {
         let header = self.header();
         // SAFETY: the mapping's length bounds what is read.
         let text = unsafe {
@@ -103,9 +103,9 @@ impl Segment {
 /// # Errors
 /// No background worker or shared memory to be had, the worker failed (the server's log says why) or took too long, the
 /// uploads' table is not committed, or the statement was cancelled.
-pub fn record(told: &str, notify: bool) -> Result<i64, Failure> {
+pub fn record(refusal: &str, notify: bool) -> Result<i64, Failure> {
     // PostgreSQL's own errors on the way must not hide that the upload is refused.
-    match subtransaction(|| written(told, notify)) {
+    match subtransaction(|| written(refusal, notify)) {
         Ok(id) => Ok(id),
         Err(ended) if ended.is_cancel() => ended.again(),
         Err(Ended::Failed(failure)) => Err(failure),
@@ -116,9 +116,9 @@ pub fn record(told: &str, notify: bool) -> Result<i64, Failure> {
     }
 }
 
-fn written(told: &str, notify: bool) -> Result<i64, Failure> {
+fn written(refusal: &str, notify: bool) -> Result<i64, Failure> {
     let until = Instant::now() + LONGEST;
-    let segment = Segment::create(told, notify).ok_or_else(|| {
+    let segment = Segment::create(refusal, notify).ok_or_else(|| {
         Failure::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
             "the server has no more segments of dynamic shared memory",
@@ -254,7 +254,7 @@ fn write(segment: &Segment) -> Result<(u32, i64), Failure> {
     if !is_installed("refusal")? {
         return Ok((ABSENT, 0));
     }
-    let Some(told) = segment.told() else {
+    let Some(refusal) = segment.refusal() else {
         return Err(Failure::new(
             PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             "what a session said of a refused upload cannot be read",
@@ -263,7 +263,7 @@ fn write(segment: &Segment) -> Result<(u32, i64), Failure> {
     as_extension_owner(|| {
         let recorded = change(
             "SELECT copymatch.record_refusal($1::pg_catalog.jsonb, $2)",
-            &[Parameter::of(told), Parameter::of(segment.header().notify != 0)],
+            &[Parameter::of(refusal), Parameter::of(segment.header().notify != 0)],
             |row| row.get::<i64>(1),
         )?;
         Ok(match recorded.into_iter().flatten().next() {

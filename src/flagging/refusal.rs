@@ -133,9 +133,9 @@ fn record(
         model,
         calibration,
     };
-    let told = serde_json::to_string(&refused)
+    let refusal = serde_json::to_string(&refused)
         .map_err(|error| Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string()))?;
-    recorder::record(&told, notify)
+    recorder::record(&refusal, notify)
 }
 
 /// The error. To whom may read the references it says which one and how near; to others it would be a way to ask a

@@ -190,7 +190,7 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         let upload = upload_text(&key);
-        let home = OwnSchema::of(fcinfo)?;
+        let own_schema = OwnSchema::of(fcinfo)?;
         let bytes = self.row.bytes(self.image)?.unwrap_or_default();
         let set = &self.options.set;
         let (set_id, found) = as_role(place.owner, || {
@@ -212,7 +212,7 @@ impl<'a> Upload<'a> {
                 }
             };
             let found = matches(
-                &home,
+                &own_schema,
                 &descriptor,
                 Some(bytes),
                 &references,

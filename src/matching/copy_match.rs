@@ -96,10 +96,16 @@ fn copy_match_image(
         let Some(image) = image else {
             return Ok(TableIterator::empty());
         };
-        let home = OwnSchema::of(fcinfo)?;
+        let own_schema = OwnSchema::of(fcinfo)?;
         let mut sought = Sought::picture(image, views);
         sought.partial = partial.unwrap_or(false);
-        let found = search(&sets(reference_set, &home)?, &home, &page, verify, &mut sought)?;
+        let found = search(
+            &sets(reference_set, &own_schema)?,
+            &own_schema,
+            &page,
+            verify,
+            &mut sought,
+        )?;
         Ok(TableIterator::new(found.into_iter().map(with_evidence)))
     })
 }
@@ -141,13 +147,13 @@ fn match_described(
         let Some(descriptor) = descriptor else {
             return Ok(TableIterator::empty());
         };
-        let home = OwnSchema::of_type()?;
-        let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
+        let own_schema = OwnSchema::of_type()?;
+        let wanted = of_model(sets(reference_set, &own_schema)?, model, reference_set)?;
         let models = wanted.iter().map(|set| set.model.clone()).collect();
         let without = without.unwrap_or_default().into_iter().flatten().collect();
         let mut sought = Sought::descriptor(descriptor.elements(), models, image).without(without);
         sought.partial = partial.unwrap_or(false);
-        let found = search(&wanted, &home, &page, verify, &mut sought)?;
+        let found = search(&wanted, &own_schema, &page, verify, &mut sought)?;
         Ok(TableIterator::new(found.into_iter().map(with_evidence)))
     })
 }
@@ -181,12 +187,12 @@ fn copy_match_descriptor(
         let Some(descriptor) = descriptor else {
             return Ok(TableIterator::empty());
         };
-        let home = OwnSchema::of(fcinfo)?;
-        let wanted = of_model(sets(reference_set, &home)?, model, reference_set)?;
+        let own_schema = OwnSchema::of(fcinfo)?;
+        let wanted = of_model(sets(reference_set, &own_schema)?, model, reference_set)?;
         let models = wanted.iter().map(|set| set.model.clone()).collect();
         let mut sought = Sought::descriptor(descriptor.elements(), models, None);
         sought.partial = partial.unwrap_or(false);
-        let found = search(&wanted, &home, &page, Some(Verify::Off), &mut sought)?;
+        let found = search(&wanted, &own_schema, &page, Some(Verify::Off), &mut sought)?;
         Ok(TableIterator::new(found.into_iter().map(without_evidence)))
     })
 }
@@ -285,13 +291,13 @@ impl Page {
 }
 
 /// The sets that are meant: the one of this name, or a group's members; or all that the caller may read.
-pub(super) fn sets(reference_set: Option<&str>, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
+pub(super) fn sets(reference_set: Option<&str>, own_schema: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
     remember_sets(
         |last| &mut last.sets,
         reference_set,
         || match reference_set {
             Some(name) => ReferenceSet::named(name),
-            None => ReferenceSet::readable(home),
+            None => ReferenceSet::readable(own_schema),
         },
     )
 }
@@ -325,7 +331,7 @@ fn of_model(
 /// The wanted page of the matches in all of `sets`, best first, with their ranks.
 pub(super) fn search(
     sets: &[ReferenceSet],
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     page: &Page,
     verify: Option<Verify>,
     sought: &mut Sought,
@@ -333,7 +339,13 @@ pub(super) fn search(
     let rows = sets.iter().map(|set| page.rows(set)).max().unwrap_or(0);
     let mut found = Vec::new();
     for set in sets {
-        found.append(&mut match_set(set, home, page.rows(set) + page.skip, verify, sought)?);
+        found.append(&mut match_set(
+            set,
+            own_schema,
+            page.rows(set) + page.skip,
+            verify,
+            sought,
+        )?);
     }
     Ok(ranked(found, page, rows))
 }

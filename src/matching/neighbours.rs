@@ -35,7 +35,7 @@ pub struct Neighbour {
 pub fn nearest(
     set: &ReferenceSet,
     model: &Model,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     sought: &Sought,
@@ -49,27 +49,27 @@ pub fn nearest(
     let (left_out, partial) = (sought.left_out(), sought.partial);
     let Some(parts) = parts(*oid)? else {
         if set.watched && citus::spreads(*oid)? {
-            return spread(set, home, descriptor, plan, left_out);
+            return spread(set, own_schema, descriptor, plan, left_out);
         }
         return run(
             set,
-            home,
+            own_schema,
             descriptor,
             plan,
             left_out,
             &format!("{relation} AS r /* {} */ {condition}", u32::from(*oid)),
         );
     };
-    if let Some(found) = sharding::nearest(set, &parts, model, home, descriptor, plan, left_out, partial)? {
+    if let Some(found) = sharding::nearest(set, &parts, model, own_schema, descriptor, plan, left_out, partial)? {
         return Ok(found);
     }
-    sharding::as_planned(set, &parts, home, descriptor, plan, left_out, partial)
+    sharding::as_planned(set, &parts, own_schema, descriptor, plan, left_out, partial)
 }
 
 /// As [`nearest`], of some parts of the set's relation, by one statement: each is planned for its own nearest.
 pub fn nearest_here(
     set: &ReferenceSet,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -86,7 +86,7 @@ pub fn nearest_here(
         .collect::<Vec<_>>()
         .join(", ");
     let (condition, limit) = (&set.condition, plan.neighbours + left_out.len());
-    let distance = distance(set, home);
+    let distance = distance(set, own_schema);
     let each = parts
         .iter()
         .map(|Part { name, oid, .. }| {
@@ -97,7 +97,7 @@ pub fn nearest_here(
         .join(" UNION ALL ");
     run(
         set,
-        home,
+        own_schema,
         descriptor,
         plan,
         left_out,
@@ -109,7 +109,7 @@ pub fn nearest_here(
 /// more are asked for where that leaves too few.
 fn spread(
     set: &ReferenceSet,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -121,7 +121,7 @@ fn spread(
     let source = format!("{} AS r /* {} */ {condition}", set.relation, u32::from(set.oid));
     let mut wider = *plan;
     loop {
-        let all = run(set, home, descriptor, &wider, left_out, &source)?;
+        let all = run(set, own_schema, descriptor, &wider, left_out, &source)?;
         let exhausted = all.len() < wider.neighbours;
         let mut found = Vec::new();
         for neighbour in all {
@@ -137,14 +137,14 @@ fn spread(
     }
 }
 
-fn distance(set: &ReferenceSet, home: &OwnSchema) -> String {
-    format!("r.{} OPERATOR({}.<=>) $1", set.descriptor, home.schema)
+fn distance(set: &ReferenceSet, own_schema: &OwnSchema) -> String {
+    format!("r.{} OPERATOR({}.<=>) $1", set.descriptor, own_schema.schema)
 }
 
 /// Reads neighbours from `source`, which goes by the alias `r`.
 fn run(
     set: &ReferenceSet,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -156,7 +156,7 @@ fn run(
         descriptor: column,
         ..
     } = set;
-    let schema = &home.schema;
+    let schema = &own_schema.schema;
     let sketch = set.sketch.as_ref().filter(|_| plan.compared > 0);
     let more = sketch.map_or(String::new(), |sketch| {
         format!(", r.{column}::{schema}.vector, r.{sketch}")
@@ -164,7 +164,7 @@ fn run(
     // The number of rows stands in the text: the planner then knows how few are wanted. The relation's OID does so that
     // a kept plan is never one of another relation that had the name.
     let limit = plan.neighbours + left_out.len();
-    let distance = distance(set, home);
+    let distance = distance(set, own_schema);
     let sql =
         format!("SELECT {key}, ({distance})::pg_catalog.float8{more} FROM {source} ORDER BY {distance} LIMIT {limit}");
     let _searching = Searching::begin(*id);
@@ -172,7 +172,7 @@ fn run(
     let mut taken = 0;
     let rows = select_qualified(
         &sql,
-        &[Parameter::typed(Vector::from_elements(descriptor), home.vector)],
+        &[Parameter::typed(Vector::from_elements(descriptor), own_schema.vector)],
         |row| {
             // A reference without a descriptor, or with one that has no direction, resembles nothing.
             let Some(distance) = row.get::<f64>(2)?.filter(|distance| !distance.is_nan()) else {

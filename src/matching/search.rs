@@ -52,20 +52,20 @@ pub(super) fn best_first(a: &Match, b: &Match) -> Ordering {
 /// for the descriptor alone), best first, with the current user's rights on the references. What `copy_match` returns
 /// for the set, without the way through SQL.
 pub fn search(
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     picture: Option<&[u8]>,
     set: &ReferenceSet,
     k: usize,
 ) -> Result<Vec<Match>, Failure> {
     let mut sought = Sought::descriptor(descriptor, vec![set.model.clone()], picture);
-    match_set(set, home, k, None, &mut sought)
+    match_set(set, own_schema, k, None, &mut sought)
 }
 
 /// The matches in one set, best first, explained by its negative sets.
 pub(super) fn match_set(
     set: &ReferenceSet,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     k: usize,
     verify: Option<Verify>,
     sought: &mut Sought,
@@ -74,9 +74,9 @@ pub(super) fn match_set(
     let Some(views) = sought.descriptors(&model)? else {
         return Ok(Vec::new());
     };
-    let mut matches = best_of_views(set, &model, home, &views, k, verify, sought)?;
+    let mut matches = best_of_views(set, &model, own_schema, &views, k, verify, sought)?;
     if matches.iter().any(|m| m.verdict != Verdict::Different) {
-        explain(set, home, &mut matches, verify, sought)?;
+        explain(set, own_schema, &mut matches, verify, sought)?;
     }
     Ok(matches)
 }
@@ -103,7 +103,7 @@ pub(super) fn background_similarity(model: &Model, descriptor: &[f32], neighbour
 fn best_of_views(
     set: &ReferenceSet,
     model: &Model,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     views: &[Vec<f32>],
     k: usize,
     verify: Option<Verify>,
@@ -111,7 +111,7 @@ fn best_of_views(
 ) -> Result<Vec<Match>, Failure> {
     let mut found = Vec::new();
     for view in views {
-        let mut of_view = match_in(set, model, home, view, k, verify, sought)?;
+        let mut of_view = match_in(set, model, own_schema, view, k, verify, sought)?;
         of_view.sort_by(best_first);
         of_view.truncate(k);
         found.append(&mut of_view);
@@ -128,18 +128,22 @@ fn best_of_views(
 /// that one, and not raised.
 fn explain(
     set: &ReferenceSet,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     matches: &mut [Match],
     verify: Option<Verify>,
     sought: &mut Sought,
 ) -> Result<(), Failure> {
-    let negatives = remember_sets(|last| &mut last.negatives, Some(&set.name), || set.negatives(home))?;
+    let negatives = remember_sets(
+        |last| &mut last.negatives,
+        Some(&set.name),
+        || set.negatives(own_schema),
+    )?;
     for negative in negatives {
         let model = model_of(&negative)?;
         let Some(views) = sought.descriptors(&model)? else {
             continue;
         };
-        let nearest = best_of_views(&negative, &model, home, &views, 1, verify, sought)?;
+        let nearest = best_of_views(&negative, &model, own_schema, &views, 1, verify, sought)?;
         let Some(nearest) = nearest.first().filter(|m| m.verdict == Verdict::Copy) else {
             continue;
         };
@@ -160,7 +164,7 @@ fn explain(
 fn match_in(
     set: &ReferenceSet,
     model: &Model,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     k: usize,
     verify: Option<Verify>,
@@ -172,7 +176,7 @@ fn match_in(
         None => background_similarity(model, descriptor, neighbours)?,
     };
     let plan = plan(set, verify, sought.has_picture(), k);
-    let neighbours = nearest(set, model, home, descriptor, &plan, sought)?;
+    let neighbours = nearest(set, model, own_schema, descriptor, &plan, sought)?;
     let query = match plan.compared > 0 && neighbours.iter().any(|one| one.sketch.is_some()) {
         true => sought.features(model)?,
         false => None,

@@ -114,7 +114,7 @@ pub fn remember<V: Clone>(
     };
     let key = key.map(str::to_owned);
     let known = LAST.with_borrow_mut(|last| match last {
-        Some((known, remembered)) if *known == identity => map(remembered).get(&key).cloned(),
+        Some((known, cached)) if *known == identity => map(cached).get(&key).cloned(),
         _ => None,
     });
     if let Some(value) = known {
@@ -125,8 +125,8 @@ pub fn remember<V: Clone>(
         if last.as_ref().is_none_or(|(known, _)| *known != identity) {
             *last = Some((identity, Remembered::default()));
         }
-        if let Some((_, remembered)) = last {
-            map(remembered).insert(key, value.clone());
+        if let Some((_, cached)) = last {
+            map(cached).insert(key, value.clone());
         }
     });
     Ok(value)
@@ -152,8 +152,8 @@ pub fn remember_down(set: &str, server: &str) {
         return;
     }
     LAST.with_borrow_mut(|last| {
-        if let Some((_, remembered)) = last {
-            let known = remembered.down.entry(Some(set.to_owned())).or_default();
+        if let Some((_, cached)) = last {
+            let known = cached.down.entry(Some(set.to_owned())).or_default();
             Rc::make_mut(known).insert(server.to_owned());
         }
     });

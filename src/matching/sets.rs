@@ -217,14 +217,14 @@ impl ReferenceSet {
 
     /// Every set whose relation the caller may read and whose owner he trusts, by name. Negative sets are not searched
     /// for copies. What cannot be searched is left out, with a WARNING.
-    pub fn readable(home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
+    pub fn readable(own_schema: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
         let mut left_out = Vec::new();
         let found = usable(
             listed(
                 &format!("$2 AND NOT s.negative AND (c.oid IS NULL OR {READABLE}) ORDER BY s.name"),
                 Parameter::of(true),
             )?,
-            home,
+            own_schema,
             &mut left_out,
         );
         gate::warn_of(&left_out, "a search of all sets");
@@ -240,7 +240,7 @@ impl ReferenceSet {
 
     /// The negative sets whose matches explain those in this one: those that it names, or else those of the same owner.
     /// Sets that the caller may not read or does not trust explain nothing.
-    pub fn negatives(&self, home: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
+    pub fn negatives(&self, own_schema: &OwnSchema) -> Result<Vec<ReferenceSet>, Failure> {
         if !as_extension_owner(|| NEGATIVE.exists(Parameter::of(true)))? {
             return Ok(Vec::new());
         }
@@ -256,7 +256,7 @@ impl ReferenceSet {
             Parameter::of(self.id),
         )?;
         let mut left_out = Vec::new();
-        let found = usable(found, home, &mut left_out);
+        let found = usable(found, own_schema, &mut left_out);
         gate::warn_of(&left_out, "a search");
         Ok(found)
     }
@@ -279,13 +279,13 @@ impl ReferenceSet {
 }
 
 /// Those of the sets that can be searched, gated; why the others cannot goes to `left_out`.
-fn usable(recorded: Vec<Recorded>, home: &OwnSchema, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
+fn usable(recorded: Vec<Recorded>, own_schema: &OwnSchema, left_out: &mut Vec<(String, Failure)>) -> Vec<ReferenceSet> {
     let mut found = Vec::new();
     for set in recorded {
         let name = set.name.clone();
         let column = set.descriptor_column.clone();
         match set.settle(Choice::Gated).and_then(|set| {
-            if !column_type(set.oid, &column).is_some_and(|kind| home.holds_descriptors(kind)) {
+            if !column_type(set.oid, &column).is_some_and(|kind| own_schema.holds_descriptors(kind)) {
                 return Err(Failure::new(
                     PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                     format!("column {column} of reference set \"{name}\" holds no descriptors."),

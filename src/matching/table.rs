@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn match_each(fcinfo: pg_sys::FunctionCallInfo) -> 
                 total: pgrx::fcinfo::pg_getarg(fcinfo, 7).unwrap_or(0),
                 what: text(8),
                 every: pgrx::fcinfo::pg_getarg(fcinfo, 9).unwrap_or(false),
-                home: OwnSchema::of_type()?,
+                own_schema: OwnSchema::of_type()?,
             };
             (statement, wanted)
         };
@@ -92,7 +92,7 @@ struct Wanted {
     what: Option<String>,
     /// Whether a row for which nothing is found comes, too.
     every: bool,
-    home: OwnSchema,
+    own_schema: OwnSchema,
 }
 
 impl Wanted {
@@ -163,7 +163,7 @@ impl Wanted {
         if uploads.is_empty() {
             return Ok(());
         }
-        let sets = sets(self.set.as_deref(), &self.home)?;
+        let sets = sets(self.set.as_deref(), &self.own_schema)?;
         let known = match sets.as_slice() {
             [set] => Some(self.announce(set, uploads)?),
             _ => None,
@@ -211,7 +211,7 @@ impl Wanted {
         let mut sought =
             Sought::descriptor(descriptor, models.to_vec(), upload.picture.as_deref()).with_background(background);
         sought.partial = self.partial;
-        search(sets, &self.home, &self.page, self.verify, &mut sought)
+        search(sets, &self.own_schema, &self.page, self.verify, &mut sought)
     }
 
     /// Tells the indexes which queries come, and computes their backgrounds.

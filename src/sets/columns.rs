@@ -116,7 +116,7 @@ fn beginning(name: &str) -> &str {
 }
 
 /// Makes a set's trigger where it is missing.
-pub fn make_trigger(home: &OwnSchema, owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
+pub fn make_trigger(own_schema: &OwnSchema, owner: pg_sys::Oid, table: &str, set: i64) -> Result<(), Failure> {
     let missing = change(
         "SELECT copymatch.trigger_name(s.name)::pg_catalog.text, s.name FROM copymatch.reference_set s \
          WHERE s.id = $1 AND NOT copymatch.has_trigger(s)",
@@ -132,7 +132,7 @@ pub fn make_trigger(home: &OwnSchema, owner: pg_sys::Oid, table: &str, set: i64)
             &format!(
                 "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION \
                  {}.copy_maintain_descriptor({})",
-                home.schema,
+                own_schema.schema,
                 quote_literal(&name)
             ),
         )?;
@@ -147,7 +147,7 @@ pub fn make_trigger(home: &OwnSchema, owner: pg_sys::Oid, table: &str, set: i64)
 
 /// Sees to it that every descriptor column that a set over the table searches is kept by one trigger, however many sets
 /// share it. Of the sets that do, one that is being re-embedded has a trigger in any case. A table of Citus takes none.
-pub fn serve(home: &OwnSchema, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
+pub fn serve(own_schema: &OwnSchema, owner: pg_sys::Oid, relation: pg_sys::Oid, table: &str) -> Result<(), Failure> {
     if citus::spreads(relation)? {
         return Ok(());
     }
@@ -163,6 +163,6 @@ pub fn serve(home: &OwnSchema, owner: pg_sys::Oid, relation: pg_sys::Oid, table:
             |row| row.required::<i64>(1),
         )?;
         let Some(&set) = next.first() else { return Ok(()) };
-        make_trigger(home, owner, table, set)?;
+        make_trigger(own_schema, owner, table, set)?;
     }
 }

@@ -79,7 +79,7 @@ fn copy_create_set(
 }
 
 impl Wanted<'_> {
-    fn create(&self, home: &OwnSchema) -> Result<i64, Failure> {
+    fn create(&self, own_schema: &OwnSchema) -> Result<i64, Failure> {
         self.name_is_free()?;
         let (model, dimensions, calibration) = self.model()?;
         let gone = || {
@@ -113,7 +113,7 @@ impl Wanted<'_> {
         if self.image.is_some() && is_table(&kind) {
             no_generated_column(self.relation, table, &[self.image.as_deref(), Some(&self.descriptor)])?;
         }
-        self.descriptor_column(home, owner, table, &kind, dimensions, &model)?;
+        self.descriptor_column(own_schema, owner, table, &kind, dimensions, &model)?;
         let sketch = match self.verify {
             true => columns::sketch(
                 owner,
@@ -162,7 +162,7 @@ impl Wanted<'_> {
         })?;
         let id = one(id).unwrap_or(0);
         try_search(owner, table, id)?;
-        let embedded = self.embed(home, owner, table, &kind, id, &model, sketch.as_deref())?;
+        let embedded = self.embed(own_schema, owner, table, &kind, id, &model, sketch.as_deref())?;
         self.index(owner, table, &kind)?;
         if matches!(kind.as_str(), "p" | "f") {
             as_role(owner, || check::warn_of(self.name))?;
@@ -239,7 +239,7 @@ impl Wanted<'_> {
     /// Adds the descriptor column where there is none, or judges the one there is.
     fn descriptor_column(
         &self,
-        home: &OwnSchema,
+        own_schema: &OwnSchema,
         owner: pg_sys::Oid,
         table: &str,
         kind: &str,
@@ -269,14 +269,14 @@ impl Wanted<'_> {
                     owner,
                     table,
                     column,
-                    &home.column_type(owner)?,
+                    &own_schema.column_type(owner)?,
                     dimensions,
                     model,
                     stored,
                 )?;
             }
             Some(stated) => {
-                needs_descriptors(home, self.relation, column)?;
+                needs_descriptors(own_schema, self.relation, column)?;
                 if stated > 0 && stated != dimensions {
                     return Err(Failure::new(
                         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -318,7 +318,7 @@ impl Wanted<'_> {
     #[allow(clippy::too_many_arguments)]
     fn embed(
         &self,
-        home: &OwnSchema,
+        own_schema: &OwnSchema,
         owner: pg_sys::Oid,
         table: &str,
         kind: &str,
@@ -329,7 +329,7 @@ impl Wanted<'_> {
         let (Some(image), true) = (&self.image, is_table(kind)) else {
             return Ok(0);
         };
-        columns::serve(home, owner, self.relation, table)?;
+        columns::serve(own_schema, owner, self.relation, table)?;
         let key = one(change(
             "SELECT copymatch.key_expression(s.key_column, s.further_key_columns) FROM copymatch.reference_set s \
              WHERE s.id = $1",

@@ -16,7 +16,7 @@ fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_
     boundary(|| {
         let drop_descriptors = drop_descriptors.ok_or_else(|| null("drop_descriptors"))?;
         let set = OwnedSet::of(name, pg_sys::ShareUpdateExclusiveLock)?;
-        let home = OwnSchema::of(fcinfo)?;
+        let own_schema = OwnSchema::of(fcinfo)?;
         let mut descriptors = vec![set.descriptor.clone()];
         for (new, old) in change(
             "SELECT r.descriptor_column::pg_catalog.text, r.old_descriptor_column::pg_catalog.text \
@@ -103,7 +103,7 @@ fn copy_drop_set(name: Option<&str>, drop_descriptors: Option<bool>, fcinfo: pg_
             }
         }
         if set.is_table() {
-            columns::serve(&home, set.owner, set.relation, table)?;
+            columns::serve(&own_schema, set.owner, set.relation, table)?;
         }
         Ok(())
     })

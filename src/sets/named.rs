@@ -132,7 +132,7 @@ fn holds_descriptors(kind: pg_sys::Oid) -> bool {
 }
 
 /// An error unless the relation has this column, and it can hold descriptors.
-pub fn needs_descriptors(home: &OwnSchema, relation: pg_sys::Oid, column: &str) -> Result<(), Failure> {
+pub fn needs_descriptors(own_schema: &OwnSchema, relation: pg_sys::Oid, column: &str) -> Result<(), Failure> {
     needs_column(relation, column, None)?;
     let found = change(
         "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, NULL), \
@@ -155,7 +155,7 @@ pub fn needs_descriptors(home: &OwnSchema, relation: pg_sys::Oid, column: &str) 
     let Some((kind, name, of_pgvector)) = found.into_iter().next() else {
         return Ok(());
     };
-    if home.holds_descriptors(kind) {
+    if own_schema.holds_descriptors(kind) {
         return Ok(());
     }
     let failure = Failure::new(
@@ -163,7 +163,7 @@ pub fn needs_descriptors(home: &OwnSchema, relation: pg_sys::Oid, column: &str) 
         format!(
             "column \"{column}\" of relation {} is of type {name}, not {}.vector",
             shown(relation)?,
-            home.schema
+            own_schema.schema
         ),
     );
     Err(match of_pgvector {

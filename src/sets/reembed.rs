@@ -245,7 +245,7 @@ fn start_reembed(set: Option<&str>, model: Option<&str>, batch: Option<i32>, cal
 }
 
 /// Adds the new descriptor column and records the re-embedding.
-fn begin(home: &OwnSchema, set: &OwnedSet, model: Option<&str>, calibration: Option<i64>) -> Result<(), Failure> {
+fn begin(own_schema: &OwnSchema, set: &OwnedSet, model: Option<&str>, calibration: Option<i64>) -> Result<(), Failure> {
     let table = set.table()?;
     if set.image.is_none() || !set.is_table() {
         return Err(
@@ -316,9 +316,9 @@ fn begin(home: &OwnSchema, set: &OwnedSet, model: Option<&str>, calibration: Opt
         |row| row.required::<String>(1),
     )?
     .pop()
-    .unwrap_or(home.column_type(set.owner)?);
+    .unwrap_or(own_schema.column_type(set.owner)?);
     columns::add(set.owner, table, &column, &kind, dimensions, model, true)?;
-    columns::make_trigger(home, set.owner, table, set.id)?;
+    columns::make_trigger(own_schema, set.owner, table, set.id)?;
     let by = caller();
     as_extension_owner(|| {
         change(

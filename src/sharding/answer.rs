@@ -191,9 +191,9 @@ fn relation(question: &Question) -> Result<Named, Failure> {
         return Ok(named);
     }
     let found = select(
-        "SELECT told.oid, ARRAY(SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(told.oid) t \
+        "SELECT named.oid, ARRAY(SELECT t.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(named.oid) t \
                                 WHERE t.isleaf) \
-         FROM (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid) AS told(oid) WHERE told.oid IS NOT NULL",
+         FROM (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid) AS named(oid) WHERE named.oid IS NOT NULL",
         &[Parameter::of(question.relation.as_str())],
         |row| {
             let leaves: Vec<Option<pg_sys::Oid>> = row.get(2)?.unwrap_or_default();
@@ -245,7 +245,7 @@ fn nearest(
             ),
         ));
     }
-    let home = OwnSchema::of_type()?;
+    let own_schema = OwnSchema::of_type()?;
     let elements = shards::elements_from(payload).map_err(garbled)?;
     // A filter is data here as on the coordinator: one condition that can do nothing but look at the row.
     let condition = match filter {
@@ -265,7 +265,7 @@ fn nearest(
     let distance = format!(
         "r.{} OPERATOR({}.<=>) $1",
         quote_identifier(&question.descriptor),
-        home.schema
+        own_schema.schema
     );
     let sql = format!(
         "SELECT copymatch.key_text({key}), ({distance})::pg_catalog.float8, r.tableoid, r.ctid::pg_catalog.text \
@@ -274,7 +274,7 @@ fn nearest(
         u32::from(table.oid)
     );
     let _searching = within.map(Within::begin);
-    let query = Parameter::typed(Vector::from_elements(&elements), home.vector);
+    let query = Parameter::typed(Vector::from_elements(&elements), own_schema.vector);
     let rows = select_qualified(&sql, &[query], |row| {
         // A reference without a descriptor, or with one that has no direction, resembles nothing.
         let Some(distance) = row.get::<f64>(2)?.filter(|distance| !distance.is_nan()) else {
@@ -308,12 +308,12 @@ fn pictured(question: &Question, table: &str, sketch: &str, payload: &[u8]) -> R
         .iter()
         .map(|place| format!("({},{})", place.block, place.offset))
         .collect();
-    let home = OwnSchema::of_type()?;
+    let own_schema = OwnSchema::of_type()?;
     let sql = format!(
         "SELECT r.tableoid, r.ctid::pg_catalog.text, r.{}::{}.vector, r.{} FROM {table} AS r \
          WHERE r.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]::pg_catalog.tid[])",
         quote_identifier(&question.descriptor),
-        home.schema,
+        own_schema.schema,
         quote_identifier(sketch)
     );
     let rows = select_qualified(&sql, &[Parameter::of(places)], |row| {
@@ -347,31 +347,31 @@ pub fn report(relation: &str, column: &str) -> Result<String, Failure> {
 }
 
 const REPORT: &str = "\
-    WITH told AS (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid AS oid), \
-         column_of AS (SELECT a.* FROM told JOIN pg_catalog.pg_attribute a ON a.attrelid = told.oid AND a.attname = $2 \
+    WITH named AS (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid AS oid), \
+         column_of AS (SELECT a.* FROM named JOIN pg_catalog.pg_attribute a ON a.attrelid = named.oid AND a.attname = $2 \
                        AND a.attnum > 0 AND NOT a.attisdropped), \
          served AS (SELECT i.indexrelid::pg_catalog.regclass::pg_catalog.text AS name, i.indisvalid AS valid \
                     FROM column_of a JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indkey[0] = a.attnum \
                          JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0] AND o.opcname LIKE '%cosine%' \
                          JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod WHERE i.indpred IS NULL), \
-         kept AS (SELECT s.name, s.model, m.sha256 FROM told \
+         kept AS (SELECT s.name, s.model, m.sha256 FROM named \
                   JOIN copymatch.reference_set s ON s.descriptor_column = $2 \
-                       AND (s.relation = told.oid OR s.relation IN (SELECT p.relid \
-                       FROM pg_catalog.pg_partition_ancestors(told.oid) p)) \
+                       AND (s.relation = named.oid OR s.relation IN (SELECT p.relid \
+                       FROM pg_catalog.pg_partition_ancestors(named.oid) p)) \
                   LEFT JOIN copymatch.model m ON m.name = s.model ORDER BY s.created, s.name LIMIT 1), \
          counted AS (SELECT CASE WHEN pg_catalog.bool_or(c.reltuples >= 0) \
                                  THEN pg_catalog.sum(greatest(c.reltuples, 0))::pg_catalog.int8 END AS rows \
-                     FROM told JOIN pg_catalog.pg_class c ON c.relkind <> 'p' \
-                          AND (c.oid = told.oid \
-                          OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(told.oid) t WHERE t.isleaf))) \
+                     FROM named JOIN pg_catalog.pg_class c ON c.relkind <> 'p' \
+                          AND (c.oid = named.oid \
+                          OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(named.oid) t WHERE t.isleaf))) \
     SELECT pg_catalog.json_build_object( \
         'version', e.extversion, 'schema', pg_catalog.quote_ident(n.nspname), \
-        'kind', (SELECT c.relkind::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.oid = told.oid), \
+        'kind', (SELECT c.relkind::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.oid = named.oid), \
         'dimensions', (SELECT CASE WHEN a.atttypmod > 0 THEN a.atttypmod END FROM column_of a), \
         'type', (SELECT pg_catalog.format_type(a.atttypid, NULL) FROM column_of a), \
         'columns', (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_attribute a \
-                    WHERE a.attrelid = told.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-        'class', copymatch.cosine_class(told.oid, $2::pg_catalog.name), \
+                    WHERE a.attrelid = named.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+        'class', copymatch.cosine_class(named.oid, $2::pg_catalog.name), \
         'set', (SELECT k.name FROM kept k), 'model', (SELECT k.model FROM kept k), \
         'sha256', (SELECT pg_catalog.encode(k.sha256, 'hex') FROM kept k), \
         'valid', (SELECT pg_catalog.string_agg(s.name, ', ') FROM served s WHERE s.valid), \
@@ -380,9 +380,9 @@ const REPORT: &str = "\
         'missing', (SELECT pg_catalog.round(s.null_frac * counted.rows) FROM pg_catalog.pg_stats s, \
         pg_catalog.pg_class c \
                     JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace \
-                    WHERE c.oid = told.oid AND s.schemaname = cn.nspname AND s.tablename = c.relname \
+                    WHERE c.oid = named.oid AND s.schemaname = cn.nspname AND s.tablename = c.relname \
                     AND s.attname = $2 \
                     ORDER BY s.inherited DESC LIMIT 1))::pg_catalog.text \
-    FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace CROSS JOIN told \
+    FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace CROSS JOIN named \
     CROSS JOIN counted \
     WHERE e.extname = 'copymatch'";

@@ -446,7 +446,7 @@ impl Checked {
 
     /// What a report says. `foreign`: None for a part that lies here.
     fn judge(&self, finding: &mut Finding, foreign: Option<&Foreign>) {
-        let Some(told) = finding.report.take() else { return };
+        let Some(report) = finding.report.take() else { return };
         let relation = foreign.map_or(finding.part.name.clone(), |foreign| foreign.relation.clone());
         let column = foreign.map_or(self.descriptor.clone(), |foreign| foreign.column(&self.descriptor));
         let run = |statement: String| match foreign {
@@ -454,18 +454,18 @@ impl Checked {
             None => statement,
         };
         let own = env!("CARGO_PKG_VERSION");
-        if foreign.is_some() && shards::is_older(&told.version, own) {
+        if foreign.is_some() && shards::is_older(&report.version, own) {
             finding.found(
                 Status::Error,
-                format!("has copymatch {}, this database {own}", told.version),
+                format!("has copymatch {}, this database {own}", report.version),
                 Some(run("ALTER EXTENSION copymatch UPDATE;".to_owned())),
             );
         }
-        let known: Vec<String> = told.columns.clone().unwrap_or_default();
+        let known: Vec<String> = report.columns.clone().unwrap_or_default();
         let there_is = |name: &String| known.contains(&foreign.map_or(name.clone(), |foreign| foreign.column(name)));
         let names = self.key.iter().chain([&self.descriptor]).chain(&self.sketch);
         let lacking: Vec<String> = names.filter(|name| !there_is(name)).cloned().collect();
-        if told.kind.is_some() && !lacking.is_empty() {
+        if report.kind.is_some() && !lacking.is_empty() {
             finding.found(
                 Status::Error,
                 format!("{relation} has no column \"{}\"", lacking.join("\", \"")),
@@ -478,35 +478,35 @@ impl Checked {
             );
         }
         let dimensions = i64::try_from(self.model.dimensions).unwrap_or(0);
-        if told.dimensions.is_some_and(|stated| stated != dimensions) {
+        if report.dimensions.is_some_and(|stated| stated != dimensions) {
             finding.found(
                 Status::Error,
                 format!(
                     "column \"{column}\" is {}({}), model \"{}\" makes {dimensions} dimensions",
-                    told.type_name.as_deref().unwrap_or("vector"),
-                    told.dimensions.unwrap_or(0),
+                    report.type_name.as_deref().unwrap_or("vector"),
+                    report.dimensions.unwrap_or(0),
                     self.model.name
                 ),
                 None,
             );
         }
         if foreign.is_some() {
-            self.judge_model(finding, &told, &relation, &column, &run);
+            self.judge_model(finding, &report, &relation, &column, &run);
         }
         let name = quote_identifier(&column);
         let create = format!(
             "CREATE INDEX CONCURRENTLY ON {relation} USING ivf ({name} {});",
-            told.class
+            report.class
         );
-        if let Some(broken) = &told.broken {
+        if let Some(broken) = &report.broken {
             finding.found(
                 Status::Error,
                 format!("index {broken} is not valid: a build of it failed"),
                 Some(run(format!("REINDEX INDEX CONCURRENTLY {broken};"))),
             );
-        } else if told.valid.is_none() && told.kind.is_some() {
+        } else if report.valid.is_none() && report.kind.is_some() {
             // A partitioned table takes no concurrent build.
-            let create = if told.kind.as_deref() == Some("p") {
+            let create = if report.kind.as_deref() == Some("p") {
                 create.replacen(" CONCURRENTLY", "", 1)
             } else {
                 create
@@ -518,30 +518,30 @@ impl Checked {
                 Some(run(create)),
             );
         }
-        if told.missing.is_some_and(|missing| missing >= 1.0) && self.sketch.is_some() {
+        if report.missing.is_some_and(|missing| missing >= 1.0) && self.sketch.is_some() {
             let fill = format!(
                 "CALL copy_fill_set({});",
-                quote_literal(told.set.as_deref().unwrap_or("…"))
+                quote_literal(report.set.as_deref().unwrap_or("…"))
             );
             finding.found(
                 Status::Warning,
-                format!("about {} rows have no descriptor", told.missing.unwrap_or(0.0)),
+                format!("about {} rows have no descriptor", report.missing.unwrap_or(0.0)),
                 Some(run(fill)),
             );
         }
-        finding.report = Some(told);
+        finding.report = Some(report);
     }
 
     fn judge_model(
         &self,
         finding: &mut Finding,
-        told: &Report,
+        report: &Report,
         relation: &str,
         column: &str,
         run: &impl Fn(String) -> String,
     ) {
         let own = hex(&self.model.sha256);
-        let agrees = match (&told.model, &told.sha256) {
+        let agrees = match (&report.model, &report.sha256) {
             (None, _) => None,
             (Some(_), Some(sha256)) => Some(*sha256 == own),
             (Some(model), None) => Some(*model == self.model.name),
@@ -553,14 +553,14 @@ impl Checked {
                 Status::Error,
                 format!(
                     "its descriptors are of model \"{}\" ({}…), the set's of \"{}\" ({}…)",
-                    told.model.as_deref().unwrap_or_default(),
-                    told.sha256.as_deref().unwrap_or("?").get(..8).unwrap_or("?"),
+                    report.model.as_deref().unwrap_or_default(),
+                    report.sha256.as_deref().unwrap_or("?").get(..8).unwrap_or("?"),
                     self.model.name,
                     &own[..8]
                 ),
                 Some(run(format!(
                     "CALL copy_reembed({}, model => {});",
-                    quote_literal(told.set.as_deref().unwrap_or_default()),
+                    quote_literal(report.set.as_deref().unwrap_or_default()),
                     quote_literal(&self.model.name)
                 ))),
             ),

@@ -10,7 +10,7 @@ use shards::Settled;
 
 use super::ask::{About, Ask};
 use super::connections;
-use super::failing::{self, Told};
+use super::failing::{self, RemoteError};
 use super::libpq::Trouble;
 use super::link::{Link, Question};
 use super::living::has_no_rows;
@@ -143,13 +143,13 @@ impl<'a> Asking<'a> {
                     None => continue,
                 },
             };
-            let told = Told::from(trouble);
-            if has_no_rows(told.code, &told.message) {
+            let error = RemoteError::from(trouble);
+            if has_no_rows(error.code, &error.message) {
                 return Ok(None);
             }
-            if !self.partial || !failing::is_about_down(told.code) {
+            if !self.partial || !failing::is_about_down(error.code) {
                 return Err(failing::shard_failure(
-                    &told,
+                    &error,
                     self.set,
                     &[&shard.name],
                     Some(&shard.name),
@@ -157,7 +157,7 @@ impl<'a> Asking<'a> {
             }
             shard.link = None;
             remember_down(self.set, &shard.name);
-            failing::warn_of_down(self.set, &shard.name, told.line());
+            failing::warn_of_down(self.set, &shard.name, error.line());
         }
         Ok(Some(answers))
     }

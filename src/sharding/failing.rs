@@ -89,7 +89,7 @@ pub fn is_down(ended: &Ended) -> Option<(PgSqlErrorCode, String)> {
     let Ended::Raised(error) = ended else { return None };
     let report = report_of(error)?;
     let code = report.sql_error_code();
-    is_about_down(code).then(|| (code, Told::from(report).line()))
+    is_about_down(code).then(|| (code, RemoteError::from(report).line()))
 }
 
 /// Whether a shard's error says that it does not answer.
@@ -149,7 +149,7 @@ pub fn is_older_or_none(code: PgSqlErrorCode, message: &str) -> bool {
 }
 
 /// What a shard said, however it was asked.
-pub struct Told {
+pub struct RemoteError {
     /// SQLSTATE.
     pub code: PgSqlErrorCode,
     /// Its message.
@@ -158,9 +158,9 @@ pub struct Told {
     hint: String,
 }
 
-impl From<&ErrorReportWithLevel> for Told {
+impl From<&ErrorReportWithLevel> for RemoteError {
     fn from(report: &ErrorReportWithLevel) -> Self {
-        Told {
+        RemoteError {
             code: report.sql_error_code(),
             message: report.message().to_owned(),
             detail: report.detail().unwrap_or_default().to_owned(),
@@ -169,7 +169,7 @@ impl From<&ErrorReportWithLevel> for Told {
     }
 }
 
-impl From<Trouble> for Told {
+impl From<Trouble> for RemoteError {
     fn from(trouble: Trouble) -> Self {
         let code = match trouble.code.as_str() {
             "" => PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
@@ -178,7 +178,7 @@ impl From<Trouble> for Told {
         let Trouble {
             message, detail, hint, ..
         } = trouble;
-        Told {
+        RemoteError {
             code,
             message,
             detail,
@@ -187,7 +187,7 @@ impl From<Trouble> for Told {
     }
 }
 
-impl Told {
+impl RemoteError {
     /// Message and detail in one line.
     pub fn line(&self) -> String {
         match self.detail.as_str() {
@@ -198,8 +198,8 @@ impl Told {
 }
 
 /// The error for the user, with the shard's name where it is known.
-pub fn shard_failure(told: &Told, set: &str, servers: &[&str], named: Option<&str>) -> Failure {
-    let Told {
+pub fn shard_failure(told: &RemoteError, set: &str, servers: &[&str], named: Option<&str>) -> Failure {
+    let RemoteError {
         code,
         message,
         detail,
@@ -258,7 +258,7 @@ pub fn warn_of_down(set: &str, server: &str, why: String) {
 
 fn told_by(report: &ErrorReportWithLevel, set: &str, servers: &[&str]) -> Failure {
     let named = CONTEXT.with_borrow(|context| server_in(context));
-    shard_failure(&Told::from(report), set, servers, named.as_deref())
+    shard_failure(&RemoteError::from(report), set, servers, named.as_deref())
 }
 
 /// The server that stands in a question, as a statement shows it.

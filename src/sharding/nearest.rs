@@ -53,7 +53,7 @@ pub fn nearest(
     set: &ReferenceSet,
     parts: &[Part],
     model: &Model,
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -105,7 +105,7 @@ pub fn nearest(
         ));
     }
     if !here.is_empty() {
-        let near = nearest_here(set, home, descriptor, plan, left_out, &here)?;
+        let near = nearest_here(set, own_schema, descriptor, plan, left_out, &here)?;
         found.extend(near.into_iter().map(|neighbour| (neighbour, None)));
     }
     found.sort_by(|(a, _), (b, _)| b.similarity.total_cmp(&a.similarity));
@@ -121,7 +121,7 @@ pub fn nearest(
 pub fn as_planned(
     set: &ReferenceSet,
     parts: &[Part],
-    home: &OwnSchema,
+    own_schema: &OwnSchema,
     descriptor: &[f32],
     plan: &Plan,
     left_out: &[String],
@@ -132,7 +132,7 @@ pub fn as_planned(
         .collect();
     if !partial {
         let all: Vec<&Part> = parts.iter().collect();
-        let run = |_: &[usize]| nearest_here(set, home, descriptor, plan, left_out, &all).map(Some);
+        let run = |_: &[usize]| nearest_here(set, own_schema, descriptor, plan, left_out, &all).map(Some);
         return Ok(living(&set.name, &there, Attempt::Whole, run)?.unwrap_or_default());
     }
     let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<&Part> {
@@ -143,7 +143,7 @@ pub fn as_planned(
         [] => Ok(Some(Vec::new())),
         some => nearest_here(
             set,
-            home,
+            own_schema,
             descriptor,
             plan,
             left_out,
@@ -154,7 +154,7 @@ pub fn as_planned(
     let mut found = living(&set.name, &there, Attempt::Partial, run)?.unwrap_or_default();
     let here = of(&|number| parts[number].foreign.is_none());
     if !here.is_empty() {
-        found.append(&mut nearest_here(set, home, descriptor, plan, left_out, &here)?);
+        found.append(&mut nearest_here(set, own_schema, descriptor, plan, left_out, &here)?);
     }
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
     found.truncate(plan.neighbours);

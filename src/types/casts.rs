@@ -77,10 +77,10 @@ fn from_numeric_array<E: SqlElement>(fcinfo: pg_sys::FunctionCallInfo) -> Packed
 macro_rules! casts {
     (
         $vector:ty, $element:ty:
-        $itself:ident, $integers:ident, $reals:ident, $doubles:ident, $numerics:ident, $to:ident
+        $same_type:ident, $integers:ident, $reals:ident, $doubles:ident, $numerics:ident, $to:ident
     ) => {
         #[pg_extern(sql = false, immutable, strict, parallel_safe)]
-        fn $itself(value: $vector, typmod: i32, _explicit: bool) -> $vector {
+        fn $same_type(value: $vector, typmod: i32, _explicit: bool) -> $vector {
             expect_dimensions(declared(typmod), value.dimensions()).or_raise();
             value
         }

@@ -58,10 +58,10 @@ pub fn memory(device: i32) -> Option<(u64, u64)> {
         if retain(&raw mut context, number) != SUCCESS || push(context) != SUCCESS {
             return None;
         }
-        let told = memory(&raw mut free, &raw mut total);
+        let used_and_total = memory(&raw mut free, &raw mut total);
         let mut popped = null_mut();
         pop(&raw mut popped);
-        (told == SUCCESS).then(|| (total.saturating_sub(free) as u64, total as u64))
+        (used_and_total == SUCCESS).then(|| (total.saturating_sub(free) as u64, total as u64))
     }
 }
 
@@ -69,10 +69,10 @@ pub fn memory(device: i32) -> Option<(u64, u64)> {
 mod tests {
     #[test]
     fn a_machine_without_a_driver_has_no_device_memory_to_tell_of() {
-        let told = super::memory(0);
+        let used_and_total = super::memory(0);
         if !std::path::Path::new("/dev/nvidia0").exists() {
-            assert_eq!(told, None);
-        } else if let Some((used, total)) = told {
+            assert_eq!(used_and_total, None);
+        } else if let Some((used, total)) = used_and_total {
             assert!(used <= total && total > 0);
         }
     }

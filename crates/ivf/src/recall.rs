@@ -134,7 +134,7 @@ fn neighbours_within<S: PageStore>(
         while found < NEIGHBOURS
             && let Some(hit) = search.next(store, &mut ())?
         {
-            if Some(hit.tid) != query.itself {
+            if Some(hit.tid) != query.own_row {
                 neighbours.push(Neighbour {
                     rank: hit.probe,
                     distance: hit.distance as f32,

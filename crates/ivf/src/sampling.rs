@@ -18,7 +18,7 @@ pub(crate) struct SampledQuery {
     /// Rotated.
     pub vector: Vec<f32>,
     /// The row that it is, which is not its own neighbour; none for a perturbed one.
-    pub itself: Option<Tid>,
+    pub own_row: Option<Tid>,
 }
 
 pub(crate) fn sample_queries<S: PageStore>(
@@ -45,7 +45,7 @@ pub(crate) fn sample_queries<S: PageStore>(
             }
             queries.push(SampledQuery {
                 vector,
-                itself: (!perturbed).then_some(tid),
+                own_row: (!perturbed).then_some(tid),
             });
         }
     }

@@ -497,14 +497,14 @@ impl Search {
         };
         let probed = self.probe(store, wanted, capacity)?;
         if first {
-            self.reach(store)?;
+            self.probe_for_filter(store)?;
         }
         Ok(probed)
     }
 
     /// Where a filter lets few rows pass, the nearest of these lie farther away than the nearest of all: probes as many
     /// lists more as the part that passes says, before a row is given.
-    fn reach<S: PageStore>(&mut self, store: &S) -> Result<()> {
+    fn probe_for_filter<S: PageStore>(&mut self, store: &S) -> Result<()> {
         if self.filter.is_none() || self.options.probes.is_some() || self.bound.is_some() {
             return Ok(());
         }
@@ -643,7 +643,7 @@ impl Search {
     }
 
     /// Looks for candidates on a page of the list of probe `at`, whose keys do not lie beyond `reach`.
-    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept, reach: f32, tally: &mut Tally) -> Result<()> {
+    fn scan_page(&self, page: &Page, at: usize, kept: &mut Kept, farthest: f32, tally: &mut Tally) -> Result<()> {
         let (probe, in_list) = &self.probes[at];
         let geometry = &self.geometry;
         let kernels = quantised::kernels();
@@ -670,11 +670,11 @@ impl Search {
             }
             let view = list::block(geometry, page, block);
             let mut limit = kept.limit().min(most);
-            if reach < f32::INFINITY {
+            if farthest < f32::INFINITY {
                 let error = self
                     .query
                     .one_bit_error(in_list, quantised::largest_magnitude(view.factors));
-                limit = limit.min((reach + self.estimate_margin * error).next_up());
+                limit = limit.min((farthest + self.estimate_margin * error).next_up());
             }
             let below = kernels.scan_block(&view, &self.query.tables, &estimate, limit, &mut estimates);
             let mut left = if limit == f32::INFINITY { live } else { live & below };
@@ -688,7 +688,7 @@ impl Search {
                     continue;
                 }
                 let error = self.query.one_bit_error(in_list, list::factor(geometry, page, slot));
-                if estimate - self.estimate_margin * error > reach {
+                if estimate - self.estimate_margin * error > farthest {
                     continue;
                 }
                 let (refine, place) = list::refine_place(geometry, page, slot);

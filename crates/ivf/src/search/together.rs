@@ -313,7 +313,7 @@ struct Scanned {
     zero: f32,
     margin: f32,
     /// Nothing whose key lies beyond it is wanted.
-    reach: f32,
+    within: f32,
     /// What led it astray.
     moved: Option<u32>,
 }
@@ -337,7 +337,7 @@ impl Scanner {
                 unit: search.query.tables.step(),
                 zero: search.query.tables.bias(),
                 margin: search.estimate_margin,
-                reach: f32::INFINITY,
+                within: f32::INFINITY,
                 moved: None,
             });
         }
@@ -379,9 +379,9 @@ impl Scanner {
         for (block, &(live, largest)) in blocks.iter().enumerate() {
             let view = list::cached_block(geometry, page, block);
             let mut limit = query.kept.limit();
-            if query.reach < f32::INFINITY {
+            if query.within < f32::INFINITY {
                 let error = one_bit_error(&visit.list, largest);
-                limit = limit.min((query.reach + query.margin * error).next_up());
+                limit = limit.min((query.within + query.margin * error).next_up());
             }
             let below = kernels.scan_sums(&view, sums, &estimate, limit, &mut estimates);
             let mut left = if limit == f32::INFINITY { live } else { live & below };
@@ -392,7 +392,7 @@ impl Scanner {
                 let error = one_bit_error(&visit.list, list::factor(geometry, page, slot));
                 let tid = list::tid(geometry, page, slot);
                 let estimate = estimates[within];
-                if estimate - query.margin * error > query.reach || !query.kept.wants((estimate, tid)) {
+                if estimate - query.margin * error > query.within || !query.kept.wants((estimate, tid)) {
                     continue;
                 }
                 let (refine, place) = list::refine_place(geometry, page, slot);
@@ -420,7 +420,7 @@ fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result
             visit(store, searches, visits, &mut scanner, &mut page)?;
         }
         if ranks.start == 0 {
-            reach(store, searches, &mut scanner, rows)?;
+            bound_by_nearest(store, searches, &mut scanner, rows)?;
         }
     }
     for (search, scanned) in searches.iter_mut().zip(scanner.queries) {
@@ -429,8 +429,8 @@ fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result
             None if search.rounds.is_empty() => {}
             None => {
                 search.keep(0, scanned.kept)?;
-                if scanned.reach < f32::INFINITY {
-                    search.rounds[0].within = scanned.reach;
+                if scanned.within < f32::INFINITY {
+                    search.rounds[0].within = scanned.within;
                     grow::extend(&mut search.kept_within, search.candidates.iter().map(|one| one.tid))?;
                     search.kept_within.sort_unstable();
                 }
@@ -442,7 +442,12 @@ fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result
 
 /// Finds the keys beyond which nothing can be among the nearest `rows` any more: of the candidates so far the nearest
 /// are looked at more closely. There is none where they are too few.
-fn reach<S: PageStore>(store: &S, searches: &mut [Search], scanner: &mut Scanner, rows: usize) -> Result<()> {
+fn bound_by_nearest<S: PageStore>(
+    store: &S,
+    searches: &mut [Search],
+    scanner: &mut Scanner,
+    rows: usize,
+) -> Result<()> {
     let mut closer: Vec<(Candidate, u32)> = Vec::new();
     for (query, scanned) in scanner.queries.iter_mut().enumerate() {
         for candidate in scanned.kept.nearest(rows + rows / 2) {
@@ -457,7 +462,7 @@ fn reach<S: PageStore>(store: &S, searches: &mut [Search], scanner: &mut Scanner
         if rows > 0 && farthest.len() >= rows {
             let (_, &mut nearest, _) = farthest.select_nth_unstable_by(rows - 1, f32::total_cmp);
             if !nearest.is_nan() {
-                scanned.reach = nearest;
+                scanned.within = nearest;
             }
         }
     }
@@ -592,7 +597,7 @@ fn visit<S: PageStore>(
                 page,
                 visit.at as usize,
                 &mut scanned.kept,
-                scanned.reach,
+                scanned.within,
                 &mut Tally::default(),
             )
         })
