@@ -10,7 +10,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use ivf_core::{Search, SearchOptions, Together};
+use encoder::SignalsBlocked;
+use ivf_core::{Search, SearchOptions, Threads, Together};
 use pgrx::prelude::*;
 
 use super::column::Column;
@@ -188,7 +189,7 @@ pub(super) unsafe fn begun(
         .collect();
     exact.queries = &owned;
     let slices: Vec<&[f32]> = queries[current..current + count].iter().map(Vec::as_slice).collect();
-    let searches = together.begin(pages, &slices, rows_wanted, &mut exact);
+    let searches = together.begin(pages, &slices, rows_wanted, &mut exact, &threads());
     let searches = searches.map_err(|error| refused(error, &mut exact))?;
     let mut searches: Vec<Option<Search>> = searches.into_iter().map(Some).collect();
     let first = searches.first_mut().and_then(Option::take);
@@ -215,6 +216,30 @@ enum Expected {
         rows: usize,
         sharers: usize,
     },
+}
+
+/// Threads that compute for many queries together: as many as PostgreSQL would use processes for a node of a plan, and
+/// no more than the machine has cores. This backend alone reads pages and rows. A process that itself is one of several
+/// gets no others.
+pub fn threads() -> Threads<'static> {
+    // SAFETY: reads settings and a variable of this process.
+    let (workers, of_all, worker) = unsafe {
+        (
+            pg_sys::max_parallel_workers_per_gather,
+            pg_sys::max_parallel_workers,
+            pg_sys::ParallelWorkerNumber >= 0,
+        )
+    };
+    if worker {
+        return Threads::ALONE;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = (usize::try_from(workers.min(of_all)).unwrap_or(0) + 1).min(cores);
+    Threads::new(count, &|start| {
+        if let Ok(_blocked) = SignalsBlocked::new() {
+            start();
+        }
+    })
 }
 
 /// Bytes that searches that begin together may take.

@@ -16,7 +16,7 @@ use super::verification::plan;
 use super::verify::Verify;
 use crate::embed::{count_progress, with_background};
 use crate::failure::{Failure, boundary};
-use crate::ivf::announced::{Announcement, MOST};
+use crate::ivf::announced::{Announcement, MOST, threads};
 use crate::own_schema::OwnSchema;
 use crate::sharding::parts::parts;
 use crate::statements::Row;
@@ -27,6 +27,8 @@ const FETCHED: std::ffi::c_long = 256;
 const FETCHED_PICTURES: std::ffi::c_long = 16;
 /// Bytes of pictures from which on no more rows are taken together.
 const MOST_BYTES: usize = 16 << 20;
+/// Queries whose backgrounds are worth a thread.
+const FEWEST_OF_A_THREAD: usize = 64;
 /// Columns of the result.
 const COLUMNS: usize = 14;
 
@@ -235,8 +237,15 @@ impl Wanted {
         }
         let neighbours = set.calibration.neighbours();
         let backgrounds = with_background(&model, |background| {
-            Ok(match background.mean_top_k_of_each(&queries, neighbours) {
-                Ok(means) => means.into_iter().map(|mean| (neighbours, f64::from(mean))).collect(),
+            let threads = threads();
+            let each = queries.len().div_ceil(threads.count()).max(FEWEST_OF_A_THREAD);
+            let mut means = vec![0.0; queries.len()];
+            let computed = threads.share(means.chunks_mut(each).zip(queries.chunks(each)), |(means, queries)| {
+                means.copy_from_slice(&background.mean_top_k_of_each(queries, neighbours)?);
+                Ok::<_, scoring::BackgroundError>(())
+            });
+            Ok(match computed {
+                Ok(()) => means.into_iter().map(|mean| (neighbours, f64::from(mean))).collect(),
                 // Told by the search of the row that it is about.
                 Err(_) => Vec::new(),
             })

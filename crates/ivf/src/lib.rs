@@ -37,6 +37,7 @@ mod split;
 mod stats;
 mod store;
 pub mod stores;
+mod threads;
 mod vacuum;
 
 pub use build::{Batch, Encoded, Encoders, Sample, Trained, Writer, automatic_lists, create_empty, create_empty_with};
@@ -52,6 +53,7 @@ pub use recall::measure_recall;
 pub use search::{Hit, Iteration, Rerank, RerankTogether, Search, SearchOptions, Together};
 pub use stats::{Stats, stats};
 pub use store::{LockMode, PageStore, PageWrite};
+pub use threads::Threads;
 pub use vacuum::{Vacuumed, bulk_delete, cleanup};
 
 /// Where a row lies in its table: a 48-bit item pointer, block number in the upper 32 bits, offset in the lower 16.

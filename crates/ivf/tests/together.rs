@@ -3,12 +3,13 @@ mod data;
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data::*;
 use ivf::stores::Memory;
 use ivf::{
-    Error, Iteration, LockMode, Metric, Page, PageStore, RerankTogether, Result, Search, SearchOptions, Tid, Together,
-    bulk_delete, create_empty, insert, measure_recall,
+    Error, Iteration, LockMode, Metric, Page, PageStore, RerankTogether, Result, Search, SearchOptions, Threads, Tid,
+    Together, bulk_delete, create_empty, insert, measure_recall,
 };
 use proptest::prelude::*;
 
@@ -94,7 +95,13 @@ fn both(
     let queries: Vec<&[f32]> = tables.queries.iter().map(Vec::as_slice).collect();
     let together = Together::new(store, options)
         .unwrap()
-        .begin(store, &queries, rows_prepared, tables)
+        .begin(
+            store,
+            &queries,
+            rows_prepared,
+            tables,
+            &Threads::new(1 + queries.len() % 3, &|start| start()),
+        )
         .unwrap();
     assert!(
         tables.asked.is_sorted_by_key(|asked| asked.1),
@@ -222,6 +229,49 @@ fn searches_begun_together_find_what_each_finds_alone_and_compare_no_more_rows()
 }
 
 #[test]
+fn as_many_threads_as_there_are_find_what_one_finds() {
+    let mut random = Random::new(3);
+    let rows = random.clustered(6_000, 48);
+    let store = Memory::new();
+    build(&store, &rows, Metric::Cosine, 80, 2).unwrap();
+    measure_recall(&store).unwrap();
+    let queries = queries(&rows, &mut random, 700, 48);
+    let slices: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
+    let started = AtomicUsize::new(0);
+    let start = |start: &mut dyn FnMut()| {
+        started.fetch_add(1, Ordering::Relaxed);
+        start();
+    };
+    for bound in [None, Some(0.4)] {
+        let options = SearchOptions {
+            bound,
+            ..SearchOptions::default()
+        };
+        let found = |threads: &Threads| {
+            let mut tables = Tables {
+                metric: Metric::Cosine,
+                queries: &queries,
+                rows: &rows,
+                hidden: &HashSet::new(),
+                asked: Vec::new(),
+                announced: HashSet::new(),
+            };
+            let begun = Together::new(&store, options).unwrap();
+            let begun = begun.begin(&store, &slices, 10, &mut tables, threads).unwrap();
+            hits(&store, begun, 10, &tables)
+        };
+        let one = found(&Threads::ALONE);
+        assert_eq!(started.swap(0, Ordering::Relaxed), 0);
+        for count in [2, 3, 7] {
+            assert_eq!(found(&Threads::new(count, &start)), one, "{count} threads");
+            assert!(started.swap(0, Ordering::Relaxed) > 0, "threads were started");
+        }
+        // None of them comes about.
+        assert_eq!(found(&Threads::new(4, &|_| {})), one);
+    }
+}
+
+#[test]
 fn every_row_comes_once_however_far_a_search_begun_together_goes_on() {
     let rows = Random::new(2).clustered(5000, 32);
     let store = Memory::new();
@@ -252,11 +302,21 @@ fn a_query_of_other_dimensions_is_refused_and_none_asks_for_nothing() {
     let store = Memory::new();
     build(&store, &Random::new(1).clustered(500, 8), Metric::Cosine, 4, 1).unwrap();
     let together = Together::new(&store, SearchOptions::default()).unwrap();
-    let error = together.begin(&store, &[&[1.0; 8], &[1.0; 7]], 1, &mut Nothing).err();
+    let error = together
+        .begin(&store, &[&[1.0; 8], &[1.0; 7]], 1, &mut Nothing, &Threads::ALONE)
+        .err();
     assert_eq!(error, Some(Error::Dimensions { expected: 8, actual: 7 }));
-    assert_eq!(together.begin(&store, &[], 1, &mut Nothing).unwrap().len(), 0);
+    assert_eq!(
+        together
+            .begin(&store, &[], 1, &mut Nothing, &Threads::ALONE)
+            .unwrap()
+            .len(),
+        0
+    );
     // A zero query under the cosine has no direction; any rows will do.
-    let mut zero = together.begin(&store, &[&[0.0; 8]], 1, &mut Nothing).unwrap();
+    let mut zero = together
+        .begin(&store, &[&[0.0; 8]], 1, &mut Nothing, &Threads::ALONE)
+        .unwrap();
     assert!(zero[0].next(&store, &mut Nothing).unwrap().is_some());
 }
 
@@ -385,7 +445,7 @@ fn rows_that_were_there_are_found_when_lists_split_and_move_at_any_moment() {
         };
         let searches = Together::new(&store, options)
             .unwrap()
-            .begin(&store, &slices, 5, &mut tables)
+            .begin(&store, &slices, 5, &mut tables, &Threads::ALONE)
             .unwrap();
         let over = store.calls.get() < u64::MAX / 2;
         happened += u32::from(!over);
@@ -411,7 +471,7 @@ fn searches_together_can_be_cancelled_at_every_interrupt() {
     let together = Together::new(&store, SearchOptions::default()).unwrap();
     for calls in 0.. {
         store.cancel_after(Some(calls));
-        match together.begin(&store, &queries, 10, &mut Nothing) {
+        match together.begin(&store, &queries, 10, &mut Nothing, &Threads::ALONE) {
             Err(error) => assert_eq!(error, Error::Cancelled),
             Ok(_) => {
                 assert!(calls > 60, "looked only {calls} times whether it is cancelled");
@@ -440,7 +500,8 @@ fn damaged_pages_are_errors_that_name_the_block() {
         for at in [ivf::PAGE_SIZE - 16, ivf::PAGE_SIZE - 4] {
             let store = fresh();
             store.damage(block, at, &[0xa5; 4]);
-            let begun = Together::new(&store, options).and_then(|t| t.begin(&store, &queries, 10, &mut Nothing));
+            let begun = Together::new(&store, options)
+                .and_then(|t| t.begin(&store, &queries, 10, &mut Nothing, &Threads::ALONE));
             if let Err(error) = begun {
                 assert!(
                     matches!(error, Error::Corrupted { .. } | Error::Version { .. }),

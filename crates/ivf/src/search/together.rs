@@ -7,13 +7,14 @@ use vectors::quantised;
 
 use super::{FIRST_CANDIDATES, FIRST_WIDENING, Kept, Nearest, Search, SearchOptions, Tally, first_probes};
 use crate::candidates::{Candidate, ordered};
-use crate::centroid::{Centroid, OwnedCentroid};
+use crate::centroid::OwnedCentroid;
 use crate::code::{InList, Query, one_bit_error};
 use crate::descent::{farther, opened_for};
 use crate::directory::{self, BranchEntry, Probe};
 use crate::geometry::{BLOCK, Geometry};
 use crate::list;
 use crate::page::{Kind, NONE, Page};
+use crate::threads::Threads;
 use crate::{Error, Meta, PageStore, Result, Tid, grow};
 
 /// Queries that centroids are compared with at a time: what is known of them stays in the processor's cache.
@@ -22,8 +23,12 @@ const TILE: usize = 16;
 const NEAREST: u32 = 8;
 /// Six-bit codes that are read with their page locked.
 const MOST_REFINED: usize = 64;
-/// A page that more queries look at is copied first, so that it is not locked for long.
-const MOST_UNDER_LOCK: usize = 3;
+/// Tiles that a thread takes between two looks at whether the work is cancelled.
+const TILES: usize = 4;
+/// Pages of lists that are copied, so that none is locked for long, and then scanned by all threads.
+const COPIED: usize = 128;
+/// Pages, each counted once for every query that looks at it, that are worth a thread.
+const WORTH_A_THREAD: usize = 1024;
 /// Rows that are on their way from the table.
 const ROWS_AHEAD: usize = 16;
 /// Rows between two looks at whether the work is cancelled.
@@ -66,15 +71,16 @@ impl Together {
     /// How many queries fit into so many bytes.
     pub fn queries_within(&self, bytes: usize) -> usize {
         let geometry = &self.geometry;
-        let directory = self.meta.lists as usize * (geometry.rotated + size_of::<Probe>() + size_of::<f32>());
+        let directory = self.meta.lists as usize * (geometry.rotated + size_of::<Probe>() + 2 * size_of::<f32>());
         let query = 2 * geometry.rotated + 2 * 4 * geometry.scanned;
         let probe = size_of::<(Probe, InList)>() + size_of::<Visit>();
+        let pages = COPIED * size_of::<Page>();
         let each = size_of::<Search>() + query + self.probes * probe + Kept::thrifty_bytes(FIRST_CANDIDATES);
-        bytes.saturating_sub(directory) / each
+        bytes.saturating_sub(directory + pages) / each
     }
 
-    /// Begins the searches of these queries. Of each the first `rows` rows are prepared: their exact distances are
-    /// asked for here, in the order of the table.
+    /// Begins the searches of these queries, on some threads. Of each the first `rows` rows are prepared: their exact
+    /// distances are asked for here, in the order of the table. The store and `rerank` are asked by this thread alone.
     ///
     /// # Errors
     /// A query of other dimensions than the index's; a corrupted page; what `rerank` and the store's interrupts say.
@@ -84,6 +90,7 @@ impl Together {
         queries: &[&[f32]],
         rows: usize,
         rerank: &mut R,
+        threads: &Threads,
     ) -> Result<Vec<Search>> {
         let mut searches = memory::vector(queries.len())?;
         for query in queries {
@@ -102,13 +109,16 @@ impl Together {
             ));
         }
         let directory = Directory::read(store, &self.meta, &self.geometry)?;
-        for tile in searches.chunks_mut(TILE) {
+        for some in searches.chunks_mut(TILE * TILES * threads.count()) {
             store.interrupts()?;
-            directory.choose(&self.geometry, tile, self.probes)?;
+            threads.share(some.chunks_mut(TILE * TILES), |tiles| {
+                let mut tiles = tiles.chunks_mut(TILE);
+                tiles.try_for_each(|tile| directory.choose(&self.geometry, tile, self.probes))
+            })?;
         }
         drop(directory);
         let rows = rows.min(FIRST_WIDENING);
-        scan(store, &mut searches, rows)?;
+        scan(store, &mut searches, rows, threads)?;
         refine_first(store, &mut searches, rows)?;
         if self.options.rerank {
             rank(store, &mut searches, rows, rerank)?;
@@ -128,6 +138,7 @@ struct Branch {
 struct Directory {
     branches: Vec<Branch>,
     lists: Vec<Probe>,
+    squares: Vec<f32>,
     scales: Vec<f32>,
     codes: Vec<i8>,
 }
@@ -159,6 +170,7 @@ impl Directory {
         let mut all = Directory {
             branches: Vec::new(),
             lists: memory::vector(lists)?,
+            squares: memory::vector(lists)?,
             scales: memory::vector(lists)?,
             codes: memory::vector(lists.saturating_mul(geometry.rotated))?,
         };
@@ -171,6 +183,7 @@ impl Directory {
                     let centroid = directory::centroid(geometry, page, at);
                     all.codes.extend_from_slice(centroid.code);
                     grow::push(&mut all.scales, centroid.scale)?;
+                    grow::push(&mut all.squares, centroid.squared)?;
                     let probe = Probe {
                         rank: 0.0,
                         dot: 0.0,
@@ -197,13 +210,17 @@ impl Directory {
     fn choose(&self, geometry: &Geometry, searches: &mut [Search], wanted: usize) -> Result<()> {
         let n = geometry.rotated;
         let mut openers: Vec<Vec<usize>> = vec![Vec::new(); self.branches.len()];
+        // Ranks in an integer that orders as they do, the lists' places, and the products that the ranks are of.
+        let mut pools: Vec<Vec<(u32, u32, f32)>> = Vec::new();
         for (at, search) in searches.iter().enumerate() {
-            for branch in self.opened(&search.query, wanted) {
+            let opened = self.opened(&search.query, wanted);
+            pools.push(memory::vector(
+                opened.iter().map(|&branch| self.branches[branch].lists.len()).sum(),
+            )?);
+            for branch in opened {
                 openers[branch].push(at);
             }
         }
-        // Ranks in an integer that orders as they do, and the lists' places.
-        let mut pools: Vec<Vec<(u32, u32)>> = vec![Vec::new(); searches.len()];
         let (mut integers, mut sums) = (Vec::new(), Vec::new());
         for (branch, openers) in self.branches.iter().zip(&openers) {
             let (lists, count) = (branch.lists.clone(), branch.lists.len());
@@ -220,15 +237,16 @@ impl Directory {
                 let query = &searches[at].query;
                 let ranked = lists.clone().zip(sums).map(|(list, &sum)| {
                     let dot = query.dot_of(sum, self.scales[list]);
-                    (ordered(query.rank(dot, self.lists[list].squared)), list as u32)
+                    (ordered(query.rank(dot, self.squares[list])), list as u32, dot)
                 });
-                grow::extend(&mut pools[at], ranked)?;
+                pools[at].extend(ranked);
             }
         }
         for (search, mut pool) in searches.iter_mut().zip(pools) {
             // As Probe::nearer.
-            let nearer =
-                |a: &(u32, u32), b: &(u32, u32)| a.0.cmp(&b.0).then_with(|| self.number(a.1).cmp(&self.number(b.1)));
+            let nearer = |a: &(u32, u32, f32), b: &(u32, u32, f32)| {
+                a.0.cmp(&b.0).then_with(|| self.number(a.1).cmp(&self.number(b.1)))
+            };
             let n = wanted.min(pool.len());
             if n == 0 {
                 search.ended = true;
@@ -240,14 +258,8 @@ impl Directory {
             }
             pool.sort_unstable_by(nearer);
             let mut probes = memory::vector(n)?;
-            for (_, list) in pool {
+            for (_, list, dot) in pool {
                 let probe = &self.lists[list as usize];
-                let code = &self.codes[list as usize * geometry.rotated..][..geometry.rotated];
-                let dot = search.query.dot(Centroid {
-                    code,
-                    scale: self.scales[list as usize],
-                    squared: probe.squared,
-                });
                 probes.push(Probe {
                     rank: search.query.rank(dot, probe.squared),
                     dot,
@@ -318,8 +330,15 @@ struct Scanned {
     moved: Option<u32>,
 }
 
-/// What of a page is the same for all queries: which slots of a block hold a row, and the largest of their factors.
-type Blocks = Vec<(u32, f32)>;
+/// Pages of lists, and who looks at each.
+struct Copied<'v> {
+    pages: Vec<Page>,
+    visits: Vec<&'v [Visit]>,
+}
+
+/// What of a page is the same for all queries: its blocks, which slots of each hold a row, and the largest of their
+/// factors.
+type Blocks<'p> = Vec<(quantised::Block<'p>, u32, f32)>;
 
 impl Scanner {
     fn new(searches: &[Search]) -> Result<Self> {
@@ -344,31 +363,72 @@ impl Scanner {
         Ok(scanner)
     }
 
-    fn sums(&self, query: u32) -> &[u8] {
-        &self.sums[query as usize * self.bytes..][..self.bytes]
+    /// Looks for candidates on pages, for all that look at them: each thread for some of the queries.
+    fn pages(&mut self, searches: &[Search], copies: &Copied, threads: &Threads) -> Result<()> {
+        let visits: usize = copies.visits.iter().map(|visits| visits.len()).sum();
+        let count = threads.count().min(1 + visits / WORTH_A_THREAD);
+        let each = self.queries.len().div_ceil(count).max(1);
+        let (sums, bytes, bounded) = (&self.sums, self.bytes, self.bounded);
+        threads.share(self.queries.chunks_mut(each).enumerate(), |(part, queries)| {
+            let first = part * each;
+            let mut part = Part {
+                sums,
+                bytes,
+                first,
+                queries,
+            };
+            for (page, visits) in copies.pages.iter().zip(&copies.visits) {
+                // They are in the order of their queries.
+                let from = visits.partition_point(|visit| (visit.query as usize) < first);
+                let until = visits.partition_point(|visit| (visit.query as usize) < first + part.queries.len());
+                match &visits[from..until] {
+                    [] => {}
+                    visits if bounded => part.page_within_bounds(searches, page, visits)?,
+                    visits => part.page(&searches[0].geometry, page, visits)?,
+                }
+            }
+            Ok(())
+        })
     }
+}
 
+/// Some of a scanner's queries.
+struct Part<'s> {
+    sums: &'s [u8],
+    bytes: usize,
+    first: usize,
+    queries: &'s mut [Scanned],
+}
+
+impl Part<'_> {
     /// Looks for candidates on a page of a list, for all that look at it.
-    fn page(&mut self, geometry: &Geometry, page: &Page, blocks: &mut Blocks, visits: &[Visit]) -> Result<()> {
-        blocks.clear();
+    fn page(&mut self, geometry: &Geometry, page: &Page, visits: &[Visit]) -> Result<()> {
+        let mut blocks: Blocks = memory::vector(list::used_blocks(geometry, page))?;
         for block in 0..list::used_blocks(geometry, page) {
             let view = list::cached_block(geometry, page, block);
             let largest = quantised::largest_magnitude(view.factors);
-            grow::push(blocks, (list::live(geometry, page, block), largest))?;
+            blocks.push((view, list::live(geometry, page, block), largest));
         }
+        let kernels = quantised::kernels();
         for (at, visit) in visits.iter().enumerate() {
             if let Some(next) = visits.get(at + 1) {
-                quantised::prefetch(self.sums(next.query));
+                quantised::prefetch(&self.sums[next.query as usize * self.bytes..][..self.bytes]);
             }
-            self.one(geometry, page, blocks, visit)?;
+            self.one(geometry, page, &blocks, visit, kernels)?;
         }
         Ok(())
     }
 
-    fn one(&mut self, geometry: &Geometry, page: &Page, blocks: &Blocks, visit: &Visit) -> Result<()> {
-        let kernels = quantised::kernels();
+    fn one(
+        &mut self,
+        geometry: &Geometry,
+        page: &Page,
+        blocks: &Blocks,
+        visit: &Visit,
+        kernels: &quantised::Kernels,
+    ) -> Result<()> {
         let sums = &self.sums[visit.query as usize * self.bytes..][..self.bytes];
-        let query = &mut self.queries[visit.query as usize];
+        let query = &mut self.queries[visit.query as usize - self.first];
         let estimate = quantised::Estimate {
             base: visit.list.base,
             lambda: visit.list.lambda,
@@ -376,15 +436,14 @@ impl Scanner {
             zero: query.zero,
         };
         let mut estimates = [0.0; BLOCK];
-        for (block, &(live, largest)) in blocks.iter().enumerate() {
-            let view = list::cached_block(geometry, page, block);
+        for (block, (view, live, largest)) in blocks.iter().enumerate() {
             let mut limit = query.kept.limit();
             if query.within < f32::INFINITY {
-                let error = one_bit_error(&visit.list, largest);
+                let error = one_bit_error(&visit.list, *largest);
                 limit = limit.min((query.within + query.margin * error).next_up());
             }
-            let below = kernels.scan_sums(&view, sums, &estimate, limit, &mut estimates);
-            let mut left = if limit == f32::INFINITY { live } else { live & below };
+            let below = kernels.scan_sums(view, sums, &estimate, limit, &mut estimates);
+            let mut left = if limit == f32::INFINITY { *live } else { live & below };
             while left != 0 {
                 let within = left.trailing_zeros() as usize;
                 left &= left - 1;
@@ -408,17 +467,36 @@ impl Scanner {
         }
         Ok(())
     }
+
+    /// The same where the searches have bounds of their own.
+    fn page_within_bounds(&mut self, searches: &[Search], page: &Page, visits: &[Visit]) -> Result<()> {
+        visits.iter().try_for_each(|visit| {
+            let scanned = &mut self.queries[visit.query as usize - self.first];
+            searches[visit.query as usize].scan_page(
+                page,
+                visit.at as usize,
+                &mut scanned.kept,
+                scanned.within,
+                &mut Tally::default(),
+            )
+        })
+    }
 }
 
 /// Scans the lists of the searches' first rounds, each list once for all: the nearest of each query first, the others
 /// in the order of their pages, against a bound that the first ones gave: of each, `rows` rows are wanted.
-fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize) -> Result<()> {
+fn scan<S: PageStore>(store: &S, searches: &mut [Search], rows: usize, threads: &Threads) -> Result<()> {
     let mut scanner = Scanner::new(searches)?;
-    let mut page = Page::new(Kind::Scan, 0, 0);
     for ranks in [0..NEAREST, NEAREST..u32::MAX] {
-        for visits in visits(searches, &ranks)?.chunk_by(|a, b| a.head == b.head) {
-            visit(store, searches, visits, &mut scanner, &mut page)?;
+        let visits = visits(searches, &ranks)?;
+        let mut copies = Copied {
+            pages: memory::vector(COPIED)?,
+            visits: memory::vector(COPIED)?,
+        };
+        for visits in visits.chunk_by(|a, b| a.head == b.head) {
+            visit(store, searches, visits, &mut scanner, &mut copies, threads)?;
         }
+        scanner.pages(searches, &copies, threads)?;
         if ranks.start == 0 {
             bound_by_nearest(store, searches, &mut scanner, rows)?;
         }
@@ -574,37 +652,26 @@ fn visits(searches: &[Search], ranks: &std::ops::Range<u32>) -> Result<Vec<Visit
     Ok(visits)
 }
 
-/// Scans one list for all that look at it.
-fn visit<S: PageStore>(
+/// Copies the pages of one list, for all that look at it, and has them scanned as they get many.
+fn visit<'v, S: PageStore>(
     store: &S,
     searches: &[Search],
-    visits: &[Visit],
+    visits: &'v [Visit],
     scanner: &mut Scanner,
-    copy: &mut Page,
+    copies: &mut Copied<'v>,
+    threads: &Threads,
 ) -> Result<()> {
-    let geometry = &searches[0].geometry;
-    let mut blocks = Vec::new();
     let first = visits[0];
     let probe = &searches[first.query as usize].probes[first.at as usize].0;
     let (list, generation) = (probe.entry.list, probe.entry.generation);
-    let mut each = |page: &Page| {
-        if !scanner.bounded {
-            return scanner.page(geometry, page, &mut blocks, visits);
-        }
-        visits.iter().try_for_each(|visit| {
-            let scanned = &mut scanner.queries[visit.query as usize];
-            searches[visit.query as usize].scan_page(
-                page,
-                visit.at as usize,
-                &mut scanned.kept,
-                scanned.within,
-                &mut Tally::default(),
-            )
-        })
-    };
     let (mut block, mut steps) = (first.head, 0);
     while block != NONE {
         store.interrupts()?;
+        if copies.pages.len() == COPIED {
+            scanner.pages(searches, copies, threads)?;
+            copies.pages.clear();
+            copies.visits.clear();
+        }
         let page = store.read(block)?;
         if !page.is(Kind::Scan, list, generation) {
             // A freed or reused page is a moved list; anything else is no page of ours.
@@ -618,14 +685,9 @@ fn visit<S: PageStore>(
         if next != NONE {
             list::prefetch_scan(store, next);
         }
-        if visits.len() > MOST_UNDER_LOCK {
-            *copy = *page;
-            drop(page);
-            each(copy)?;
-        } else {
-            each(&page)?;
-            drop(page);
-        }
+        copies.pages.extend_from_slice(std::slice::from_ref(&*page));
+        copies.visits.push(visits);
+        drop(page);
         steps += 1;
         // Asking for the length takes a system call: only long chains do.
         if steps % 64 == 0 && steps > store.blocks()? {
