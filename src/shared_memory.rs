@@ -42,7 +42,8 @@ static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 #[cfg(not(feature = "pg14"))]
 static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 
-/// Asks for the library's areas. Called from _PG_init while the postmaster preloads libraries, once the settings are there.
+/// Asks for the library's areas. Called from _PG_init while the postmaster preloads libraries, once the settings are
+/// there.
 pub fn request(areas: &'static [&'static Area]) {
     let _ = AREAS.set(areas);
     // SAFETY: the postmaster has one thread while it preloads libraries; hooks are chained as PostgreSQL asks for.

